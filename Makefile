@@ -1,0 +1,69 @@
+# Each target is one `python -m ...` line, so that everything works without Make too.
+VENV   ?= .venv
+PYTHON ?= python3
+TORCH_INDEX ?=
+PRESET ?=
+DATASET ?=
+MODEL ?=
+RUNS ?=
+NOTEBOOKS ?=
+PARAMS ?=
+
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+TORCH := $(shell grep '^torch==' requirements.lock)
+
+# One thread a process: runs go to as many processes as there are cores, and bits do not depend on the machine's load.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+# PARAMS="epochs=4 seed=7"  ->  -p 'epochs' '4' -p 'seed' '7'
+name  = $(firstword $(subst =, ,$(1)))
+pair  = -p '$(call name,$(1))' '$(patsubst $(call name,$(1))=%,%,$(1))'
+check = $(if $(findstring =,$(1)),$(call pair,$(1)),$(error PARAMS: got $(1); expected name=value))
+ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(DATASET)') \
+	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study test lab notebooks publish figures clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
+	@echo
+	@echo '  Variables of study and publish:  PRESET=quick|course|full  DATASET=massive  MODEL=compact  RUNS=10'
+	@echo '                                   NOTEBOOKS="01 02"  PARAMS="epochs=4 seed=7"'
+	@echo '  Variables of setup:              PYTHON=python3.12  TORCH_INDEX=<address of a torch build>'
+
+setup: $(READY) ## make the private environment .venv with the tested versions
+
+study: $(READY) ## run the study's notebooks; reports and figures go to results/
+	$(PY) -m stabutils run $(NOTEBOOKS) $(ARGUMENTS)
+
+test: $(READY) ## lint, then all tests, the notebooks included
+	$(PY) -m ruff check .
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests stabutils notebooks
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks
+
+notebooks: $(READY) ## execute the committed notebooks at their defaults, in place
+	$(PY) -m stabutils notebooks $(NOTEBOOKS)
+
+publish: $(READY) ## write the published study: records/
+	$(PY) -m stabutils publish $(NOTEBOOKS) $(ARGUMENTS)
+
+figures: $(READY) ## make figures/ from records/
+	$(PY) -m stabutils figures
+
+clean: ## remove caches and builds; keeps .venv, runs/ and results/
+	rm -rf build dist ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage
+	find . -path './$(VENV)' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+
+# torch first and by itself, so that TORCH_INDEX governs it alone; an installed build of the locked version is kept.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("PYTHON: got " + sys.version.split()[0] + "; expected 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PY) -m pip install -r requirements.lock
+	$(PY) -m pip install --no-deps -e .
+	@touch $@

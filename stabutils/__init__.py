@@ -1,0 +1,19 @@
+"""Train a classifier again, change nothing but the seed, and see which of its answers change.
+
+    import stabutils as st
+    study = st.Study(dataset="assistant", runs=10)
+    runs = study.retrain("control")
+    st.metrics.churn(runs.labels)
+
+Importing this package never imports torch: measuring predictions of any system needs none.
+"""
+from . import detection, figures, intervals, metrics, records
+from .comparison import Comparison, compare
+from .datasets import Dataset, Split, load_dataset
+from .errors import InputError
+from .predictions import read_predictions
+from .report import Report, report
+from .study import Incomplete, Runs, Study
+
+__all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Report", "Runs", "Split", "Study", "compare",
+           "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions", "records", "report"]

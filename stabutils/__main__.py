@@ -1,0 +1,199 @@
+"""The command line: `python -m stabutils run | report | notebooks | publish | figures`.
+
+`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
+refuse, ends it with exit status 2 before anything is computed.
+"""
+from __future__ import annotations
+
+import argparse
+import ast
+import logging
+import os
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+from .errors import InputError
+from .provenance import project_root
+from .report import add_arguments
+from .report import command as write_report
+from .study import Study, check
+
+KINDS = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def notebooks(wanted: list[str]) -> list[Path]:
+    """The notebooks whose file names begin with one of `wanted` ("01"); all of them when nothing is wanted."""
+    every = sorted((project_root() / "notebooks").glob("[0-9]*.ipynb"))
+    for name in wanted:
+        if not any(path.name.startswith(name) for path in every):
+            raise InputError("notebook", name, f"one of {', '.join(path.stem[:2] for path in every)}")
+    return [path for path in every if not wanted or any(path.name.startswith(name) for name in wanted)]
+
+
+def schema(path: Path) -> dict[str, tuple[object, object]]:
+    """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain values."""
+    import nbformat
+
+    cells = nbformat.read(path, as_version=4).cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    found = {}
+    for line in ast.parse(source).body:
+        kind = ast.unparse(line.annotation)
+        plain = KINDS[kind.removeprefix("Optional[").removesuffix("]")]
+        found[line.target.id] = (plain | None if kind.startswith("Optional") else plain, ast.literal_eval(line.value))
+    return found
+
+
+def parameters(paths: list[Path], preset: str | None, given: list[list[str]]) -> dict[Path, dict[str, object]]:
+    """The values for each notebook, held against its parameters cell and against `Study`, before any of them runs."""
+    known = {path: schema(path) for path in paths}
+    values: dict[str, object] = {}
+    for name, text in [*presets(preset).items(), *map(tuple, given)]:
+        kinds = {kind for table in known.values() if name in table for kind, _ in [table[name]]}
+        if not kinds:
+            raise InputError("parameter", name, "one of " + ", ".join(sorted({n for t in known.values() for n in t})))
+        values[name] = parse(name, text, kinds.pop())
+    study_of(values)
+    return {path: {name: value for name, value in values.items() if name in table} for path, table in known.items()}
+
+
+def presets(name: str | None) -> dict[str, object]:
+    """The values of notebooks/presets/<name>.yaml, or of a YAML file by path."""
+    import yaml
+
+    if name is None:
+        return {}
+    folder = project_root() / "notebooks" / "presets"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in folder.glob("*.yaml")))
+        raise InputError("preset", name, f"a YAML file, or one of {known}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError("preset", name, f"YAML of names and values ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError("preset", name, "YAML of names and values")
+    return values
+
+
+def parse(name: str, text: object, kind: object) -> object:
+    """A parameter's value from the command line's text or from a preset, of the type its cell declares."""
+    plain = next(k for k in KINDS.values() if kind == k or kind == k | None)
+    if isinstance(text, str) and plain is not str:
+        words = {"true": True, "false": False} if plain is bool else {}
+        try:
+            value = None if text.lower() == "none" and kind != plain else words[text.lower()] if words else plain(text)
+        except (ValueError, KeyError):
+            value = text
+    else:
+        value = text
+    check(name, value, kind, {})
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    plans = parameters(notebooks(arguments.notebooks), arguments.preset, arguments.parameters)
+    if arguments.plan:
+        return plan(plans)
+    for path, values in plans.items():
+        folder = study_of(values).output(str(values.get("output", "")))
+        execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
+        page = html(folder / path.name)
+        print(f"{path.stem}: {page}")
+    return 0
+
+
+def plan(plans: dict[Path, dict[str, object]]) -> int:
+    """Say what control would need, and stop."""
+    for path, values in plans.items():
+        print(f"{path.stem}: " + ", ".join(f"{name} {count}" for name, count in study_of(values).plan().items()))
+    return 0
+
+
+def study_of(values: dict[str, object]) -> Study:
+    return Study(**{knob.name: values[knob.name] for knob in fields(Study) if knob.name in values})
+
+
+def execute(source: Path, target: Path, values: dict[str, object]) -> None:
+    """Run a notebook with the values given; its folder is the working folder, as under nbval."""
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    for name in ("STABUTILS_DATA", "STABUTILS_RUNS"):  # a relative one means the caller's folder, not the notebook's
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
+    os.environ["STABUTILS_BAR"] = "text"  # the kernel's bar goes to this terminal, not into the notebook
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the Jupyter machinery; a study's own warnings appear in the notebook
+        papermill.execute_notebook(source, target, values, kernel_name="python3", cwd=source.parent,
+                                   request_save_on_cell_execute=False, autosave_cell_every=0,
+                                   stderr_file=sys.stderr)
+
+
+def html(notebook: Path) -> Path:
+    """The notebook as a page that needs nothing beside it."""
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_filename(str(notebook))
+    page = notebook.with_suffix(".html")
+    page.write_text(body, encoding="utf-8")
+    return page
+
+
+def refresh(arguments: argparse.Namespace) -> int:
+    """Execute the committed notebooks in place, at their defaults, and keep only what a reader needs of the outputs."""
+    import nbformat
+
+    for path in notebooks(arguments.notebooks):
+        finished = path.with_name(f".{path.name}")
+        try:
+            execute(path, finished, {})
+            notebook = nbformat.read(finished, as_version=4)
+        finally:
+            finished.unlink(missing_ok=True)
+        nbformat.write(tidy(notebook), path)
+        print(path)
+    return 0
+
+
+def tidy(notebook):
+    """Without timings, progress bars and warnings of the machinery; tags and results stay."""
+    notebook.metadata = {name: value for name, value in notebook.metadata.items()
+                         if name in ("kernelspec", "language_info")}
+    for cell in notebook.cells:
+        cell.metadata = {name: value for name, value in cell.metadata.items() if name in ("tags", "jupyter")}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
+                            and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
+    return notebook
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stabutils", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+    command = commands.add_parser("run", help="run notebooks of the study")
+    command.add_argument("notebooks", nargs="*", help="numbers, such as 01 02; all when none is given")
+    command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    command.add_argument("--preset", help="quick, course, full, or a YAML file")
+    command.add_argument("--plan", action="store_true", help="say how many trainings are needed, and stop")
+    command.set_defaults(command=run)
+    command = commands.add_parser("report", help="the same report for predictions of any system")
+    add_arguments(command)
+    command.set_defaults(command=write_report)
+    command = commands.add_parser("notebooks", help="execute the committed notebooks in place")
+    command.add_argument("notebooks", nargs="*")
+    command.set_defaults(command=refresh)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except InputError as error:
+        print(f"stabutils: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

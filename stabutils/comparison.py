@@ -1,0 +1,106 @@
+"""Two systems on the same examples: did a change make the answers more stable?"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import votes
+from .errors import InputError
+from .intervals import Interval, jackknife_arms, over_examples, verdict
+from .metrics import churn_between
+from .predictions import encode
+from .report import shown, title
+
+GUARD = 0.005  # of accuracy may be lost and a system still count as better
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two systems: scores before, after and their difference (after - before), the churn between them, a verdict.
+
+    verdict is on "after is more stable": its label entropy at an equal number of runs is lower, and its accuracy is
+    not lower by more than half a point (guard; "cannot be tested here" without gold, and then left out).
+    """
+
+    before: dict[str, Interval]
+    after: dict[str, Interval]
+    difference: dict[str, Interval]
+    between: dict[str, Interval]
+    stability: str
+    guard: str
+    verdict: str
+
+    def summary(self) -> str:
+        """Scores, churn between the two, and the verdict as lines of plain text."""
+        lines = [f"{title(name):<26}{shown(name, self.before[name])} -> {shown(name, self.after[name])}, "
+                 f"difference {shown(name, difference, signed=True)}" for name, difference in self.difference.items()]
+        lines += [f"{'Between: ' + title(name).lower():<28}{shown(name, part)}" for name, part in self.between.items()]
+        guard = "no gold labels, so accuracy is not guarded" if self.guard == "cannot be tested here" else \
+            f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
+        lines.append(f"After is more stable: {self.verdict} (lower label entropy: {self.stability}; {guard})")
+        return "\n".join(lines)
+
+    __str__ = summary
+
+
+def compare(before, after, gold=None, seeds=None) -> Comparison:
+    """Did a change make a system more stable? Labels (runs, examples) before and after it, on the same examples.
+
+    seeds: (of before, of after), the seed of each run, where runs of both may share them; runs without common seeds are
+    taken as independent. Entropy is compared at one number of runs, the 5 or fewer that both have.
+
+    >>> compare([[0, 1], [0, 0], [1, 1]], [[0, 1], [0, 1], [0, 1]]).difference["churn"].value.__round__(3)
+    -0.667
+    """
+    before, after, gold = _same_names(before, after, gold)
+    arms = [np.arange(len(before)), np.arange(len(after))]
+    seeds = (arms[0], len(before) + arms[1]) if seeds is None else _seeds(seeds, arms)
+    n = min(5, len(before), len(after))
+    names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (gold is not None)
+    old, new = (votes.scores(labels, gold, n) for labels in (before, after))
+    difference = {name: _difference(old[name], new[name], before, after, arms, seeds) for name in names}
+    stability = verdict(difference[names[1]], 0.0, "below")
+    guard = verdict(difference.get("accuracy"), -GUARD)
+    weakest = [stability] if gold is None else [stability, guard]
+    decided = [each for each in weakest if each != "holds"]
+    return Comparison(
+        {name: score.interval(before) for name, score in old.items() if name in names},
+        {name: score.interval(after) for name, score in new.items() if name in names},
+        difference, _between(before, after, gold, seeds), stability, guard,
+        "does not hold" if "does not hold" in decided else decided[0] if decided else "holds")
+
+
+def _same_names(before, after, gold):
+    """Both sets of runs in one code."""
+    sizes = [np.shape(before), np.shape(after)]
+    for thing, size in zip(("before", "after"), sizes, strict=True):
+        if len(size) != 2 or size[0] < 2:
+            raise InputError(f"shape of {thing}", size, "(runs, examples), at least 2 runs")
+    if sizes[0][1] != sizes[1][1]:
+        raise InputError("examples in after", sizes[1][1], f"{sizes[0][1]}, as many as in before")
+    both, gold, _ = encode(np.concatenate([before, after]), gold)
+    return both[:sizes[0][0]], both[sizes[0][0]:], gold
+
+
+def _seeds(seeds, arms):
+    seeds = tuple(map(np.asarray, seeds))
+    if [len(np.unique(own)) for own in seeds] != [len(arm) for arm in arms]:
+        allowed = f"two lists of different seeds, {len(arms[0])} and {len(arms[1])} of them"
+        raise InputError("seeds", [own.tolist() for own in seeds], allowed)
+    return seeds
+
+
+def _difference(old, new, before, after, arms, seeds):
+    if min(map(len, arms)) > 2:
+        return jackknife_arms(lambda b, a: new(a) - old(b), arms, seeds)
+    return over_examples(lambda b, a, each_b, each_a: each_a.mean() - each_b.mean(), before, after,
+                         examples=(old.each, new.each))
+
+
+def _between(before, after, gold, seeds):
+    """Churn from before to after over all cross pairs, and its parts where gold is known."""
+    parts = ["churn"] if gold is None else ["churn", "good", "bad", "wrong_to_wrong"]
+    some = np.zeros(before.shape[1], int) if gold is None else gold  # churn itself does not depend on gold
+    return {part: jackknife_arms(lambda b, a, g, part=part: churn_between(b, a, g)[part], [before, after], seeds,
+                                 examples=(some,)) for part in parts}

@@ -1,0 +1,192 @@
+"""Every plot of the study, one style. Functions take arrays and tables and return a matplotlib figure."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from .intervals import Interval, runs_needed
+from .metrics import label_entropy
+
+PALETTE = sns.color_palette("colorblind")
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
+
+
+def style() -> None:
+    """The one look of all figures: call once at the top of a notebook."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind",
+                  rc={"figure.dpi": 110, "savefig.dpi": 110, "axes.spines.top": False, "axes.spines.right": False,
+                      "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlesize": 12,
+                      "figure.constrained_layout.use": True, "svg.hashsalt": "stabutils", "svg.fonttype": "none"})
+
+
+def show(figure: Figure, name: str, alt: str, folder: Path | str | None = None) -> None:
+    """Show a figure with the finding as its alternative text, and save it as PNG and SVG when `folder` is given."""
+    from IPython.display import display
+
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.png").write_bytes(picture.getvalue())
+        figure.savefig(Path(folder) / f"{name}.svg", metadata={"Date": None, "Title": name, "Description": alt})
+    plt.close(figure)
+    display({"image/png": picture.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def short(text: str, longest: int = 44) -> str:
+    """A text as a label: one line, cut at a word, and with nothing that matplotlib would read as mathematics."""
+    line = " ".join(text.split()).replace("$", r"\$")
+    return line if len(line) <= longest else line[:longest - 1].rsplit(" ", 1)[0] + " …"
+
+
+def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: int = 4) -> Figure:
+    """The idea: the same query under every retraining. Rows: the most unstable, the middling and stable queries.
+
+    labels (runs, examples). A cell's colour tells which answer the run gave: the most frequent one of the row, the
+    second, the third ...; a dot marks the right answer; the bar beside is the label entropy.
+    """
+    entropy = label_entropy(labels)
+    unstable = np.flatnonzero(entropy > 0)
+    order = unstable[np.argsort(-entropy[unstable], kind="stable")]
+    middle = order[len(order) // 2:][:each]
+    rows = np.concatenate([order[:each], middle, np.flatnonzero(entropy == 0)[:each]])
+    rank = np.array([_rank_of_answers(labels[:, row]) for row in rows])
+    figure, (grid, bars) = plt.subplots(1, 2, figsize=(10, 0.36 * len(rows) + 1.2), width_ratios=(3, 1), sharey=True)
+    colours = ListedColormap([(0.85, 0.87, 0.9), ORANGE, BLUE, GREEN, PURPLE])
+    grid.pcolormesh(np.minimum(rank, 4), cmap=colours, vmin=-0.5, vmax=4.5, edgecolors="white", linewidth=2)
+    hit_row, hit_run = np.nonzero(labels[:, rows].T == gold[rows, None])
+    grid.plot(hit_run + 0.5, hit_row + 0.5, ".", color="black", markersize=5)
+    grid.set(yticks=np.arange(len(rows)) + 0.5, xticks=np.arange(len(labels)) + 0.5,
+             xlabel="retraining (same data, another seed)")
+    grid.set_yticklabels([short(texts[row]) for row in rows])
+    grid.set_xticklabels(np.arange(1, len(labels) + 1) if len(labels) <= 20 else [""] * len(labels))
+    grid.invert_yaxis()
+    grid.grid(False)
+    grid.set_title("What each retraining answered (colour: which answer, dot: right)")
+    bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
+    bars.set(xlabel="label entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
+    return figure
+
+
+def _rank_of_answers(votes: np.ndarray) -> np.ndarray:
+    kinds, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
+    return np.argsort(np.argsort(-counts, kind="stable"))[which]
+
+
+def entropy_distribution(labels: np.ndarray) -> Figure:
+    """How unstable queries are: the share that never changes, the entropies of the rest. labels (runs, examples)."""
+    entropy, runs = label_entropy(labels), len(labels)
+    unstable = entropy > 0
+    stays, changes = 100 * (1 - unstable.mean()), 100 * unstable.mean()
+    figure, (share, rest) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 3))
+    share.bar([0], [stays], color=GREY, width=0.5)
+    share.bar([0], [changes], bottom=[stays], color=ORANGE, width=0.5)
+    share.text(0.32, stays / 2, f"same answer\nin all {runs} runs\n{stays:.1f} %", va="center", fontsize=10)
+    share.text(0.32, stays + changes / 2, f"changes\n{changes:.1f} %", va="center", fontsize=10)
+    share.set(xlim=(-0.3, 1.1), ylim=(0, 105), xticks=[], ylabel="share of test queries (%)", title="All queries")
+    share.grid(False)
+    counts, _, _ = rest.hist(entropy[unstable], bins=np.linspace(0, max(1.2, entropy.max() + 0.02), 37), color=ORANGE)
+    rest.set_ylim(0, 1.3 * max(1, counts.max()))
+    for share_of_one, name in ((1 / runs, f"1 of {runs} runs differs"), (0.5, "split in halves")):
+        value = -sum(p * np.log(p) for p in (share_of_one, 1 - share_of_one))
+        rest.axvline(value, color="black", linewidth=1, linestyle=":")
+        rest.text(value, 1.27 * max(1, counts.max()), f" {name}", va="top", fontsize=9)
+    rest.set(xlabel=f"label entropy over {runs} runs (nats)", ylabel="test queries", title="Those that change")
+    return figure
+
+
+def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval) -> Figure:
+    """The contrast of the study: accuracies of runs (runs,) hardly move; pairs (pairs,) of runs disagree much more."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.8))
+    span = max(6.0, 120 * max(np.ptp(accuracy), pairs.max()))
+    for axis, values, colour, title, label in (
+            (left, accuracy, BLUE, "Accuracy of each run", "accuracy (%)"),
+            (right, pairs, ORANGE, "Disagreement of each pair of runs", "test queries answered differently (%)")):
+        jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
+        axis.plot(100 * values, jitter, "o", color=colour, alpha=0.6, markersize=6, markeredgecolor="white")
+        axis.set(ylim=(-0.7, 0.7), yticks=[], xlabel=label, title=title)
+    middle = 100 * accuracy.mean()
+    left.set_xlim(middle - span / 2, middle + span / 2)
+    right.set_xlim(0, span)
+    value, low, high = 100 * churn.value, 100 * churn.low, 100 * churn.high
+    right.errorbar([value], [0.5], xerr=[[value - low], [high - value]], fmt="D", color="black", capsize=4)
+    right.text(high, 0.5, f"  churn {value:.1f} % [{low:.1f}, {high:.1f}]", va="center", fontsize=10)
+    return figure
+
+
+def intervals(rows: Mapping[str, Interval], label: str, reference: float | None = None, scale: float = 1.0) -> Figure:
+    """Values with their intervals, one row each, top down; a dotted line at `reference`."""
+    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.0))
+    for place, interval in enumerate(rows.values()):
+        value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+        axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
+    if reference is not None:
+        axis.axvline(reference, color="black", linestyle=":", linewidth=1)
+    axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label)
+    axis.invert_yaxis()
+    return figure
+
+
+def through_training(rows: Mapping[str, Sequence[Interval]], share: np.ndarray, top: float) -> Figure:
+    """How soon a single training knows: quality of proxies (a line with a band each) over the share of training done.
+
+    top: the ceiling, what half of the runs say about the other half.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    for (name, line), colour, mark in zip(rows.items(), (BLUE, ORANGE, GREEN, PURPLE), "osD^", strict=False):
+        axis.plot(100 * share, [i.value for i in line], marker=mark, color=colour, label=name)
+        low, high = [i.low for i in line], [i.high for i in line]
+        axis.fill_between(100 * share, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.axhline(top, color="black", linestyle="--", linewidth=1)
+    axis.text(100 * share[0], top, "ceiling: half of the runs about the other half", va="bottom", fontsize=9)
+    axis.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    axis.set(xlabel="share of the training done (%)", ylabel="AUROC, unstable in other runs", ylim=(0.45, 1.02))
+    axis.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray) -> Figure:
+    """Training dynamics of one run (after Swayamdipta et al. 2020), coloured by what the *other* runs do.
+
+    confidence and spread (examples,): mean and standard deviation of the gold label's probability over one run's
+    checkpoints; entropy (examples,): label entropy of other runs, nats.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.4))
+    order = np.argsort(entropy, kind="stable")
+    dots = axis.scatter(spread[order], confidence[order], c=entropy[order], cmap="viridis", s=16, linewidth=0)
+    figure.colorbar(dots, label="label entropy over the other runs (nats)")
+    axis.set(xlabel="spread of the right answer's probability while training",
+             ylabel="its mean while training", ylim=(-0.02, 1.02))
+    for x, y, text in ((0.98, 0.5, "ambiguous"), (0.02, 0.98, "easy"), (0.02, 0.02, "hard")):
+        axis.text(x, y, text, transform=axis.transAxes, ha="right" if x > 0.5 else "left",
+                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic", color="black")
+    return figure
+
+
+def how_many_runs(churn: Interval, most: int = 100) -> Figure:
+    """Half-width of the churn's interval against the number of runs: how many are enough."""
+    from scipy.special import stdtrit
+
+    runs = np.unique(np.geomspace(3, most, 60).astype(int))
+    spread = churn.se * np.sqrt(churn.runs)
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    axis.plot(runs, 100 * stdtrit(runs - 1, 0.975) * spread / np.sqrt(runs), color=BLUE)
+    axis.plot([churn.runs], [50 * (churn.high - churn.low)], "o", color="black")
+    axis.text(churn.runs, 50 * (churn.high - churn.low), f"  here: {churn.runs} runs", va="bottom")
+    for width in (1.0, 0.5):
+        needed = runs_needed(churn, width / 100)
+        if needed <= most:
+            axis.plot([needed, needed, 0], [0, width, width], color=GREY, linestyle=":", linewidth=1.5)
+            axis.text(needed, width, f" ±{width} points: {needed} runs", va="bottom", fontsize=9)
+    axis.set(xscale="log", xlabel="retrainings", ylabel="half-width of churn (± points)", ylim=0, xlim=(3, most))
+    axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
+    return figure
+
+

@@ -1,0 +1,178 @@
+"""Ways to make retraining more stable: small frozen dataclasses that hook into the one training loop.
+
+A mitigation overrides the hooks it needs and inherits the rest; `Mitigation()` itself does nothing and is `control`.
+Several compose in order: `Composed((LabelSmoothing(0.1), EMA(0.99)))`, or simply a tuple given to `study.retrain`.
+"""
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..training import Batch, Targets, Training
+
+
+@dataclass(frozen=True)
+class Mitigation:
+    """Does nothing: the control every other one is measured against."""
+
+    def data(self, targets: Targets) -> Targets:
+        """What the training split asks for: which examples, with what weight, towards which label distribution."""
+        return targets
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """The network to train, freshly initialised."""
+        return model
+
+    def loss(self, forward: Callable[[], Tensor], batch: Batch, inner: Callable[[Tensor], Tensor]) -> Tensor:
+        """The loss of a batch. `forward()` is one pass (each draws new dropout), `inner(logits)` the task's loss."""
+        return inner(forward())
+
+    def step(self, training: Training) -> None:
+        """After each optimiser step."""
+
+    def epoch(self, training: Training) -> None:
+        """After each epoch. What must last until later steps goes into `training.memory` (tensors by name)."""
+
+    def answer(self, training: Training, predict: Callable[[nn.Module], Tensor]) -> Tensor:
+        """Probabilities the run answers with; `predict(network)` gives one network's, in evaluation mode."""
+        return predict(training.model)
+
+
+@dataclass(frozen=True)
+class Composed(Mitigation):
+    """Several mitigations in order; the first one's loss is the outermost.
+
+    At most one of them may change the network (`model`) and at most one the answer; a second is refused by name.
+    """
+
+    parts: tuple[Mitigation, ...] = ()
+
+    def __post_init__(self):
+        for hook in ("model", "answer"):
+            claims = [type(part).__name__ for part in self.parts if overrides(part, hook)]
+            if len(claims) > 1:
+                raise InputError("mitigation", " + ".join(claims), f"at most one that changes the {hook}")
+
+    def data(self, targets):
+        for part in self.parts:
+            targets = part.data(targets)
+        return targets
+
+    def model(self, model):
+        for part in self.parts:
+            model = part.model(model)
+        return model
+
+    def loss(self, forward, batch, inner):
+        # One without a loss of its own must not stand outermost: only the outermost can ask for several passes.
+        outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [Mitigation()]
+        for part in reversed(others):
+            inner = _nested(part, batch, inner)
+        return outermost.loss(forward, batch, inner)
+
+    def step(self, training):
+        for part in self.parts:
+            part.step(training)
+
+    def epoch(self, training):
+        for part in self.parts:
+            part.epoch(training)
+
+    def answer(self, training, predict):
+        claim = next((part for part in self.parts if overrides(part, "answer")), Mitigation())
+        return claim.answer(training, predict)
+
+
+def _nested(part: Mitigation, batch: Batch, inner: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda logits: part.loss(lambda: logits, batch, inner)
+
+
+def overrides(mitigation: Mitigation, hook: str) -> bool:
+    if isinstance(mitigation, Composed):
+        return any(overrides(part, hook) for part in mitigation.parts)
+    return getattr(type(mitigation), hook) is not getattr(Mitigation, hook)
+
+
+def atoms(mitigation: Mitigation) -> list[Mitigation]:
+    """The mitigations it is composed of, in order; none for control."""
+    if isinstance(mitigation, Composed):
+        return [atom for part in mitigation.parts for atom in atoms(part)]
+    return [] if type(mitigation) is Mitigation else [mitigation]
+
+
+def settings(mitigation: Mitigation) -> dict:
+    """Every field by name; an integer given for a fraction is the fraction, so that 1 and 1.0 are one setting."""
+    values = {f.name: (getattr(mitigation, f.name), f.default) for f in fields(mitigation)}
+    return {name: float(value) if type(value) is int and type(default) is float else value
+            for name, (value, default) in values.items()}
+
+
+def identity(mitigation: Mitigation) -> list[dict]:
+    """What tells one mitigation from another: name, every setting, and the source of one written elsewhere."""
+    entries = [{"name": type(atom).__name__, "settings": settings(atom)} for atom in atoms(mitigation)]
+    for entry, atom in zip(entries, atoms(mitigation), strict=True):
+        for name, value in entry["settings"].items():
+            _check_setting(f"{entry['name']} {name}", value)
+        if text := source(type(atom)):
+            entry["source"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return entries
+
+
+def _check_setting(name: str, value: object) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        allowed = "a finite number, a text, True or False, None, or a tuple or dictionary of these"
+        raise InputError(name, value, allowed) from error
+
+
+def source(kind: type) -> str:
+    """Methods and constants that a class and its parents define outside this package; "" for a class of ours.
+
+    Method by method, since `inspect` does not find the text of a whole class that stands in a notebook cell. Functions
+    that the methods call are not followed.
+    """
+    parts = []
+    for parent in kind.__mro__[:-1]:
+        if parent.__module__.split(".")[0] != __name__.split(".")[0]:
+            parts += [_text(kind, member) for name, member in sorted(vars(parent).items()) if not name.startswith("__")]
+    return "\n".join(filter(None, parts))
+
+
+def _text(kind: type, member: object) -> str:
+    member = getattr(member, "__func__", getattr(member, "fget", member))
+    if not inspect.isfunction(member):
+        return repr(member) if isinstance(member, (bool, int, float, str, tuple)) else ""
+    try:
+        return inspect.getsource(member)
+    except OSError as error:
+        raise InputError("mitigation", kind.__name__, "a class written in a file or a notebook cell") from error
+
+
+def describe(mitigation: Mitigation) -> str:
+    """A readable name: `control`, or `LabelSmoothing(strength=0.1)`, parts joined by ` + `."""
+    texts = []
+    for atom in atoms(mitigation):
+        given = ", ".join(f"{name}={value}" for name, value in settings(atom).items())
+        texts.append(f"{type(atom).__name__}({given})" if given else type(atom).__name__)
+    return " + ".join(texts) or "control"
+
+
+def resolve(given: str | Mitigation | tuple[Mitigation, ...]) -> Mitigation:
+    """The mitigation meant by `"control"`, a mitigation, or a tuple of them."""
+    if isinstance(given, str) and given == "control":
+        return Mitigation()
+    if isinstance(given, Mitigation):
+        return given
+    if isinstance(given, tuple) and given and all(isinstance(part, Mitigation) for part in given):
+        return Composed(given)
+    raise InputError("mitigation", given, '"control", a Mitigation, or a tuple of them')

@@ -1,0 +1,42 @@
+"""Where the project lies and what made a result: kept beside answers, never part of their identity."""
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The checkout this package was installed from, else the current folder."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(project_root()), *arguments], capture_output=True, encoding="utf-8",
+                              timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@cache
+def provenance() -> dict:
+    """Package version, commit and whether it was changed since, library versions, kind of machine, threads a run."""
+    libraries = ("numpy", "scipy", "scikit-learn", "torch", "transformers")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "stabutils")
+    return {"stabutils": _version("stabutils"), "commit": _git("rev-parse", "HEAD"),
+            "dirty": None if changed is None else bool(changed), "python": platform.python_version(),
+            "libraries": {name: _version(name) for name in libraries},
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "threads": 1}

@@ -1,0 +1,353 @@
+"""Predictions of any system -> scores with intervals, a table of queries, a page to look at.
+
+Only answers are needed: labels of two or more runs of anything that labels the same examples.
+
+    import stabutils as st
+    st.report(labels, gold, texts).to_html("report.html")
+
+Intervals are the jackknife over runs; entropies are quoted at a number of runs, as they grow with it.
+"""
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import metrics, votes
+from .errors import InputError
+from .intervals import Interval, jackknife, jeffreys, over_examples, runs_needed, verdict
+from .predictions import COLUMNS, MORE_RUNS, encode, read_predictions
+
+SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
+    "churn": ("Churn", True, "queries that two runs answer differently"),
+    "churn_weighted": ("Churn by weight", True, "the same, each query counted by its weight"),
+    "label_entropy": ("Label entropy", False, "entropy of the answers to a query, nats, as expected over {n} runs"),
+    "share_unstable": ("Unstable queries", True, "queries on which {n} runs are not all of one mind"),
+    "kappa": ("Fleiss' kappa", False, "agreement of runs beyond chance; 1 is full agreement"),
+    "right_to_wrong": ("Right in one run only", True, "part of churn: of two runs exactly one is right"),
+    "wrong_to_wrong": ("Wrong in two ways", True, "part of churn: both runs are wrong, and differ"),
+    "accuracy": ("Accuracy", True, "queries answered right, mean over runs"),
+    "jensen_shannon": ("Jensen-Shannon", False, "divergence of two runs' probabilities, nats; sees more than flips"),
+    "nll": ("Negative log-likelihood", False, "of the gold label, nats"),
+    "ece": ("Calibration error", True, "distance of confidence from accuracy (15 bins)"),
+    "good": ("Mended", True, "part of churn: wrong before, right after"),
+    "bad": ("Broken", True, "part of churn: right before, wrong after"),
+}
+CARDS = ("churn", "share_unstable", "label_entropy", "accuracy")
+SAME_DATA = {
+    True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
+    False: "The runs were not trained on identical data, so churn also holds what the change of data did. Several "
+           "retrainings on one of the data sets would tell how much of it is randomness alone.",
+    None: "Nobody said whether the runs were trained on identical data. If they were, churn is what the randomness of "
+          "training does by itself; if not (other data, code, prompt or release), it also holds what that change did.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What runs of one system agree on. numbers: name -> Interval; a number after @ is the runs that it is quoted at.
+
+    examples: a row for each query, with the share of runs that do not give the majority answer (flip_probability) and
+    its Jeffreys interval. runs_needed: half-width of churn's interval -> runs; empty where there are only two.
+    """
+
+    numbers: dict[str, Interval]
+    examples: pd.DataFrame
+    runs_needed: dict[float, int]
+    notes: tuple[str, ...]
+    labels: np.ndarray = field(repr=False)
+    gold: np.ndarray | None = field(repr=False)
+    label_names: tuple[str, ...] = field(repr=False)
+
+    def summary(self) -> str:
+        """The numbers and notes as lines of plain text."""
+        lines = [f"{title(name):<26}{shown(name, interval)}" for name, interval in self.numbers.items()]
+        return "\n".join([f"{len(self.labels)} runs, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels",
+                          *lines, *self.notes])
+
+    def _repr_html_(self) -> str:
+        return _page(self, page=False)
+
+    def to_html(self, path: str | Path, source: str = "") -> Path:
+        """Write a page that needs nothing beside it; `source` says where the predictions come from."""
+        return _write(path, _page(self, page=True, source=source))
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the table of queries; a cell that looks like a formula gets an apostrophe in front."""
+        table = self.examples.map(_harmless)
+        return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def report(labels, gold=None, texts=None, probabilities=None, label_names=None, weights=None, identical_data=None,
+           examples=None) -> Report:
+    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs.
+
+    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes) the soft scores,
+    weights (examples,) churn by weight, such as traffic. Shares 0 .. 1, entropies in nats; three runs or more have an
+    interval over runs, two an interval over examples with a note. identical_data: whether the runs were trained on
+    the same data (None: nobody said). InputError names what is wrong.
+
+    >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
+    0.3333333333333333
+    """
+    classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
+    labels, gold, label_names = encode(labels, gold, label_names, classes)
+    runs, count = labels.shape
+    if runs < 2:
+        raise InputError("runs in labels", runs, MORE_RUNS)
+    if identical_data not in SAME_DATA:
+        raise InputError("identical_data", identical_data, "True, False or None")
+    texts, examples = _beside(texts, count, "texts"), _beside(examples, count, "examples") or tuple(range(count))
+    weights = None if weights is None else _weights(weights, count)
+    expected = (runs, count, len(label_names))
+    if probabilities is not None and np.shape(probabilities) != expected:
+        raise InputError("shape of probabilities", np.shape(probabilities), f"{expected}: runs, examples, classes")
+    numbers = _numbers(labels, gold, probabilities, weights)
+    table = _examples(labels, gold, texts, examples, label_names, weights)
+    churn = numbers["churn"]
+    needed = {} if runs == 2 else {half: runs_needed(churn, half) for half in (0.01, 0.005)}
+    return Report(numbers, table, needed, (_plan(churn, needed), SAME_DATA[identical_data]), labels, gold, label_names)
+
+
+def _beside(values, count, thing):
+    if values is not None and (isinstance(values, str) or len(values) != count):
+        raise InputError(thing, values if isinstance(values, str) else len(values), f"{count}, one for each example")
+    return None if values is None else tuple(map(str, values))
+
+
+def _weights(weights, count):
+    weights = np.asarray(weights)
+    if weights.shape != (count,) or weights.dtype.kind not in "iuf" or not np.isfinite(weights).all() \
+            or weights.min() < 0 or not weights.sum() > 0:
+        raise InputError("weights", weights.tolist(), f"{count} numbers of at least 0, one for each example")
+    return weights.astype(float)
+
+
+def _plan(churn, needed):
+    if not needed:
+        return "Two runs give the churn of these two only. A third gives an interval over retrainings; five are better."
+    half = 50 * (churn.high - churn.low)
+    words = [f"for ±{100 * width:g} point{'' if width == 0.01 else 's'} {runs} are needed" +
+             (f" ({runs - churn.runs} more)" if runs > churn.runs else ", so there are enough")
+             for width, runs in needed.items()]
+    rough = " A rough plan, as it rests on few runs." if churn.runs < 10 else ""
+    return f"{churn.runs} runs tell churn to ±{half:.2g} points; {'; '.join(words)}.{rough}"
+
+
+def _examples(labels, gold, texts, examples, names, weights):
+    """One row a query, in the order given."""
+    runs, names = len(labels), np.array(names, dtype=object)
+    answer, count = metrics.majority(labels)
+    low, high = jeffreys(runs - count, runs)
+    columns = {
+        "example": examples, "text": texts, "gold": None if gold is None else names[gold], "answer": names[answer],
+        "votes": count, "label_entropy": metrics.label_entropy(labels), "disagreement": metrics.disagreement(labels),
+        "flip_probability": 1 - count / runs, "flip_low": low, "flip_high": high, "weight": weights}
+    return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+
+
+def _numbers(labels, gold, probabilities, weights):
+    scores = votes.scores(labels, gold, min(5, len(labels)), weights)
+    numbers = {name: score.interval(labels) for name, score in scores.items()}
+    numbers["kappa"] = votes.kappa(labels, scores["churn"])
+    if probabilities is not None:
+        numbers["jensen_shannon"] = _jensen_shannon(np.asarray(probabilities))
+        for name, metric in {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ():
+            numbers[name] = _of_runs(metric, probabilities, gold)
+    return numbers
+
+
+def _jensen_shannon(probabilities):
+    runs = len(probabilities)
+    if runs == 2:
+        return jackknife(metrics.jensen_shannon, probabilities)
+    pairs = np.zeros((runs, runs))
+    for i, j in zip(*np.triu_indices(runs, 1), strict=True):
+        pairs[i, j] = pairs[j, i] = metrics.jensen_shannon(probabilities[[i, j]])
+    return jackknife(lambda kept: pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1)), np.arange(runs))
+
+
+def _of_runs(metric, array, gold):
+    values = metric(array, gold)
+    if len(values) > 2:
+        return jackknife(np.mean, values)
+    return over_examples(lambda array, gold: metric(array, gold).mean(), array, examples=(gold,))
+
+
+# ---- words, page, files ----
+
+
+def title(name):
+    base, _, n = name.partition("@")
+    return SCORES[base][0] + f" (@{n})" * bool(n)
+
+
+def shown(name: str, interval: Interval, signed: bool = False) -> str:
+    """A number as a reader wants it: shares in %, with interval and runs.
+
+    >>> shown("churn", Interval(0.12345, 0.1, 0.15, runs=5))
+    '12.3 % [10.0, 15.0] (5 runs)'
+    """
+    return f"{_value(name, interval, signed)} {_range(name, interval, signed)} ({_behind(interval)})"
+
+
+def _value(name, interval, signed=False):
+    percent = SCORES[name.partition("@")[0]][1]
+    return f"{_digits(interval.value, percent, interval, signed)}{' %' if percent and not signed else ''}" + (
+        " points" if percent and signed else "")
+
+
+def _range(name, interval, signed=False):
+    percent = SCORES[name.partition("@")[0]][1]
+    low, high = interval.low, interval.high
+    if percent and not signed:  # a share cannot leave 0 .. 1, whatever a quantile says
+        low, high = max(0.0, low), min(1.0, high)
+    return f"[{_digits(low, percent, interval, signed)}, {_digits(high, percent, interval, signed)}]"
+
+
+def _digits(value, percent, interval, signed):
+    scale = 100 if percent else 1
+    half = scale * (interval.high - interval.low) / 2
+    places = (1 if percent else 3) + (0 < half < (0.1 if percent else 0.001))
+    return f"{scale * value:{'+' if signed else ''}.{places}f}"
+
+
+def _behind(interval):
+    return interval.note or f"{interval.runs} runs"
+
+
+def _page(report: Report, page: bool, source: str = "") -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    rows = [{"name": title(name), "value": _value(name, interval), "range": _range(name, interval),
+             "behind": _behind(interval), "says": SCORES[name.partition("@")[0]][2].format(n=name.partition("@")[2])}
+            for name, interval in report.numbers.items()]
+    by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
+    cards = [by_name[name] for name in CARDS if name in by_name]
+    loader = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
+                         trim_blocks=True, lstrip_blocks=True)
+    return loader.get_template("report.html").render(
+        page=page, source=source, runs=len(report.labels), queries=f"{report.labels.shape[1]:,}", rows=rows,
+        cards=cards, classes=len(report.label_names), figures=_figures(report) if page else [],
+        unstable=_unstable(report),
+        notes=report.notes, changing=int((report.examples["disagreement"] > 0).sum()))
+
+
+def _unstable(report: Report, most: int = 15) -> list[dict]:
+    """The queries whose answers change most, with what the runs answered."""
+    table = report.examples
+    first = np.argsort(-table["label_entropy"].to_numpy(), kind="stable")[:most]
+    rows = []
+    for place in first[table["disagreement"].to_numpy()[first] > 0]:
+        query = table.iloc[place]
+        answers, counts = np.unique(report.labels[:, place], return_counts=True)
+        names, order = [report.label_names[answer] for answer in answers], np.argsort(-counts, kind="stable")
+        rows.append({
+            "text": query.get("text", ""), "example": query["example"], "gold": query.get("gold"),
+            "answers": [(names[i], counts[i], names[i] == query.get("gold")) for i in order],
+            **{name: f"{100 * query[f'flip_{name}']:.0f}" for name in ("probability", "low", "high")}})
+    return rows
+
+
+def _figures(report: Report) -> list[dict[str, str]]:
+    """The figures of a page: caption, alternative text that states the finding, and the picture as data."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from . import figures
+
+    labels, churn, table = report.labels, report.numbers["churn"], report.examples
+    changing = (table["disagreement"] > 0).mean()
+    gold = np.full(labels.shape[1], -1) if report.gold is None else report.gold
+    texts = table["text"] if "text" in table else table["example"].astype(str)
+    plots = [("What each run answers to the most unstable, some middling and some stable queries.",
+              f"Answers of {len(labels)} runs to single queries: {100 * changing:.1f} % of all queries change theirs.",
+              lambda: _plain(figures.answers(labels, gold, list(texts)), report.gold is not None))]
+    if report.gold is not None:
+        accuracy = metrics.accuracy(labels, gold)
+        pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
+        plots.append(("How often each run is right, and how often two runs disagree.",
+                      f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
+                      f"answer {shown('churn', churn)} of the queries differently.",
+                      lambda: figures.accuracy_and_churn(accuracy, pairs, churn)))
+    if changing:
+        plots.append(("How unstable the queries are.", f"{100 * (1 - changing):.1f} % of the queries never change; the "
+                      "others spread over label entropies.", lambda: figures.entropy_distribution(labels)))
+    if report.runs_needed and churn.se > 0:
+        plots.append(("How precisely churn is known, by number of runs.", report.notes[0],
+                      lambda: figures.how_many_runs(churn)))
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts for every script
+        figures.style()
+        drawn = []
+        for caption, alt, plot in plots:
+            picture, figure = io.BytesIO(), plot()
+            figure.savefig(picture, format="svg", metadata={"Date": None})
+            plt.close(figure)
+            spaced = picture.getvalue().replace(b'<text style="', b'<text style="white-space: pre; ')  # as in a PNG
+            drawn.append({"caption": caption, "alt": alt, "data": base64.b64encode(spaced).decode("ascii")})
+    return drawn
+
+
+def _plain(figure, known):
+    """The figure in words that also fit systems that were never trained, or have no gold labels."""
+    figure.axes[0].set_xlabel("run")
+    figure.axes[0].set_title("What each run answered (colour: which answer" + (", dot: right)" if known else ")"))
+    return figure
+
+
+def _harmless(cell):
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _write(path, text):
+    path = Path(path)
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError("output", str(path), f"a file that can be written ({error.strerror})") from None
+    return path
+
+
+# ---- command line ----
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils report`."""
+    parser.add_argument("predictions", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
+    parser.add_argument("-o", "--output", default="report.html", help="the page to write (%(default)s)")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
+    for role, names in COLUMNS.items():
+        several = role == "label"
+        words = f"column of the {role} ({', '.join(names)})" + "; several: one for each run, wide form" * several
+        parser.add_argument(f"--{role}", metavar="COLUMN", nargs="+" if several else None, help=words)
+    parser.add_argument("--identical-data", choices=["yes", "no"], help="were the runs trained on identical data?")
+    parser.add_argument("--max-churn", type=float, metavar="SHARE",
+                        help="exit with status 1 if all of churn's interval lies above, such as 0.05")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Read, report, say where the report lies; 1 when churn is too high by its whole interval, else 0."""
+    limit = arguments.max_churn
+    if limit is not None and not 0 <= limit <= 1:
+        raise InputError("--max-churn", limit, "a share of 0 .. 1")
+    named = {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
+    read = read_predictions(arguments.predictions, named)
+    print(read.layout)
+    found = report(read.labels, read.gold, read.texts, read.probabilities, read.label_names, read.weights,
+                   {"yes": True, "no": False, None: None}[arguments.identical_data], read.examples)
+    print(found.summary())
+    if arguments.csv:
+        print(f"queries: {found.to_csv(arguments.csv)}")
+    print(f"report: {found.to_html(arguments.output, Path(arguments.predictions).name)}")
+    if limit is None:
+        return 0
+    too_high = verdict(found.numbers["churn"], limit)
+    print(f"churn above {100 * limit:g} %: {too_high}")
+    return int(too_high == "holds")

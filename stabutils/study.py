@@ -1,0 +1,336 @@
+"""A study: one classifier retrained many times on the same data.
+
+`Study` is the schema of every notebook's parameters cell and is checked when it is made; `retrain` answers with `Runs`.
+What is stored is read, what was published is read where labels suffice, and only what is missing is trained.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args, get_type_hints
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+
+from . import metrics, store
+from .datasets import Dataset, load_dataset
+from .errors import InputError
+from .provenance import project_root, provenance
+
+if TYPE_CHECKING:
+    from .mitigations import Mitigation
+    from .models import Task
+    from .training import Seeds
+
+
+class Incomplete(RuntimeError):
+    """Some of the runs asked for could not be trained; the others are stored."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Exactly what could change the answers of one training."""
+
+    label: str  # for people: dataset, model, mitigation, seeds
+    seeds: Seeds
+    identity: dict
+
+    @cached_property
+    def name(self) -> str:
+        """File name: readable, legal on every system, and another one for every other identity."""
+        return f"{slug(self.label)}-{hashlib.sha256(store.canonical(self.identity).encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What several trainings answered; runs first, always in the order asked for.
+
+    labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
+    checkpoint_entropy, confidence_mean, confidence_spread (runs, examples): of one run over its own checkpoints.
+    probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
+    that were read from published answers, which keep labels and summaries only.
+    """
+
+    arm: str
+    names: tuple[str, ...]
+    seeds: np.ndarray  # (runs,) the init seed, which is the run's master seed unless seeds were given one by one
+    gold: np.ndarray
+    labels: np.ndarray
+    validation_labels: np.ndarray
+    accuracy: np.ndarray
+    nll: np.ndarray
+    ece: np.ndarray
+    cpu_seconds: np.ndarray
+    checkpoint_entropy: np.ndarray
+    confidence_mean: np.ndarray
+    confidence_spread: np.ndarray
+    probabilities: np.ndarray | None = None
+    validation_probabilities: np.ndarray | None = None
+    checkpoints: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def summarise(answers: store.Arrays, gold: np.ndarray) -> store.Arrays:
+    """What is kept of a run beyond its labels, when its probabilities are not."""
+    probabilities, confidence = answers["probabilities"][None], answers["confidence"]
+    return {"accuracy": metrics.accuracy(answers["labels"][None], gold)[0],
+            "nll": metrics.nll(probabilities, gold)[0], "ece": metrics.ece(probabilities, gold)[0],
+            "checkpoint_entropy": metrics.checkpoint_entropy(answers["checkpoints"][None])[0],
+            "confidence_mean": confidence.mean(0), "confidence_spread": confidence.std(0)}
+
+
+@dataclass(frozen=True)
+class Study:
+    """The knobs of a study. Raises InputError, naming the knob, before anything is computed."""
+
+    dataset: str = field(default="assistant", metadata={"help": "a corpus by name, or a path to your own"})
+    model: str = field(default="compact", metadata={"help": "compact, or a transformers checkpoint (folder or hub id)"})
+    runs: int = field(default=10, metadata={"help": "retrainings", "least": 2})
+    seed: int = field(default=0, metadata={"help": "base seed: run r trains with seed + r", "least": 0})
+    epochs: int | None = field(default=None, metadata={"help": "passes over the data; None: by model", "least": 1})
+    batch_size: int | None = field(default=None, metadata={"help": "None: by model", "least": 1})
+    learning_rate: float | None = field(default=None, metadata={"help": "peak; None: by model", "above": 0})
+    weight_decay: float | None = field(default=None, metadata={"help": "None: by model", "least": 0})
+    max_length: int | None = field(default=None, metadata={"help": "tokens read of a text", "least": 1})
+    pooling: str = field(default="auto", metadata={"help": "of a checkpoint's token vectors",
+                                                   "choices": ("auto", "mean", "first", "last")})
+    precision: str = field(default="fp32", metadata={"help": "of the training", "choices": ("fp32", "bf16")})
+    workers: int = field(default=0, metadata={"help": "processes; 0: one a core", "least": 0})
+    published: bool = field(default=True, metadata={"help": "read committed answers where labels suffice"})
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for knob in fields(self):
+            check(knob.name, getattr(self, knob.name), hints[knob.name], knob.metadata)
+
+    @cached_property
+    def data(self) -> Dataset:
+        return load_dataset(self.dataset)
+
+    @cached_property
+    def task(self) -> Task:
+        from .models import default_recipe, prepare
+
+        given = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate", "weight_decay",
+                                                        "max_length", "precision")}
+        # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
+        recipe = default_recipe(self.model, len(self.data.train))
+        recipe = replace(recipe, **{k: type(getattr(recipe, k))(v) for k, v in given.items() if v is not None})
+        recipe = replace(recipe, checkpoints=max(recipe.checkpoints, math.ceil(4 / recipe.epochs)))
+        return prepare(self.model, self.data, recipe, self.pooling)
+
+    def output(self, given: str = "") -> Path:
+        """Where what a notebook shows is kept: `given`, or results/<readable name>-<hash of the knobs>."""
+        knobs = {name: value for name, value in asdict(self).items() if name not in ("workers", "published")}
+        name = slug(f"{Path(self.dataset).name} {Path(self.model).name} {self.runs} runs")
+        digest = hashlib.sha256(store.canonical(knobs).encode()).hexdigest()
+        return Path(given) if given else project_root() / "results" / f"{name}-{digest[:8]}"
+
+    def about(self) -> dict:
+        """What a record says of how it came about: everything that decides the answers, and what ran it."""
+        return provenance() | {"dataset": self.data.fingerprint, "model": self.task.identity,
+                               "recipe": asdict(self.task.recipe)}
+
+    @cached_property
+    def store(self) -> store.Store:
+        return store.Store(os.environ.get("STABUTILS_RUNS") or project_root() / "runs")
+
+    def retrain(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
+                start: int = 0, seeds: Sequence[Seeds] | None = None) -> Runs:
+        """The answers of `n` trainings (default: `runs`) with seeds seed + start, seed + start + 1, ...; or of `seeds`.
+
+        Raises Incomplete when some could not be trained; those that could are stored.
+        """
+        from .mitigations import describe, resolve
+        from .training import Seeds
+
+        mitigation = resolve(mitigation)
+        n = self.runs if n is None else n
+        check("n", n, int, {"least": 1})
+        check("start", start, int, {"least": 0})
+        if seeds is not None and not len(seeds):
+            raise InputError("seeds", seeds, "at least one")
+        seeds = seeds or [Seeds(s, s, s) for s in range(self.seed + start, self.seed + start + n)]
+        runs = [self.identify(mitigation, s) for s in seeds]
+        arm = describe(mitigation)
+        found = self.published_answers(arm)
+        found |= {run.name: answers for run in runs if (answers := self.stored(run)) is not None}
+        while missing := [run for run in runs if run.name not in found]:
+            self.train(mitigation, missing)
+            found |= {run.name: answers for run in missing if (answers := self.stored(run)) is not None}
+        return self.stack(arm, runs, [found[run.name] for run in runs])
+
+    def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None) -> dict:
+        """What `retrain` would need: runs asked for, stored, published, and still to be trained."""
+        from .mitigations import describe, resolve
+        from .training import Seeds
+
+        mitigation = resolve(mitigation)
+        wanted = range(self.seed, self.seed + (self.runs if n is None else n))
+        names = [self.identify(mitigation, Seeds(s, s, s)).name for s in wanted]
+        stored = [name for name in names if name in self.store]
+        published = [name for name in names if name in self.published_answers(describe(mitigation))]
+        return {"runs": len(names), "stored": len(stored), "published": len(published),
+                "to train": len(names) - len({*stored, *published})}
+
+    def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
+        from .mitigations import describe, identity
+        from .training import RECIPE_VERSION
+
+        what = {"version": RECIPE_VERSION, "dataset": self.data.fingerprint, "model": self.task.identity,
+                "recipe": asdict(self.task.recipe), "mitigation": identity(mitigation), "seeds": asdict(seeds)}
+        numbers = sorted({seeds.init, seeds.order, seeds.dropout})
+        label = (f"{self.data.name} {Path(self.model).name} {describe(mitigation)} seed "
+                 f"{numbers[0] if len(numbers) == 1 else f'{seeds.init}.{seeds.order}.{seeds.dropout}'}")
+        return Run(label, seeds, what)
+
+    def stored(self, run: Run) -> store.Arrays | None:
+        """The stored answers of a run with their summaries; None where there are none, or another run's."""
+        answers, record = self.store.read(run.name) or ({}, {})
+        if record.get("identity") != json.loads(store.canonical(run.identity)):
+            return None
+        return answers | summarise(answers, self.data.test.labels)
+
+    def published_path(self, arm: str) -> Path:
+        """Where the committed answers of an arm lie."""
+        folder = project_root() / "records" / slug(self.data.name) / "answers"
+        return folder / f"{slug(f'{Path(self.model).name} {arm}')}.safetensors"
+
+    def published_answers(self, arm: str) -> dict[str, store.Arrays]:
+        """Committed answers of an arm by run name: labels and summaries."""
+        found = store.read_file(self.published_path(arm)) if self.published else None
+        if found is None:
+            return {}
+        arrays, record = found
+        return {name: {key: array[i] for key, array in arrays.items()} for i, name in enumerate(record["runs"])}
+
+    def publish(self, runs: Runs) -> Path:
+        """Write the answers of an arm to where `published_answers` finds them; probabilities are left out."""
+        small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
+        kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
+        kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
+        kept |= {name: getattr(runs, name).astype(np.float16)
+                 for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread")}
+        path = self.published_path(runs.arm)
+        record = {"runs": list(runs.names), "arm": runs.arm, "dataset": self.data.name, "model": self.model,
+                  "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()
+        store.write_file(path, store.encode(kept, record))
+        return path
+
+    def train(self, mitigation: Mitigation, runs: Sequence[Run]) -> None:
+        """Train what is not stored yet: one process and one thread a run, so that a run's bits are its own.
+
+        Processes that share the store divide the runs between them; each run is trained once.
+        """
+        failures: dict[str, str] = {}
+        with progress(total=len(runs), desc=runs[0].label.rsplit(" seed", 1)[0], unit="run", leave=False) as bar:
+            while missing := [run for run in runs if run.name not in self.store and run.name not in failures]:
+                bar.update(len(runs) - len(missing) - bar.n)
+                for run, failure in self.trained(mitigation, missing):
+                    if failure:
+                        failures[run.name] = f"{run.label}: {failure}"
+                    bar.update()
+                time.sleep(0.2)  # what is still missing is held by another process
+        if failures:
+            raise Incomplete(f"{len(failures)} of {len(runs)} runs could not be trained, the others are stored. "
+                             + "; ".join(failures.values()))
+
+    def trained(self, mitigation: Mitigation, runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+        """Train those of `runs` that no other process is at; yields each, stored, or with why it failed."""
+        held = {}
+
+        def claimed() -> Iterator:
+            for run in runs:
+                lock = self.store.lock(run.name)
+                if lock is None:
+                    continue
+                held[run.name] = lock
+                if run.name not in self.store:  # else another process finished it since we looked
+                    yield delayed(train_run)(self.task, mitigation, run, self.store.partial(run.name))
+
+        parallel = Parallel(n_jobs=min(self.workers or cpu_count(), len(runs)), return_as="generator_unordered",
+                            pre_dispatch="n_jobs")
+        try:
+            for run, answers, failure in parallel(claimed()):
+                if not failure:
+                    record = {"label": run.label, "identity": run.identity} | provenance()
+                    self.store.write(run.name, answers, record)
+                held.pop(run.name).release()
+                yield run, failure
+        finally:
+            for lock in held.values():
+                lock.release()
+
+    def stack(self, arm: str, runs: Sequence[Run], answers: Sequence[store.Arrays]) -> Runs:
+        """Runs over one another; what some of them lack (published ones keep no probabilities) is left out."""
+        shared = set.intersection(*(set(entry) for entry in answers))
+        stacked = {name: np.stack([entry[name] for entry in answers]) for name in shared}
+        for name in ("labels", "validation_labels"):
+            stacked[name] = stacked[name].astype(np.int64)
+        return Runs(arm=arm, names=tuple(run.name for run in runs), gold=self.data.test.labels,
+                    seeds=np.array([run.seeds.init for run in runs]), **stacked)
+
+
+def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path) -> tuple[Run, store.Arrays, str]:
+    """One training in a worker, on one thread; a training that diverges is an answer, not a crash of the others."""
+    import torch
+
+    from .training import Diverged, train
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run, train(task, mitigation, run.seeds, unfinished), ""
+    except Diverged as error:
+        return run, {}, str(error)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def progress(**settings):
+    """A progress bar; STABUTILS_BAR=text asks for one that also reads well where a notebook is run by a command."""
+    if os.environ.get("STABUTILS_BAR") == "text":
+        from tqdm.std import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm(**settings)
+
+
+def slug(text: str, longest: int = 80) -> str:
+    """Letters, digits, dots and dashes only: a part of a file name that is legal everywhere.
+
+    >>> slug("LabelSmoothing(strength=0.1) seed 3")
+    'labelsmoothing-strength-0.1-seed-3'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "x"
+
+
+def check(name: str, value: object, kind: object, rule: Mapping) -> None:
+    """Hold a knob against its type and rule. Raises InputError."""
+    optional = type(None) in get_args(kind)
+    kind = get_args(kind)[0] if optional else kind
+    if value is None and optional:
+        return
+    words = {int: "an integer", float: "a number", str: "a text", bool: "True or False"}[kind]
+    number = (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool)
+              and abs(value) <= sys.float_info.max)  # no number is not, nor is an integer too large for a float
+    right = number or type(value) is kind and kind is not float
+    for key, text, holds in (("least", "of at least {}", lambda v, x: v >= x),
+                             ("above", "above {}", lambda v, x: v > x), ("choices", "out of {}", lambda v, x: v in x)):
+        if key in rule:
+            words += " " + text.format(rule[key])
+            right = right and holds(value, rule[key])
+    if not right:
+        raise InputError(name, value, words + (" or None" if optional else ""))

@@ -1,0 +1,421 @@
+"""Reports on predictions of any system: reading, scores, intervals, the page, the table, the command, comparisons."""
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from safetensors.numpy import save_file
+
+from stabutils import metrics
+from stabutils.comparison import compare
+from stabutils.errors import InputError
+from stabutils.intervals import jackknife, jackknife_arms, jeffreys, over_examples
+from stabutils.predictions import Predictions, read_predictions
+from stabutils.report import report
+
+module = importlib.import_module("stabutils.report")
+SAMPLE = Path(__file__).parent.parent / "examples" / "predictions.csv"
+LONG = ("run,example,label,gold,text\n1,a,yes,yes,is it?\n1,b,no,no,<b>no</b>\n"
+        "2,a,yes,yes,is it?\n2,b,yes,no,<b>no</b>\n")
+
+
+def answers(runs, examples=40, seed=0, noise=0.3, classes=4):
+    rng = np.random.default_rng(seed)
+    gold = rng.integers(classes, size=examples)
+    labels = np.where(rng.random((runs, examples)) < noise, rng.integers(classes, size=(runs, examples)), gold)
+    return labels, gold
+
+
+def softmax(runs, examples=40, classes=4):
+    scores = np.exp(np.random.default_rng(5).normal(size=(runs, examples, classes)))
+    return scores / scores.sum(axis=2, keepdims=True)
+
+
+def ends(interval):
+    return [interval.value, interval.low, interval.high]
+
+
+def write(folder, text, name="mine.csv"):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    return path
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return module.command(parser.parse_args(list(map(str, words))))
+
+
+# ---- the numbers ----
+
+
+def test_by_hand():
+    found = report([["a", "b"], ["a", "b"], ["a", "c"]], ["a", "c"], label_names=("a", "b", "c"))
+    values = {name: round(interval.value, 4) for name, interval in found.numbers.items()}
+    assert values == {"churn": 0.3333, "label_entropy@3": 0.3183, "share_unstable@3": 0.5, "right_to_wrong": 0.3333,
+                      "wrong_to_wrong": 0.0, "accuracy": 0.6667, "kappa": 0.4545}
+    assert {interval.runs for interval in found.numbers.values()} == {3}
+    table = found.examples
+    assert table["answer"].tolist() == ["a", "b"] and table["votes"].tolist() == [3, 2]
+    assert table["flip_probability"].round(4).tolist() == [0.0, 0.3333]
+    assert table["flip_high"].tolist() == jeffreys([0, 1], 3)[1].tolist()
+    assert table["flip_low"][0] == 0 and table["gold"].tolist() == ["a", "c"]
+
+
+@pytest.mark.parametrize("runs", [3, 5, 6, 12])
+def test_intervals_are_those_of_the_plain_jackknife(runs):
+    labels, gold = answers(runs)
+    probabilities, weights = softmax(runs), np.arange(40.0)
+    n, many = min(5, runs), min(10, runs)
+    plain = {
+        "churn": lambda a, p, g: metrics.churn(a),
+        "churn_weighted": lambda a, p, g: np.average(metrics.disagreement(a), weights=weights),
+        f"label_entropy@{n}": lambda a, p, g: metrics.label_entropy(a, min(n, len(a))).mean(),
+        f"share_unstable@{many}": lambda a, p, g: metrics.share_unstable(a, min(many, len(a))),
+        "right_to_wrong": lambda a, p, g: metrics.churn_parts(a, g)["right_to_wrong"],
+        "wrong_to_wrong": lambda a, p, g: metrics.churn_parts(a, g)["wrong_to_wrong"],
+        "accuracy": lambda a, p, g: metrics.accuracy(a, g).mean(),
+        "kappa": lambda a, p, g: metrics.fleiss_kappa(a),
+        "jensen_shannon": lambda a, p, g: metrics.jensen_shannon(p),
+        "nll": lambda a, p, g: metrics.nll(p, g).mean(),
+        "ece": lambda a, p, g: metrics.ece(p, g).mean(),
+    }
+    found = report(labels, gold, probabilities=probabilities, weights=weights).numbers
+    assert set(found) == set(plain)
+    for name, statistic in plain.items():
+        expected = jackknife(statistic, labels, probabilities, examples=(gold,))
+        assert ends(found[name]) == pytest.approx(ends(expected), abs=1e-9), name
+
+
+def test_two_runs_have_an_interval_over_examples():
+    labels, gold = answers(2)
+    found = report(labels, gold, probabilities=softmax(2))
+    assert {interval.note for interval in found.numbers.values()} == {"these two models only"}
+    expected = over_examples(metrics.churn, labels)
+    assert ends(found.numbers["churn"]) == pytest.approx(ends(expected))
+    assert found.numbers["label_entropy@2"].value == pytest.approx(metrics.churn(labels) * np.log(2))
+    assert found.runs_needed == {} and "A third" in found.notes[0] and "these two runs only" in found._repr_html_()
+
+
+def test_runs_that_all_agree():
+    found = report([[0, 1], [0, 1], [0, 1]], [0, 1])
+    assert ends(found.numbers["churn"]) == [0, 0, 0] and ends(found.numbers["kappa"]) == [1, 1, 1]
+    assert found.runs_needed == {0.01: 2, 0.005: 2}
+    assert "same answer to every query" in found._repr_html_()
+    assert ends(report([[1, 1]] * 3).numbers["kappa"]) == [1, 1, 1]  # one label only
+
+
+def test_runs_needed_grows_as_the_square():
+    needed = report(*answers(10)).runs_needed
+    assert needed[0.005] / needed[0.01] == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("given_, thing", [
+    ({"labels": [[0, 1]]}, "runs in labels"), ({"labels": [[0.5, 1], [0, 1]]}, "type of labels"),
+    ({"labels": [0, 1]}, "shape of labels"), ({"labels": [[0], [0, 1]]}, "labels"), ({"labels": [[-1], [0]]}, "labels"),
+    ({"labels": [["a", None], ["b", "a"]]}, "type of labels"), ({"labels": [[True], [False]]}, "type of labels"),
+    ({"gold": [0]}, "gold"), ({"gold": ["a", "b"]}, "gold"), ({"texts": ["one"]}, "texts"), ({"texts": "ab"}, "texts"),
+    ({"label_names": ["a"]}, "labels"), ({"weights": [1, -1]}, "weights"), ({"weights": [0, 0]}, "weights"),
+    ({"probabilities": [[[1.0, 0.0]]]}, "shape of probabilities"), ({"identical_data": "yes"}, "identical_data"),
+    ({"labels": [["a", "b"]] * 2, "label_names": ["a"]}, "labels"), ({"examples": [1]}, "examples"),
+    ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "row sum of probabilities")])
+def test_what_cannot_be_reported_is_named(given_, thing):
+    with pytest.raises(InputError) as caught:
+        report(**{"labels": [[0, 1], [0, 1]], **given_})
+    assert caught.value.thing == thing
+
+
+def test_strings_and_integers_give_the_same():
+    labels, gold = answers(4)
+    words = np.array(["a", "b", "c", "d"])
+    one, other = report(labels, gold), report(words[labels], words[gold])
+    assert one.numbers == other.numbers
+    assert [words[int(name)] for name in one.examples["answer"]] == other.examples["answer"].tolist()
+
+
+# ---- reading ----
+
+
+def test_long_form(tmp_path):
+    found = read_predictions(write(tmp_path, LONG))
+    assert found.labels.tolist() == [[1, 0], [1, 1]] and found.label_names == ("no", "yes")
+    assert found.gold.tolist() == [1, 0] and found.texts == ("is it?", "<b>no</b>") and found.examples == ("a", "b")
+    assert found.layout == ("long form, 2 runs x 2 examples (run: run; example: example; label: label; gold: gold; "
+                            "text: text)")
+
+
+def test_wide_form(tmp_path):
+    found = read_predictions(write(tmp_path, "example,label,run10,run2,note\n10,x,NA,None\n2,x,null,NA\n".replace(
+        "None\n", "None,z\n").replace("NA\n", "NA,z\n")))
+    assert np.array(found.label_names)[found.labels].tolist() == [["null", "NA"], ["NA", "None"]]
+    assert found.runs == ("run10", "run2") and found.examples == ("2", "10")
+    assert found.layout.endswith("not used: label, note)")
+
+
+def test_columns_are_mapped(tmp_path):
+    wide = write(tmp_path, "id,old,new,truth\n1,a,a,a\n2,b,a,b\n")
+    found = read_predictions(wide, {"label": ["old", "new"], "gold": "truth"})
+    assert found.runs == ("old", "new") and found.gold.tolist() == [0, 1] and found.labels.tolist() == [[0, 1], [0, 0]]
+    found = read_predictions(write(tmp_path, LONG.replace("run,example,label", "who,what,said")),
+                             {"run": "who", "example": "what", "label": "said"})
+    assert found.labels.tolist() == [[1, 0], [1, 1]]
+
+
+def test_weights_and_probabilities(tmp_path):
+    text = ("run,example,label,weight,p_b,p_a,p_c\n1,x,a,3,.25,.75,0\n1,y,b,1,1,0,0\n2,x,a,3,0,1,0\n2,y,a,1,.5,.5,0\n")
+    found = read_predictions(write(tmp_path, text))
+    assert found.label_names == ("a", "b", "c") and found.weights.tolist() == [3, 1]
+    assert found.probabilities.tolist() == [[[.75, .25, 0], [0, 1, 0]], [[1, 0, 0], [.5, .5, 0]]]
+    numbers = report(found.labels, probabilities=found.probabilities, weights=found.weights).numbers
+    assert numbers["churn"].value == 0.5 and numbers["churn_weighted"].value == 0.25
+    with pytest.raises(InputError, match="there is no p_b"):
+        read_predictions(write(tmp_path, text.replace("p_b", "q_b")))
+
+
+def test_long_wide_and_arrays_give_one_report(tmp_path):
+    labels, gold = answers(4, classes=12)
+    long = "run,example,label,gold\n" + "".join(
+        f"{r},{e},{labels[r, e]},{gold[e]}\n" for e in range(40) for r in (2, 0, 3, 1))
+    wide = "example,gold,run0,run1,run2,run3\n" + "".join(
+        f"{e},{gold[e]},{','.join(map(str, labels[:, e]))}\n" for e in range(40))
+    save_file({"labels": labels, "gold": gold}, tmp_path / "b.safetensors")
+    paths = [write(tmp_path, long, "l.csv"), write(tmp_path, wide, "w.csv"), tmp_path / "b.safetensors"]
+    reports = [report(p.labels, p.gold, label_names=p.label_names, examples=p.examples)
+               for p in map(read_predictions, paths)]
+    for other in reports[1:]:
+        assert other.numbers == reports[0].numbers
+        pd.testing.assert_frame_equal(other.examples, reports[0].examples)
+    np.save(tmp_path / "a.npy", labels)
+    plain = read_predictions(tmp_path / "a.npy")
+    assert report(plain.labels).numbers["churn"] == reports[0].numbers["churn"]
+
+
+def test_arrays_of_probabilities_and_of_words(tmp_path):
+    probabilities = softmax(3)
+    np.save(tmp_path / "p.npy", probabilities)
+    found = read_predictions(tmp_path / "p.npy")
+    assert np.array_equal(found.labels, probabilities.argmax(axis=2)) and len(found.label_names) == 4
+    np.save(tmp_path / "w.npy", [["a", "b"], ["c", "b"]])
+    assert read_predictions(tmp_path / "w.npy").label_names == ("a", "b", "c")
+
+
+def test_parquet(tmp_path, monkeypatch):
+    path = write(tmp_path, b"PAR1", "mine.parquet")
+    predictions = importlib.import_module("stabutils.predictions")
+    monkeypatch.setattr(predictions, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pyarrow"):
+        read_predictions(path)
+    monkeypatch.setattr(predictions, "find_spec", lambda name: name)
+    monkeypatch.setattr(pd, "read_parquet", lambda path: pd.read_csv(io.StringIO(LONG)))
+    assert read_predictions(path).labels.tolist() == [[1, 0], [1, 1]]
+
+
+MANY = "example,run1,run2\n" + "".join(f"{i},{i % 2},{'ab'[i % 2]}\n" for i in range(4))
+DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i in range(20))
+
+
+@pytest.mark.parametrize("text, words", [
+    (LONG + "2,b,no,no,<b>no</b>\n", "example 'b' of run '2': got '2 rows'"),
+    (LONG.replace("2,b,yes,no,<b>no</b>\n", ""), "example 'b' of run '2': got 'no row'"),
+    (LONG + "2,c,no,no,c\n", "example 'c' of run '1': got 'no row'"),
+    (LONG.replace("2,a,yes,yes", "2,a,yes,no"), "gold of example 'a': got ['no', 'yes']"),
+    (LONG.replace("2,a,yes,yes,is it?", "2,a,yes,yes,other"), "text of example 'a'"),
+    (LONG.replace("no,<b>", ",<b>"), "gold: got ''"),
+    (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got ''"),
+    ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
+    ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 1"),
+    ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
+    (MANY, "labels of run 'run1': got ['0', '1']; expected the encoding of the others, such as ['a', 'b']"),
+    (DISJOINT, "labels of run 'run1'"),
+    (LONG.replace(",yes,yes", ",yes,1").replace("no,<b>", "0,<b>"), "labels of gold"),
+    ("", "file that is not empty"), ("run,example,label\n", "rows below the header"),
+    (LONG.encode() + b"3,\xe9,yes,yes,x\n", "mine.csv, line 6: got b'"), (LONG.encode("utf-16"), "UTF-8"),
+    (LONG + "3,\0,a,a,a\n", "line 6: got 'a NUL byte'"),
+    (LONG + "3,a\n", "mine.csv, data row 5: got '2 cells'; expected 5"),
+    (LONG + '3,a,"x\n', "mine.csv, line 6"), (LONG.replace("gold", "run"), "header of mine.csv"),
+    (LONG.replace("run", "who"), "columns of mine.csv: got 'who, example, label, gold, text'"),
+    ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
+    ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\"")])
+def test_what_cannot_be_read_is_named(tmp_path, text, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_predictions(write(tmp_path, text))
+
+
+def test_columns_and_files_that_do_not_exist(tmp_path):
+    path = write(tmp_path, LONG)
+    with pytest.raises(InputError, match="column for gold: got 'truth'.*run, example, label, gold, text"):
+        read_predictions(path, {"gold": "truth"})
+    with pytest.raises(InputError, match="role of a column: got 'labl'"):
+        read_predictions(path, {"labl": "label"})
+    for name in ("none.csv", "mine.txt"):
+        with pytest.raises(InputError, match="existing file"):
+            read_predictions(tmp_path / name)
+
+
+def test_arrays_that_cannot_be_read(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([["a", {}]], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "one.npy", np.zeros((1, 5), int))
+    np.save(tmp_path / "four.npy", np.zeros((2, 2, 2, 2), int))
+    np.save(tmp_path / "counts.npy", np.zeros((2, 2, 2), int))
+    write(tmp_path, b"\x93NUMPY", "cut.npy")
+    write(tmp_path, b"12345678901", "cut.safetensors")
+    save_file({"x": np.zeros(2), "y": np.zeros(2)}, tmp_path / "other.safetensors")
+    for name, words in {"objects.npy": "pickled", "one.npy": "runs in one.npy: got 1", "four.npy": "shape of labels",
+                        "counts.npy": "probabilities in counts.npy", "cut.npy": "pickled",
+                        "cut.safetensors": "safetensors", "other.safetensors": "arrays in other"}.items():
+        with pytest.raises(InputError, match=words):
+            read_predictions(tmp_path / name)
+    with pytest.raises(InputError, match="holds arrays"):
+        read_predictions(tmp_path / "one.npy", {"run": "r"})
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(some.integers(2, 5), some.integers(2, 12), some.randoms(use_true_random=False))
+def test_order_of_rows_does_not_matter(tmp_path_factory, runs, examples, random):
+    rows = [[f"run {r}", f"e{e}", random.choice("abc"), "abc"[e % 3]] for r in range(runs) for e in range(examples)]
+    found = []
+    for name in ("one.csv", "other.csv"):
+        text = io.StringIO()
+        csv.writer(text).writerows([["run", "example", "label", "gold"], *rows])
+        p = read_predictions(write(tmp_path_factory.getbasetemp(), text.getvalue(), name))
+        found.append(report(p.labels, p.gold, label_names=p.label_names, examples=p.examples))
+        random.shuffle(rows)
+    assert found[0].numbers == found[1].numbers
+    pd.testing.assert_frame_equal(found[0].examples, found[1].examples)
+    labels = np.array([row[2] for row in sorted(rows, key=lambda row: (row[0], int(row[1][1:])))]).reshape(runs, -1)
+    pairs = [(a != b).mean() for i, a in enumerate(labels) for b in labels[:i]]
+    assert found[0].numbers["churn"].value == pytest.approx(np.mean(pairs))
+
+
+# ---- page, table, command ----
+
+
+def test_page_escapes_what_the_data_says(tmp_path):
+    evil = "<script>alert(1)</script>"
+    found = report([[evil, "a"], ["b\" onload=x", "a"], [evil, "a"]], texts=[evil, "x"], examples=[evil, "y"])
+    page = found.to_html(tmp_path / "r.html", evil).read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "onload=x" in page
+    assert not re.search(r'(src|href)="(?!data:image/svg)', page)
+    assert "<script" not in found._repr_html_() and "<html" not in found._repr_html_()
+    assert all(re.findall(r'<img alt="([^"]+)"', page))
+
+
+def test_page_in_other_scripts(tmp_path):
+    found = report([["音楽", "да"], ["ニュース", "да"], ["音楽", "да"]], texts=["曲をかけて $x$ $", "привет"])
+    page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "曲をかけて" in page and page.count("<img") == 3  # answers, entropies, runs needed; no gold, no accuracy
+
+
+def test_table_for_spreadsheets(tmp_path):
+    texts = ["=1+1", "+1", "-5 degrees", "@x", "\tx", "fine, really"]
+    found = report(np.zeros((3, 6), int), texts=texts, label_names=["=cmd"])
+    table = pd.read_csv(found.to_csv(tmp_path / "t.csv"), dtype=str)
+    assert table["text"].tolist() == ["'=1+1", "'+1", "'-5 degrees", "'@x", "'\tx", "fine, really"]
+    assert set(table["answer"]) == {"'=cmd"} and found.examples["text"][0] == "=1+1"
+    with pytest.raises(InputError, match="output: got"):
+        found.to_csv(tmp_path / "none" / "t.csv")
+
+
+def test_command_on_the_sample(tmp_path, capsys):
+    assert run(SAMPLE, "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv", "--identical-data", "yes") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("long form, 5 runs x 60 examples (run: run; ")
+    assert str(tmp_path / "r.html") in said and "so churn is what the randomness" in said
+    read = read_predictions(SAMPLE)
+    assert f"Churn                     {100 * metrics.churn(read.labels):.1f} %" in said
+    assert len(pd.read_csv(tmp_path / "q.csv")) == 60
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 4 and "predictions.csv" in page
+
+
+def test_command_guards_a_release(tmp_path, capsys):
+    churn = report(read_predictions(SAMPLE).labels).numbers["churn"]
+    words = [SAMPLE, "-o", tmp_path / "r.html", "--max-churn"]
+    assert run(*words, max(0, churn.low - 0.001)) == 1 and "holds" in capsys.readouterr().out
+    assert run(*words, churn.value) == 0 and "undecided at 5 runs" in capsys.readouterr().out
+    assert run(*words, churn.high + 0.001) == 0 and "does not hold" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--max-churn"):
+        run(*words, 5)
+
+
+def test_command_maps_columns(tmp_path, capsys):
+    path = write(tmp_path, "id,old,new\n1,a,a\n2,b,a\n")
+    assert run(path, "--label", "old", "new", "-o", tmp_path / "r.html") == 0
+    assert "wide form, 2 runs x 2 examples (example: id; label: old, new)" in capsys.readouterr().out
+
+
+def test_needs_no_torch():
+    code = "import sys, stabutils.report, stabutils.comparison; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=SAMPLE.parent.parent).returncode == 0
+
+
+# ---- comparing ----
+
+
+def test_compare_with_the_plain_jackknife():
+    (before, gold), (after, _) = answers(6), answers(7, noise=0.1)
+    found = compare(before, after, gold)
+    seeds = [np.arange(6), 6 + np.arange(7)]
+    plain = jackknife_arms(lambda b, a: metrics.churn(a) - metrics.churn(b), [before, after], seeds)
+    assert ends(found.difference["churn"]) == pytest.approx(ends(plain))
+    entropy = {name: metrics.label_entropy(labels, 5).mean() for name, labels in (("b", before), ("a", after))}
+    assert found.difference["label_entropy@5"].value == pytest.approx(entropy["a"] - entropy["b"])
+    assert found.before["label_entropy@5"].value == pytest.approx(entropy["b"])
+    expected = metrics.churn_between(before, after, gold)
+    assert {name: part.value for name, part in found.between.items()} == pytest.approx(expected)
+    assert found.stability == found.guard == found.verdict == "holds"
+    assert "After is more stable: holds" in found.summary()
+
+
+def test_compare_pairs_by_seed():
+    before, gold = answers(5)
+    same = compare(before, before, gold, seeds=(range(5), range(5)))
+    assert ends(same.difference["churn"]) == pytest.approx([0, 0, 0], abs=1e-12) and same.verdict == "does not hold"
+    apart = compare(before, before, gold)
+    assert apart.difference["churn"].high > 0 and apart.verdict == "undecided at 5 runs"
+    for seeds in ((range(4), range(5)), ([1] * 5, range(5))):
+        with pytest.raises(InputError, match="seeds"):
+            compare(before, before, gold, seeds=seeds)
+
+
+def test_compare_guards_accuracy():
+    before, gold = answers(6)
+    constant = np.zeros_like(before)  # perfectly stable, and useless
+    found = compare(before, constant, gold)
+    assert found.stability == "holds" and found.guard == "does not hold" and found.verdict == "does not hold"
+    blind = compare(before, constant)
+    assert blind.guard == "cannot be tested here" and blind.verdict == "holds" and "not guarded" in str(blind)
+    assert list(blind.between) == ["churn"]
+
+
+def test_compare_two_releases():
+    found = compare([["a", "b", "b"], ["a", "a", "b"]], [["a", "b", "c"], ["a", "b", "c"]], ["a", "b", "c"])
+    assert found.difference["churn"].note == "these two models only"
+    assert {name: round(part.value, 3) for name, part in found.between.items()} == {
+        "churn": 0.5, "good": 0.5, "bad": 0.0, "wrong_to_wrong": 0.0}
+
+
+@pytest.mark.parametrize("before, after, thing", [
+    ([[0, 1]], [[0, 1]] * 2, "shape of before"), ([[0, 1]] * 2, [0, 1], "shape of after"),
+    ([[0, 1]] * 2, [[0]] * 2, "examples in after")])
+def test_what_cannot_be_compared_is_named(before, after, thing):
+    with pytest.raises(InputError) as caught:
+        compare(before, after)
+    assert caught.value.thing == thing
+
+
+def test_predictions_hold_what_a_report_takes():
+    found = read_predictions(SAMPLE)
+    assert isinstance(found, Predictions) and found.labels.shape == (5, 60) and len(found.texts) == 60
