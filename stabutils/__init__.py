@@ -11,9 +11,11 @@ from . import detection, figures, intervals, metrics, records
 from .comparison import Comparison, compare
 from .datasets import Dataset, Split, load_dataset
 from .errors import InputError
+from .mitigations import Mitigation
 from .predictions import read_predictions
 from .report import Report, report
 from .study import Incomplete, Runs, Study
 
-__all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Report", "Runs", "Split", "Study", "compare",
-           "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions", "records", "report"]
+__all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Mitigation", "Report", "Runs", "Split", "Study",
+           "compare", "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions", "records",
+           "report"]

@@ -9,16 +9,25 @@ import argparse
 import ast
 import logging
 import os
+import shutil
 import sys
 import warnings
 from dataclasses import fields
 from pathlib import Path
 
+import pandas as pd
+
+from . import published
 from .errors import InputError
 from .provenance import project_root
 from .report import add_arguments
 from .report import command as write_report
-from .study import Study, check
+from .study import Incomplete, Study, check
+
+
+class Failed(RuntimeError):
+    """A notebook stopped at an error."""
+
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 
@@ -118,20 +127,60 @@ def study_of(values: dict[str, object]) -> Study:
 
 
 def execute(source: Path, target: Path, values: dict[str, object]) -> None:
-    """Run a notebook with the values given; its folder is the working folder, as under nbval."""
+    """Run a notebook with the values given; its folder is the working folder, as under nbval. Raises Failed."""
+    import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
     for name in ("STABUTILS_DATA", "STABUTILS_RUNS"):  # a relative one means the caller's folder, not the notebook's
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).resolve())
     os.environ["STABUTILS_BAR"] = "text"  # the kernel's bar goes to this terminal, not into the notebook
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of workers that are still idle when a kernel ends
     target.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Jupyter machinery; a study's own warnings appear in the notebook
-        papermill.execute_notebook(source, target, values, kernel_name="python3", cwd=source.parent,
-                                   request_save_on_cell_execute=False, autosave_cell_every=0,
-                                   stderr_file=sys.stderr)
+        try:
+            papermill.execute_notebook(source, target, values, kernel_name="python3", cwd=source.parent,
+                                       request_save_on_cell_execute=False, autosave_cell_every=0,
+                                       stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=ERROR"])
+        except papermill.PapermillExecutionError as error:
+            raise Failed(f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
+                         f"(all of it is in {target})") from error
+        except DeadKernelError as error:  # the notebook's own metadata would say that all went well
+            raise Failed(f"{source.name}: its kernel died, often for want of memory") from error
+    nbformat.write(tidy(nbformat.read(target, as_version=4)), target)
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/."""
+    plans = parameters(notebooks(arguments.notebooks), arguments.preset, arguments.parameters)
+    if arguments.plan:
+        return plan(plans)
+    for path, values in plans.items():
+        study = study_of(values)
+        folder, results = study.published_path("control").parents[1], study.output()
+        control = study.retrain("control")
+        study.publish(control)
+        rows = published.telling(control.labels)
+        queries = pd.DataFrame({"query": rows, "text": [study.data.test.texts[row] for row in rows],
+                                "gold": [study.data.label_names[study.data.test.labels[row]] for row in rows]})
+        queries.to_csv(folder / "queries.csv", index=False, lineterminator="\n")
+        execute(path, results / path.name, {**values, "output": str(results.resolve())})
+        shutil.copy(results / f"{path.stem}.json", folder)
+        print(folder)
+    return 0
+
+
+def draw(arguments: argparse.Namespace) -> int:
+    """figures/<dataset>/ and the numbers quoted in prose, from records/ alone."""
+    for folder in sorted((project_root() / "records").glob("*/answers")):
+        for path in published.draw(folder.parent, project_root() / "figures" / folder.parent.name):
+            print(path)
+    for path in published.requote():
+        print(path)
+    return 0
 
 
 def html(notebook: Path) -> Path:
@@ -152,10 +201,9 @@ def refresh(arguments: argparse.Namespace) -> int:
         finished = path.with_name(f".{path.name}")
         try:
             execute(path, finished, {})
-            notebook = nbformat.read(finished, as_version=4)
+            nbformat.write(nbformat.read(finished, as_version=4), path)
         finally:
             finished.unlink(missing_ok=True)
-        nbformat.write(tidy(notebook), path)
         print(path)
     return 0
 
@@ -175,24 +223,31 @@ def tidy(notebook):
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stabutils", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="command")
-    command = commands.add_parser("run", help="run notebooks of the study")
-    command.add_argument("notebooks", nargs="*", help="numbers, such as 01 02; all when none is given")
-    command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    command.add_argument("--preset", help="quick, course, full, or a YAML file")
-    command.add_argument("--plan", action="store_true", help="say how many trainings are needed, and stop")
-    command.set_defaults(command=run)
+    for name, act, text in (("run", run, "run notebooks of the study"),
+                            ("publish", publish, "run them and keep what they found in records/")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("notebooks", nargs="*", help="numbers, such as 01 02; all when none is given")
+        command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+        command.add_argument("--preset", help="quick, course, full, or a YAML file")
+        command.add_argument("--plan", action="store_true", help="say how many trainings are needed, and stop")
+        command.set_defaults(command=act)
     command = commands.add_parser("report", help="the same report for predictions of any system")
     add_arguments(command)
     command.set_defaults(command=write_report)
     command = commands.add_parser("notebooks", help="execute the committed notebooks in place")
     command.add_argument("notebooks", nargs="*")
     command.set_defaults(command=refresh)
+    command = commands.add_parser("figures", help="make figures/ and the quoted numbers from records/")
+    command.set_defaults(command=draw)
     arguments = parser.parse_args(argv)
     try:
         return arguments.command(arguments)
     except InputError as error:
         print(f"stabutils: {error}", file=sys.stderr)
         return 2
+    except (Failed, Incomplete, OSError) as error:
+        print(f"stabutils: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# shared: share of the second intent; rare: training examples; noise: share of flipped training labels
+# shared: share of the second intent; rare: training examples a sibling; noise: flipped share of train labels
 STRENGTHS = {
     "shared": {"weak": 0.15, "medium": 0.30, "strong": 0.50},
     "rare": {"weak": 20, "medium": 10, "strong": 5},
@@ -53,7 +53,7 @@ class Family(NamedTuple):
 
 
 class Planting(NamedTuple):
-    """What is planted in a family: in whose examples, whom they are confused with, a noisy pocket's topic."""
+    """What is planted in a family: the intent, the sibling it is confused with, a noisy pocket's topic."""
 
     cause: str
     strength: str
@@ -147,7 +147,8 @@ FAMILIES = (
         "give me directions|navigate|find a route|show me the way|guide me",
         "how bad is the traffic|are there delays|is there a jam|how busy is the highway"
         "|any accidents on the way",
-        "check the trip|think about the drive|what about the ride|prepare the journey|help me with the commute",
+        "check the trip|think about the drive|what about the ride|prepare the journey"
+        "|help me with the commute",
         "the airport|the stadium|work|the mall|downtown|the station|the beach|the hospital|the museum"
         "|the harbor|the zoo|the university",
         "at rush hour|this afternoon|before nine|after the show|by car|with one stop|on saturday"

@@ -6,6 +6,7 @@ those runs says about the other half.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
@@ -57,11 +58,22 @@ def _against_others(scores: np.ndarray, labels: np.ndarray):
 
 
 def judge(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Interval]:
-    """`proxy_auroc` of every score with its interval over the runs; nothing with fewer than 4 runs, which is too few to
-    leave one out and still have others to judge by."""
-    if len(labels) < 4:
+    """`proxy_auroc` of every score with its interval over the runs.
+
+    Empty where there is nothing to judge by: fewer than 4 runs (one is left out, and the others must be able to
+    disagree), or runs of which some leave no query, or every query, unstable.
+    """
+    if not judgeable(labels):
         return {}
     return {name: jackknife(proxy_auroc, scores, labels) for name, scores in proxies.items()}
+
+
+def judgeable(labels: np.ndarray) -> bool:
+    """Whether any two runs can be taken away and the others still have both stable and unstable examples."""
+    labels = np.asarray(labels)
+    fewest = [np.any(rest != rest[0], axis=0).mean() for pair in combinations(range(len(labels)), 2)
+              if len(rest := np.delete(labels, pair, axis=0)) > 1]
+    return bool(fewest) and 0 < min(fewest) and max(fewest) < 1
 
 
 def through_training(checkpoints: np.ndarray, labels: np.ndarray) -> tuple[dict[str, list[Interval]], np.ndarray]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from .intervals import Interval, runs_needed
 from .metrics import label_entropy
@@ -21,7 +23,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7)
 def style() -> None:
     """The one look of all figures: call once at the top of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind",
-                  rc={"figure.dpi": 110, "savefig.dpi": 110, "axes.spines.top": False, "axes.spines.right": False,
+                  rc={"figure.dpi": 96, "savefig.dpi": 96, "axes.spines.top": False, "axes.spines.right": False,
                       "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlesize": 12,
                       "figure.constrained_layout.use": True, "svg.hashsalt": "stabutils", "svg.fonttype": "none"})
 
@@ -33,11 +35,24 @@ def show(figure: Figure, name: str, alt: str, folder: Path | str | None = None) 
     picture = BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / f"{name}.png").write_bytes(picture.getvalue())
-        figure.savefig(Path(folder) / f"{name}.svg", metadata={"Date": None, "Title": name, "Description": alt})
+        save(figure, name, Path(folder), alt)
     plt.close(figure)
     display({"image/png": picture.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def save(figure: Figure, name: str, folder: Path, alt: str = "") -> list[Path]:
+    """Save as <name>.png and <name>.svg; equal figures are equal files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    figure.savefig(png, metadata={"Software": None})
+    figure.savefig(svg, metadata={"Date": None, "Title": name, "Description": alt or None})
+    return [png, svg]
+
+
+def table(rows: pd.DataFrame) -> Styler:
+    """A table to read: no index, left-aligned, and text of the data as text, whatever it contains."""
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
+    return rows.style.hide().format(escape="html").set_table_styles(left)
 
 
 def short(text: str, longest: int = 44) -> str:
@@ -52,11 +67,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     labels (runs, examples). A cell's colour tells which answer the run gave: the most frequent one of the row, the
     second, the third ...; a dot marks the right answer; the bar beside is the label entropy.
     """
-    entropy = label_entropy(labels)
-    unstable = np.flatnonzero(entropy > 0)
-    order = unstable[np.argsort(-entropy[unstable], kind="stable")]
-    middle = order[len(order) // 2:][:each]
-    rows = np.concatenate([order[:each], middle, np.flatnonzero(entropy == 0)[:each]])
+    entropy, rows = label_entropy(labels), telling_rows(labels, each)
     rank = np.array([_rank_of_answers(labels[:, row]) for row in rows])
     figure, (grid, bars) = plt.subplots(1, 2, figsize=(10, 0.36 * len(rows) + 1.2), width_ratios=(3, 1), sharey=True)
     colours = ListedColormap([(0.85, 0.87, 0.9), ORANGE, BLUE, GREEN, PURPLE])
@@ -73,6 +84,15 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
     bars.set(xlabel="label entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
     return figure
+
+
+def telling_rows(labels: np.ndarray, each: int = 4) -> np.ndarray:
+    """The queries that `answers` shows: so many of the most unstable, of the middling, and of the stable ones."""
+    entropy = label_entropy(labels)
+    unstable = np.flatnonzero(entropy > 0)
+    order = unstable[np.argsort(-entropy[unstable], kind="stable")]
+    return np.concatenate([order[:each], order[each:][(len(order) - each) // 2:][:each],
+                           np.flatnonzero(entropy == 0)[:each]])
 
 
 def _rank_of_answers(votes: np.ndarray) -> np.ndarray:
@@ -94,10 +114,10 @@ def entropy_distribution(labels: np.ndarray) -> Figure:
     share.grid(False)
     counts, _, _ = rest.hist(entropy[unstable], bins=np.linspace(0, max(1.2, entropy.max() + 0.02), 37), color=ORANGE)
     rest.set_ylim(0, 1.3 * max(1, counts.max()))
-    for share_of_one, name in ((1 / runs, f"1 of {runs} runs differs"), (0.5, "split in halves")):
+    for share_of_one, name, height in ((1 / runs, f"1 of {runs} runs differs", 1.27), (0.5, "split in halves", 1.17)):
         value = -sum(p * np.log(p) for p in (share_of_one, 1 - share_of_one))
         rest.axvline(value, color="black", linewidth=1, linestyle=":")
-        rest.text(value, 1.27 * max(1, counts.max()), f" {name}", va="top", fontsize=9)
+        rest.text(value, height * max(1, counts.max()), f" {name}", va="top", fontsize=9)
     rest.set(xlabel=f"label entropy over {runs} runs (nats)", ylabel="test queries", title="Those that change")
     return figure
 
@@ -121,11 +141,13 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     return figure
 
 
-def intervals(rows: Mapping[str, Interval], label: str, reference: float | None = None, scale: float = 1.0) -> Figure:
-    """Values with their intervals, one row each, top down; a dotted line at `reference`."""
+def intervals(rows: Mapping[str, Interval], label: str, reference: float | None = None,
+              limits: tuple[float, float] = (-np.inf, np.inf)) -> Figure:
+    """Values with their intervals, one row each, top down; a dotted line at `reference`. An interval that reaches past
+    what the number can be is drawn to its `limits`."""
     figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.0))
     for place, interval in enumerate(rows.values()):
-        value, low, high = (scale * x for x in (interval.value, interval.low, interval.high))
+        value, low, high = np.clip([interval.value, interval.low, interval.high], *limits)
         axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
     if reference is not None:
         axis.axvline(reference, color="black", linestyle=":", linewidth=1)
@@ -137,7 +159,7 @@ def intervals(rows: Mapping[str, Interval], label: str, reference: float | None 
 def through_training(rows: Mapping[str, Sequence[Interval]], share: np.ndarray, top: float) -> Figure:
     """How soon a single training knows: quality of proxies (a line with a band each) over the share of training done.
 
-    top: the ceiling, what half of the runs say about the other half.
+    top: for reference, what half of the runs say about the other half.
     """
     figure, axis = plt.subplots(figsize=(8, 3.6))
     for (name, line), colour, mark in zip(rows.items(), (BLUE, ORANGE, GREEN, PURPLE), "osD^", strict=False):
@@ -145,7 +167,7 @@ def through_training(rows: Mapping[str, Sequence[Interval]], share: np.ndarray, 
         low, high = [i.low for i in line], [i.high for i in line]
         axis.fill_between(100 * share, low, high, color=colour, alpha=0.2, linewidth=0)
     axis.axhline(top, color="black", linestyle="--", linewidth=1)
-    axis.text(100 * share[0], top, "ceiling: half of the runs about the other half", va="bottom", fontsize=9)
+    axis.text(100 * share[0], top, "half of the runs about the other half", va="bottom", fontsize=9)
     axis.axhline(0.5, color="black", linestyle=":", linewidth=1)
     axis.set(xlabel="share of the training done (%)", ylabel="AUROC, unstable in other runs", ylim=(0.45, 1.02))
     axis.legend(loc="lower right", frameon=False)
@@ -166,7 +188,8 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
              ylabel="its mean while training", ylim=(-0.02, 1.02))
     for x, y, text in ((0.98, 0.5, "ambiguous"), (0.02, 0.98, "easy"), (0.02, 0.02, "hard")):
         axis.text(x, y, text, transform=axis.transAxes, ha="right" if x > 0.5 else "left",
-                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic", color="black")
+                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic",
+                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
     return figure
 
 

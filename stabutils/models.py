@@ -112,6 +112,11 @@ def grams(word: str, shortest: int = 3, longest: int = 5) -> list[str]:
     return sorted(set(spans)) or [marked]
 
 
+def spelled(word: str, buckets: int) -> list[int]:
+    """The buckets of a word's n-grams, 0 .. buckets - 1; none without buckets."""
+    return [zlib.crc32(gram.encode()) % buckets for gram in grams(word)] if buckets else []
+
+
 @dataclass(frozen=True)
 class CompactShape:
     """Settings of the compact encoder; every field can change its answers."""
@@ -119,7 +124,7 @@ class CompactShape:
     width: int = 128
     layers: int = 1
     heads: int = 4
-    buckets: int = 8192  # of hashed character n-grams
+    buckets: int = 8192  # of hashed character n-grams; 0: words only
     input_dropout: float = 0.4
     dropout: float = 0.2  # inside a layer
     skip: float = 0.5  # share of texts that pass a layer by in a step: stochastic depth (Huang et al. 2016)
@@ -223,7 +228,7 @@ def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
     known = {word: i for i, word in enumerate(sorted({w for text in splits["train"] for w in text}), start=1)}
     every = {word: i for i, word in enumerate(sorted({w for texts in splits.values() for t in texts for w in t}))}
     first = len(known) + 1
-    lexicon = Tokens.pack([[known.get(word, 0), *(first + zlib.crc32(g.encode()) % shape.buckets for g in grams(word))]
+    lexicon = Tokens.pack([[known.get(word, 0), *(first + bucket for bucket in spelled(word, shape.buckets))]
                            for word in every])
     tokens = {name: Tokens.pack([[every[w] for w in text] for text in texts]) for name, texts in splits.items()}
     build = partial(Compact, shape, lexicon, first + shape.buckets, len(data.label_names), recipe.max_length)
@@ -338,6 +343,9 @@ def _task(data: Dataset, tokens: dict[str, Tokens], build: Callable, recipe: Rec
 
 # ---------------------------------------------------------------------------------------------------- defaults
 
+COMPACTS = {"compact": CompactShape(), "compact-words": CompactShape(buckets=0),  # what the encoder does by itself
+            "compact-bag": CompactShape(layers=0)}  # what the vectors of words and n-grams do without it
+
 COMPACT = Recipe(epochs=8, batch_size=32, learning_rate=1e-3, weight_decay=0.05, warmup=0.05, clip=0.0, head_rate=1.0,
                  bucket=1, checkpoints=1, max_length=64)
 CHECKPOINT = Recipe(epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.01, warmup=0.06, clip=1.0,
@@ -348,14 +356,14 @@ def default_recipe(model: str, examples: int) -> Recipe:
     """The recipe of a kind of model. From scratch, a small corpus means few steps, and few steps need a higher rate:
     it grows with the root of what a training is short of 2,880 steps (MASSIVE's), to four times at most.
     """
-    if model != "compact":
+    if model not in COMPACTS:
         return CHECKPOINT
     steps = COMPACT.epochs * math.ceil(examples / COMPACT.batch_size)
     return replace(COMPACT, learning_rate=COMPACT.learning_rate * min(4.0, max(1.0, math.sqrt(2880 / steps))))
 
 
 def prepare(model: str, data: Dataset, recipe: Recipe, pooling: str = "auto") -> Task:
-    """The task of a dataset for `"compact"` or a checkpoint (folder or hub id); InputError for an unusable one."""
-    if model == "compact":
-        return prepare_compact(data, recipe, CompactShape())
+    """The task of a dataset for one of COMPACTS or a checkpoint (folder or hub id); InputError for an unusable one."""
+    if model in COMPACTS:
+        return prepare_compact(data, recipe, COMPACTS[model])
     return prepare_checkpoint(data, recipe, model, pooling)

@@ -61,7 +61,8 @@ class Record:
 
 UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "label_entropy": "nats",
          "share_unstable": "share of examples", "right_to_wrong": "share of examples",
-         "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "kappa": "1 is full agreement",
+         "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
+         "kappa": "1 is full agreement",
          "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
          "correlation": "-1 to 1", "cpu_minutes": "minutes a run"}
 

@@ -55,7 +55,8 @@ class Runs:
     """What several trainings answered; runs first, always in the order asked for.
 
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
-    checkpoint_entropy, confidence_mean, confidence_spread (runs, examples): of one run over its own checkpoints.
+    doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
+    confidence_spread (runs, examples): of one run over its own checkpoints.
     probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
     that were read from published answers, which keep labels and summaries only.
     """
@@ -70,6 +71,7 @@ class Runs:
     nll: np.ndarray
     ece: np.ndarray
     cpu_seconds: np.ndarray
+    doubt: np.ndarray
     checkpoint_entropy: np.ndarray
     confidence_mean: np.ndarray
     confidence_spread: np.ndarray
@@ -87,6 +89,7 @@ def summarise(answers: store.Arrays, gold: np.ndarray) -> store.Arrays:
     probabilities, confidence = answers["probabilities"][None], answers["confidence"]
     return {"accuracy": metrics.accuracy(answers["labels"][None], gold)[0],
             "nll": metrics.nll(probabilities, gold)[0], "ece": metrics.ece(probabilities, gold)[0],
+            "doubt": 1 - answers["probabilities"].max(-1),
             "checkpoint_entropy": metrics.checkpoint_entropy(answers["checkpoints"][None])[0],
             "confidence_mean": confidence.mean(0), "confidence_spread": confidence.std(0)}
 
@@ -222,9 +225,10 @@ class Study:
         kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
         kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
         kept |= {name: getattr(runs, name).astype(np.float16)
-                 for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread")}
+                 for name in ("checkpoint_entropy", "doubt", "confidence_mean", "confidence_spread")}
         path = self.published_path(runs.arm)
-        record = {"runs": list(runs.names), "arm": runs.arm, "dataset": self.data.name, "model": self.model,
+        record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
+                  "dataset": self.data.name, "model": self.model,
                   "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()
         store.write_file(path, store.encode(kept, record))
         return path

@@ -1,0 +1,132 @@
+"""The published study: what `records/` holds, the figures made from it, and the places in prose that quote it.
+
+A number in README or in the head of a notebook stands between two comments, `<!--churn of massive in %-->` and
+`<!--end-->`; what is between them is written from the records and a test fails when the two disagree.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from . import figures, metrics, records, store
+from .intervals import jackknife
+from .provenance import project_root
+
+QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
+NUMBER = re.compile(r"(?P<name>.+) of (?P<dataset>\S+) in (?P<unit>%|nats|minutes|1)")
+
+
+def quote(text: str, root: Path | None = None) -> str:
+    """The text with every quoted number as the records have it. A number that no record has becomes "not measured"."""
+    root = root or project_root()
+    return QUOTE.sub(lambda match: f"<!--{match['what']}-->{_quoted(match['what'], root)}<!--end-->", text)
+
+
+def _quoted(what: str, root: Path) -> str:
+    if what == "corpora":
+        return _corpora(root)
+    asked = NUMBER.fullmatch(what)
+    found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
+    if asked is None or asked["name"] not in found:
+        return "not measured"
+    return shown(found[asked["name"]], asked["unit"])
+
+
+def shown(number: dict, unit: str) -> str:
+    """A number of a record in words: value, interval and runs.
+
+    >>> shown({"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10}, "%")
+    '8.1 % [7.0, 9.2] (10 runs)'
+    """
+    scale, places = (100, 1) if unit == "%" else (1, 1 if unit == "minutes" else 3)
+    value, low, high = (f"{scale * number[key]:.{places}f}" for key in ("value", "low", "high"))
+    return f"{value}{' %' if unit == '%' else ''} [{low}, {high}] ({number['runs']} runs)"
+
+
+def _numbers(folder: Path) -> dict[str, dict]:
+    found = [records.read(path).numbers for path in sorted(folder.glob("[0-9]*.json"))]
+    return {name: number for numbers in found for name, number in numbers.items()}
+
+
+def _corpora(root: Path) -> str:
+    """The table of README: one row a corpus."""
+    columns = (("accuracy", "%"), ("churn", "%"), ("share_unstable@10", "%"), ("label_entropy@5", "nats"),
+               ("auroc single-run label entropy", "1"), ("cpu_minutes", "minutes"))
+    lines = ["", "| corpus | accuracy | convex baseline | churn | change in 10 runs | LE@5 (nats) | AUROC from one run "
+             "| CPU-minutes a run |", "|" + "---|" * 8]
+    for folder in sorted((root / "records").glob("*")):
+        found = _numbers(folder)
+        if "churn" in found:
+            cells = [shown(found[name], unit) if name in found else "not measured" for name, unit in columns]
+            lines.append(f"| {folder.name} | {cells[0]} | {shown_once(found['accuracy_convex'])} | "
+                         + " | ".join(cells[1:]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def shown_once(number: dict) -> str:
+    return f"{100 * number['value']:.1f} %, churn 0"
+
+
+def requote(root: Path | None = None) -> list[Path]:
+    """Write the quoted numbers of README and of the notebooks' prose anew; returns the files that changed."""
+    root = root or project_root()
+    changed = []
+    for path in (root / "README.md", *sorted((root / "notebooks").glob("[0-9]*.ipynb"))):
+        before = path.read_text(encoding="utf-8")
+        after = _in_cells(before, root) if path.suffix == ".ipynb" else quote(before, root)
+        if after != before:
+            path.write_text(after, encoding="utf-8", newline="\n")
+            changed.append(path)
+    return changed
+
+
+def _in_cells(text: str, root: Path) -> str:
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = quote("".join(cell["source"]), root).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def answers(folder: Path, arm: str) -> tuple[store.Arrays, dict]:
+    """The committed answers of an arm: arrays and record. arm: file name without ending, such as "compact-control"."""
+    found = store.read_file(folder / "answers" / f"{arm}.safetensors")
+    if found is None:
+        raise FileNotFoundError(folder / "answers" / f"{arm}.safetensors")
+    return found
+
+
+def draw(folder: Path, target: Path) -> list[Path]:
+    """The figures of one published corpus from its records alone, PNG and SVG."""
+    arrays, record = answers(folder, "compact-control")
+    labels, gold = arrays["labels"].astype(int), np.array(record["gold"])
+    queries = pd.read_csv(folder / "queries.csv", index_col="query", keep_default_na=False)
+    texts = queries["text"].reindex(range(labels.shape[1]), fill_value="").tolist()
+    churn = jackknife(metrics.churn, labels)
+    pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
+    plots: dict[str, Callable] = {
+        "answers": lambda: figures.answers(labels[:20], gold, texts),
+        "accuracy-and-churn": lambda: figures.accuracy_and_churn(arrays["accuracy"], pairs, churn),
+        "entropy": lambda: figures.entropy_distribution(labels),
+        "how-many-runs": lambda: figures.how_many_runs(churn),
+        "training-map": lambda: figures.training_map(arrays["confidence_mean"][0], arrays["confidence_spread"][0],
+                                                     metrics.label_entropy(labels[1:]))}
+    figures.style()
+    written = []
+    for name, plot in plots.items():
+        figure = plot()
+        written += figures.save(figure, name, target)
+        plt.close(figure)
+    return written
+
+
+def telling(labels: np.ndarray) -> np.ndarray:
+    """The queries whose texts the published figures and tables show: rows of `figures.answers`, and the 20 worst."""
+    worst = np.argsort(-metrics.label_entropy(labels), kind="stable")[:20]
+    return np.union1d(figures.telling_rows(labels[:20]), worst)

@@ -1,0 +1,80 @@
+"""Figures: what is drawn is what was given, files are reproducible, alt text travels with the picture."""
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from stabutils import figures
+from stabutils.intervals import Interval, jackknife
+from stabutils.metrics import churn, churn_matrix, label_entropy
+
+DRAW = np.random.default_rng(0)
+LABELS = np.where(DRAW.random((6, 40)) < 0.15, DRAW.integers(0, 4, (6, 40)), np.arange(40) % 4)
+GOLD = np.arange(40) % 4
+TEXTS = [f"query {i} costs $5 and <b>more</b> words than fit on a single line of this figure" for i in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    figures.style()
+    yield
+    plt.close("all")
+
+
+def every():
+    interval = jackknife(churn, LABELS)
+    pairs = churn_matrix(LABELS)[np.triu_indices(6, 1)]
+    line = [Interval(0.6, 0.5, 0.7, 6), Interval(0.8, 0.7, 0.9, 6)]
+    return {"answers": figures.answers(LABELS, GOLD, TEXTS), "entropy": figures.entropy_distribution(LABELS),
+            "accuracy": figures.accuracy_and_churn((LABELS == GOLD).mean(1), pairs, interval),
+            "intervals": figures.intervals({"a": interval, "b": interval}, "churn", reference=0.5),
+            "training": figures.through_training({"entropy": line}, np.array([0.5, 1.0]), 0.9),
+            "map": figures.training_map(DRAW.random(40), DRAW.random(40), label_entropy(LABELS)),
+            "runs": figures.how_many_runs(interval)}
+
+
+def test_every_figure_has_labelled_axes_and_draws_without_a_warning():
+    for name, figure in every().items():
+        figure.canvas.draw()
+        assert any(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes), name
+
+
+def test_saved_twice_is_the_same_file(tmp_path):
+    for folder in ("a", "b"):
+        figures.save(every()["answers"], "answers", tmp_path / folder, "alt")
+    for ending in ("png", "svg"):
+        assert (tmp_path / f"a/answers.{ending}").read_bytes() == (tmp_path / f"b/answers.{ending}").read_bytes()
+    assert "<b>" not in (tmp_path / "a/answers.svg").read_text(encoding="utf-8")
+
+
+def test_answers_show_the_most_unstable_first_and_stable_last():
+    rows = figures.telling_rows(LABELS, each=3)
+    entropy = label_entropy(LABELS)[rows]
+    assert entropy[0] == label_entropy(LABELS).max() and (entropy[-3:] == 0).all() and len(set(rows)) == len(rows)
+    still = np.zeros((3, 5), int)
+    assert len(figures.telling_rows(still)) == 4
+    figures.answers(still, np.zeros(5, int), TEXTS[:5]).canvas.draw()
+
+
+def test_ranks_of_answers_by_hand():
+    assert figures._rank_of_answers(np.array([7, 7, 2, 7, 5, 5])).tolist() == [0, 0, 2, 0, 1, 1]
+
+
+def test_the_bar_of_stable_queries_has_the_height_of_their_share():
+    axis = figures.entropy_distribution(LABELS).axes[0]
+    assert axis.patches[0].get_height() == pytest.approx(100 * np.mean(label_entropy(LABELS) == 0))
+
+
+def test_show_carries_the_alt_text_and_saves_both_kinds(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
+    figures.show(every()["runs"], "runs", "the finding", tmp_path)
+    (data, more), = shown
+    assert more["metadata"]["image/png"]["alt"] == "the finding" == data["text/plain"]
+    assert (tmp_path / "runs.png").read_bytes() == data["image/png"] and (tmp_path / "runs.svg").is_file()
+
+
+def test_short_cuts_at_a_word_and_disarms_mathematics():
+    assert figures.short("one two three", 9) == "one two …"
+    assert figures.short("a\n b $x$") == r"a b \$x\$"

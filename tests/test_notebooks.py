@@ -1,0 +1,51 @@
+"""The study notebooks as committed: executed, current, and finding what was planted."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+import stabutils as st
+from stabutils import detection
+from stabutils.assistant import CAUSES
+from stabutils.baseline import convex_labels
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_is_executed_from_top_to_bottom_without_error(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert pictures and all(output.metadata["image/png"]["alt"] for output in pictures)
+
+
+@pytest.fixture(scope="module")
+def control():
+    """The runs of notebook 01 at its defaults; nbval finds them in the session's store afterwards."""
+    study = st.Study()
+    return study, study.retrain("control")
+
+
+def test_clear_cases_stay_and_strong_causes_are_found(control):
+    study, runs = control
+    tags = np.array(study.data.test.tags)
+    assert 0.05 <= st.metrics.churn(runs.labels) <= 0.15
+    assert st.metrics.churn(runs.labels[:, tags == "clear"]) < 0.02
+    found = {region: interval.value for region, interval in detection.planted(runs.labels, tags).items()}
+    assert min(value for region, value in found.items() if region.endswith("strong")) >= 0.85  # 10 runs; 0.9 from 20 on
+    for cause in CAUSES:
+        entropy = [st.metrics.label_entropy(runs.labels)[tags == f"{cause}:{strength}"].mean()
+                   for strength in ("weak", "strong")]
+        assert entropy[0] < entropy[1]
+
+
+def test_the_convex_learner_has_one_solution(control):
+    study, _ = control
+    first, second = (convex_labels(study.data, seed) for seed in (0, 1))
+    assert np.array_equal(first, second) and np.mean(first == study.data.test.labels) > 0.8

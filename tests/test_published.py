@@ -1,0 +1,58 @@
+"""The published study: headline numbers follow from the committed answers, and prose says what the records say."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stabutils import metrics, published, records
+from stabutils.intervals import jackknife
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = sorted(path.parent for path in (ROOT / "records").glob("*/answers"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_headline_numbers_follow_from_the_committed_answers(folder):
+    arrays, record = published.answers(folder, "compact-control")
+    numbers = records.read(folder / "01_measuring_instability.json").numbers
+    labels, gold = arrays["labels"].astype(int), np.array(record["gold"])
+    assert len(labels) == len(record["runs"]) == len(set(record["seeds"])) == numbers["churn"]["runs"] >= 10
+    for name, interval in (("churn", jackknife(metrics.churn, labels)),
+                           ("accuracy", jackknife(lambda votes: np.mean(votes == gold), labels))):
+        assert [interval.value, interval.low, interval.high] == pytest.approx(
+            [numbers[name][end] for end in ("value", "low", "high")], abs=1e-9)
+    assert metrics.label_entropy(labels, n=5).mean() == pytest.approx(numbers["label_entropy@5"]["value"], abs=1e-9)
+    assert arrays["accuracy"] == pytest.approx(metrics.accuracy(labels, gold))
+
+
+def test_there_is_a_published_study_and_prose_says_what_it_says():
+    assert {folder.name for folder in FOLDERS} >= {"massive", "clinc150", "banking77"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert published.quote(readme, ROOT) == readme and "not measured" not in readme
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "markdown":
+                source = "".join(cell["source"])
+                assert published.quote(source, ROOT) == source and "not measured" not in source
+
+
+def test_figures_are_redrawn_from_records_alone(tmp_path):
+    written = published.draw(ROOT / "records" / "massive", tmp_path)
+    assert {path.suffix for path in written} == {".png", ".svg"}
+    assert {path.name for path in written} == {path.name for path in (ROOT / "figures" / "massive").iterdir()}
+
+
+def test_a_quoted_number_is_replaced_and_an_unknown_one_said_to_be_missing(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    churn = {"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10, "unit": "share"}
+    records.Record("01_x", {}, {}, {"churn": churn}).write(folder)
+    text = "a <!--churn of toy in %-->old<!--end--> b <!--churn of none in %-->old<!--end--> <!--a comment-->"
+    assert published.quote(text, tmp_path) == ("a <!--churn of toy in %-->8.1 % [7.0, 9.2] (10 runs)<!--end--> b "
+                                               "<!--churn of none in %-->not measured<!--end--> <!--a comment-->")
+
+
+def test_committed_records_stay_small():
+    assert sum(path.stat().st_size for path in (ROOT / "records").rglob("*") if path.is_file()) < 20e6
