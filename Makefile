@@ -25,7 +25,7 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab notebooks publish figures clean
+.PHONY: help setup study test lab notebooks publish figures benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -54,6 +54,9 @@ publish: $(READY) ## write the published study: records/
 
 figures: $(READY) ## make figures/ from records/
 	$(PY) -m stabutils figures
+
+benchmark: $(READY) ## time the training loop against what people would use: records/benchmark.json
+	$(PY) benchmarks/benchmark.py
 
 clean: ## remove caches and builds; keeps .venv, runs/ and results/
 	rm -rf build dist ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage

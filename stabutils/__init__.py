@@ -7,7 +7,9 @@
 
 Importing this package never imports torch: measuring predictions of any system needs none.
 """
-from . import detection, figures, intervals, metrics, records
+from importlib import import_module
+
+from . import detection, intervals, metrics, records
 from .comparison import Comparison, compare
 from .datasets import Dataset, Split, load_dataset
 from .errors import InputError
@@ -19,3 +21,9 @@ from .study import Incomplete, Runs, Study
 __all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Mitigation", "Report", "Runs", "Split", "Study",
            "compare", "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions", "records",
            "report"]
+
+
+def __getattr__(name: str):
+    if name == "figures":  # seaborn takes a second to import, and who only measures needs none of it
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

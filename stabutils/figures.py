@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,9 @@ from pandas.io.formats.style import Styler
 
 from .intervals import Interval, runs_needed
 from .metrics import label_entropy
+
+if TYPE_CHECKING:
+    from .regions import Clustering
 
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
@@ -213,3 +217,49 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
     return figure
 
 
+
+
+def nulls(tests: Mapping[str, Clustering]) -> Figure:
+    """Is it more than chance? Moran's I with its interval over runs (diamond), and where places do not matter (grey).
+
+    tests: the questions asked, a row each; the grey dots are the values under shuffling, the bar their middle 95 %.
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.55 * len(tests) + 1.0))
+    for place, test in enumerate(tests.values()):
+        jitter = np.random.default_rng(0).uniform(-0.22, 0.22, test.null.size)
+        axis.plot(test.null, place + jitter, ".", color=GREY, alpha=0.25, markersize=3, rasterized=True)
+        axis.plot(np.quantile(test.null, [0.025, 0.975]), [place, place], color="black", linewidth=3)
+        value, low, high = test.observed.value, test.observed.low, test.observed.high
+        axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="D", color=ORANGE, capsize=4)
+        axis.text(high, place, f"  p {'=' if test.p > 0.001 else '≤'} {test.p:.3f}", va="center", fontsize=10)
+    axis.set(yticks=range(len(tests)), yticklabels=list(tests),
+             xlabel="Moran's I of label entropy across halves of the runs")
+    axis.margins(x=0.12)
+    axis.invert_yaxis()
+    return figure
+
+
+def instability_map(xy: np.ndarray, entropy: np.ndarray, regions: np.ndarray, names: Sequence[str],
+                    towns: np.ndarray = (), intents: Sequence[str] = ()) -> Figure:
+    """Where the unstable queries lie: places xy (examples, 2), coloured by label entropy, regions outlined and named.
+
+    regions (examples,): ids from 0, -1 for none; names: one for each region that is outlined, the others are left out;
+    towns (intents, 2): where to write the names of the intents.
+    """
+    figure, axis = plt.subplots(figsize=(10, 7))
+    order = np.argsort(entropy, kind="stable")
+    dots = axis.scatter(*xy[order].T, c=entropy[order], cmap="viridis_r", s=14, linewidth=0)
+    figure.colorbar(dots, label="label entropy over the runs (nats)", shrink=0.7)
+    for town, intent in zip(towns, intents, strict=True):
+        axis.text(*town, short(intent), fontsize=8, color="black", alpha=0.6, ha="center", va="center")
+    for region, name in enumerate(names):
+        own, colour = xy[regions == region], PALETTE[(0, 1, 3, 4, 9, 5, 6, 2, 8, 7)[region % 10]]
+        axis.plot(*own.T, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, linewidth=1,
+                  label=f"{region + 1}: {short(name, 60)}")
+        axis.text(*np.median(own, axis=0), region + 1, fontsize=12, weight="bold", color=colour, ha="center",
+                  bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9})
+    if len(names):
+        figure.legend(loc="outside lower left", ncols=2, fontsize=10, title="regions more unstable than chance")
+    axis.set(xticks=[], yticks=[], xlabel="similar queries lie side by side")
+    axis.grid(False)
+    return figure

@@ -262,8 +262,9 @@ class Pretrained(nn.Module):
 
 
 def load_backbone(folder: str) -> nn.Module:
-    from transformers import AutoModel
+    from transformers import AutoModel, logging
 
+    logging.disable_progress_bar()  # one a run would drown the study's own
     return AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, trust_remote_code=False,
                                      dtype=torch.float32)
 
@@ -314,8 +315,12 @@ def pooling_of(folder: Path) -> str:
     note = folder / "1_Pooling" / "config.json"
     if note.is_file():
         return "mean" if json.loads(note.read_text(encoding="utf-8")).get("pooling_mode_mean_tokens") else "first"
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return "last" if any("CausalLM" in kind for kind in config.get("architectures") or ()) else "first"
+    from transformers.models.auto import modeling_auto
+
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    reads_ahead = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES  # encoders; some of them can also be made causal
+    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in reads_ahead
+    return "last" if causal else "first"
 
 
 DECISIVE = re.compile(r"(config|tokenizer.*|vocab.*|merges.*|special_tokens.*|added_tokens.*)\.(json|txt)$"

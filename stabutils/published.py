@@ -29,8 +29,8 @@ def quote(text: str, root: Path | None = None) -> str:
 
 
 def _quoted(what: str, root: Path) -> str:
-    if what == "corpora":
-        return _corpora(root)
+    if what in ("corpora", "ablation"):
+        return {"corpora": _corpora, "ablation": _ablation}[what](root)
     asked = NUMBER.fullmatch(what)
     found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
     if asked is None or asked["name"] not in found:
@@ -38,7 +38,7 @@ def _quoted(what: str, root: Path) -> str:
     return shown(found[asked["name"]], asked["unit"])
 
 
-def shown(number: dict, unit: str) -> str:
+def shown(number: dict, unit: str, runs: bool = True) -> str:
     """A number of a record in words: value, interval and runs.
 
     >>> shown({"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10}, "%")
@@ -46,7 +46,7 @@ def shown(number: dict, unit: str) -> str:
     """
     scale, places = (100, 1) if unit == "%" else (1, 1 if unit == "minutes" else 3)
     value, low, high = (f"{scale * number[key]:.{places}f}" for key in ("value", "low", "high"))
-    return f"{value}{' %' if unit == '%' else ''} [{low}, {high}] ({number['runs']} runs)"
+    return f"{value}{' %' if unit == '%' else ''} [{low}, {high}]" + (f" ({number['runs']} runs)" if runs else "")
 
 
 def _numbers(folder: Path) -> dict[str, dict]:
@@ -58,19 +58,27 @@ def _corpora(root: Path) -> str:
     """The table of README: one row a corpus."""
     columns = (("accuracy", "%"), ("churn", "%"), ("share_unstable@10", "%"), ("label_entropy@5", "nats"),
                ("auroc single-run label entropy", "1"), ("cpu_minutes", "minutes"))
-    lines = ["", "| corpus | accuracy | convex baseline | churn | change in 10 runs | LE@5 (nats) | AUROC from one run "
-             "| CPU-minutes a run |", "|" + "---|" * 8]
+    lines = ["", "| corpus | runs | accuracy | convex baseline | churn | change in 10 runs | LE@5 (nats) "
+             "| AUROC of single-run LE | CPU-minutes a run |", "|" + "---|" * 9]
     for folder in sorted((root / "records").glob("*")):
         found = _numbers(folder)
         if "churn" in found:
-            cells = [shown(found[name], unit) if name in found else "not measured" for name, unit in columns]
-            lines.append(f"| {folder.name} | {cells[0]} | {shown_once(found['accuracy_convex'])} | "
+            cells = [shown(found[name], unit, False) if name in found else "not measured" for name, unit in columns]
+            lines.append(f"| {folder.name} | {found['churn']['runs']} | {cells[0]} "
+                         f"| {100 * found['accuracy_convex']['value']:.1f} %, churn 0 | "
                          + " | ".join(cells[1:]) + " |")
     return "\n".join([*lines, ""])
 
 
-def shown_once(number: dict) -> str:
-    return f"{100 * number['value']:.1f} %, churn 0"
+def _ablation(root: Path) -> str:
+    """Accuracy and churn of `compact` and of its parts alone, where they are published: one row a corpus and model."""
+    lines = ["", "| corpus | model | runs | accuracy | churn |", "|" + "---|" * 5]
+    for path in sorted((root / "records").glob("*/answers/compact*control.safetensors")):
+        arrays, record = answers(path.parents[1], path.stem)
+        rows = [jackknife(np.mean, arrays["accuracy"]), jackknife(metrics.churn, arrays["labels"])]
+        cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%", runs=False) for i in rows]
+        lines.append(f"| {path.parents[1].name} | {record['model']} | {len(arrays['labels'])} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def requote(root: Path | None = None) -> list[Path]:

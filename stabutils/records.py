@@ -64,7 +64,7 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
          "kappa": "1 is full agreement",
          "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
-         "correlation": "-1 to 1", "cpu_minutes": "minutes a run"}
+         "correlation": "-1 to 1", "moran": "0 is chance", "cpu_minutes": "minutes a run"}
 
 
 def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:

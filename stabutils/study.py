@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from . import metrics, store
 from .datasets import Dataset, load_dataset
@@ -273,6 +274,9 @@ class Study:
                     self.store.write(run.name, answers, record)
                 held.pop(run.name).release()
                 yield run, failure
+        except TerminatedWorkerError as error:
+            raise Incomplete("a worker process died, often for want of memory (fewer `workers` need less); what is "
+                             "finished is stored, and the same request goes on from there") from error
         finally:
             for lock in held.values():
                 lock.release()

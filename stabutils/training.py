@@ -160,9 +160,10 @@ def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | N
     end of an epoch whenever `save_every` seconds have passed, and a training found there goes on with the same bits.
     Raises Diverged when the loss is no number.
     """
-    began, recipe = time.process_time(), task.recipe
+    began, recipe = time.process_time(), mitigation.recipe(task.recipe)
+    task = replace(task, recipe=recipe)
     with Stream("init", seeds.init):
-        model = mitigation.model(task.build())
+        model = mitigation.model(task.build)
     targets = mitigation.data(one_hot(task.train_labels, task.classes))
     epoch_steps = math.ceil(len(targets.indices) / recipe.batch_size)
     watched = {math.ceil(epoch_steps * k / recipe.checkpoints) for k in range(1, recipe.checkpoints + 1)}
@@ -192,11 +193,16 @@ def one_step(training: Training, batch: Batch, dropout: Stream) -> None:
     factor = rate(training.step, training.steps, recipe.warmup)
     for group in training.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
-    training.optimizer.zero_grad(set_to_none=True)
-    with dropout:
+
+    def backward() -> Tensor:
+        training.optimizer.zero_grad(set_to_none=True)
         with precision(recipe):
             loss = mitigation.loss(lambda: model(batch.tokens), batch, lambda logits: task_loss(logits, batch))
         loss.backward()
+        return loss
+
+    with dropout:
+        loss = mitigation.gradient(training, backward)
     if not math.isfinite(loss.item()):
         raise diverged(training, f"the loss became {loss.item()}")
     if recipe.clip:

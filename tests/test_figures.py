@@ -8,6 +8,7 @@ import pytest
 from stabutils import figures
 from stabutils.intervals import Interval, jackknife
 from stabutils.metrics import churn, churn_matrix, label_entropy
+from stabutils.regions import Clustering
 
 DRAW = np.random.default_rng(0)
 LABELS = np.where(DRAW.random((6, 40)) < 0.15, DRAW.integers(0, 4, (6, 40)), np.arange(40) % 4)
@@ -31,7 +32,10 @@ def every():
             "intervals": figures.intervals({"a": interval, "b": interval}, "churn", reference=0.5),
             "training": figures.through_training({"entropy": line}, np.array([0.5, 1.0]), 0.9),
             "map": figures.training_map(DRAW.random(40), DRAW.random(40), label_entropy(LABELS)),
-            "runs": figures.how_many_runs(interval)}
+            "runs": figures.how_many_runs(interval),
+            "nulls": figures.nulls({"anywhere": Clustering(interval, DRAW.normal(size=99), 0.01)}),
+            "regions": figures.instability_map(DRAW.random((40, 2)), label_entropy(LABELS), np.arange(40) % 5 - 1,
+                                               ["a $ sign", "b"], DRAW.random((2, 2)), ["one", "two"])}
 
 
 def test_every_figure_has_labelled_axes_and_draws_without_a_warning():

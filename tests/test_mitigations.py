@@ -1,19 +1,41 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from scipy import stats
+from torch import nn
 
+from stabutils import training
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity, resolve
-from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.training import Diverged, Seeds, one_hot, train
+from stabutils.mitigations.regularizers import (
+    EMA,
+    SAM,
+    SWA,
+    CoDistillation,
+    ConfidencePenalty,
+    Dose,
+    DropoutRate,
+    LabelSmoothing,
+    LongerTraining,
+    MCDropout,
+    MinimumEntropy,
+    RDrop,
+    Twins,
+    WarmUp,
+    WeightDecay,
+    symmetric_kl,
+)
+from stabutils.training import Batch, Diverged, Seeds, one_hot, train
 
 TASK = tiny.task(replace(tiny.RECIPE, epochs=1))
 CONTROL = Mitigation()
@@ -56,8 +78,8 @@ class TwoPasses(Mitigation):
 
 @dataclass(frozen=True)
 class Network(Mitigation):
-    def model(self, model):
-        return model
+    def model(self, build):
+        return build()
 
 
 @dataclass(frozen=True)
@@ -99,6 +121,27 @@ def test_a_second_claim_is_refused_by_name(one):
     with pytest.raises(InputError, match="at most one"):
         Composed((one, Composed((one,))))
     assert passes(Composed((one, Composed((LabelSmoothing(),)))), 5.0) == 5  # what is composed already claims nothing
+
+
+def test_a_nested_loss_makes_passes_of_its_own():
+    assert passes(Composed((Loss(2, 1), TwoPasses())), 5.0, 7.0) == 2 * (5 + 7) + 1
+    assert passes(Composed((TwoPasses(), TwoPasses())), 1.0, 2.0, 10.0, 20.0) == (1 + 2) + (10 + 20)
+    assert passes(Composed((Loss(2, 1), Composed((Loss(3, 0), TwoPasses())))), 5.0, 7.0) == 2 * 3 * (5 + 7) + 1
+
+
+@dataclass(frozen=True)
+class Doubled(Mitigation):
+    def loss(self, forward, batch, inner):
+        return inner(2 * forward())
+
+
+def test_a_nested_loss_of_several_passes_is_refused_by_name_where_the_logits_were_changed():
+    assert passes(Composed((TwoPasses(), Doubled())), 5.0, 7.0) == 2 * 5 + 2 * 7
+    assert passes(Composed((Doubled(), Loss(2, 1))), 5.0) == 2 * 10 + 1
+    with pytest.raises(InputError, match="mitigation: got 'TwoPasses after one that changes the logits'; expected the"):
+        passes(Composed((Doubled(), TwoPasses())), 5.0, 7.0)
+    with pytest.raises(InputError, match="RDrop.* after one that changes"):
+        train(TASK, Composed((CoDistillation(), RDrop())), Seeds(0, 0, 0))
 
 
 def test_composed_hooks_reach_every_part():
@@ -238,3 +281,386 @@ def test_a_diverged_one_without_source_text_is_still_named():
     exec(STUDENT.replace("self.scale", "float('nan')"), scope)  # a notebook's class in a worker has no text there
     with pytest.raises(Diverged, match="Mine"):
         train(TASK, scope["Mine"](), Seeds(0, 0, 0))
+
+
+# ---- the catalogue
+
+CATALOGUE = [WeightDecay, LongerTraining, WarmUp, DropoutRate, LabelSmoothing, ConfidencePenalty, MinimumEntropy, RDrop,
+             CoDistillation, SAM, EMA, SWA, MCDropout]
+LONG = tiny.task(replace(tiny.RECIPE, warmup=0.05))  # 24 steps, the first of which warms up
+
+
+@pytest.fixture(scope="module")
+def control():
+    return trained(CONTROL)
+
+
+@dataclass(frozen=True)
+class Final(Mitigation):
+    """Keeps hold of the training."""
+
+    seen: list
+
+    def step(self, training):
+        self.seen[:] = [training]
+
+
+def trained(mitigation, task=LONG):
+    """The training that was, its final weights and its answers."""
+    seen = []
+    answers = train(task, Composed((mitigation, Final(seen))), Seeds(0, 1, 2))
+    weights = {name: tensor.clone() for name, tensor in seen[0].model.state_dict().items()}
+    return SimpleNamespace(training=seen[0], weights=weights, answers=answers)
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_a_dose_of_nothing_is_control_bit_for_bit(kind, control):
+    neutral = LONG.recipe.warmup if kind is WarmUp else kind.neutral
+    dose = type(fields(kind)[0].default)(neutral)
+    nothing = trained(kind(dose))
+    assert tiny.same(control.answers, nothing.answers) and equal(control.weights, nothing.weights)
+    if kind is not WarmUp:  # whose control is the recipe's
+        assert identity(kind(dose)) == [] and describe(kind(dose)) == "control"
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_the_default_changes_the_answers(kind, control):
+    mitigated = trained(kind())
+    assert not np.array_equal(control.answers["probabilities"], mitigated.answers["probabilities"])
+    assert equal(control.weights, mitigated.weights) == (kind in (EMA, MCDropout))  # these leave the training alone
+    assert identity(kind())[0]["name"] == kind.__name__
+    assert np.allclose(mitigated.answers["probabilities"].sum(1), 1)
+
+
+@dataclass(frozen=True)
+class Kill(Mitigation):
+    def epoch(self, training):
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", CATALOGUE)
+def test_a_killed_one_goes_on_with_the_same_bits(kind, tmp_path):
+    mitigation, unfinished = SWA(0.5) if kind is SWA else kind(), tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(LONG, Composed((mitigation, Kill())), Seeds(0, 1, 2), unfinished, save_every=0)
+    assert unfinished.exists()
+    continued = train(LONG, mitigation, Seeds(0, 1, 2), unfinished, save_every=1e9)
+    assert tiny.same(train(LONG, mitigation, Seeds(0, 1, 2)), continued)
+
+
+def test_every_pair_trains_or_is_refused_by_name():
+    task = replace(TASK, recipe=replace(TASK.recipe, batch_size=60, checkpoints=1))
+    refused = set()
+    for one, other in itertools.combinations(CATALOGUE, 2):
+        try:
+            assert np.isfinite(train(task, Composed((one(), other())), Seeds(0, 0, 0))["probabilities"]).all()
+        except InputError as error:
+            assert one.__name__ in str(error) and other.__name__ in str(error)
+            refused.add((one, other))
+    assert refused == {(DropoutRate, CoDistillation), (EMA, SWA), (EMA, MCDropout), (SWA, MCDropout)}
+
+
+@pytest.mark.parametrize("kind, wrong", [(WeightDecay, -1), (LongerTraining, 0), (WarmUp, 1.5), (DropoutRate, -0.5),
+                                         (ConfidencePenalty, float("inf")), (MinimumEntropy, "0.1"), (RDrop, None),
+                                         (CoDistillation, True), (SAM, -1), (EMA, 2), (SWA, -1), (MCDropout, 2.0)])
+def test_an_impossible_dose_is_refused_by_name(kind, wrong):
+    name = fields(kind)[0].name
+    with pytest.raises(InputError, match=f"{kind.__name__} {name}: got .*; expected (a number|an integer) "):
+        kind(wrong)
+
+
+def test_costs():
+    prices = {kind.__name__: kind().cost for kind in CATALOGUE if kind().cost != (1, 1)}
+    assert prices == {"LongerTraining": (2, 1), "RDrop": (2, 1), "CoDistillation": (2, 1), "SAM": (2, 1),
+                      "MCDropout": (1, 10)}
+    assert Composed((LongerTraining(3.0), RDrop(), MCDropout(5))).cost == (6, 5)
+    assert CONTROL.cost == Composed((LabelSmoothing(), EMA())).cost == (1, 1)
+
+
+# ---- recipe and network
+
+def test_recipes_by_hand():
+    recipe = replace(tiny.RECIPE, epochs=8, weight_decay=0.05, warmup=0.05)
+    assert WeightDecay(4).recipe(recipe) == replace(recipe, weight_decay=0.2)
+    assert LongerTraining(1.5).recipe(recipe) == replace(recipe, epochs=12)
+    assert LongerTraining(0.01).recipe(recipe).epochs == 1
+    assert WarmUp(0.2).recipe(recipe) == replace(recipe, warmup=0.2)
+    both = Composed((LongerTraining(2), WeightDecay(0), LongerTraining(2))).recipe(recipe)
+    assert both == replace(recipe, epochs=32, weight_decay=0.0)
+
+
+def test_longer_training_stretches_the_schedule():
+    longer, epochs = trained(LongerTraining(2.0)), LONG.recipe.epochs
+    assert longer.training.steps == longer.training.step == 8 * 2 * epochs
+    assert longer.answers["checkpoints"].shape == (2 * 2 * epochs, 20)
+    assert longer.training.optimizer.param_groups[0]["lr"] == pytest.approx(LONG.recipe.learning_rate / (48 - 2))
+
+
+def test_dropout_rates_by_hand():
+    shape = DropoutRate(1.5).model(TASK.build).shape
+    assert (shape.input_dropout, shape.dropout, shape.output_dropout) == pytest.approx((0.6, 0.3, 0.6))
+    assert (shape.skip, shape.word_dropout) == (tiny.SHAPE.skip, tiny.SHAPE.word_dropout)
+    model = DropoutRate(3).model(TASK.build)
+    assert model.layers[0].shape.dropout == pytest.approx(0.6) and model.shape.input_dropout == 0.9
+    assert TASK.build().shape == tiny.SHAPE
+    other = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1))
+    other.dropout = 0.2  # as `models.Pretrained` has it
+    DropoutRate(2).model(lambda: other)
+    assert other[1].p == pytest.approx(0.2) and other.dropout == pytest.approx(0.4)
+
+
+# ---- losses by hand: two texts, the second of which counts half as much again
+
+WEIGHTS = torch.tensor([0.5, 1.5])
+BATCH = Batch(None, None, WEIGHTS, None)
+EVEN_AND_QUARTER = torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]])  # probabilities 1/2, 1/2 and 1/4, 3/4
+
+
+def loss_of(mitigation, *logits):
+    given = iter(logits)
+    return mitigation.loss(lambda: next(given), BATCH, lambda logits: logits.sum())
+
+
+@pytest.mark.parametrize("kind, sign", [(ConfidencePenalty, -1), (MinimumEntropy, 1)])
+def test_entropy_terms_by_hand(kind, sign):
+    entropies = np.array([np.log(2), np.log(4) - 0.75 * np.log(3)])
+    by_hand = np.log(3) + sign * 0.4 * (0.5 * entropies[0] + 1.5 * entropies[1]) / 2
+    assert loss_of(kind(0.4), EVEN_AND_QUARTER).item() == pytest.approx(by_hand)
+
+
+def test_the_two_entropy_terms_pull_apart():
+    doubt = [stats.entropy(trained(m).answers["probabilities"], axis=1).mean()
+             for m in (MinimumEntropy(0.5), CONTROL, ConfidencePenalty(0.5))]
+    assert doubt[0] < doubt[1] < doubt[2]
+
+
+def test_symmetric_divergence_equals_scipys_and_survives_zero_probabilities():
+    one, other = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+    p, q = one.softmax(-1).numpy(), other.softmax(-1).numpy()
+    expected = (stats.entropy(p, q, axis=-1) + stats.entropy(q, p, axis=-1)) / 2
+    assert symmetric_kl(one, other).numpy() == pytest.approx(expected, rel=1e-4)
+    certain = torch.tensor([[0.0, -1000.0]], requires_grad=True)
+    (divergence,) = symmetric_kl(certain, torch.tensor([[-1000.0, 0.0]]))
+    divergence.backward()
+    assert divergence.item() == pytest.approx(1000) and certain.grad.isfinite().all()
+    (same,) = symmetric_kl(certain, certain)
+    assert same.item() == 0 and loss_of(ConfidencePenalty(), certain.expand(2, 2)).isfinite()
+
+
+def test_r_drop_by_hand():
+    other = torch.zeros(2, 2)
+    divergence = (0.25 - 0.5) * (np.log(0.25) - np.log(0.5)) + (0.75 - 0.5) * (np.log(0.75) - np.log(0.5))
+    by_hand = np.log(3) / 2 + 0.7 * (1.5 * divergence / 2) / 2
+    assert loss_of(RDrop(0.7), EVEN_AND_QUARTER, other).item() == pytest.approx(by_hand)
+
+
+@dataclass(frozen=True)
+class WatchedRDrop(RDrop):
+    seen: list = field(default_factory=list)
+
+    def loss(self, forward, batch, inner):
+        def watched():
+            self.seen.append(forward())
+            return self.seen[-1]
+
+        return super().loss(watched, batch, inner)
+
+
+def test_r_drop_makes_two_passes_with_different_dropout():
+    watched = WatchedRDrop()
+    train(TASK, watched, Seeds(0, 0, 0))
+    assert len(watched.seen) == 2 * 8
+    pairs = zip(watched.seen[::2], watched.seen[1::2], strict=True)
+    assert all(not torch.equal(one, two) and one.shape == two.shape for one, two in pairs)
+
+
+def test_r_drop_reduces_what_dropout_changes():
+    seen = {}
+    for strength in (1e-9, 5.0):
+        watched = WatchedRDrop(strength)
+        train(LONG, watched, Seeds(0, 1, 2))
+        pairs = zip(watched.seen[-16::2], watched.seen[-15::2], strict=True)  # of the last epoch
+        seen[strength] = np.mean([symmetric_kl(one, other).mean().item() for one, other in pairs])
+    assert seen[5.0] < 0.5 * seen[1e-9]
+
+
+# ---- two networks
+
+def test_co_distillation_by_hand():
+    twins = torch.stack([EVEN_AND_QUARTER, torch.zeros(2, 2)])
+    divergence = 0.25 * np.log(3) / 2
+    by_hand = np.log(3) + 0.7 * 1.5 * divergence / 2
+    assert loss_of(CoDistillation(0.7), twins).item() == pytest.approx(by_hand)
+
+
+def test_gradients_of_the_divergence_reach_both():
+    one, other = torch.zeros(2, 2, requires_grad=True), EVEN_AND_QUARTER.clone().requires_grad_()
+    CoDistillation().loss(lambda: torch.stack([one, other]), BATCH, lambda logits: 0 * logits.sum()).backward()
+    assert one.grad.abs().sum() > 0 and other.grad.abs().sum() > 0
+
+
+def test_twins_are_two_networks_and_the_kept_one_answers_with_its_own_weights(control):
+    first = trained(CoDistillation(), replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))).training.model
+    alone = trained(CONTROL, replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))).training.model
+    assert torch.allclose(first.kept.table.weight, alone.table.weight)  # starts where control does
+    assert not torch.allclose(first.kept.table.weight, first.other.table.weight, atol=0.1)
+
+    both = trained(CoDistillation())
+    twins, recipe = both.training.model, LONG.recipe
+    kept, other = (training.predict(network, LONG.test, recipe).numpy() for network in (twins.kept, twins.other))
+    assert np.array_equal(both.answers["probabilities"], kept) and not np.allclose(kept, other)
+    assert len(both.training.optimizer.state) == 2 * len(control.training.optimizer.state)
+    heads = [group for group in both.training.optimizer.param_groups if any(p is twins.other.head.weight
+                                                                            for p in group["params"])]
+    assert len(heads) == 1 and any(p is twins.kept.head.weight for p in heads[0]["params"])
+
+
+def test_co_distillation_brings_the_twins_together():
+    apart = {}
+    for strength in (1e-9, 5.0):
+        twins = trained(CoDistillation(strength)).training.model
+        both = [training.predict(network, LONG.test, LONG.recipe) for network in (twins.kept, twins.other)]
+        apart[strength] = (both[0] - both[1]).abs().mean().item()
+    assert apart[5.0] < 0.7 * apart[1e-9]
+
+
+def test_twins_show_the_kept_features():
+    twins = Twins(TASK.build(), TASK.build()).eval()
+    assert torch.equal(twins.features(TASK.test), twins.kept.features(TASK.test))
+    assert torch.equal(twins(TASK.test), twins.kept(TASK.test))
+    assert twins.train()(TASK.test).shape == (2, 20, 4)
+
+
+# ---- weights
+
+def steps(mitigation, values, total):
+    """The averages after each step of a network whose one weight takes on `values`."""
+    model, seen = nn.Linear(1, 1, bias=False), []
+    place = SimpleNamespace(model=model, memory={}, steps=total, step=0)
+    for value in values:
+        place.step += 1
+        nn.init.constant_(model.weight, value)
+        mitigation.step(place)
+        average = place.memory.get("average.weight")
+        seen.append(None if average is None else average.item())
+    return seen, place
+
+
+def test_ema_by_hand():
+    seen, _ = steps(EMA(0.25), [1.0, 2.0, 4.0], 3)  # decays 2/11, 3/12 and then the quarter
+    assert seen == pytest.approx([1, 1 * 3 / 12 + 2 * 9 / 12, 1.75 / 4 + 3])
+    early, _ = steps(EMA(), [1.0, 2.0], 2)
+    assert early[1] == pytest.approx(1 * 3 / 12 + 2 * 9 / 12)
+
+
+def test_swa_by_hand():
+    seen, _ = steps(SWA(0.5), [9.0, 9.0, 1.0, 2.0, 6.0, 7.0], 6)
+    assert seen == [None, None, None, pytest.approx(2), pytest.approx(4), pytest.approx(5)]
+    assert steps(SWA(1.0), [1.0, 2.0], 2)[0] == [None, None]
+
+
+def test_an_average_is_a_copy():
+    _, place = steps(EMA(), [1.0], 1)
+    nn.init.constant_(place.model.weight, 5.0)
+    assert place.memory["average.weight"].item() == 1
+
+
+@pytest.mark.parametrize("mitigation", [EMA(), SWA()])
+def test_the_averaged_network_answers_without_dropout_and_the_own_one_stays(mitigation):
+    run = trained(mitigation)
+    average = LONG.build()
+    average.load_state_dict({name: run.training.memory[f"average.{name}"] for name in run.weights})
+    by_hand = training.predict(average, LONG.test, LONG.recipe).numpy()
+    assert np.array_equal(run.answers["probabilities"], by_hand)
+    assert not equal(run.weights, average.state_dict()) and equal(run.weights, run.training.model.state_dict())
+    torch.manual_seed(0)
+    again = [mitigation.answer(run.training, lambda model: training.predict(model, LONG.test, LONG.recipe))
+             for _ in range(2)]
+    assert torch.equal(*again) and np.array_equal(again[0], by_hand)
+
+
+@dataclass(frozen=True)
+class Rates(Mitigation):
+    seen: list
+
+    def step(self, training):
+        self.seen.append(training.optimizer.param_groups[0]["lr"] / training.task.recipe.learning_rate)
+
+
+def test_swa_holds_the_rate_once_it_averages():
+    plain, held = [], []
+    train(LONG, Rates(plain), Seeds(0, 0, 0))
+    train(LONG, Composed((SWA(0.75), Rates(held))), Seeds(0, 0, 0))
+    assert held[:19] == plain[:19] and held[18:] == pytest.approx([6 / 23] * 6)
+
+
+def test_sam_by_hand():
+    place = SimpleNamespace(model=nn.Linear(2, 1, bias=False))
+    place.model.weight.data = torch.tensor([[3.0, 4.0]])
+    seen = []
+
+    def backward():  # half the squared norm: the gradient is the weight itself
+        place.model.zero_grad()
+        seen.append((place.model.weight.detach().clone(), torch.rand(1).item()))
+        loss = place.model.weight.square().sum() / 2
+        loss.backward()
+        return loss
+
+    loss = SAM(0.5).gradient(place, backward)
+    (first, draw), (second, again) = seen
+    assert second == pytest.approx(torch.tensor([[3.3, 4.4]])) and torch.equal(first, place.model.weight)
+    assert place.model.weight.grad == pytest.approx(torch.tensor([[3.3, 4.4]]))
+    assert loss.item() == pytest.approx(5.5**2 / 2) and draw == again  # the same dropout at both places
+
+
+def test_sam_of_a_zero_gradient_stays():
+    place = SimpleNamespace(model=nn.Linear(1, 1, bias=False))
+    SAM().gradient(place, lambda: (0 * place.model.weight.sum()).backward())
+    assert place.model.weight.isfinite().all()
+
+
+# ---- answers
+
+def test_mc_dropout_is_the_mean_of_passes_with_dropout_on(control):
+    run, recipe = trained(MCDropout(3)), LONG.recipe
+    assert equal(run.weights, control.weights)
+    with training.Stream("answer", 2, run.training.step):
+        run.training.model.train()
+        order = torch.argsort(LONG.test.lengths, stable=True)
+        with torch.no_grad():
+            passes = [run.training.model(LONG.test.take(order)).softmax(-1) for _ in range(3)]
+    assert not torch.allclose(passes[0], passes[1], atol=1e-3)
+    assert run.answers["probabilities"][order] == pytest.approx(torch.stack(passes).mean(0).numpy(), abs=1e-6)
+    plain = training.predict(run.training.model, LONG.test, recipe).numpy()
+    many = MCDropout(200).answer(run.training, lambda model: training.predict(model, LONG.test, recipe)).numpy()
+    assert np.array_equal(plain, control.answers["probabilities"])
+    assert 1e-3 < np.abs(many - plain).max() < 0.3
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_mc_dropout_leaves_the_mode_as_it_was(mode):
+    model = TASK.build().train(mode)
+    place = SimpleNamespace(model=model)
+    MCDropout(1).answer(place, lambda model: training.predict(model, TASK.test, TASK.recipe))
+    assert all(module.training == mode for module in model.modules())
+
+
+def test_mc_dropout_of_twins_asks_the_kept_one():
+    run = trained(Composed((CoDistillation(), MCDropout(2))))
+    assert run.answers["probabilities"].shape == (20, 4)
+
+
+def test_one_of_our_own_with_a_dose():
+    @dataclass(frozen=True)
+    class Mine(Dose):
+        share: float = 0.5
+        allowed = (0.0, 1.0)
+
+    assert identity(Mine(0.0)) == [] and Mine(0.0).idle and not Mine().idle
+    with pytest.raises(InputError, match="Mine share: got 2; expected a number from 0 to 1"):
+        Mine(2)

@@ -35,7 +35,7 @@ def record(**changes) -> Record:
     found = {"churn": CHURN, "accuracy": Interval(0.9, 0.85, 0.95, runs=5)}
     return Record(**{"notebook": "01_measuring", "parameters": {"dataset": "tiny", "model": "compact", "runs": 5},
                      "provenance": {"commit": None}, "claims": (claim("churn", "Größer: {value}", CHURN, 0.05),),
-                     "numbers": numbers({"churn": "share", "accuracy": "share"}, found)} | changes)
+                     "numbers": numbers(found)} | changes)
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
@@ -49,7 +49,8 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 
 def test_what_lies_in_the_file(tmp_path):
     content = json.loads(record().write(tmp_path).read_text(encoding="utf-8"))
-    assert content["numbers"]["churn"] == {"value": 0.2, "low": 0.1, "high": 0.3, "runs": 5, "unit": "share"}
+    assert content["numbers"]["churn"] == {"value": 0.2, "low": 0.1, "high": 0.3, "runs": 5,
+                                           "unit": "share of examples"}
     assert content["claims"][0].keys() == {"name", "sentence", "value", "low", "high", "verdict"}
     assert content.keys() == {"notebook", "parameters", "provenance", "numbers", "claims"}
 
@@ -65,8 +66,10 @@ def test_numpy_numbers_and_missing_ones_become_plain_json(tmp_path):
 
 
 def test_a_number_needs_a_unit():
-    with pytest.raises(InputError, match="number without a unit: got 'churn'; expected a unit for each number"):
-        numbers({"accuracy": "share"}, {"churn": CHURN})
+    found = numbers({"auroc rare:strong": CHURN, "label_entropy@5": CHURN})
+    assert [entry["unit"] for entry in found.values()] == ["chance, 0.5 is blind", "nats"]
+    with pytest.raises(InputError, match="number: got 'chrun'; expected a name that begins with one of churn, "):
+        numbers({"chrun": CHURN})
 
 
 @pytest.mark.parametrize("text", [
@@ -88,7 +91,7 @@ def test_one_table_of_all_records(tmp_path):
     assert found.columns.tolist() == ["dataset", "model", "notebook", "number", "value", "low", "high", "runs", "unit"]
     assert found["dataset"].tolist() == ["other", "other", "tiny", "tiny"]
     assert found[["number", "value", "runs", "unit"]].values.tolist()[:2] == [
-        ["churn", 0.2, 5, "share"], ["accuracy", 0.9, 5, "share"]]
+        ["churn", 0.2, 5, "share of examples"], ["accuracy", 0.9, 5, "share of examples"]]
     assert found["model"].isna().tolist() == [True, True, False, False]
     assert table(tmp_path / "nowhere").empty and table(tmp_path / "nowhere").columns.tolist() == found.columns.tolist()
 

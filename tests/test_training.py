@@ -89,7 +89,8 @@ class Spy(Mitigation):
 
     seen: list
 
-    def model(self, model):
+    def model(self, build):
+        model = build()
         self.seen.append([p.detach().clone() for p in model.parameters()])
         return model
 
@@ -370,8 +371,8 @@ class Losses(Mitigation):
         return loss
 
 
-FIRST_LOSS = 1.24446
-CONFIDENCE = [0.298, 0.677, 0.848, 0.882, 0.936, 0.954, 0.971, 0.976, 0.983, 0.984, 0.986, 0.987]  # of the first text
+FIRST_LOSS = 1.32647
+CONFIDENCE = [0.341, 0.668, 0.815, 0.873, 0.916, 0.927, 0.941, 0.947, 0.96, 0.965, 0.971, 0.972]  # of the first text
 
 
 def test_label_smoothing_of_nothing_is_control_bit_for_bit(control):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -17,24 +19,40 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..models import Recipe
     from ..training import Batch, Targets, Training
 
 
 @dataclass(frozen=True)
 class Mitigation:
-    """Does nothing: the control every other one is measured against."""
+    """Does nothing: the control every other one is measured against.
+
+    `cost`: what it takes, in trainings and in passes for an answer, of control's. `idle`: its settings make it control.
+    """
+
+    cost = (1.0, 1.0)
+    idle = False
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """How the run is trained: how long, at what rate. Asked before everything else."""
+        return recipe
 
     def data(self, targets: Targets) -> Targets:
         """What the training split asks for: which examples, with what weight, towards which label distribution."""
         return targets
 
-    def model(self, model: nn.Module) -> nn.Module:
-        """The network to train, freshly initialised."""
-        return model
+    def model(self, build: Callable[[], nn.Module]) -> nn.Module:
+        """The network to train; each `build()` gives one freshly initialised with weights of its own."""
+        return build()
 
     def loss(self, forward: Callable[[], Tensor], batch: Batch, inner: Callable[[Tensor], Tensor]) -> Tensor:
         """The loss of a batch. `forward()` is one pass (each draws new dropout), `inner(logits)` the task's loss."""
         return inner(forward())
+
+    def gradient(self, training: Training, backward: Callable[[], Tensor]) -> Tensor:
+        """Leaves a step's gradients in the parameters and returns its loss; `backward()` does so for the weights as
+        they are, and may be asked again once they are changed."""
+        return backward()
 
     def step(self, training: Training) -> None:
         """After each optimiser step."""
@@ -62,22 +80,41 @@ class Composed(Mitigation):
             if len(claims) > 1:
                 raise InputError("mitigation", " + ".join(claims), f"at most one that changes the {hook}")
 
+    @property
+    def cost(self):
+        return tuple(math.prod(prices) for prices in zip((1.0, 1.0), *(part.cost for part in self.parts), strict=True))
+
+    def recipe(self, recipe):
+        for part in self.parts:
+            recipe = part.recipe(recipe)
+        return recipe
+
     def data(self, targets):
         for part in self.parts:
             targets = part.data(targets)
         return targets
 
-    def model(self, model):
-        for part in self.parts:
-            model = part.model(model)
-        return model
+    def model(self, build):
+        claim = next((part for part in self.parts if overrides(part, "model")), Mitigation())
+        return claim.model(build)
 
     def loss(self, forward, batch, inner):
-        # One without a loss of its own must not stand outermost: only the outermost can ask for several passes.
+        # One without a loss of its own must not stand outermost: the outermost decides on the first pass.
         outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [Mitigation()]
+        passes = []
+
+        def fresh():
+            passes.append(forward())
+            return passes[-1]
+
         for part in reversed(others):
-            inner = _nested(part, batch, inner)
-        return outermost.loss(forward, batch, inner)
+            inner = _nested(part, batch, inner, fresh, passes)
+        return outermost.loss(fresh, batch, inner)
+
+    def gradient(self, training, backward):
+        for part in reversed(self.parts):
+            backward = partial(part.gradient, training, backward)
+        return backward()
 
     def step(self, training):
         for part in self.parts:
@@ -92,8 +129,27 @@ class Composed(Mitigation):
         return claim.answer(training, predict)
 
 
-def _nested(part: Mitigation, batch: Batch, inner: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda logits: part.loss(lambda: logits, batch, inner)
+def _nested(part: Mitigation, batch: Batch, inner: Callable[[Tensor], Tensor], fresh: Callable[[], Tensor],
+            passes: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """The loss of a part within another's: its first pass is the one it is given, any further ones are fresh.
+
+    Fresh logits stand beside given ones only where those are a pass as it was; else the part is refused by name.
+    """
+    def loss(given: Tensor) -> Tensor:
+        rest = iter([given])
+
+        def forward() -> Tensor:
+            logits = next(rest, None)
+            if logits is not None:
+                return logits
+            if not any(given is one for one in passes):
+                raise InputError("mitigation", f"{describe(part)} after one that changes the logits",
+                                 "the one whose loss makes several passes to stand first")
+            return fresh()
+
+        return part.loss(forward, batch, inner)
+
+    return loss
 
 
 def overrides(mitigation: Mitigation, hook: str) -> bool:
@@ -103,10 +159,10 @@ def overrides(mitigation: Mitigation, hook: str) -> bool:
 
 
 def atoms(mitigation: Mitigation) -> list[Mitigation]:
-    """The mitigations it is composed of, in order; none for control."""
+    """The mitigations it is composed of, in order; none for control, nor for what its settings make control."""
     if isinstance(mitigation, Composed):
         return [atom for part in mitigation.parts for atom in atoms(part)]
-    return [] if type(mitigation) is Mitigation else [mitigation]
+    return [] if type(mitigation) is Mitigation or mitigation.idle else [mitigation]
 
 
 def settings(mitigation: Mitigation) -> dict:

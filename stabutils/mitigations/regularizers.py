@@ -1,14 +1,146 @@
-"""Data-agnostic mitigations: they know nothing about which examples are unstable."""
+"""Data-agnostic mitigations: they know nothing about which examples are unstable.
+
+Each has one number, its dose, with a value at which it is control bit for bit. Where a default is called ours it is a
+guess to start a tuning from.
+"""
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
 
 from ..errors import InputError
+from ..training import rate
 from . import Mitigation
 
 
 @dataclass(frozen=True)
-class LabelSmoothing(Mitigation):
+class Dose(Mitigation):
+    """What those of one number share: the range it must lie in, and the value that makes control of them."""
+
+    allowed = (0.0, math.inf)
+    neutral = 0.0
+
+    def __post_init__(self):
+        field, (low, high) = fields(self)[0], self.allowed
+        kinds, words = (int, "an integer") if type(field.default) is int else ((int, float), "a number")
+        number = isinstance(self.dose, kinds) and not isinstance(self.dose, bool)
+        if not (number and low <= self.dose <= high and math.isfinite(self.dose)):
+            words += f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
+            raise InputError(f"{type(self).__name__} {field.name}", self.dose, words)
+
+    @property
+    def dose(self) -> float:
+        return getattr(self, fields(self)[0].name)
+
+    @property
+    def idle(self) -> bool:
+        return self.dose == self.neutral
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Of the predicted distribution: (..., classes) to (...), nats."""
+    logs = logits.float().log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1)
+
+
+def symmetric_kl(one: Tensor, other: Tensor) -> Tensor:
+    """Mean of both Kullback-Leibler divergences of two logits (..., classes): (...), nats; zeros are no trouble."""
+    one, other = one.float().log_softmax(-1), other.float().log_softmax(-1)
+    return ((one.exp() - other.exp()) * (one - other)).sum(-1) / 2
+
+
+def weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean over the texts (last axis) by their weights, as the task's loss has it; summed over twins."""
+    return (values * weights).mean(-1).sum()
+
+
+# ------------------------------------------------------------------------------------------- recipe and network
+
+@dataclass(frozen=True)
+class WeightDecay(Dose):
+    """Pulls the weights harder towards zero: `factor` times the recipe's decoupled decay (AdamW).
+
+    Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization". Default ours; 1 is control.
+    """
+
+    factor: float = 10.0
+    neutral = 1.0
+
+    def recipe(self, recipe):
+        return replace(recipe, weight_decay=recipe.weight_decay * self.factor)
+
+
+@dataclass(frozen=True)
+class LongerTraining(Dose):
+    """Trains `factor` times as many epochs, the learning rate's schedule stretched over them.
+
+    Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", who train 20 epochs instead of 3. Default ours: what
+    other methods of twice the cost are to be held against; 1 is control.
+    """
+
+    factor: float = 2.0
+    allowed = (0.01, math.inf)
+    neutral = 1.0
+
+    @property
+    def cost(self):
+        return self.factor, 1.0
+
+    def recipe(self, recipe):
+        return replace(recipe, epochs=max(1, round(recipe.epochs * self.factor)))
+
+
+@dataclass(frozen=True)
+class WarmUp(Dose):
+    """Raises the learning rate linearly over the first `share` of the steps instead of the recipe's share.
+
+    The default 0.1 is that of Mosbach et al. 2021, "On the Stability of Fine-tuning BERT"; Gilmer et al. 2021, "A Loss
+    Curvature Perspective on Training Instability", give the reason. Control is the recipe's own share.
+    """
+
+    share: float = 0.1
+    allowed = (0.0, 1.0)
+    neutral = None
+
+    def recipe(self, recipe):
+        return replace(recipe, warmup=float(self.share))
+
+
+@dataclass(frozen=True)
+class DropoutRate(Dose):
+    """Drops more: every dropout rate of the network times `factor`, up to 0.9.
+
+    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting". Default ours; 1 is
+    control.
+    """
+
+    factor: float = 1.5
+    neutral = 1.0
+
+    def model(self, build):
+        model = build()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = self.scaled(module.p)
+            elif isinstance(getattr(module, "dropout", None), float):
+                module.dropout = self.scaled(module.dropout)
+            if shape := getattr(module, "shape", None):
+                names = ("input_dropout", "dropout", "output_dropout")
+                module.shape = replace(shape, **{name: self.scaled(getattr(shape, name)) for name in names})
+        return model
+
+    def scaled(self, rate: float) -> float:
+        return rate if self.idle else min(0.9, rate * self.factor)
+
+
+# ------------------------------------------------------------------------------------------------------- loss
+
+@dataclass(frozen=True)
+class LabelSmoothing(Dose):
     """Train towards (1 - strength) * one-hot + strength / C instead of one-hot labels.
 
     strength: share of the target spread evenly over the C classes, 0 .. 1; 0 is control. The default 0.1 is the value
@@ -16,11 +148,230 @@ class LabelSmoothing(Mitigation):
     """
 
     strength: float = 0.1
-
-    def __post_init__(self):
-        if not 0 <= self.strength <= 1:
-            raise InputError("LabelSmoothing strength", self.strength, "a number from 0 to 1")
+    allowed = (0.0, 1.0)
 
     def data(self, targets):
         spread = 1 / targets.probabilities.shape[1]
         return targets.towards((1 - self.strength) * targets.probabilities + self.strength * spread)
+
+
+@dataclass(frozen=True)
+class ConfidencePenalty(Dose):
+    """Rewards doubt: the loss less `strength` times the mean entropy of the predicted distributions.
+
+    Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output Distributions". Default ours.
+    """
+
+    strength: float = 0.1
+    sign = -1
+
+    def loss(self, forward, batch, inner):
+        logits = forward()
+        return inner(logits) + self.sign * self.strength * weighted(entropy(logits), batch.weights)
+
+
+@dataclass(frozen=True)
+class MinimumEntropy(ConfidencePenalty):
+    """Punishes doubt: the loss plus `strength` times the mean entropy, the opposite of the confidence penalty.
+
+    Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions", for less churn. Default ours: as
+    large as the opposite's.
+    """
+
+    sign = 1
+
+
+@dataclass(frozen=True)
+class RDrop(Dose):
+    """Two passes with different dropout must agree: their mean loss plus `strength` times their symmetric divergence.
+
+    Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks": half of its loss, so its alpha is twice our
+    strength. Default ours.
+    """
+
+    strength: float = 0.5
+    cost = (2.0, 1.0)
+
+    def loss(self, forward, batch, inner):
+        one = forward()
+        if self.idle:
+            return inner(one)
+        other = forward()
+        task = (inner(one) + inner(other)) / 2
+        return task + self.strength * weighted(symmetric_kl(one, other), batch.weights)
+
+
+# ---------------------------------------------------------------------------------------------- two networks
+
+class Twins(nn.Module):
+    """Two networks: in training logits of both, (2, texts, classes); in evaluation those of the kept one alone."""
+
+    def __init__(self, kept: nn.Module, other: nn.Module):
+        super().__init__()
+        self.kept, self.other = kept, other
+
+    @property
+    def head(self) -> nn.Module:
+        return nn.ModuleList([self.kept.head, self.other.head])
+
+    def features(self, tokens) -> Tensor:
+        return self.kept.features(tokens)
+
+    def forward(self, tokens) -> Tensor:
+        return torch.stack([self.kept(tokens), self.other(tokens)]) if self.training else self.kept(tokens)
+
+
+@dataclass(frozen=True)
+class CoDistillation(Dose):
+    """Trains two networks that pull each other's answers together by a symmetric divergence, and keeps the first.
+
+    Both learn from the labels too, each with first weights and dropout of its own, and gradients reach both.
+    Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions". Default ours.
+    """
+
+    strength: float = 1.0
+    cost = (2.0, 1.0)
+
+    def model(self, build):
+        return build() if self.idle else Twins(build(), build())
+
+    def loss(self, forward, batch, inner):
+        logits = forward()
+        if self.idle:
+            return inner(logits)
+        kept, other = logits
+        return inner(kept) + inner(other) + self.strength * weighted(symmetric_kl(kept, other), batch.weights)
+
+
+# ------------------------------------------------------------------------------------------------- flat minima
+
+@dataclass(frozen=True)
+class SAM(Dose):
+    """Descends by the gradient found `radius` uphill, under the same dropout, so that flat minima are preferred.
+
+    Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving Generalization", whose default is 0.05.
+    """
+
+    radius: float = 0.05
+    cost = (2.0, 1.0)
+
+    def gradient(self, training, backward):
+        if self.idle:
+            return backward()
+        masks = torch.get_rng_state()
+        backward()
+        here = [p for p in training.model.parameters() if p.grad is not None]
+        weights = [p.detach().clone() for p in here]
+        norm = torch.stack([p.grad.norm() for p in here]).norm().clamp_min(1e-12)
+        for p in here:
+            p.data += self.radius * p.grad / norm
+        torch.set_rng_state(masks)
+        loss = backward()
+        for p, weight in zip(here, weights, strict=True):
+            p.data.copy_(weight)
+        return loss
+
+
+class Averaged(Dose):
+    """What answers with an average of the weights of many steps, in evaluation mode, shares."""
+
+    def newest(self, training) -> float:
+        """What the weights of this step count in the average, 0 .. 1; 0 before there is one."""
+        return 1.0
+
+    def step(self, training):
+        share, memory = self.newest(training), training.memory
+        for name, tensor in training.model.state_dict().items() if share else ():
+            if f"average.{name}" in memory and tensor.is_floating_point():
+                memory[f"average.{name}"].lerp_(tensor, share)
+            else:
+                memory[f"average.{name}"] = tensor.clone()
+
+    def answer(self, training, predict):
+        average = {name.removeprefix("average."): tensor for name, tensor in training.memory.items()
+                   if name.startswith("average.")}
+        if not average:
+            return predict(training.model)
+        network = copy.deepcopy(training.model)
+        network.load_state_dict(average)
+        return predict(network)
+
+
+@dataclass(frozen=True)
+class EMA(Averaged):
+    """Answers with an exponential average of the weights after every step; training itself stays control's.
+
+    Churn: Morales-Brotons et al. 2024, "Exponential Moving Average of Weights in Deep Learning: Dynamics and Benefits".
+    The default 0.999 is that of Pecher et al. 2024 (DENI). Early on the decay is at most (1 + t) / (10 + t) at step t,
+    so that the first weights do not linger; 0 is control.
+    """
+
+    decay: float = 0.999
+    allowed = (0.0, 1.0)
+
+    def newest(self, training):
+        return 1 - min(self.decay, (1 + training.step) / (10 + training.step))
+
+
+@dataclass(frozen=True)
+class SWA(Averaged):
+    """Answers with the mean of the weights after every step from `start` on, the learning rate held from there.
+
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", which holds the rate over
+    the last quarter of the training and averages once an epoch; once a step is ours, for trainings of few epochs.
+    start: share of the training, 0 .. 1; 1 is control.
+    """
+
+    start: float = 0.75
+    allowed = (0.0, 1.0)
+    neutral = 1.0
+
+    def newest(self, training):
+        averaged = training.step - round(self.start * training.steps)
+        return 1 / averaged if averaged > 0 else 0.0
+
+    def gradient(self, training, backward):
+        held = rate(round(self.start * training.steps), training.steps, training.task.recipe.warmup)
+        for group in training.optimizer.param_groups:
+            group["lr"] = max(group["lr"], group["peak"] * held)
+        return backward()
+
+
+# ------------------------------------------------------------------------------------------------------ answer
+
+class Awake(nn.Module):
+    """A network that goes on dropping when it is told to evaluate."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def train(self, mode: bool = True):
+        self.network.train()
+        return self
+
+    def forward(self, tokens) -> Tensor:
+        return self.network(tokens)
+
+
+@dataclass(frozen=True)
+class MCDropout(Dose):
+    """Answers with the mean probability of `passes` passes with dropout on; training stays control's.
+
+    All that is random in training stays on, so of `compact` the skipped layers and hidden words too.
+    Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation". Default ours; 0 passes is control: one pass
+    without dropout.
+    """
+
+    passes: int = 10
+
+    @property
+    def cost(self):
+        return 1.0, float(self.passes or 1)
+
+    def answer(self, training, predict):
+        network = getattr(training.model, "kept", training.model)
+        mode = network.training
+        answers = [predict(network if self.idle else Awake(network)) for _ in range(self.passes or 1)]
+        network.train(mode)
+        return torch.stack(answers).mean(0)

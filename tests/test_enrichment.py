@@ -1,0 +1,82 @@
+"""Attributes, criticisms and enrichment by hand, and against scipy."""
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr, ttest_ind
+
+from stabutils import enrichment
+from stabutils.errors import InputError
+from stabutils.intervals import jackknife
+from stabutils.metrics import label_entropy
+
+DRAW = np.random.default_rng(0)
+LABELS = (DRAW.random((7, 60)) < np.linspace(0, 0.5, 60)).astype(int)
+
+
+def test_attributes_by_hand():
+    train = ["play jazz", "play jazz", "play jazz now", "set alarm"]
+    found = enrichment.attributes(train, [0, 0, 1, 1], ["jazz play", "set the oven", "xyzzy", ""])
+    assert found.words.tolist() == [2, 3, 1, 0]
+    assert found.rare.tolist() == [0, 1, 1, 1]  # "set" occurs once, the rest of it never
+    assert found.duplicate.tolist() == [1, 0, 0, 0] and found.nearness[0] == pytest.approx(1)
+    assert 0 < found.nearness[1] < 1 and found.nearness[2:].tolist() == [0, 0]
+    assert found.conflict.tolist() == [0.5] * 4  # of fewer than ten all are near: two of each label
+
+
+def test_conflict_looks_at_the_nearest_only():
+    train = [f"play jazz {i}" for i in range(10)] + [f"set alarm {i}" for i in range(10)]
+    found = enrichment.attributes(train, [0] * 7 + [1] * 3 + [2] * 10, ["play jazz", "set alarm"])
+    assert found.conflict.round(9).tolist() == [0.3, 0]
+
+
+def test_prototypes_and_criticisms_by_hand():
+    points = np.array([[0.0], [1], [5], [10], [2], [2], [3]])  # the first intent's centre is at 4
+    entropy = np.array([0.0, 0.5, 0, 0.5, 0, 0, 0])
+    found = enrichment.criticism(points, entropy, ["a", "a", "a", "a", "b", "b", "b"], each=2)
+    chosen = {key: part.example.tolist() for key, part in found.groupby(["intent", "kind"])}
+    assert chosen == {("a", "prototype"): [2, 0], ("a", "criticism"): [3, 1], ("b", "prototype"): [4, 5]}
+    assert found.distance[0] == 1 and found.entropy.tolist() == [0, 0, 0.5, 0.5, 0, 0]
+
+
+def test_the_most_unstable_criticism_comes_first():
+    found = enrichment.criticism(np.zeros((3, 1)), [0.1, 0.7, 0.3], [0, 0, 0], each=2)
+    assert found.example.tolist() == [1, 2] and set(found.kind) == {"criticism"}
+
+
+def test_enrichment_is_welchs_interval():
+    table = pd.DataFrame({"words": DRAW.normal(size=40), "same": np.ones(40)})
+    inside = np.arange(40) < 12
+    found = enrichment.enrichment(inside, ~inside, table).set_index("attribute")
+    reference = ttest_ind(table.words[inside], table.words[~inside], equal_var=False).confidence_interval()
+    np.testing.assert_allclose(found.loc["words", ["low", "high"]].astype(float), reference)
+    assert found.loc["same"].tolist() == [1, 1, 0, 0, 0]
+
+
+def test_groups_are_those_of_the_jackknife_worst_first():
+    groups = np.repeat(["calm", "middle", "wild"], 20)
+    found = enrichment.by_group(LABELS, groups)
+    assert list(found) == ["wild", "middle", "calm"]
+    direct = jackknife(lambda labels: label_entropy(labels[:, groups == "wild"], 5).mean(), LABELS)
+    assert (found["wild"].value, found["wild"].low) == pytest.approx((direct.value, direct.low))
+    with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
+        enrichment.by_group(LABELS[:2], groups)
+
+
+def test_gradients_are_spearmans_and_a_constant_has_none():
+    table = pd.DataFrame({"rising": np.arange(60) // 5, "constant": np.zeros(60)})
+    found = enrichment.gradients(LABELS, table)
+    direct = jackknife(lambda labels: spearmanr(label_entropy(labels, 5), table.rising).statistic, LABELS)
+    assert (found["rising"].value, found["rising"].high) == pytest.approx((direct.value, direct.high))
+    assert (found["constant"].value, found["constant"].se) == (0, 0)
+
+
+def test_reordering_examples_changes_no_number():
+    order = DRAW.permutation(60)
+    groups, table = np.arange(60) % 4, pd.DataFrame({"x": DRAW.random(60)})
+    moved = enrichment.by_group(LABELS[:, order], groups[order])
+    assert {g: i.value for g, i in moved.items()} == pytest.approx(
+        {g: i.value for g, i in enrichment.by_group(LABELS, groups).items()})
+    assert enrichment.gradients(LABELS[:, order], table.iloc[order])["x"].value == pytest.approx(
+        enrichment.gradients(LABELS, table)["x"].value)
