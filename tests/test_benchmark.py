@@ -45,4 +45,5 @@ def test_a_small_benchmark_writes_its_record(tmp_path):
     command = [sys.executable, BENCHMARKS / "benchmark.py", "--dataset", "assistant", "--steps", "5", "--rounds", "3"]
     subprocess.run([*command, "-o", tmp_path], check=True, timeout=300)
     numbers = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["numbers"]
-    assert numbers["throughput_ratio_fp32"]["value"] > 0 and numbers["entropy_ratio"]["value"] > 50
+    assert numbers.keys() >= {"throughput_ratio_fp32", "throughput_ratio_bf16", "two_worker_ratio", "entropy_ratio"}
+    assert all(number["value"] > 0 for number in numbers.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -136,9 +137,10 @@ def test_every_target_the_documents_name_exists():
 
 
 def make_study(*variables: str) -> subprocess.CompletedProcess:
-    """What `make study` would do, without doing it and as if the environment were ready."""
-    command = ["make", "-n", "-o", ".venv/.ready", "study", *variables]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
+    """What `make study` would do, without doing it and as if the environment were ready; also from within make."""
+    command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", "study", *variables]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env=outside)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
