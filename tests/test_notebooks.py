@@ -38,7 +38,8 @@ def test_clear_cases_stay_and_strong_causes_are_found(control):
     assert 0.05 <= st.metrics.churn(runs.labels) <= 0.15
     assert st.metrics.churn(runs.labels[:, tags == "clear"]) < 0.02
     found = {region: interval.value for region, interval in detection.planted(runs.labels, tags).items()}
-    assert min(value for region, value in found.items() if region.endswith("strong")) >= 0.85  # 10 runs; 0.9 from 20 on
+    # Ten runs; with 29 of them all three were above 0.97.
+    assert min(value for region, value in found.items() if region.endswith("strong")) >= 0.85
     for cause in CAUSES:
         entropy = [st.metrics.label_entropy(runs.labels)[tags == f"{cause}:{strength}"].mean()
                    for strength in ("weak", "strong")]
