@@ -63,12 +63,16 @@ class Tokens:
         return Tokens(ids, lengths)
 
     def slots(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
-        and which slots of the block are taken, bool (texts, longest)."""
-        longest = int(self.lengths.max())
-        taken = torch.arange(longest) < self.lengths[:, None]
-        slot = taken.flatten().nonzero()[:, 0]
-        return slot, slot % longest, taken
+        return slots(self.lengths)
+
+
+def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
+    and which slots of the block are taken, bool (texts, longest)."""
+    longest = int(lengths.max())
+    taken = torch.arange(longest) < lengths[:, None]
+    slot = taken.flatten().nonzero()[:, 0]
+    return slot, slot % longest, taken
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class Compact(nn.Module):
         x = self.embed(tokens.ids) + self.position(position)
         x = dropout(x, self.shape.input_dropout, self.training)
         for layer in self.layers:
-            x = layer(x, slot, taken)
+            x = layer(x, tokens.lengths)
         x = self.norm(x)
         block = x.new_full((texts * longest, x.shape[1]), -torch.inf).index_copy(0, slot, x)
         highest = block.view(texts, longest, -1).amax(1)
@@ -194,14 +198,22 @@ class Layer(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, slot: Tensor, taken: Tensor) -> Tensor:
-        keep = 1.0
-        if self.training:
-            texts = torch.rand(len(taken)) >= self.shape.skip
-            keep = (texts / (1 - self.shape.skip))[slot // taken.shape[1], None]
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors after the layer; in training the texts that pass it by are not computed at all."""
+        if not (self.training and self.shape.skip):
+            return x + self.change(x, lengths)
+        kept = torch.rand(len(lengths)) >= self.shape.skip
+        if not kept.any():
+            return x
+        rows = kept.repeat_interleave(lengths).nonzero()[:, 0]
+        change = self.change(x[rows], lengths[kept]) / (1 - self.shape.skip)
+        return x.index_add(0, rows, change.to(x.dtype))
+
+    def change(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What the layer adds to the vectors."""
         drop = partial(dropout, rate=self.shape.dropout, training=self.training)
-        x = x + keep * drop(self.out(self.attention(self.qkv(self.norm1(x)), slot, taken)))
-        return x + keep * drop(self.down(F.gelu(self.up(self.norm2(x)))))
+        mixed = drop(self.out(self.attention(self.qkv(self.norm1(x)), *slots(lengths)[::2])))
+        return mixed + drop(self.down(F.gelu(self.up(self.norm2(x + mixed)))))
 
     def attention(self, packed: Tensor, slot: Tensor, taken: Tensor) -> Tensor:
         texts, longest = taken.shape
@@ -238,11 +250,20 @@ def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 class Pretrained(nn.Module):
-    """A pretrained encoder, one vector a text, and a new linear head."""
+    """A pretrained encoder, one vector a text, and a new linear head.
 
-    def __init__(self, folder: str, pooling: str, classes: int, pad: int, dropout: float = 0.1):
+    `kept`: the tokens it keeps vectors of, and that ids number from then on; None keeps all.
+    """
+
+    def __init__(self, folder: str, pooling: str, classes: int, pad: int, kept: Tensor | None = None,
+                 dropout: float = 0.1):
         super().__init__()
         self.backbone, self.pooling, self.pad, self.dropout = load_backbone(folder), pooling, pad, dropout
+        if kept is not None:
+            vectors = self.backbone.get_input_embeddings().weight.detach()
+            if kept.max() >= len(vectors):
+                raise ValueError("its tokenizer has more tokens than the network knows")
+            self.backbone.set_input_embeddings(nn.Embedding.from_pretrained(vectors[kept], freeze=False))
         self.head = nn.Linear(self.backbone.config.hidden_size, classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -254,11 +275,15 @@ class Pretrained(nn.Module):
         slot, _, taken = tokens.slots()
         ids = torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids).view(taken.shape)
         hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
+        return self.pool(hidden, taken)
+
+    def pool(self, hidden: Tensor, taken: Tensor) -> Tensor:
+        """One vector a text, (texts, width), of its tokens' (texts, longest, width)."""
         if self.pooling == "first":
             return hidden[:, 0]
         if self.pooling == "last":
-            return hidden[torch.arange(len(hidden)), tokens.lengths - 1]
-        return (hidden * taken[..., None]).sum(1) / tokens.lengths[:, None]
+            return hidden.take_along_dim(taken.sum(1)[:, None, None] - 1, 1)[:, 0]
+        return (hidden * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
 
 
 def load_backbone(folder: str) -> nn.Module:
@@ -281,13 +306,16 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
         tokens = {split: _tokenize(tokenizer, getattr(data, split).texts, recipe.max_length)
                   for split in ("train", "validation", "test")}
         pooling = pooling_of(folder) if pooling == "auto" else pooling
-        build = partial(Pretrained, str(folder), pooling, len(data.label_names), tokenizer.pad_token_id or 0)
+        pad = tokenizer.pad_token_id or 0
+        # Tokens in no text get no gradient: without them the optimizer has less to do, and every answer is the same.
+        # Ids up to the padding's stay as they are: some networks find positions by it.
+        kept = torch.cat([torch.arange(pad + 1), *(split.ids for split in tokens.values())]).unique()
+        tokens = {split: replace(part, ids=torch.searchsorted(kept, part.ids)) for split, part in tokens.items()}
+        build = partial(Pretrained, str(folder), pooling, len(data.label_names), pad, kept)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model = build()
             for split in tokens.values():  # the longest text: it must fit into the positions
                 model(split.take(split.lengths.argmax()[None]))
-                if split.ids.max() >= model.backbone.get_input_embeddings().num_embeddings:
-                    raise ValueError("its tokenizer has more tokens than the network knows")
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError("model", name, "a folder or hub id with config.json, a tokenizer and model.safetensors of a "
@@ -351,7 +379,7 @@ def _task(data: Dataset, tokens: dict[str, Tokens], build: Callable, recipe: Rec
 COMPACTS = {"compact": CompactShape(), "compact-words": CompactShape(buckets=0),  # what the encoder does by itself
             "compact-bag": CompactShape(layers=0)}  # what the vectors of words and n-grams do without it
 
-COMPACT = Recipe(epochs=8, batch_size=32, learning_rate=1e-3, weight_decay=0.05, warmup=0.05, clip=0.0, head_rate=1.0,
+COMPACT = Recipe(epochs=9, batch_size=64, learning_rate=2e-3, weight_decay=0.05, warmup=0.05, clip=0.0, head_rate=1.0,
                  bucket=1, checkpoints=1, max_length=64)
 CHECKPOINT = Recipe(epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.01, warmup=0.06, clip=1.0,
                     head_rate=10.0, bucket=50, checkpoints=4, max_length=64)
@@ -359,12 +387,12 @@ CHECKPOINT = Recipe(epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.
 
 def default_recipe(model: str, examples: int) -> Recipe:
     """The recipe of a kind of model. From scratch, a small corpus means few steps, and few steps need a higher rate:
-    it grows with the root of what a training is short of 2,880 steps (MASSIVE's), to four times at most.
+    it grows with the root of what a training is short of 1,620 steps (MASSIVE's), to four times at most.
     """
     if model not in COMPACTS:
         return CHECKPOINT
     steps = COMPACT.epochs * math.ceil(examples / COMPACT.batch_size)
-    return replace(COMPACT, learning_rate=COMPACT.learning_rate * min(4.0, max(1.0, math.sqrt(2880 / steps))))
+    return replace(COMPACT, learning_rate=COMPACT.learning_rate * min(4.0, max(1.0, math.sqrt(1620 / steps))))
 
 
 def prepare(model: str, data: Dataset, recipe: Recipe, pooling: str = "auto") -> Task:

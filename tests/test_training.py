@@ -355,7 +355,7 @@ def test_pinned_answers_of_a_tiny_run():
     answers = train(task, Losses(losses), Seeds(0, 1, 2))
     message = ("the loop answers differently than before: if that is meant, raise RECIPE_VERSION in training.py, "
                "so that stored runs of the old loop are not taken for runs of this one, and pin the new numbers here")
-    assert training.RECIPE_VERSION == 1, "a new version: pin its numbers here"
+    assert training.RECIPE_VERSION == 2, "a new version: pin its numbers here"
     assert np.array_equal(answers["labels"], easy.labels), message
     assert losses[0] == pytest.approx(FIRST_LOSS, rel=1e-4), message
     assert answers["confidence"][:, 0] == pytest.approx(CONFIDENCE, abs=0.02), message
@@ -372,7 +372,7 @@ class Losses(Mitigation):
 
 
 FIRST_LOSS = 1.32647
-CONFIDENCE = [0.341, 0.668, 0.815, 0.873, 0.916, 0.927, 0.941, 0.947, 0.96, 0.965, 0.971, 0.972]  # of the first text
+CONFIDENCE = [0.315, 0.45, 0.753, 0.808, 0.894, 0.92, 0.952, 0.959, 0.971, 0.974, 0.978, 0.978]  # of the first text
 
 
 def test_label_smoothing_of_nothing_is_control_bit_for_bit(control):
