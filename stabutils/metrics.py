@@ -5,10 +5,12 @@ Pure functions of arrays, runs first: `labels` (runs, examples) are class ids of
 InputError before anything is computed; so does a single run wherever a score needs two to compare.
 
 Most scores only ask how many votes each class got, so they share one pass over the sorted votes
-(`_sum_over_classes`): time grows linearly with examples and does not depend on the number of classes.
+(`_sum_over_classes`): time grows linearly with examples, does not depend on the number of classes, and examples on
+which all runs agree cost next to nothing.
 """
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -68,11 +70,11 @@ def majority(labels):
     >>> [part.tolist() for part in majority([[0, 1], [0, 1], [0, 2]])]
     [[0, 1], [3, 2]]
     """
-    votes, first = _sorted_votes(_labels(labels, least=1))
-    place = np.arange(votes.shape[1])
-    streak = place - np.maximum.accumulate(np.where(first, place, 0), axis=1)
-    longest = streak.argmax(axis=1)[:, None]
-    return np.take_along_axis(votes, longest, 1)[:, 0], np.take_along_axis(streak, longest, 1)[:, 0] + 1
+    labels = _labels(labels, least=1)
+    answer, most = labels[0], np.zeros(labels.shape[1], int)
+    for label, before in _votes(labels):
+        answer, most = np.where(before >= most, label, answer), np.maximum(most, before + 1)
+    return answer, most
 
 
 def tally(labels, names):
@@ -266,7 +268,8 @@ def distribution_variance(labels, gold):
     wrong = labels != _gold(gold, examples)
     if examples < 2:
         raise InputError("examples in labels", examples, "at least 2")
-    by_chance = wrong.var(axis=0, ddof=1).sum() / examples**2
+    share = wrong.mean(axis=0)
+    by_chance = len(labels) / (len(labels) - 1) * (share * (1 - share)).sum() / examples**2
     return float(examples / (examples - 1) * (wrong.mean(axis=1).var(ddof=1) - by_chance))
 
 
@@ -321,21 +324,38 @@ def ece(probabilities, gold, bins=15):
 # ---- counting votes ----
 
 
-def _sorted_votes(labels):
-    """Votes of each example in order (examples, runs), and where a class comes first among them."""
-    votes = labels.T.copy()  # an example's votes side by side: sorts several times faster
-    votes.sort(axis=1)
-    first = np.ones(votes.shape, bool)
-    np.not_equal(votes[:, 1:], votes[:, :-1], out=first[:, 1:])
-    return votes, first
+def _votes(labels):
+    """The votes of every example in ascending order, one (examples,) after another, each with the number of equal
+    votes before it.
+
+    Batcher's sorting network over whole runs: several times faster than sorting example by example.
+    """
+    votes, width = list(labels), 1
+    while width < len(votes):
+        step = width
+        while step:
+            for low in range(step % width, len(votes) - step):
+                high = low + step
+                if (low - step % width) // step % 2 == 0 and low // (2 * width) == high // (2 * width):
+                    votes[low], votes[high] = np.minimum(votes[low], votes[high]), np.maximum(votes[low], votes[high])
+            step //= 2
+        width *= 2
+    before = np.zeros(votes[0].shape, np.min_scalar_type(len(votes)))
+    yield votes[0], before
+    for previous, vote in itertools.pairwise(votes):
+        before = (before + before.dtype.type(1)) * (vote == previous)
+        yield vote, before
 
 
-def _sum_over_classes(labels, worth):
+def _sum_over_classes(labels, worth, block=2**16):
     """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
-    votes, first = _sorted_votes(labels)
-    start = np.flatnonzero(first)
-    count = np.diff(start, append=votes.size)
-    return np.bincount(start // len(labels), weights=worth[count])
+    labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
+    total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
+    split = np.flatnonzero((labels != labels[0]).any(axis=0))
+    gain = np.diff(worth)
+    for some in np.split(split, range(block, len(split), block)):
+        total[some] = sum(gain.take(before) for _, before in _votes(labels[:, some]))
+    return total
 
 
 def _squared_votes(labels):
@@ -363,13 +383,14 @@ def _expected(worth, runs):
 def _summed_divergence(probabilities):
     """Entropy of the mixture less the mean entropy of its two parts, summed over pairs and examples."""
     p = probabilities.astype(float)
-    p /= p.sum(axis=2, keepdims=True)
-    mixed = sum(_summed_entropy((p[i + 1 :] + p[i]) / 2) for i in range(len(p) - 1))
-    return mixed - (len(p) - 1) / 2 * _summed_entropy(p)
+    p = np.maximum(p / p.sum(axis=2, keepdims=True), np.finfo(float).tiny)  # 0 log 0 = 0
+    pairs = len(p) * (len(p) - 1) // 2 * p.shape[1]
+    mixed = pairs * math.log(2) - sum(_summed_log(p[i + 1 :] + p[i]) for i in range(len(p) - 1)) / 2
+    return mixed + (len(p) - 1) / 2 * _summed_log(p)
 
 
-def _summed_entropy(p):
-    return -np.sum(p * np.log(np.maximum(p, np.finfo(float).tiny)))  # 0 log 0 = 0
+def _summed_log(p):
+    return np.vdot(p, np.log(p))
 
 
 def _gold_probability(probabilities, gold):

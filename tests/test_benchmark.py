@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -14,11 +15,23 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def padded(monkeypatch):
+def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.fixture
+def padded(benchmarks):
     import padded
 
     return padded
+
+
+@pytest.fixture
+def timing(benchmarks):
+    pytest.importorskip("accelerate")
+    import timing
+
+    return timing
 
 
 def test_the_padded_network_answers_like_the_packed_one(padded):
@@ -39,11 +52,54 @@ def test_the_plain_loop_learns(padded):
     assert any(not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
+def test_ours_and_the_trainer_are_looked_at_in_the_same_steps(timing):
+    task, labels = tiny.task(), tiny.dataset().validation.labels
+    assert timing.looks(task) == {2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24}
+    for curve in (timing.ours(task, labels, 0), timing.trainers(task, labels, 0)):
+        seconds, accuracy = zip(*curve, strict=True)
+        assert len(curve) == 12 and sorted(seconds) == list(seconds) and seconds[0] > 0
+        assert len(set(accuracy)) > 2  # it learns
+
+
+def test_the_clock_stands_still_during_a_look(timing):
+    watch = timing.Watch(lambda: sum(range(3_000_000)))
+    watch.look()
+    watch.look()
+    assert watch.curve[1][0] < 0.01
+
+
+def test_time_to_accuracy_is_where_the_mean_curve_first_reaches_the_reference(timing, monkeypatch):
+    slow = {0: [(2, 0.5), (4, 0.9)], 1: [(2, 0.7), (4, 0.8)], 2: [(2, 0.6), (4, 0.7)]}
+    fast = {seed: [(1, accuracy - 0.1), (2, accuracy + 0.2)] for seed, ((_, accuracy), _) in slow.items()}
+    monkeypatch.setattr(timing, "trainers", lambda task, labels, seed: slow[seed])
+    monkeypatch.setattr(timing, "ours", lambda task, labels, seed: fast[seed])
+    task = tiny.task()
+    found = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, None, range(3))
+    assert found["reference_accuracy"]["value"] == pytest.approx(0.8)
+    assert found["time_to_accuracy_ratio"]["value"] == 2
+    never = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, 0.85, range(3))
+    assert "time_to_accuracy_ratio" not in never and "seconds_to_reference ours" not in never
+
+
+def run(script, tmp_path, *options):
+    data = tiny.write_csv(tmp_path / "tiny.csv")
+    subprocess.run([sys.executable, BENCHMARKS / script, "--dataset", data, "-o", tmp_path, *options], check=True,
+                   timeout=300)
+    numbers = json.loads((tmp_path / f"{Path(script).stem}.json").read_text(encoding="utf-8"))["numbers"]
+    assert all(number["value"] > 0 for name, number in numbers.items() if not name.startswith(("churn", "overhead")))
+    return numbers.keys()
+
+
 @pytest.mark.slow
 def test_a_small_benchmark_writes_its_record(tmp_path):
     pytest.importorskip("accelerate")
-    command = [sys.executable, BENCHMARKS / "benchmark.py", "--dataset", "assistant", "--steps", "5", "--rounds", "3"]
-    subprocess.run([*command, "-o", tmp_path], check=True, timeout=300)
-    numbers = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["numbers"]
-    assert numbers.keys() >= {"throughput_ratio_fp32", "throughput_ratio_bf16", "two_worker_ratio", "entropy_ratio"}
-    assert all(number["value"] > 0 for number in numbers.values())
+    assert run("benchmark.py", tmp_path, "--quick") >= {
+        "throughput_ratio_fp32", "throughput_ratio_bf16", "throughput_ratio_fp32_no_text_skipped", "two_worker_ratio",
+        "entropy_ratio", "overhead", "share_of_product_rate", "peak memory ours", "seconds churn_matrix"}
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_of_the_gpu_writes_its_record(tmp_path):
+    pytest.importorskip("accelerate")
+    assert run("gpu.py", tmp_path, *"--sizes 1 2 --runs 3 --steps 2 --epochs 1".split()) >= {
+        "gpu_ratio", "gpu_ratio_bf16", "texts per second 2 runs fp32", "accuracy fp32", "churn bf16"}

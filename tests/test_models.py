@@ -221,6 +221,16 @@ def test_a_checkpoint_starts_from_its_weights_and_init_decides_the_head_only(che
     assert not torch.equal(models[0].head.weight, models[1].head.weight)
 
 
+def test_only_tokens_of_the_corpus_keep_a_vector_and_no_answer_changes(checkpoint):
+    few = Split(("wake please", "lamp", "song", "rain please"), [0, 1, 2, 3])
+    task = prepare(str(checkpoint), replace(tiny.dataset(), train=few, validation=few, test=few), RECIPE)
+    small, whole = network(task), network(replace(task, build=lambda: Pretrained(str(checkpoint), "first", 4, pad=0)))
+    kept = task.build.args[-1]
+    assert len(kept) == len(small.backbone.get_input_embeddings().weight) == 6  # the padding's and five words'
+    with torch.no_grad():
+        assert torch.equal(small(task.test), whole(Tokens(kept[task.test.ids], task.test.lengths)))
+
+
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])
 def test_poolings_by_hand(checkpoint, pooling):
     task = prepare(str(checkpoint), one_text("wake", "the lamp please", "song"), RECIPE, pooling)
