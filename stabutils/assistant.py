@@ -36,8 +36,8 @@ STRENGTHS = {
     "noise": {"weak": 0.15, "medium": 0.30, "strong": 0.45},
 }
 CAUSES = tuple(STRENGTHS)
-INTENT_SIZES = {"train": 70, "validation": 15, "test": 24}  # examples of an intent
-REGION_SIZES = {"train": 80, "validation": 18, "test": 36}  # of what is planted beside a family's intents
+INTENT_SIZES = {"train": 62, "validation": 14, "test": 21}  # examples of an intent
+REGION_SIZES = {"train": 78, "validation": 16, "test": 32}  # of what is planted beside a family's intents
 
 
 class Family(NamedTuple):

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from stabutils.assistant import CAUSES, FAMILIES, STRENGTHS, describe, generate
+from stabutils.assistant import CAUSES, FAMILIES, INTENT_SIZES, REGION_SIZES, STRENGTHS, describe, generate
 
 SPLITS = ("train", "validation", "test")
 REGIONS = sorted(f"{cause}:{strength}" for cause in CAUSES for strength in STRENGTHS[cause])
@@ -106,7 +106,7 @@ def test_rare_intents_have_the_planted_number_of_training_examples(corpus, seed,
     assert {intent for _, intent in tagged(corpus["test"], f"rare:{strength}")} == pair
     plantings = describe(seed).items()
     rare = {intent for tag, p in plantings if tag.startswith("rare") for intent in (p.intent, p.sibling)}
-    assert min(count for intent, count in counts.items() if intent not in rare) >= 70
+    assert min(count for intent, count in counts.items() if intent not in rare) >= INTENT_SIZES["train"]
 
 
 @pytest.mark.parametrize("strength", STRENGTHS["noise"])
@@ -146,9 +146,10 @@ def test_an_absent_cause_keeps_the_texts_and_makes_them_unambiguous(corpus, seed
     places = [planting for tag, planting in describe(seed).items() if tag.startswith(cause)]
     absent = Counter(intent for _, intent in tagged(without["train"], f"{cause}:absent"))
     if cause == "rare":
-        assert absent == {intent: 70 for planting in places for intent in (planting.intent, planting.sibling)}
+        siblings = [intent for planting in places for intent in (planting.intent, planting.sibling)]
+        assert absent == dict.fromkeys(siblings, INTENT_SIZES["train"])
     else:
-        assert absent == {planting.intent: 80 for planting in places}
+        assert absent == {planting.intent: REGION_SIZES["train"] for planting in places}
 
 
 def test_causes_can_be_named_in_any_order_and_from_an_iterator():
