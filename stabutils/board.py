@@ -1,7 +1,7 @@
 """The board: what every method bought, at what price, next to a placebo and a learner that never flips."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from . import metrics, votes
 from .comparison import GUARD
 from .errors import InputError
 from .intervals import Interval, holm, jackknife, jackknife_arms, verdict
+from .records import Claim
 from .report import _jensen_shannon
 from .study import Runs
 
@@ -25,9 +26,9 @@ def board(control: Runs, arms: Mapping[str, Runs], *, placebo: Runs | None = Non
     reduction: the share of control's label entropy a method takes away, below 0 where it adds some; p: two-sided,
     Holm-adjusted over the methods; reduction_unstable: the same on the share `top` of examples that the runs of
     `chooser` (the placebo's where none is given), scored in no other row, found most unstable; churn and its parts
-    within the arm; good and bad: what changes from control to it; accuracy_change: in shares, guard: whether it is
-    above minus half a point; jensen_shannon where the runs have probabilities; trainings and passes: `costs` of a row,
-    a mitigation's `cost`. better: fewer flips by the adjusted p, and the guard holds.
+    within the arm, churn_reduction as reduction; good and bad: what changes from control to it; accuracy_change: in
+    shares, guard: whether it is above minus half a point; jensen_shannon where the runs have probabilities; trainings
+    and passes: `costs` of a row, a mitigation's `cost`. better: fewer flips by the adjusted p, and the guard holds.
 
     convex: labels (examples,) of a learner without seeds. Raises InputError for arms of fewer than 3 runs or other
     examples, and for placebo or choosing runs that are not fresh.
@@ -57,9 +58,49 @@ def board(control: Runs, arms: Mapping[str, Runs], *, placebo: Runs | None = Non
 
 
 def _columns(n):
-    return ["arm", "runs", f"label_entropy@{n}", "reduction", "p", "reduction_unstable", "churn", "right_to_wrong",
-            "wrong_to_wrong", "good", "bad", "jensen_shannon", "accuracy", "accuracy_change", "guard", "nll", "ece",
-            "trainings", "passes", "better"]
+    return ["arm", "runs", f"label_entropy@{n}", "reduction", "p", "reduction_unstable", "churn", "churn_reduction",
+            "right_to_wrong", "wrong_to_wrong", "good", "bad", "jensen_shannon", "accuracy", "accuracy_change", "guard",
+            "nll", "ece", "trainings", "passes", "better"]
+
+
+def readable(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a board for a reader: those that it has, empty where there is nothing to say."""
+    digits = {"p": "{:.3f}", "trainings": "{:g}", "passes": "{:g}"}
+    some = table[[name for name in columns if name in table]].astype(object)
+    return pd.DataFrame({name: ["" if value is None or value != value else digits.get(name, "{}").format(value)
+                                for value in values] for name, values in some.items()})
+
+
+def described(table: pd.DataFrame, arms: Sequence[str]) -> str:
+    """What a board says of some of its arms, a line each."""
+    rows = table.set_index("arm")
+    lines = [f"{name}: {_in_words(rows.loc[name], rows.loc['control'])}" if name in rows.index else
+             f"{name}: not retrained here" for name in arms]
+    return "\n".join(lines)
+
+
+def _in_words(row, control):
+    """Changes in hundredths, with their signs."""
+    entropy, accuracy = ("not measured" if change is None else
+                         f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+                         for change in (row.reduction, row.accuracy_change))
+    return (f"takes away {entropy} % of control's label entropy; accuracy {accuracy} points; calibration error "
+            f"{row.ece.value:.3f} (control {control.ece.value:.3f}); better: {row.better}")
+
+
+def found(table: pd.DataFrame) -> dict[str, Interval]:
+    """The numbers of a board for a record: "reduction EMA", "accuracy control" and so on."""
+    every = {f"{name} {row['arm']}": row[name] for _, row in table.iterrows() for name in table.columns}
+    prices = {f"{name} {row['arm']}": Interval(*[row[name]] * 3, runs=row["runs"]) for _, row in table.iterrows()
+              for name in ("trainings", "passes") if name in row and np.isfinite(row[name])}
+    return {name: value for name, value in every.items() if isinstance(value, Interval)} | prices
+
+
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """What the board says of each method, with its own verdict: Holm's p and the guard are part of it."""
+    return [Claim(f"better {row.arm}", f"{row.arm} takes away {row.reduction} of control's label entropy "
+                  f"({row.reduction.runs} runs) and keeps its accuracy.", row.reduction.value, row.reduction.low,
+                  row.reduction.high, row.better) for row in table.itertuples() if pd.notna(row.p) and row.reduction]
 
 
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
@@ -114,6 +155,7 @@ def _row(control, runs, n, some):
     entropy = f"label_entropy@{n}"
     change = _difference(control, runs, old["accuracy"], new["accuracy"])
     row = _own(runs, n) | {"reduction": _reduction(control, runs, old[entropy], new[entropy]),
+                           "churn_reduction": _reduction(control, runs, old["churn"], new["churn"]),
                            "accuracy_change": change, "guard": verdict(change, -GUARD)}
     if some is not None:
         old, new = (votes.scores(arm.labels[:, some], control.gold[some], n)[entropy] for arm in (control, runs))
@@ -130,7 +172,7 @@ def _convex_row(control, labels, n):
         raise InputError("shape of convex", labels.shape, f"{control.gold.shape}, one label an example")
     sure = {name: Interval(value, value, value, 1, "no seed changes it", se=0.0) for name, value in
             ((f"label_entropy@{n}", 0.0), ("churn", 0.0), ("right_to_wrong", 0.0), ("wrong_to_wrong", 0.0),
-             ("reduction", 1.0), ("accuracy", float(np.mean(labels == control.gold))))}
+             ("reduction", 1.0), ("churn_reduction", 1.0), ("accuracy", float(np.mean(labels == control.gold))))}
     change = jackknife(lambda accuracy: sure["accuracy"].value - np.mean(accuracy),
                        np.mean(control.labels == control.gold, axis=1))
     guard = verdict(change, -GUARD)

@@ -8,9 +8,10 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from stabutils import metrics
-from stabutils.board import board, unstable, who_pays
+from stabutils.board import board, claims, described, found, readable, unstable, who_pays
 from stabutils.errors import InputError
 from stabutils.intervals import Interval, jackknife, jackknife_arms
+from stabutils.records import numbers
 from stabutils.study import Runs
 
 EXAMPLES, CLASSES = 60, 4
@@ -88,6 +89,13 @@ def test_an_arms_own_numbers(table, name):
     assert row["accuracy_change"].value == pytest.approx(runs.accuracy.mean() - CONTROL.accuracy.mean())
 
 
+@pytest.mark.parametrize("name", ARMS)
+def test_churn_reduction_equals_the_plain_computation(table, name):
+    same(table.churn_reduction[name], jackknife_arms(
+        lambda before, after: 1 - metrics.churn(after) / metrics.churn(before), [CONTROL.labels, ARMS[name].labels],
+        [CONTROL.seeds, ARMS[name].seeds]))
+
+
 def test_p_is_adjusted_over_the_methods_only(table):
     raw = [table.reduction[name].p_value() for name in ARMS]
     assert [table.p[name] for name in ARMS] == pytest.approx(multipletests(raw, method="holm")[1])
@@ -118,7 +126,8 @@ def test_stable_but_wrong_is_not_better():
 
 def test_the_convex_learner(table):
     row = table.loc["convex"]
-    assert row["label_entropy@5"].value == row.churn.value == 0 and row.reduction.value == 1
+    assert row["label_entropy@5"].value == row.churn.value == 0
+    assert row.reduction.value == row.churn_reduction.value == 1
     assert row.accuracy.value == 0.9 and row.accuracy_change.value == pytest.approx(0.9 - CONTROL.accuracy.mean())
     right = CONTROL.labels == GOLD
     assert row.bad.value == pytest.approx(right[:, :6].sum() / right.size)
@@ -177,3 +186,27 @@ def test_who_pays_names_the_intent_that_is_hurt():
     assert table.accuracy_change.map(lambda each: each.value).is_monotonic_increasing
     raw = [row.accuracy_change.p_value() for row in table.itertuples()]
     assert table.p.tolist() == pytest.approx(multipletests(raw, method="holm")[1])
+
+
+def test_a_record_keeps_every_interval_and_the_boards_own_verdicts(table):
+    table = table.reset_index()
+    kept = numbers(found(table))  # every name has a unit
+    assert kept["reduction calm"]["value"] == table.reduction[0].value and kept["trainings calm"]["value"] == 2
+    assert "trainings rash" not in kept and kept["label_entropy@5 control"]["runs"] == 6
+    assert {"churn convex", "reduction placebo", "reduction_unstable rash", "good idle"} <= kept.keys()
+    assert {claim.name: claim.verdict for claim in claims(table)} == {
+        f"better {row.arm}": row.better for row in table.itertuples() if row.arm in ARMS}
+    assert str(table.reduction[0]) in claims(table)[0].sentence
+
+
+def test_a_board_in_words_and_for_readers(table):
+    table = table.reset_index()
+    calm, gone = described(table, ["calm", "gone"]).split("\n")
+    change, accuracy = table.reduction[0], table.accuracy_change[0]
+    assert calm.startswith(f"calm: takes away {100 * change.value:+.1f} [{100 * change.low:+.1f}, ")
+    assert f"accuracy {100 * accuracy.value:+.1f} [" in calm and calm.endswith("better: holds")
+    assert gone == "gone: not retrained here"
+    shown = readable(table, ["arm", "p", "trainings", "reduction", "nothing"])
+    assert list(shown) == ["arm", "p", "trainings", "reduction"]
+    assert shown.iloc[0].tolist() == ["calm", f"{table.p[0]:.3f}", "2", str(change)]
+    assert shown.iloc[-1].tolist() == ["control", "", "1", ""]

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from stabutils import figures
 from stabutils.intervals import Interval, jackknife
 from stabutils.metrics import churn, churn_matrix, label_entropy
 from stabutils.regions import Clustering
+from stabutils.tuning import choose
 
 DRAW = np.random.default_rng(0)
 LABELS = np.where(DRAW.random((6, 40)) < 0.15, DRAW.integers(0, 4, (6, 40)), np.arange(40) % 4)
@@ -35,7 +37,50 @@ def every():
             "runs": figures.how_many_runs(interval),
             "nulls": figures.nulls({"anywhere": Clustering(interval, DRAW.normal(size=99), 0.01)}),
             "regions": figures.instability_map(DRAW.random((40, 2)), label_entropy(LABELS), np.arange(40) % 5 - 1,
-                                               ["a $ sign", "b"], DRAW.random((2, 2)), ["one", "two"])}
+                                               ["a $ sign", "b"], DRAW.random((2, 2)), ["one", "two"]),
+            "board": figures.trade_off(a_board()), "doses": figures.dose_response(tuned(), ["two"]),
+            "intents": figures.per_intent(an_intent_each())}
+
+
+def a_board():
+    change = [Interval(value, value - 0.1, value + 0.1, 5) for value in (0.2, -0.05, 0.0, 1.0)]
+    return pd.DataFrame({"arm": ["calm", "rash", "placebo", "convex"], "reduction": change,
+                         "accuracy_change": [Interval(0.001 * i, -0.01, 0.012, 5) for i in range(4)],
+                         "trainings": [1.0, 2.0, 1.0, np.nan], "better": ["holds", "does not hold", np.nan, "holds"]})
+
+
+def tuned():
+    draw = np.random.default_rng(0)
+    arms = {name: {dose: draw.integers(0, 2, (3, 40)) for dose in (0.1, 0.2, 0.3)} for name in ("one", "two", "three")}
+    return choose(draw.integers(0, 2, (3, 40)), arms, np.zeros(40, int))
+
+
+def an_intent_each():
+    intervals = [Interval(value, value - 0.1, value + 0.1, 5) for value in np.linspace(-0.2, 0.2, 9)]
+    return pd.DataFrame({"intent": [f"intent_{i} $" for i in range(9)], "examples": np.arange(9) + 1,
+                         "label_entropy_change": intervals, "accuracy_change": intervals,
+                         "harmed": [True] + 8 * [False]})
+
+
+def test_a_board_is_drawn_as_it_stands():
+    axis = figures.trade_off(a_board()).axes[0]
+    assert {text.get_text() for text in axis.texts} == {"calm", "rash", "placebo", "convex: 100 %"}
+    places = [tuple(dots.get_offsets()[0]) for dots in axis.collections if len(dots.get_offsets()) == 1]
+    assert (20.0, 0.0) in places and (-5.0, pytest.approx(0.1)) in places and axis.get_xlim()[1] < 100
+    areas = [dots.get_sizes()[0] for dots in axis.collections if len(dots.get_sizes())]
+    assert areas[1] == 2 * areas[0]
+
+
+def test_the_strength_chosen_is_the_filled_dot():
+    table = tuned()
+    axes = figures.dose_response(table, ["one", "three"]).axes
+    assert [axis.get_title("left") for axis in axes[:2]] == ["one", "three"]
+    for axis, method in zip(axes[:2], ["one", "three"], strict=True):
+        dots = [line for line in axis.lines if line.get_marker() == "o"]
+        filled = [dot.get_markerfacecolor() != "white" for dot in dots]
+        own = table[table.method == method]
+        assert filled == own.chosen.tolist()
+        assert [dot.get_ydata()[0] for dot in dots] == pytest.approx(own.label_entropy)
 
 
 def test_every_figure_has_labelled_axes_and_draws_without_a_warning():
@@ -46,7 +91,7 @@ def test_every_figure_has_labelled_axes_and_draws_without_a_warning():
 
 def test_saved_twice_is_the_same_file(tmp_path):
     for folder in ("a", "b"):
-        figures.save(every()["answers"], "answers", tmp_path / folder, "alt")
+        figures.save(figures.answers(LABELS, GOLD, TEXTS), "answers", tmp_path / folder, "alt")
     for ending in ("png", "svg"):
         assert (tmp_path / f"a/answers.{ending}").read_bytes() == (tmp_path / f"b/answers.{ending}").read_bytes()
     assert "<b>" not in (tmp_path / "a/answers.svg").read_text(encoding="utf-8")

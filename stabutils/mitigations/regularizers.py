@@ -350,6 +350,9 @@ class Awake(nn.Module):
         self.network.train()
         return self
 
+    def features(self, tokens) -> Tensor:
+        return self.network.features(tokens)
+
     def forward(self, tokens) -> Tensor:
         return self.network(tokens)
 
@@ -375,3 +378,29 @@ class MCDropout(Dose):
         answers = [predict(network if self.idle else Awake(network)) for _ in range(self.passes or 1)]
         network.train(mode)
         return torch.stack(answers).mean(0)
+
+
+# --------------------------------------------------------------------------------------------------- catalogue
+
+# The three strengths that tuning tries, weakest first: a wide span around what the papers or we start from.
+CATALOGUE: dict[str, tuple[Dose, Dose, Dose]] = {
+    "label smoothing": (LabelSmoothing(0.05), LabelSmoothing(0.15), LabelSmoothing(0.4)),
+    "confidence penalty": (ConfidencePenalty(0.1), ConfidencePenalty(0.3), ConfidencePenalty(1.0)),
+    "minimum entropy": (MinimumEntropy(0.03), MinimumEntropy(0.1), MinimumEntropy(0.3)),
+    "EMA": (EMA(0.8), EMA(0.95), EMA(0.999)),
+    "SWA": (SWA(0.9), SWA(0.75), SWA(0.5)),
+    "SAM": (SAM(0.02), SAM(0.05), SAM(0.15)),
+    "R-Drop": (RDrop(0.3), RDrop(1.0), RDrop(3.0)),
+    "co-distillation": (CoDistillation(0.3), CoDistillation(1.0), CoDistillation(3.0)),
+    "weight decay": (WeightDecay(3.0), WeightDecay(10.0), WeightDecay(30.0)),
+    "dropout rate": (DropoutRate(1.25), DropoutRate(1.5), DropoutRate(2.0)),
+    "MC dropout": (MCDropout(3), MCDropout(10), MCDropout(20)),
+    "longer training": (LongerTraining(1.5), LongerTraining(2.0), LongerTraining(3.0)),
+    "warm-up": (WarmUp(0.1), WarmUp(0.2), WarmUp(0.4)),
+}
+FAMILIES = {"targets": ("label smoothing", "confidence penalty", "minimum entropy"),
+            "averaging": ("EMA", "SWA", "SAM"),
+            "consistency": ("R-Drop", "co-distillation"),
+            "noise": ("weight decay", "dropout rate", "MC dropout"),
+            "length": ("longer training", "warm-up")}
+QUICK = ("label smoothing", "confidence penalty", "minimum entropy", "EMA", "R-Drop", "MC dropout")

@@ -1,0 +1,120 @@
+"""Fair tuning: as many strengths and as many runs for every method, judged on validation texts, then frozen.
+
+The choice is a table, `records/<dataset>/tuning.csv`, which notebooks read; seeds used for it stand on no board.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from . import votes
+from .comparison import GUARD
+from .errors import InputError
+from .study import Study
+
+if TYPE_CHECKING:
+    from .mitigations.regularizers import Dose
+
+START = 1000  # tuning trains with seed + START and on
+
+
+def choose(control: np.ndarray, arms: Mapping[str, Mapping[float, np.ndarray]], gold: np.ndarray) -> pd.DataFrame:
+    """For each method the strength whose runs disagree least on validation, of those that keep control's accuracy.
+
+    control, and arms by method and strength (weakest first): labels (runs, examples). A strength may be chosen whose
+    mean accuracy is at least control's less half a point; where a method has none, its weakest is taken, and `why` says
+    so. One row a strength, control first: label_entropy (nats) at `n` votes, the same for all rows, and accuracy, each
+    with its interval. Raises InputError where methods differ in their number of strengths, or arms in theirs of runs.
+
+    >>> arms = {"a": {0.1: [[0, 1, 1], [0, 1, 0]], 0.2: [[1, 0, 0], [1, 0, 0]]}}  # 0.2 never flips, and is always wrong
+    >>> choose([[0, 1, 0], [0, 0, 1]], arms, [0, 1, 1])[["method", "strength", "accuracy", "chosen"]]
+        method  strength  accuracy  chosen
+    0  control       NaN  0.666667   False
+    1        a       0.1  0.833333    True
+    2        a       0.2  0.000000   False
+    """
+    every = {("control", np.nan): control} | {(method, strength): labels for method, own in arms.items()
+                                              for strength, labels in own.items()}
+    every = {key: np.asarray(labels) for key, labels in every.items()}
+    for what, numbers in (("strengths of the methods", {len(own) for own in arms.values()}),
+                          ("runs of the arms", {len(labels) for labels in every.values()})):
+        if len(numbers) > 1:
+            raise InputError(what, sorted(numbers), "the same number for all")
+    n, rows = min(5, len(control)), []
+    for (method, strength), labels in every.items():
+        found = votes.scores(labels, np.asarray(gold), n)
+        row = {"method": method, "strength": strength, "runs": len(labels), "n": n}
+        for name, score in (("label_entropy", f"label_entropy@{n}"), ("accuracy", "accuracy")):
+            interval = found[score].interval(labels)
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        rows.append(row)
+    table = pd.DataFrame(rows).assign(chosen=False, why="")
+    for _, own in table[1:].groupby("method", sort=False):
+        kept = own[own.accuracy >= table.accuracy[0] - GUARD]
+        best = own.index[0] if kept.empty else kept.label_entropy.idxmin()
+        why = "the weakest: each costs more than half a point of accuracy" if kept.empty else "least label entropy"
+        table.loc[best, ["chosen", "why"]] = [True, why]
+    return table
+
+
+def tune(study: Study, doses: Mapping[str, Sequence[Dose]], runs: int = 3) -> pd.DataFrame:
+    """Train every strength of every method `runs` times, and `choose`; which model and recipe it was stands beside."""
+    control = study.retrain("control", n=runs, start=START)
+    arms = {method: {dose.dose: study.retrain(dose, n=runs, start=START).validation_labels for dose in own}
+            for method, own in doses.items()}
+    table = choose(control.validation_labels, arms, study.data.validation.labels)
+    return table.assign(model=study.model, recipe=_recipe(study))
+
+
+def path(study: Study) -> Path:
+    """Where the committed table of a dataset lies."""
+    return study.published_path("control").parents[1] / "tuning.csv"
+
+
+def write(study: Study, table: pd.DataFrame) -> Path:
+    """Write the table to where `read` finds it; equal tables are equal files."""
+    path(study).parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path(study), index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
+    return path(study)
+
+
+def read(study: Study) -> pd.DataFrame | None:
+    """The committed table of the study's dataset and model, or None."""
+    if not path(study).is_file():
+        return None
+    table = pd.read_csv(path(study), keep_default_na=False, na_values={"strength": [""]})
+    return table if (table.model == study.model).all() else None
+
+
+def source(study: Study, table: pd.DataFrame | None) -> str:
+    """Where the strengths come from, in words."""
+    if table is None:
+        return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
+    recipe = "this recipe" if (table.recipe == _recipe(study)).all() else "another recipe"
+    return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
+
+
+def _recipe(study):
+    """Digest of all that decides a run of control, apart from its seed."""
+    from .mitigations import resolve
+    from .training import Seeds
+
+    return study.identify(resolve("control"), Seeds(0, 0, 0)).name.rsplit("-", 1)[1]
+
+
+def chosen(table: pd.DataFrame | None, doses: Mapping[str, Sequence[Dose]], wanted: Sequence[str]) -> dict[str, Dose]:
+    """The wanted methods at the strengths that the table chose; at their papers' or our defaults where it has none.
+
+    Raises InputError for a method that is not in `doses`.
+    """
+    for name in wanted:
+        if name not in doses:
+            raise InputError("method", name, f"one of {', '.join(doses)}")
+    strengths = {} if table is None else table[table.chosen].set_index("method").strength.to_dict()
+    kinds = {name: type(doses[name][0]) for name in wanted}
+    return {name: next((dose for dose in doses[name] if dose.dose == strengths.get(name)), kind())
+            for name, kind in kinds.items()}
