@@ -8,6 +8,9 @@ MODEL ?=
 RUNS ?=
 NOTEBOOKS ?=
 PARAMS ?=
+CLUSTER ?= $(STABUTILS_CLUSTER)
+SAMPLE ?= 3
+SEED ?= 0
 
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -16,6 +19,8 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 # One thread a process: runs go to as many processes as there are cores, and bits do not depend on the machine's load.
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
+# A Dask scheduler's address, or `local`: trainings go there.
+export STABUTILS_CLUSTER := $(CLUSTER)
 
 # PARAMS="epochs=4 seed=7"  ->  -p 'epochs' '4' -p 'seed' '7'
 name  = $(firstword $(subst =, ,$(1)))
@@ -25,13 +30,15 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab notebooks publish figures benchmark clean
+.PHONY: help setup study test lab notebooks publish figures verify benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
 	@echo
 	@echo '  Variables of study and publish:  PRESET=quick|course|full  DATASET=massive  MODEL=compact  RUNS=10'
 	@echo '                                   NOTEBOOKS="01 02"  PARAMS="epochs=4 seed=7"'
+	@echo '                                   CLUSTER=tcp://10.0.0.1:8786  (a Dask scheduler, or local)'
+	@echo '  Variables of verify:             SAMPLE=3  SEED=0'
 	@echo '  Variables of setup:              PYTHON=python3.12  TORCH_INDEX=<address of a torch build>'
 
 setup: $(READY) ## make the private environment .venv with the tested versions
@@ -54,6 +61,9 @@ publish: $(READY) ## write the published study: records/
 
 figures: $(READY) ## make figures/ from records/
 	$(PY) -m stabutils figures
+
+verify: $(READY) ## train a random sample of the stored runs again and compare
+	$(PY) -m stabutils verify --sample '$(SAMPLE)' --seed '$(SEED)'
 
 benchmark: $(READY) ## time the training loop against what people would use: records/benchmark.json
 	$(PY) benchmarks/benchmark.py

@@ -346,8 +346,9 @@ def _layout(wide, labels, columns):
 def _npy(path: Path) -> dict[str, np.ndarray]:
     try:
         found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError("predictions", path.name, f"an array without pickled objects ({str(error)[:80]})") from None
+    except Exception as error:  # numpy parses the header as a literal of Python, which fails in as many ways
+        reason = " ".join(str(error).split())[:80]
+        raise InputError("predictions", path.name, f"an array without pickled objects ({reason})") from None
     return _by_shape(found)
 
 

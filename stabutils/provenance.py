@@ -31,6 +31,15 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _processor() -> str:
+    """The kind of processor, as its bits depend on it: a name where the system tells one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
 @cache
 def provenance() -> dict:
     """Package version, commit and whether it was changed since, library versions, kind of machine, threads a run."""
@@ -39,4 +48,5 @@ def provenance() -> dict:
     return {"stabutils": _version("stabutils"), "commit": _git("rev-parse", "HEAD"),
             "dirty": None if changed is None else bool(changed), "python": platform.python_version(),
             "libraries": {name: _version(name) for name in libraries},
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "threads": 1}
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", "processor": _processor(),
+            "threads": 1}

@@ -39,6 +39,7 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
     "good": ("Mended", True, "part of churn: wrong before, right after"),
     "bad": ("Broken", True, "part of churn: right before, wrong after"),
 }
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CARDS = ("churn", "share_unstable", "label_entropy", "accuracy")
 SAME_DATA = {
     True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
@@ -80,7 +81,7 @@ class Report:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the table of queries; a cell that looks like a formula gets an apostrophe in front."""
-        table = self.examples.map(_harmless)
+        table = self.examples.map(harmless)
         return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
@@ -302,8 +303,17 @@ def _plain(figure, known):
     return figure
 
 
-def _harmless(cell):
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+def harmless(cell: object) -> object:
+    """A cell of a table for spreadsheets: a text that would be read as a formula gets an apostrophe in front.
+
+    A lone carriage return becomes a line feed: `csv` does not quote it, and readers begin a row there.
+
+    >>> harmless("=1+1"), harmless("one"), harmless(-1)
+    ("'=1+1", 'one', -1)
+    """
+    if not isinstance(cell, str):
+        return cell
+    return "'" * cell.startswith(FORMULA) + cell.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _write(path, text):

@@ -78,17 +78,21 @@ def write_file(path: Path, blob: bytes) -> None:
     """Write all of `blob` or nothing: a temporary name, flushed to the disk, then renamed over `path`.
 
     The temporary name is a function of `path`, so what a killed process left is overwritten by the next one.
+    Raises OSError with the path: the system's own does not say which file found no room.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"{error.strerror}; what was finished before is kept", str(path)) from error
         raise
 
 
@@ -104,7 +108,7 @@ def read_file(path: Path) -> tuple[Arrays, dict] | None:
         return None
     except DamagedFile as error:
         aside = path.with_name(path.name + ".damaged")
-        with suppress(FileNotFoundError):  # another process was quicker
+        with suppress(OSError):  # another process was quicker, or nothing here can be changed
             os.replace(path, aside)
         warnings.warn(f"{path.name}: {error}; set aside as {aside.name}", DamagedRun, stacklevel=2)
         return None
@@ -144,7 +148,8 @@ class Store:
     def forget(self, name: str) -> None:
         """Remove the unfinished state of a finished run; at reading too, as the writer may have been killed here."""
         for path in (self.partial(name), _temporary(self.partial(name))):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # a store that can only be read is one, too
+                path.unlink(missing_ok=True)
 
     def lock(self, name: str) -> FileLock | None:
         """The held lock of a run, or None while another process holds it."""
