@@ -1,4 +1,4 @@
-"""The command line: `python -m stabutils run | report | notebooks | publish | figures`.
+"""The command line: `python -m stabutils run | report | notebooks | publish | figures | verify`.
 
 `run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
 refuse, ends it with exit status 2 before anything is computed.
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import published
+from . import published, verify
 from .errors import InputError
 from .provenance import project_root
-from .report import add_arguments
+from .report import add_arguments, harmless
 from .report import command as write_report
 from .study import Incomplete, Study, check
 
@@ -59,7 +59,9 @@ def parameters(paths: list[Path], preset: str | None, given: list[list[str]]) ->
     """The values for each notebook, held against its parameters cell and against `Study`, before any of them runs."""
     known = {path: schema(path) for path in paths}
     values: dict[str, object] = {}
-    for name, text in [*presets(preset).items(), *map(tuple, given)]:
+    elsewhere = {name for path in notebooks([]) for name in schema(path)} - {n for t in known.values() for n in t}
+    settings = [(name, value) for name, value in presets(preset).items() if name not in elsewhere]
+    for name, text in [*settings, *map(tuple, given)]:
         kinds = {kind for table in known.values() if name in table for kind, _ in [table[name]]}
         if not kinds:
             raise InputError("parameter", name, "one of " + ", ".join(sorted({n for t in known.values() for n in t})))
@@ -81,7 +83,7 @@ def presets(name: str | None) -> dict[str, object]:
         raise InputError("preset", name, f"a YAML file, or one of {known}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of month 13, 5,000 digits, deep nesting
         raise InputError("preset", name, f"YAML of names and values ({' '.join(str(error).split())[:120]})") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError("preset", name, "YAML of names and values")
@@ -166,7 +168,7 @@ def publish(arguments: argparse.Namespace) -> int:
         rows = published.telling(control.labels)
         queries = pd.DataFrame({"query": rows, "text": [study.data.test.texts[row] for row in rows],
                                 "gold": [study.data.label_names[study.data.test.labels[row]] for row in rows]})
-        queries.to_csv(folder / "queries.csv", index=False, lineterminator="\n")
+        queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
         execute(path, results / path.name, {**values, "output": str(results.resolve())})
         shutil.copy(results / f"{path.stem}.json", folder)
         print(folder)
@@ -239,6 +241,9 @@ def main(argv: list[str] | None = None) -> int:
     command.set_defaults(command=refresh)
     command = commands.add_parser("figures", help="make figures/ and the quoted numbers from records/")
     command.set_defaults(command=draw)
+    command = commands.add_parser("verify", help="train a random sample of the stored runs again and compare")
+    verify.add_arguments(command)
+    command.set_defaults(command=verify.command)
     arguments = parser.parse_args(argv)
     try:
         return arguments.command(arguments)

@@ -5,14 +5,15 @@ those runs says about the other half.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from .errors import InputError
-from .intervals import Interval, jackknife
+from .intervals import Interval, jackknife, jackknife_arms
 from .metrics import checkpoint_entropy, label_entropy
 
 
@@ -32,40 +33,91 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks.sum() - hits * (hits + 1) / 2) / (hits * (positive.size - hits)))
 
 
+def finds(score: np.ndarray, entropy: np.ndarray) -> float:
+    """How well a score finds the examples of any entropy at all: AUROC, 0 .. 1, 0.5 is blind."""
+    return auroc(score, np.asarray(entropy) > 0)
+
+
+def rank_correlation(score: np.ndarray, entropy: np.ndarray) -> float:
+    """Spearman's, -1 .. 1; 0 where the score, or the entropy, is the same everywhere.
+
+    >>> rank_correlation([1, 2, 3], [0.1, 0.2, 0.9]), rank_correlation([1, 1, 1], [0.1, 0.2, 0.9])
+    (1.0, 0.0)
+    """
+    ranks = np.stack([rankdata(values) for values in (score, entropy)])
+    ranks -= ranks.mean(1, keepdims=True)
+    norm = np.sqrt((ranks**2).sum(1).prod())
+    return float(ranks[0] @ ranks[1] / norm) if norm else 0.0
+
+
+Agreement = Callable[[np.ndarray, np.ndarray], float]  # of a score and an entropy, both (examples,)
+
+
 def proxy_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     """How well one training's score finds what the *other* trainings disagree on: mean AUROC over the runs.
 
-    scores and labels (runs, examples): run r's scores are held against the label entropy of all other runs, an example
-    counting as unstable where they do not all agree. 0 .. 1, 0.5 is blind.
+    labels (runs, examples); scores (scored, examples) of all of these runs or of the first of them. Run r's scores are
+    held against the label entropy of all other runs, an example counting as unstable where they do not all agree.
+    0 .. 1, 0.5 is blind.
 
     >>> proxy_auroc([[0, 1], [0, 1], [0, 1]], [[5, 1], [5, 2], [5, 3]])
     1.0
     """
-    return float(np.mean([auroc(s, e > 0) for s, e in _against_others(scores, labels)]))
+    return _against_others(finds, scores, labels)
 
 
 def proxy_correlation(scores: np.ndarray, labels: np.ndarray) -> float:
     """The same as a rank correlation (Spearman) with the other runs' label entropy, mean over the runs: -1 .. 1."""
-    return float(np.mean([spearmanr(s, e).statistic for s, e in _against_others(scores, labels)]))
+    return _against_others(rank_correlation, scores, labels)
 
 
-def _against_others(scores: np.ndarray, labels: np.ndarray):
+def _against_others(agreement: Agreement, scores: np.ndarray, labels: np.ndarray) -> float:
     labels, scores = np.asarray(labels), np.asarray(scores)
-    if labels.ndim != 2 or scores.shape != labels.shape or len(labels) < 3:
-        raise InputError("scores", scores.shape, f"(runs, examples) of at least 3 runs, like the labels {labels.shape}")
-    for run, score in enumerate(scores):
-        yield score, label_entropy(np.delete(labels, run, axis=0))
+    _fit(scores, labels)
+    return float(np.mean([agreement(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)]))
 
 
-def judge(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Interval]:
-    """`proxy_auroc` of every score with its interval over the runs.
+def _fit(scores: np.ndarray, labels: np.ndarray) -> None:
+    fits = scores.ndim == labels.ndim == 2 and scores.shape[1] == labels.shape[1] and len(scores) <= len(labels)
+    if not fits or len(labels) < 3:
+        raise InputError("scores", scores.shape, f"(runs, examples) of runs whose labels are given, of at least 3 "
+                         f"runs, {labels.shape}")
 
+
+def judge(proxies: Mapping[str, np.ndarray], labels: np.ndarray, agreement: Agreement = finds) -> dict[str, Interval]:
+    """`proxy_auroc` of every score (or the mean of another `agreement`) with its interval over the runs.
+
+    The scored runs may be the first few only (at least 3), so that many runs judge what is costly to measure.
     Empty where there is nothing to judge by: fewer than 4 runs (one is left out, and the others must be able to
     disagree), or runs of which some leave no query, or every query, unstable.
     """
     if not judgeable(labels):
         return {}
-    return {name: jackknife(proxy_auroc, scores, labels) for name, scores in proxies.items()}
+    labels = np.asarray(labels)
+    entropy = cache(lambda *runs: label_entropy(labels[list(runs)]))  # the proxies share their judges
+
+    def mean(scored: tuple[np.ndarray, np.ndarray], runs: np.ndarray) -> float:
+        return np.mean([agreement(score, entropy(*runs[runs != own])) for score, own in zip(*scored, strict=True)])
+
+    def interval(scores: np.ndarray) -> Interval:
+        _fit(np.asarray(scores), labels)
+        runs, own = np.arange(len(labels)), np.arange(len(scores))
+        if len(own) == len(runs):
+            return jackknife(lambda scores, runs: mean((scores, runs), runs), scores, runs)
+        return jackknife_arms(mean, [(scores, own), runs], [own, runs])
+
+    return {name: interval(scores) for name, scores in proxies.items()}
+
+
+def board(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Interval]]:
+    """AUROC and rank correlation of every score against the other runs' entropy (see `judge`), the best first.
+
+    Among the strengths of one proxy choose on one corpus and read the result on another: the best of several is
+    flattered where it was chosen. `ceiling` is what to hold it against.
+    """
+    columns = {"AUROC": judge(proxies, labels), "rank correlation": judge(proxies, labels, rank_correlation)}
+    order = sorted(columns["AUROC"], key=lambda name: -columns["AUROC"][name].value)
+    return {name: {what: column[name] for what, column in columns.items()} for name in order}
 
 
 def judgeable(labels: np.ndarray) -> bool:
@@ -87,8 +139,9 @@ def through_training(checkpoints: np.ndarray, labels: np.ndarray) -> tuple[dict[
     return {"label entropy over the checkpoints so far": line}, np.arange(2, count + 1) / count
 
 
-def ceiling(labels: np.ndarray, halvings: int = 20, seed: int = 0) -> float:
-    """How well the entropy of one half of the runs finds what the other half disagrees on: mean AUROC, 0 .. 1.
+def ceiling(labels: np.ndarray, halvings: int = 20, seed: int = 0, agreement: Agreement = finds) -> float:
+    """How well the entropy of one half of the runs finds what the other half disagrees on: mean AUROC, 0 .. 1, or mean
+    of another `agreement`.
 
     labels (runs, examples), at least 4 runs. Halves are drawn `halvings` times.
     """
@@ -99,7 +152,7 @@ def ceiling(labels: np.ndarray, halvings: int = 20, seed: int = 0) -> float:
     for _ in range(halvings):
         order = draw.permutation(len(labels))
         first, second = labels[order[:half]], labels[order[half:2 * half]]
-        found.append(auroc(label_entropy(first), label_entropy(second) > 0))
+        found.append(agreement(label_entropy(first), label_entropy(second)))
     return float(np.mean(found))
 
 

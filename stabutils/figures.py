@@ -19,6 +19,7 @@ from .metrics import label_entropy
 
 if TYPE_CHECKING:
     from .regions import Clustering
+    from .sources import Effects
 
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
@@ -54,9 +55,11 @@ def save(figure: Figure, name: str, folder: Path, alt: str = "") -> list[Path]:
 
 
 def table(rows: pd.DataFrame) -> Styler:
-    """A table to read: no index, left-aligned, and text of the data as text, whatever it contains."""
+    """A table to read: no index, left-aligned, and text of the data as text, whatever it contains; no formula either,
+    so the classes by which MathJax knows what is none of its business."""
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
-    return rows.style.hide().format(escape="html").set_table_styles(left)
+    escaped = rows.style.format(escape="html").format_index(escape="html", axis="columns")
+    return escaped.hide().set_table_styles(left).set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
 
 
 def short(text: str, longest: int = 44) -> str:
@@ -155,7 +158,7 @@ def intervals(rows: Mapping[str, Interval], label: str, reference: float | None 
         axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
     if reference is not None:
         axis.axvline(reference, color="black", linestyle=":", linewidth=1)
-    axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel=label)
+    axis.set(yticks=range(len(rows)), yticklabels=[short(name, 60) for name in rows], xlabel=label)
     axis.invert_yaxis()
     return figure
 
@@ -262,4 +265,129 @@ def instability_map(xy: np.ndarray, entropy: np.ndarray, regions: np.ndarray, na
         figure.legend(loc="outside lower left", ncols=2, fontsize=10, title="regions more unstable than chance")
     axis.set(xticks=[], yticks=[], xlabel="similar queries lie side by side")
     axis.grid(False)
+    return figure
+
+
+def trade_off(table: pd.DataFrame) -> Figure:
+    """The board at a glance: stability gained against accuracy, both against control with their intervals.
+
+    table: rows of a board with arm, reduction, accuracy_change (Intervals or None), trainings (the area of the dots)
+    and better; convex is drawn at the right edge, for it takes all away. Shaded: a method costs too much.
+    """
+    rows = table[table.reduction.notna() & (table.arm != "control")]
+    arms, figure, axis = rows[rows.arm != "convex"], *plt.subplots(figsize=(10, 5.2))
+    ends = 100 * np.array([[[i.low, i.high] for i in arms[name]] for name in ("reduction", "accuracy_change")])
+    left, right = np.clip([ends[0].min() - 2, ends[0].max() + 2], -60, 100)
+    low, high = min(-1.0, ends[1].min() - 0.2), max(1.0, ends[1].max() + 0.2)
+    points = {row.arm: np.clip([100 * row.reduction.value, 100 * row.accuracy_change.value], [left, low], [right, high])
+              for row in rows.itertuples()}
+    for row, (across, up) in zip(arms.itertuples(), ends.swapaxes(0, 1), strict=True):
+        (x, y), colour = points[row.arm], ORANGE if row.arm == "placebo" else BLUE if row.better == "holds" else GREY
+        axis.plot(across, [y, y], [x, x], up, color=colour, alpha=0.45, linewidth=1)
+        axis.scatter([x], [y], s=60 * row.trainings, color=colour, zorder=3, edgecolor="white")
+    if "convex" in points:
+        axis.plot(*points["convex"][:, None], ">", color=RED, markersize=10, clip_on=False)
+    axis.axvline(0, color="black", linestyle=":", linewidth=1)
+    axis.axhline(0, color="black", linestyle=":", linewidth=1)
+    axis.axhspan(low, -0.5, color=RED, alpha=0.08, linewidth=0)
+    axis.set(xlim=(left, right), ylim=(low, high), xlabel="label entropy taken away, % of control's",
+             ylabel="change of accuracy (points)")
+    order = sorted(points, key=lambda name: -points[name][1])
+    for place, name in zip(np.linspace(0.97, 0.03, len(order)), order, strict=True):
+        axis.annotate(f"{name}: 100 %" if name == "convex" else name, points[name], (1.03, place), fontsize=10,
+                      va="center", textcoords="axes fraction", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5, "linewidth": 0.8, "shrinkB": 4})
+    axis.set_title("Blue: steadier beyond doubt at no cost in accuracy. Area: trainings", fontsize=11)
+    return figure
+
+
+def dose_response(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Label entropy (above) and accuracy (below) on validation texts against strength, a column a method.
+
+    table: of `tuning.choose`. Filled: the strength chosen. Line and band: control's value and interval.
+    """
+    control, count = table[table.method == "control"].iloc[0], len(methods)
+    figure, axes = plt.subplots(2, count, figsize=(3.3 * count, 4.6), sharey="row", sharex="col", squeeze=False)
+    for column, method in enumerate(methods):
+        rows = table[table.method == method]
+        places = np.arange(len(rows))
+        for axis, name, scale, colour in zip(axes[:, column], ("label_entropy", "accuracy"), (1, 100), (ORANGE, BLUE),
+                                             strict=True):
+            value, low, high = (scale * rows[f"{name}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
+            axis.axhspan(scale * control[f"{name}_low"], scale * control[f"{name}_high"], color=GREY, alpha=0.2,
+                         linewidth=0)
+            axis.axhline(scale * control[name], color="black", linestyle=":", linewidth=1)
+            axis.errorbar(places, value, yerr=[value - low, high - value], color=colour, capsize=3, linewidth=1)
+            for place, picked in enumerate(rows.chosen):
+                axis.plot([place], value[[place]], "o", color=colour, markerfacecolor=colour if picked else "white")
+        axes[0, column].set_title(method)
+        axes[1, column].set(xticks=places, xticklabels=[f"{strength:g}" for strength in rows.strength],
+                            xlabel="strength", xlim=(-0.5, len(rows) - 0.5))
+    axes[0, 0].set(ylabel=f"LE@{control.n} (nats)", ylim=0)
+    axes[1, 0].set(ylabel="accuracy (%)")
+    return figure
+
+
+def per_intent(table: pd.DataFrame, most: int = 6) -> Figure:
+    """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples).
+
+    table: of `board.who_pays`. Named: those that lose and those that gain most accuracy; red: harmed beyond doubt.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.6))
+    x = np.array([interval.value for interval in table.label_entropy_change])
+    y = 100 * np.array([interval.value for interval in table.accuracy_change])
+    colours = [RED if harmed else BLUE for harmed in table.harmed]
+    axis.scatter(x, y, s=10 + 1.5 * table.examples, c=colours, alpha=0.6, edgecolor="white")
+    ends = [*range(min(most, len(table))), *range(max(most, len(table) - 2), len(table))]
+    for row in (row for row in ends if y[row]):
+        axis.annotate(short(str(table.intent.iloc[row]), 30), (x[row], y[row]), (5, 0), fontsize=8, va="center",
+                      textcoords="offset points")
+    axis.axhline(0, color="black", linestyle=":", linewidth=1)
+    axis.axvline(0, color="black", linestyle=":", linewidth=1)
+    axis.set(xlabel="change of label entropy (nats); left: steadier", ylabel="change of accuracy (points)")
+    axis.margins(x=0.15)
+    return figure
+
+
+def sources(effects: Effects) -> Figure:
+    """Churn by source of randomness: with only this source varying (left), with only this one fixed (right).
+
+    Dashed with a band: churn of runs that differ in every source. Dotted: churn of trainings of equal seeds.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), sharex=True, sharey=True)
+    for axis, key, title, colour, mark in ((axes[0], "alone", "Only this source varies", BLUE, "o"),
+                                           (axes[1], "fixed", "Only this source is fixed", ORANGE, "D")):
+        axis.axvspan(100 * max(0, effects.every.low), 100 * effects.every.high, color=GREY, alpha=0.2, linewidth=0)
+        axis.axvline(100 * effects.every.value, color="black", linestyle="--", linewidth=1, label="all three vary")
+        axis.axvline(100 * effects.floor, color="black", linestyle=":", linewidth=1.5, label="all three fixed")
+        for place, source in enumerate(effects.sources.values()):
+            churn = getattr(source, key)
+            ends = [[100 * (churn.value - max(0, churn.low))], [100 * (churn.high - churn.value)]]
+            axis.errorbar([100 * churn.value], [place], xerr=ends, fmt=mark, color=colour, capsize=4)
+        axis.set(title=title, xlabel="churn (% of test queries)")
+    axes[0].set(yticks=range(len(effects.sources)), yticklabels=list(effects.sources), xlim=-0.5,
+                ylim=(len(effects.sources) - 0.5, -0.5))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
+    """Churn from new seeds and churn from rounding alone against how long is trained: epochs -> `sources.rounding`.
+    The number at each point is the share of the second in the first."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    for key, name, colour, mark in (("seeds", "new seeds", ORANGE, "D"), ("rounding", "rounding alone", BLUE, "o")):
+        value, low, high = (100 * np.array([getattr(row[key], end) for row in found.values()])
+                            for end in ("value", "low", "high"))
+        axis.plot(list(found), value, marker=mark, color=colour, label=name)
+        axis.fill_between(list(found), np.maximum(0, low), high, color=colour, alpha=0.2, linewidth=0)
+    for epochs, row in found.items():
+        if np.isfinite(row["share"].value):
+            axis.annotate(f"{row['share'].value:.0%}", (epochs, 100 * row["rounding"].value), (0, 6), fontsize=9,
+                          ha="center", va="bottom", textcoords="offset points")
+    axis.set(xscale="log", xlabel="epochs of the training", ylabel="churn (% of test queries)")
+    axis.set_ylim(-0.02 * axis.get_ylim()[1], None)
+    axis.set_xticks(list(found), list(found))
+    axis.minorticks_off()
+    axis.margins(x=0.08)
+    axis.legend(frameon=False)
     return figure

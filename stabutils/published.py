@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import figures, metrics, records, store
-from .intervals import jackknife
+from .intervals import Interval, jackknife
 from .provenance import project_root
 
 QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
@@ -31,6 +31,8 @@ def quote(text: str, root: Path | None = None) -> str:
 def _quoted(what: str, root: Path) -> str:
     if what in ("corpora", "ablation"):
         return {"corpora": _corpora, "ablation": _ablation}[what](root)
+    if what.startswith("board of "):
+        return _board(root / "records" / what.removeprefix("board of "))
     asked = NUMBER.fullmatch(what)
     found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
     if asked is None or asked["name"] not in found:
@@ -81,6 +83,44 @@ def _ablation(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
+def board(folder: Path) -> pd.DataFrame:
+    """The methods on the board of a published corpus, the one that takes most label entropy away first: arm, reduction,
+    accuracy_change, trainings, and better, the board's verdict. No rows where no board is published."""
+    found, verdicts = _numbers(folder), {}
+    for path in sorted(folder.glob("[0-9]*.json")):
+        verdicts |= {claim.name: claim.verdict for claim in records.read(path).claims}
+    interval = {name: Interval(*(number[end] for end in ("value", "low", "high", "runs")))
+                for name, number in found.items()}
+    rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"],
+             "accuracy_change": interval[f"accuracy_change {arm}"],
+             "trainings": interval.get(f"trainings {arm}", Interval(1, 1, 1, 1)).value,
+             "better": verdicts.get(f"better {arm}", "")}
+            for arm in (name.removeprefix("reduction ") for name in found if name.startswith("reduction "))]
+    rows.sort(key=lambda row: -row["reduction"].value)
+    return pd.DataFrame(rows, columns=["arm", "reduction", "accuracy_change", "trainings", "better"])
+
+
+def _board(folder: Path) -> str:
+    """What the board of a corpus says, in a sentence and a table."""
+    table = board(folder)
+    methods = table[table.better != ""]
+    if not len(methods):
+        return f"No board is published for {folder.name} yet."
+    better, best = methods[methods.better == "holds"], methods.iloc[0]
+    lines = [f"On {folder.name}, {len(better)} of {len(methods)} methods and combinations are steadier than control "
+             f"beyond doubt and keep its accuracy. Most label entropy takes away {best.arm}: "
+             f"{_in_percent(best.reduction)} ({best.reduction.runs} runs).", "",
+             "| method | label entropy taken away | accuracy, in points | trainings | better |", "|" + "---|" * 5]
+    lines += [f"| {row.arm} | {_in_percent(row.reduction)} | {_in_percent(row.accuracy_change, '', 2)} "
+              f"| {row.trainings:g} | {row.better} |" for row in table.itertuples() if row.arm != "convex"]
+    return "\n".join([*lines, ""])
+
+
+def _in_percent(interval: Interval, unit: str = " %", places: int = 1) -> str:
+    value, low, high = (f"{100 * number:.{places}f}" for number in (interval.value, interval.low, interval.high))
+    return f"{value}{unit} [{low}, {high}]"
+
+
 def requote(root: Path | None = None) -> list[Path]:
     """Write the quoted numbers of README and of the notebooks' prose anew; returns the files that changed."""
     root = root or project_root()
@@ -125,6 +165,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
         "how-many-runs": lambda: figures.how_many_runs(churn),
         "training-map": lambda: figures.training_map(arrays["confidence_mean"][0], arrays["confidence_spread"][0],
                                                      metrics.label_entropy(labels[1:]))}
+    if len(methods := board(folder)):
+        plots["trade-off"] = lambda: figures.trade_off(methods)
     figures.style()
     written = []
     for name, plot in plots.items():

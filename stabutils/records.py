@@ -37,7 +37,8 @@ def claim(name: str, sentence: str, interval: Interval | None, threshold: float,
     """
     shown = "not measured here" if interval is None else f"{interval} ({interval.runs} runs)"
     numbers = [np.nan] * 3 if interval is None else [interval.value, interval.low, interval.high]
-    return Claim(name, sentence.format(value=shown), *map(float, numbers), verdict(interval, threshold, direction))
+    sentence = sentence.replace("{value}", shown)  # whatever else stands in braces is text
+    return Claim(name, sentence, *map(float, numbers), verdict(interval, threshold, direction))
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
          "kappa": "1 is full agreement",
          "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
-         "correlation": "-1 to 1", "moran": "0 is chance", "cpu_minutes": "minutes a run"}
+         "correlation": "-1 to 1", "moran": "0 is chance", "share": "of another churn", "cpu_minutes": "minutes a run",
+         "reduction": "share of control's", "reduction_unstable": "share of control's",
+         "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
+         "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost"}
 
 
 def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:

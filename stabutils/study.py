@@ -11,10 +11,12 @@ import math
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from .mitigations import Mitigation
     from .models import Task
     from .training import Seeds
+
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
 
 
 class Incomplete(RuntimeError):
@@ -59,7 +64,8 @@ class Runs:
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
     confidence_spread (runs, examples): of one run over its own checkpoints.
     probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
-    that were read from published answers, which keep labels and summaries only.
+    that were read from published answers, which keep labels and summaries only. kept: what `keep` asked for, by name,
+    each (runs, ...) as `probes` describes it.
     """
 
     arm: str
@@ -80,6 +86,7 @@ class Runs:
     validation_probabilities: np.ndarray | None = None
     checkpoints: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    kept: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,11 +94,12 @@ class Runs:
 
 def summarise(answers: store.Arrays, gold: np.ndarray) -> store.Arrays:
     """What is kept of a run beyond its labels, when its probabilities are not."""
-    probabilities, confidence = answers["probabilities"][None], answers["confidence"]
+    probabilities, confidence, seen = answers["probabilities"][None], answers["confidence"], answers["checkpoints"]
     return {"accuracy": metrics.accuracy(answers["labels"][None], gold)[0],
             "nll": metrics.nll(probabilities, gold)[0], "ece": metrics.ece(probabilities, gold)[0],
             "doubt": 1 - answers["probabilities"].max(-1),
-            "checkpoint_entropy": metrics.checkpoint_entropy(answers["checkpoints"][None])[0],
+            # A training of a single step has one checkpoint, and that agrees with itself.
+            "checkpoint_entropy": metrics.checkpoint_entropy(seen[None])[0] if len(seen) > 1 else np.zeros(len(gold)),
             "confidence_mean": confidence.mean(0), "confidence_spread": confidence.std(0)}
 
 
@@ -112,6 +120,7 @@ class Study:
                                                    "choices": ("auto", "mean", "first", "last")})
     precision: str = field(default="fp32", metadata={"help": "of the training", "choices": ("fp32", "bf16")})
     workers: int = field(default=0, metadata={"help": "processes; 0: one a core", "least": 0})
+    cluster: str = field(default="", metadata={"help": "address of a Dask scheduler, or local"})
     published: bool = field(default=True, metadata={"help": "read committed answers where labels suffice"})
 
     def __post_init__(self):
@@ -137,7 +146,7 @@ class Study:
 
     def output(self, given: str = "") -> Path:
         """Where what a notebook shows is kept: `given`, or results/<readable name>-<hash of the knobs>."""
-        knobs = {name: value for name, value in asdict(self).items() if name not in ("workers", "published")}
+        knobs = {name: value for name, value in asdict(self).items() if name not in ("workers", "cluster", "published")}
         name = slug(f"{Path(self.dataset).name} {Path(self.model).name} {self.runs} runs")
         digest = hashlib.sha256(store.canonical(knobs).encode()).hexdigest()
         return Path(given) if given else project_root() / "results" / f"{name}-{digest[:8]}"
@@ -152,15 +161,18 @@ class Study:
         return store.Store(os.environ.get("STABUTILS_RUNS") or project_root() / "runs")
 
     def retrain(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
-                start: int = 0, seeds: Sequence[Seeds] | None = None) -> Runs:
+                start: int = 0, seeds: Sequence[Seeds] | None = None, keep: Sequence[str] = ()) -> Runs:
         """The answers of `n` trainings (default: `runs`) with seeds seed + start, seed + start + 1, ...; or of `seeds`.
 
+        keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
+        A run that has been trained, or published, without them is trained again.
         Raises Incomplete when some could not be trained; those that could are stored.
         """
+        from . import probes
         from .mitigations import describe, resolve
         from .training import Seeds
 
-        mitigation = resolve(mitigation)
+        mitigation, keep = resolve(mitigation), probes.names(keep)
         n = self.runs if n is None else n
         check("n", n, int, {"least": 1})
         check("start", start, int, {"least": 0})
@@ -169,25 +181,28 @@ class Study:
         seeds = seeds or [Seeds(s, s, s) for s in range(self.seed + start, self.seed + start + n)]
         runs = [self.identify(mitigation, s) for s in seeds]
         arm = describe(mitigation)
-        found = self.published_answers(arm)
-        found |= {run.name: answers for run in runs if (answers := self.stored(run)) is not None}
+        found = self.published_answers(arm, keep)
+        found |= {run.name: answers for run in runs if (answers := self.stored(run, keep)) is not None}
         while missing := [run for run in runs if run.name not in found]:
-            self.train(mitigation, missing)
-            found |= {run.name: answers for run in missing if (answers := self.stored(run)) is not None}
+            self.train(mitigation, missing, keep)
+            found |= {run.name: answers for run in missing if (answers := self.stored(run, keep)) is not None}
         return self.stack(arm, runs, [found[run.name] for run in runs])
 
-    def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None) -> dict:
+    def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
+             keep: Sequence[str] = ()) -> dict:
         """What `retrain` would need: runs asked for, stored, published, and still to be trained."""
+        from . import probes
         from .mitigations import describe, resolve
         from .training import Seeds
 
-        mitigation = resolve(mitigation)
+        mitigation, keep = resolve(mitigation), probes.names(keep)
         wanted = range(self.seed, self.seed + (self.runs if n is None else n))
-        names = [self.identify(mitigation, Seeds(s, s, s)).name for s in wanted]
-        stored = [name for name in names if name in self.store]
-        published = [name for name in names if name in self.published_answers(describe(mitigation))]
-        return {"runs": len(names), "stored": len(stored), "published": len(published),
-                "to train": len(names) - len({*stored, *published})}
+        runs = [self.identify(mitigation, Seeds(s, s, s)) for s in wanted]
+        answers = self.published_answers(describe(mitigation), keep)
+        stored = [run.name for run in runs if not self.lacks(run, keep)]
+        published = [run.name for run in runs if run.name in answers]
+        return {"runs": len(runs), "stored": len(stored), "published": len(published),
+                "to train": len(runs) - len({*stored, *published})}
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
         from .mitigations import describe, identity
@@ -200,50 +215,70 @@ class Study:
                  f"{numbers[0] if len(numbers) == 1 else f'{seeds.init}.{seeds.order}.{seeds.dropout}'}")
         return Run(label, seeds, what)
 
-    def stored(self, run: Run) -> store.Arrays | None:
-        """The stored answers of a run with their summaries; None where there are none, or another run's."""
+    def stored(self, run: Run, keep: Sequence[str] = ()) -> store.Arrays | None:
+        """The stored answers of a run, their summaries, and of what was kept what is asked for; None where there are
+        none, or another run's, or where something asked for was not kept."""
         answers, record = self.store.read(run.name) or ({}, {})
-        if record.get("identity") != json.loads(store.canonical(run.identity)):
+        kept = {f"kept.{name}": None for name in keep}
+        if record.get("identity") != json.loads(store.canonical(run.identity)) or not kept.keys() <= answers.keys():
             return None
-        return answers | summarise(answers, self.data.test.labels)
+        kept = {name: answers[name] for name in kept}
+        answers = {name: array for name, array in answers.items() if not name.startswith("kept.")}
+        return answers | kept | summarise(answers, self.data.test.labels)
+
+    def lacks(self, run: Run, keep: Sequence[str]) -> bool:
+        """Whether a run is still to be trained, or once more for what is to be kept of it."""
+        return run.name not in self.store or bool(keep) and self.stored(run, keep) is None
+
+    def kept_before(self, run: Run) -> list[str]:
+        """What the stored file of a run holds beside its answers."""
+        answers, _ = self.store.read(run.name) or ({}, {})
+        return [name.removeprefix("kept.") for name in answers if name.startswith("kept.")]
 
     def published_path(self, arm: str) -> Path:
         """Where the committed answers of an arm lie."""
         folder = project_root() / "records" / slug(self.data.name) / "answers"
         return folder / f"{slug(f'{Path(self.model).name} {arm}')}.safetensors"
 
-    def published_answers(self, arm: str) -> dict[str, store.Arrays]:
-        """Committed answers of an arm by run name: labels and summaries."""
-        found = store.read_file(self.published_path(arm)) if self.published else None
-        if found is None:
-            return {}
-        arrays, record = found
-        return {name: {key: array[i] for key, array in arrays.items()} for i, name in enumerate(record["runs"])}
+    def published_answers(self, arm: str, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
+        """Committed answers of an arm by run name, of those runs of which all of `keep` was committed: labels and
+        summaries, from every file that begins with the arm's name."""
+        path, found = self.published_path(arm), {}
+        for part in sorted(path.parent.glob(f"{path.stem}*{path.suffix}")) if self.published else ():
+            arrays, record = store.read_file(part) or ({}, {"runs": ()})
+            wanted = [name for name in arrays if not name.startswith("kept.")] + [f"kept.{name}" for name in keep]
+            if arrays.keys() >= set(wanted):
+                found |= {run: {name: arrays[name][i] for name in wanted} for i, run in enumerate(record["runs"])}
+        return found
 
-    def publish(self, runs: Runs) -> Path:
-        """Write the answers of an arm to where `published_answers` finds them; probabilities are left out."""
+    def publish(self, runs: Runs, part: str = "") -> Path:
+        """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them;
+        probabilities are left out. Runs that are no plain sample of the arm (crossed seeds, another length), or of
+        which more was kept than of the others, go to a file of their own, named by `part`."""
         small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
         kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
         kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
         kept |= {name: getattr(runs, name).astype(np.float16)
                  for name in ("checkpoint_entropy", "doubt", "confidence_mean", "confidence_spread")}
-        path = self.published_path(runs.arm)
+        kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
+        path = self.published_path(f"{runs.arm} {part}")
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
                   "dataset": self.data.name, "model": self.model,
                   "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()
         store.write_file(path, store.encode(kept, record))
         return path
 
-    def train(self, mitigation: Mitigation, runs: Sequence[Run]) -> None:
+    def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
         """Train what is not stored yet: one process and one thread a run, so that a run's bits are its own.
 
         Processes that share the store divide the runs between them; each run is trained once.
         """
         failures: dict[str, str] = {}
+        missing = runs
         with progress(total=len(runs), desc=runs[0].label.rsplit(" seed", 1)[0], unit="run", leave=False) as bar:
-            while missing := [run for run in runs if run.name not in self.store and run.name not in failures]:
+            while missing := [run for run in missing if run.name not in failures and self.lacks(run, keep)]:
                 bar.update(len(runs) - len(missing) - bar.n)
-                for run, failure in self.trained(mitigation, missing):
+                for run, failure in self.trained(mitigation, missing, keep):
                     if failure:
                         failures[run.name] = f"{run.label}: {failure}"
                     bar.update()
@@ -252,9 +287,11 @@ class Study:
             raise Incomplete(f"{len(failures)} of {len(runs)} runs could not be trained, the others are stored. "
                              + "; ".join(failures.values()))
 
-    def trained(self, mitigation: Mitigation, runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+    def trained(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str]) -> Iterator[tuple[Run, str]]:
         """Train those of `runs` that no other process is at; yields each, stored, or with why it failed."""
         held = {}
+        # Reading a finished run clears away its unfinished state: that of one trained once more has another name.
+        again = ".kept" if keep else ""
 
         def claimed() -> Iterator:
             for run in runs:
@@ -262,18 +299,20 @@ class Study:
                 if lock is None:
                     continue
                 held[run.name] = lock
-                if run.name not in self.store:  # else another process finished it since we looked
-                    yield delayed(train_run)(self.task, mitigation, run, self.store.partial(run.name))
+                if self.lacks(run, keep):  # else another process finished it since we looked
+                    unfinished = None if self.address else self.store.partial(run.name + again)
+                    yield delayed(train_run)(self.task, mitigation, run, unfinished, {*keep, *self.kept_before(run)},
+                                             os.getpid())
 
-        parallel = Parallel(n_jobs=min(self.workers or cpu_count(), len(runs)), return_as="generator_unordered",
-                            pre_dispatch="n_jobs")
         try:
-            for run, answers, failure in parallel(claimed()):
-                if not failure:
-                    record = {"label": run.label, "identity": run.identity} | provenance()
-                    self.store.write(run.name, answers, record)
-                held.pop(run.name).release()
-                yield run, failure
+            with self.processes() as most:
+                parallel = Parallel(n_jobs=min(most, len(runs)), return_as="generator_unordered", pre_dispatch="n_jobs")
+                for run, answers, failure, made_by in parallel(claimed()):
+                    if not failure:
+                        self.store.write(run.name, answers, {"label": run.label, "identity": run.identity} | made_by)
+                        self.store.forget(run.name + again)
+                    held.pop(run.name).release()
+                    yield run, failure
         except TerminatedWorkerError as error:
             raise Incomplete("a worker process died, often for want of memory (fewer `workers` need less); what is "
                              "finished is stored, and the same request goes on from there") from error
@@ -281,30 +320,62 @@ class Study:
             for lock in held.values():
                 lock.release()
 
+    def processes(self) -> AbstractContextManager[int]:
+        """Where trainings run while this lasts, and how many at a time: a cluster, or processes of this machine."""
+        if not self.address:
+            return nullcontext(self.workers or cpu_count())
+        from .cluster import connected
+
+        return connected(self.address, self.workers, self.task)
+
+    @property
+    def address(self) -> str:
+        return self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
+
     def stack(self, arm: str, runs: Sequence[Run], answers: Sequence[store.Arrays]) -> Runs:
         """Runs over one another; what some of them lack (published ones keep no probabilities) is left out."""
-        shared = set.intersection(*(set(entry) for entry in answers))
+        shared = [name for name in answers[0] if all(name in entry for entry in answers)]
         stacked = {name: np.stack([entry[name] for entry in answers]) for name in shared}
         for name in ("labels", "validation_labels"):
             stacked[name] = stacked[name].astype(np.int64)
+        kept = {name: stacked.pop(name) for name in shared if name.startswith("kept.")}
         return Runs(arm=arm, names=tuple(run.name for run in runs), gold=self.data.test.labels,
-                    seeds=np.array([run.seeds.init for run in runs]), **stacked)
+                    seeds=np.array([run.seeds.init for run in runs]),
+                    kept={name.removeprefix("kept."): array for name, array in kept.items()}, **stacked)
 
 
-def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path) -> tuple[Run, store.Arrays, str]:
-    """One training in a worker, on one thread; a training that diverges is an answer, not a crash of the others."""
+def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path | None, keep: set[str],
+              driver: int) -> tuple[Run, store.Arrays, str, dict]:
+    """One training in a worker, on one thread, and what made it; a training that diverges is an answer, not a crash of
+    the others."""
     import torch
 
+    from .probes import PROBES
     from .training import Diverged, train
 
+    end_with(driver)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return run, train(task, mitigation, run.seeds, unfinished), ""
+        answers = train(task, mitigation, run.seeds, unfinished, [PROBES[n] for n in PROBES if n in keep])
+        return run, answers, "", provenance()
     except Diverged as error:
-        return run, {}, str(error)
+        return run, {}, str(error), provenance()
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def end_with(driver: int) -> None:
+    """End this worker process when the one that started it is gone: nobody would take its answers, and whoever trains
+    its run next writes to the same unfinished state."""
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.getppid() == driver:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def progress(**settings):
@@ -322,7 +393,8 @@ def slug(text: str, longest: int = 80) -> str:
     >>> slug("LabelSmoothing(strength=0.1) seed 3")
     'labelsmoothing-strength-0.1-seed-3'
     """
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "x"
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "x"
+    return f"x-{name}"[:longest].rstrip("-.") if RESERVED.match(name) else name
 
 
 def check(name: str, value: object, kind: object, rule: Mapping) -> None:
@@ -335,6 +407,8 @@ def check(name: str, value: object, kind: object, rule: Mapping) -> None:
     number = (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool)
               and abs(value) <= sys.float_info.max)  # no number is not, nor is an integer too large for a float
     right = number or type(value) is kind and kind is not float
+    if right and kind is str and re.search("[\0\ud800-\udfff]", value):
+        right, words = False, words + " that a file could hold, without NUL or half a surrogate pair"
     for key, text, holds in (("least", "of at least {}", lambda v, x: v >= x),
                              ("above", "above {}", lambda v, x: v > x), ("choices", "out of {}", lambda v, x: v in x)):
         if key in rule:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -101,6 +101,15 @@ class Training:
     seconds: float = 0.0  # CPU, training and evaluation, over all interrupted pieces
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Something that a training is asked to keep beside its answers, and that must not change them."""
+
+    name: str
+    measure: Callable[[Training], np.ndarray]
+    often: bool = False  # at each checkpoint, the results stacked; else once, at the end
+
+
 def one_hot(labels: np.ndarray, classes: int) -> Targets:
     n = len(labels)
     return Targets(torch.arange(n), F.one_hot(torch.tensor(labels), classes).float(), torch.ones(n))
@@ -111,19 +120,24 @@ def task_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (F.cross_entropy(logits.float(), batch.probabilities, reduction="none") * batch.weights).mean()
 
 
-def batches(task: Task, targets: Targets, order: int, epoch: int) -> Iterator[Batch]:
-    """One epoch in an order that only (order, epoch) decide; similar lengths stand together where padding costs."""
+def in_order(task: Task, targets: Targets, order: int, epoch: int) -> list[Tensor]:
+    """The rows of the targets that stand together in each step of an epoch, which only (order, epoch) decide; similar
+    lengths stand together where padding costs."""
     recipe, n = task.recipe, len(targets.indices)
     permutation = torch.randperm(n, generator=Stream("order", order, epoch).generator)
-    chunks = list(permutation.split(recipe.batch_size))
-    if recipe.bucket > 1:
-        lengths = task.train.lengths[targets.indices]
-        windows = permutation.split(recipe.batch_size * recipe.bucket)
-        sorted_ = (window[torch.argsort(lengths[window], stable=True)] for window in windows)
-        chunks = [chunk for window in sorted_ for chunk in window.split(recipe.batch_size)]
-        shuffle = torch.randperm(len(chunks), generator=Stream("batches", order, epoch).generator)
-        chunks = [chunks[i] for i in shuffle.tolist()]
-    for rows in chunks:
+    if recipe.bucket == 1:
+        return list(permutation.split(recipe.batch_size))
+    lengths = task.train.lengths[targets.indices]
+    windows = permutation.split(recipe.batch_size * recipe.bucket)
+    sorted_ = (window[torch.argsort(lengths[window], stable=True)] for window in windows)
+    chunks = [chunk for window in sorted_ for chunk in window.split(recipe.batch_size)]
+    shuffle = torch.randperm(len(chunks), generator=Stream("batches", order, epoch).generator)
+    return [chunks[i] for i in shuffle.tolist()]
+
+
+def batches(task: Task, targets: Targets, order: int, epoch: int) -> Iterator[Batch]:
+    """The steps of one epoch, as the loss sees them."""
+    for rows in in_order(task, targets, order, epoch):
         indices = targets.indices[rows]
         yield Batch(task.train.take(indices), targets.probabilities[rows], targets.weights[rows], indices)
 
@@ -134,16 +148,22 @@ def rate(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / up if step < up else (steps - step) / max(1, steps - up)
 
 
-@torch.no_grad()
 def predict(model: nn.Module, tokens: Tokens, recipe: Recipe, size: int = 256) -> Tensor:
     """Probabilities (texts, classes), float32, in evaluation mode; the model's mode is as before afterwards."""
+    return evaluate(model, model, tokens, recipe, size).softmax(-1)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, part: Callable[[Tokens], Tensor], tokens: Tokens, recipe: Recipe,
+             size: int = 256) -> Tensor:
+    """What `part` of the model makes of texts, (texts, width), as `predict` does."""
     was_training = model.training
     model.eval()
     order = torch.argsort(tokens.lengths, stable=True)
     with precision(recipe):
-        logits = torch.cat([model(tokens.take(rows)).float() for rows in order.split(size)])
+        rows = torch.cat([part(tokens.take(rows)).float() for rows in order.split(size)])
     model.train(was_training)
-    return torch.empty_like(logits).index_copy_(0, order, logits).softmax(-1)
+    return torch.empty_like(rows).index_copy_(0, order, rows)
 
 
 def precision(recipe: Recipe) -> AbstractContextManager:
@@ -151,13 +171,14 @@ def precision(recipe: Recipe) -> AbstractContextManager:
 
 
 def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | None = None,
-          save_every: float = 30.0) -> dict[str, np.ndarray]:
+          keep: Sequence[Probe] = (), save_every: float = 30.0) -> dict[str, np.ndarray]:
     """Train one run and return what it answered.
 
     Result: `labels` (examples,), `probabilities` (examples, classes) on the test split, `checkpoints` (checkpoints,
     examples) and `confidence` (checkpoints, examples), the gold label's probability, during training;
-    `validation_labels`, `validation_probabilities`; `cpu_seconds`. With `unfinished` the state is kept there at the
-    end of an epoch whenever `save_every` seconds have passed, and a training found there goes on with the same bits.
+    `validation_labels`, `validation_probabilities`; `cpu_seconds`; `kept.<name>` of every probe to `keep`. With
+    `unfinished` the state is kept there at the end of an epoch whenever `save_every` seconds have passed, and a
+    training found there goes on with the same bits.
     Raises Diverged when the loss is no number.
     """
     began, recipe = time.process_time(), mitigation.recipe(task.recipe)
@@ -168,7 +189,7 @@ def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | N
     epoch_steps = math.ceil(len(targets.indices) / recipe.batch_size)
     watched = {math.ceil(epoch_steps * k / recipe.checkpoints) for k in range(1, recipe.checkpoints + 1)}
     training = Training(task, mitigation, seeds, model, optimizer_of(model, recipe), recipe.epochs * epoch_steps)
-    seen = resume(training, unfinished) if unfinished is not None else []
+    seen = resume(training, unfinished, keep) if unfinished is not None else []
     saved = time.monotonic()
     while training.epoch < recipe.epochs:
         dropout = Stream("dropout", seeds.dropout, training.epoch)
@@ -176,15 +197,15 @@ def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | N
         for done, batch in enumerate(batches(task, targets, seeds.order, training.epoch), start=1):
             one_step(training, batch, dropout)
             if done in watched and done < epoch_steps:
-                seen.append(checkpoint(training))
+                seen.append(checkpoint(training, keep))
         mitigation.epoch(training)
         training.epoch += 1
         if training.epoch < recipe.epochs:
-            seen.append(checkpoint(training))
+            seen.append(checkpoint(training, keep))
             if unfinished is not None and time.monotonic() - saved >= save_every:
-                keep(training, seen, unfinished, time.process_time() - began)
+                save(training, seen, unfinished, time.process_time() - began)
                 saved = time.monotonic()
-    answers = final_answers(training, seen)
+    answers = final_answers(training, seen, keep)
     return answers | {"cpu_seconds": np.array(training.seconds + time.process_time() - began)}
 
 
@@ -237,25 +258,37 @@ def answer(training: Training, tokens: Tokens) -> Tensor:
         return training.mitigation.answer(training, lambda model: predict(model, tokens, training.task.recipe))
 
 
-def checkpoint(training: Training, probabilities: Tensor | None = None) -> dict[str, np.ndarray]:
-    """Test labels and the gold label's probability at this point of the training."""
+def checkpoint(training: Training, keep: Sequence[Probe], probabilities: Tensor | None = None) -> dict[str, np.ndarray]:
+    """Test labels and the gold label's probability at this point of the training, and what is often kept."""
     probabilities = answer(training, training.task.test) if probabilities is None else probabilities
     gold = torch.tensor(training.task.test_labels)[:, None]
-    return {"checkpoints": probabilities.argmax(1).numpy(), "confidence": probabilities.gather(1, gold)[:, 0].numpy()}
+    return {"checkpoints": probabilities.argmax(1).numpy(), "confidence": probabilities.gather(1, gold)[:, 0].numpy(),
+            **measured(training, [probe for probe in keep if probe.often])}
 
 
-def final_answers(training: Training, seen: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def measured(training: Training, keep: Sequence[Probe]) -> dict[str, np.ndarray]:
+    """What the probes see. They draw from streams of their own, and their time is no part of what the run costs."""
+    began, found = time.process_time(), {}
+    for probe in keep:
+        with Stream(f"keep {probe.name}", training.seeds.dropout, training.step):
+            found[f"kept.{probe.name}"] = probe.measure(training)
+    training.seconds -= time.process_time() - began
+    return found
+
+
+def final_answers(training: Training, seen: list[dict], keep: Sequence[Probe]) -> dict[str, np.ndarray]:
     test, validation = (answer(training, tokens) for tokens in (training.task.test, training.task.validation))
     if not (test.isfinite().all() and validation.isfinite().all()):  # the last step ruined the weights
         raise diverged(training, "the answers are no numbers")
-    seen = [*seen, checkpoint(training, test)]
+    seen = [*seen, checkpoint(training, keep, test)]
     answers = {name: np.stack([entry[name] for entry in seen]) for name in seen[0]}
     return answers | {"labels": test.argmax(1).numpy(), "probabilities": test.numpy(),
                       "validation_labels": validation.argmax(1).numpy(),
-                      "validation_probabilities": validation.numpy()}
+                      "validation_probabilities": validation.numpy(),
+                      **measured(training, [probe for probe in keep if not probe.often])}
 
 
-def keep(training: Training, seen: list[dict], path: Path, seconds: float) -> None:
+def save(training: Training, seen: list[dict], path: Path, seconds: float) -> None:
     """Write all that the rest of the training depends on (between two epochs)."""
     state = {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
     for i, entry in training.optimizer.state_dict()["state"].items():
@@ -267,12 +300,15 @@ def keep(training: Training, seen: list[dict], path: Path, seconds: float) -> No
     store.write_file(path, store.encode(arrays, record))
 
 
-def resume(training: Training, path: Path) -> list[dict[str, np.ndarray]]:
-    """Put `training` where `keep` left it; returns the checkpoints seen so far (none: there was nothing to resume)."""
-    found = store.read_file(path)
-    if found is None:
+def resume(training: Training, path: Path, keep: Sequence[Probe]) -> list[dict[str, np.ndarray]]:
+    """Put `training` where `save` left it; returns the checkpoints seen so far (none: there was nothing to resume).
+
+    A state that did not see at each checkpoint what is to be kept of each is no use: the training begins again.
+    """
+    arrays, record = store.read_file(path) or ({}, {})
+    names = ["checkpoints", "confidence", *(f"kept.{probe.name}" for probe in keep if probe.often)]
+    if not {f"seen.{name}" for name in names} <= arrays.keys():
         return []
-    arrays, record = found
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     part = _part(tensors)
     training.model.load_state_dict(part("model."))
@@ -283,9 +319,7 @@ def resume(training: Training, path: Path) -> list[dict[str, np.ndarray]]:
     training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": state})
     training.memory = part("memory.")
     training.epoch, training.step, training.seconds = record["epoch"], record["step"], record["seconds"]
-    seen = {name: array for name, array in arrays.items() if name.startswith("seen.")}
-    count = len(next(iter(seen.values())))
-    return [{name.removeprefix("seen."): array[i] for name, array in seen.items()} for i in range(count)]
+    return [{name: arrays[f"seen.{name}"][i] for name in names} for i in range(len(arrays["seen.checkpoints"]))]
 
 
 def _part(tensors: dict[str, Tensor]) -> Callable[[str], dict[str, Tensor]]:

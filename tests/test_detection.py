@@ -7,8 +7,18 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from stabutils.detection import auroc, ceiling, planted_auroc, proxy_auroc, proxy_correlation
+from stabutils.detection import (
+    auroc,
+    board,
+    ceiling,
+    judge,
+    planted_auroc,
+    proxy_auroc,
+    proxy_correlation,
+    rank_correlation,
+)
 from stabutils.errors import InputError
+from stabutils.intervals import jackknife
 from stabutils.metrics import label_entropy
 
 
@@ -52,9 +62,10 @@ def test_a_score_that_knows_only_its_own_run_gains_nothing():
 
 
 @pytest.mark.parametrize("scores, labels", [
-    (np.zeros((2, 4)), LABELS[:2]), (np.zeros((3, 5)), LABELS), (np.zeros(4), LABELS), (np.zeros(3), np.zeros(3))])
+    (np.zeros((2, 4)), LABELS[:2]), (np.zeros((3, 5)), LABELS), (np.zeros((4, 4)), LABELS),
+    (np.zeros(4), LABELS), (np.zeros(3), np.zeros(3))])
 def test_scores_and_labels_must_fit(scores, labels):
-    with pytest.raises(InputError, match="scores: got .*at least 3 runs"):
+    with pytest.raises(InputError, match="scores: got .*at least 3 runs, "):
         proxy_auroc(scores, labels)
 
 
@@ -83,3 +94,54 @@ def test_the_ceiling_is_what_halves_say_of_each_other():
     with pytest.raises(InputError, match="runs: got 3; expected at least 4"):
         ceiling(labels[:3])
     assert 0.5 < ceiling(planted(5)[0]) < 1  # two halves of two; the fifth run rests
+
+
+# ---- the board
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_rank_correlation_is_that_of_scipy_and_zero_where_there_is_nothing_to_rank(rows):
+    score, entropy = np.array(rows, float).T
+    if np.ptp(score) and np.ptp(entropy):
+        assert rank_correlation(score, entropy) == pytest.approx(spearmanr(score, entropy).statistic, abs=1e-12)
+    else:
+        assert rank_correlation(score, entropy) == 0
+
+
+@pytest.fixture(scope="module")
+def voted():
+    """Labels of 6 runs on 200 examples, each with a chance of its own to flip, and scores that know of it."""
+    draw = np.random.default_rng(3)
+    chance = draw.beta(0.3, 2, 200)
+    labels = (draw.random((6, 200)) < chance).astype(int)
+    return labels, {"blind": draw.random((6, 200)), "knows": chance + draw.normal(0, 0.05, (6, 200))}
+
+
+def test_the_board_has_the_best_first_and_intervals_of_the_plain_scores(voted):
+    labels, proxies = voted
+    found = board(proxies, labels)
+    assert list(found) == ["knows", "blind"]
+    for name, scores in proxies.items():
+        for what, statistic in (("AUROC", proxy_auroc), ("rank correlation", proxy_correlation)):
+            assert found[name][what] == jackknife(statistic, scores, labels)
+    assert found["knows"]["AUROC"].low > 0.7 and found["blind"]["AUROC"].low < 0.5
+    assert board(proxies, labels[:3]) == {}  # too few to judge by
+
+
+def test_a_few_scored_runs_are_judged_by_all(voted):
+    labels, proxies = voted
+    few = proxies["knows"][:3]
+    by_hand = [auroc(few[run], label_entropy(np.delete(labels, run, axis=0)) > 0) for run in range(3)]
+    found = judge({"few": few}, labels)["few"]
+    assert found.value == pytest.approx(np.mean(by_hand)) == proxy_auroc(few, labels)
+    assert found.low < found.value < found.high and found.runs == 3
+    shuffled = labels.copy()
+    shuffled[0] = np.roll(labels[0], 7)  # the scored run's own labels do not judge its own scores, only the others'
+    assert auroc(few[0], label_entropy(shuffled[1:]) > 0) == by_hand[0]
+    assert proxy_auroc(few, shuffled) != found.value
+
+
+def test_the_ceiling_of_another_agreement(voted):
+    labels, _ = voted
+    assert 0.1 < ceiling(labels, agreement=rank_correlation) < 0.5  # three votes say little
+    assert ceiling(labels, agreement=lambda score, entropy: 0.25) == 0.25

@@ -70,6 +70,15 @@ def test_a_preset_is_overruled_by_p_and_must_name_known_parameters(tmp_path):
             main.parameters([FIRST], str(preset), [])
 
 
+@pytest.mark.parametrize("preset", ["quick", "course", "full"])
+def test_a_preset_gives_each_notebook_what_it_knows(preset):
+    every = main.notebooks([])
+    values = main.parameters(every, preset, [])
+    assert all(set(given) == set(main.presets(preset)) & set(main.schema(path)) for path, given in values.items())
+    assert set().union(*values.values()) == set(main.presets(preset))
+    assert set(main.parameters([FIRST], preset, [])[FIRST]) == {"runs", "probed"}  # alone too: not what others know
+
+
 def test_a_parameter_cannot_become_code(tmp_path, monkeypatch):
     """A text with quotes and newlines arrives as that text."""
     nasty = 'x"\nraise SystemExit("code ran")\n"'

@@ -54,5 +54,24 @@ def test_a_quoted_number_is_replaced_and_an_unknown_one_said_to_be_missing(tmp_p
                                                "<!--churn of none in %-->not measured<!--end--> <!--a comment-->")
 
 
+def test_a_board_is_read_from_records_and_quoted(tmp_path):
+    def number(value, width=0.05):
+        return {"value": value, "low": value - width, "high": value + width, "runs": 10, "unit": "share"}
+
+    found = {"reduction rash": number(-0.1), "reduction calm": number(0.2), "reduction placebo": number(0.01),
+             "reduction convex": number(1.0, 0), "trainings calm": number(2.0, 0)}
+    found |= {f"accuracy_change {arm}": number(0.003, 0.001) for arm in ("rash", "calm", "placebo", "convex")}
+    claims = tuple(records.Claim(f"better {arm}", "", 0, 0, 0, verdict)
+                   for arm, verdict in (("calm", "holds"), ("rash", "does not hold")))
+    records.Record("03_x", {}, {}, found, claims).write(tmp_path / "records" / "toy")
+    table = published.board(tmp_path / "records" / "toy").set_index("arm")
+    assert table.index.tolist() == ["convex", "calm", "placebo", "rash"]
+    assert table.trainings.tolist() == [1, 2, 1, 1] and table.better.tolist() == ["", "holds", "", "does not hold"]
+    text = published.quote("<!--board of toy-->old<!--end-->", tmp_path)
+    assert "On toy, 1 of 2 methods" in text and "takes away calm: 20.0 % [15.0, 25.0] (10 runs)" in text
+    assert "| calm | 20.0 % [15.0, 25.0] | 0.30 [0.20, 0.40] | 2 | holds |" in text and "| convex" not in text
+    assert "No board is published for none yet." in published.quote("<!--board of none--><!--end-->", tmp_path)
+
+
 def test_committed_records_stay_small():
     assert sum(path.stat().st_size for path in (ROOT / "records").rglob("*") if path.is_file()) < 20e6

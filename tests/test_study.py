@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,8 @@ def test_seeds_one_by_one(tiny_study):
 @pytest.mark.parametrize("request_, says", [
     ({"n": 0}, "n: got 0; expected an integer of at least 1"), ({"n": "3"}, "n: got '3'"),
     ({"n": True}, "n: got True"), ({"start": -1}, "start: got -1"), ({"seeds": []}, "seeds: got []"),
-    ({"mitigation": "ema"}, "mitigation: got 'ema'")])
+    ({"mitigation": "ema"}, "mitigation: got 'ema'"),
+    ({"keep": ("hiden",)}, "keep: got 'hiden'; expected names out of hidden, training, margin")])
 def test_an_impossible_request_is_refused_before_training(tiny_study, trained, request_, says):
     with pytest.raises(InputError) as caught:
         tiny_study().retrain(**request_)
@@ -274,6 +276,56 @@ def test_a_stored_run_says_what_made_it(tiny_study):
     assert record["identity"]["dataset"] == made.data.fingerprint
     assert {"stabutils", "commit", "dirty", "libraries", "machine", "threads"} <= record.keys()
     assert record["threads"] == 1
+
+
+# ---- what is kept beside the answers
+
+def test_a_run_without_what_is_to_be_kept_is_trained_again_to_the_same_bits(tiny_study, trained, monkeypatch, tmp_path):
+    made = tiny_study()
+    plain = made.retrain(n=2)
+    assert plain.kept == {}
+    assert made.plan(n=2, keep=("hidden",)) == {"runs": 2, "stored": 0, "published": 0, "to train": 2}
+    kept = made.retrain(n=2, keep=("hidden",))
+    assert trained == [0, 1, 0, 1] and kept.names == plain.names
+    assert list(kept.kept) == ["hidden"] and kept.kept["hidden"].shape == (2, 20, 32)
+    more = made.retrain(n=3, keep=("training", "margin"))  # what was kept before stays
+    assert trained[4:] == [0, 1, 2] and list(more.kept) == ["training", "margin"]
+    assert more.kept["training"].shape == (3, 4, 60, 4) and more.kept["margin"].shape == (3, 20)
+    assert made.plan(n=2, keep=("hidden", "margin"))["to train"] == 0
+    again = made.retrain(n=2, keep=("margin", "hidden"))
+    assert len(trained) == 7 and list(again.kept) == ["margin", "hidden"]
+    assert np.array_equal(again.kept["hidden"], kept.kept["hidden"])
+    first, second = (1 - np.diff(np.sort(more.probabilities[0])[:, -2:])[:, 0], more.kept["margin"][0])
+    assert np.allclose(first, second, atol=1e-6)
+    assert made.retrain(n=3).kept == {} and len(trained) == 7
+    for runs in (kept, more, again):
+        for name in ("labels", "probabilities", "checkpoints", "confidence", "validation_probabilities"):
+            assert np.array_equal(getattr(runs, name)[:2], getattr(plain, name)), name
+
+
+def test_interrupted_while_trained_again_it_goes_on(tiny_study, monkeypatch, tmp_path):
+    made, steps, one_step, save = tiny_study(epochs=3), [], training.one_step, training.save
+    plain = made.retrain(n=1)
+    monkeypatch.setattr(training, "train", partial(training.train, save_every=0))
+    monkeypatch.setattr(training, "one_step", lambda state, *rest: (steps.append(state.step), one_step(state, *rest)))
+
+    def interrupt(*state):
+        save(*state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.retrain(n=1, keep=("training",))
+    monkeypatch.setattr(training, "save", save)
+    assert np.array_equal(made.retrain(n=1).probabilities, plain.probabilities)  # the finished run is still there
+    steps.append("again")
+    kept = made.retrain(n=1, keep=("training",))
+    assert steps == [0, 1, 2, 3, "again", *range(4, 12)]
+    assert np.array_equal(kept.probabilities, plain.probabilities) and kept.kept["training"].shape == (1, 6, 60, 4)
+    assert not list((tmp_path / "runs" / "unfinished").iterdir())
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "undisturbed"))
+    undisturbed = tiny_study(epochs=3).retrain(n=1, keep=("training",))
+    assert np.array_equal(kept.kept["training"], undisturbed.kept["training"])
 
 
 # ---- several processes
@@ -434,3 +486,21 @@ def test_a_worker_that_dies_is_one_clear_error_and_no_run(tiny_study, tmp_path):
     done = subprocess.run([sys.executable, program, tmp_path / "tiny.csv"], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("a worker process died"), done.stdout + done.stderr
     assert done.returncode == 0 and not list((tmp_path / "runs").glob("*seed-2*"))
+
+
+def test_what_was_kept_is_published_beside_the_answers(tiny_study, trained, monkeypatch, tmp_path):
+    made = tiny_study()
+    probed = made.retrain(n=2, keep=("margin",))
+    made.publish(made.retrain(n=3))
+    made.publish(probed, "probed")
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
+    read = tiny_study().retrain(n=2, keep=("margin",))
+    assert trained == [0, 1, 2] and read.names == probed.names and tiny_study().retrain(n=3).kept == {}
+    assert np.allclose(read.kept["margin"], probed.kept["margin"], atol=1e-3)
+    tiny_study().retrain(n=3, keep=("margin",))
+    assert trained == [0, 1, 2, 2]  # only the run of which nothing was kept
+
+
+def test_a_training_of_one_step_agrees_with_itself(tiny_study):
+    runs = tiny_study(epochs=1, batch_size=1000).retrain()
+    assert runs.checkpoints.shape[1] == 1 and not runs.checkpoint_entropy.any()
