@@ -58,7 +58,7 @@ def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -
     return counts | epochs(folder / "killed" / "log")
 
 
-def epochs(log: Path, processes: bool = True) -> dict:
+def epochs(log: Path) -> dict:
     """Each training went on where the last epoch kept had left it, and none of a finished run was begun."""
     rows = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
     assert [row for row in rows if row[2] == "True"] == []
@@ -69,7 +69,6 @@ def epochs(log: Path, processes: bool = True) -> dict:
         assert own[0][0] == 0 and own[-1][0] == 3 and {step for step, _ in steps} <= {0, 1}
         resumed += sum(moved and step == 1 for step, moved in steps)
         again += sum(step == 0 for step, _ in steps)  # killed after an epoch and before it was kept
-    assert resumed > 0 or not processes
     return {"epochs": len(rows), "trainings resumed": resumed, "epochs done again": again}
 
 
@@ -83,7 +82,9 @@ def test_killed_at_random_moments(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize(("kills", "workers", "runs"), [(60, 1, 80), (30, 2, 50)])
 def test_killed_many_times(tmp_path, kills, workers, runs):
-    print(survive(tmp_path, kills, workers, runs, timeout=1500))
+    counts = survive(tmp_path, kills, workers, runs, timeout=1500)
+    assert counts["trainings resumed"] > 0  # so often killed, some trainings are killed between two kept epochs
+    print(counts)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def test_an_interrupt_of_workers_too_and_the_same_process_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     stopped, finished = map(int, done.stdout.split())
     assert stopped < 8 == finished
-    epochs(tmp_path / "killed" / "log", processes=False)
+    epochs(tmp_path / "killed" / "log")
     assert not list((tmp_path / "killed" / "unfinished").iterdir())
 
 

@@ -112,8 +112,9 @@ def test_a_worker_killed_in_a_training_costs_that_training_only(cluster, small, 
     killer.join()
     rows = [tuple(map(int, line.split())) for line in log.read_text(encoding="utf-8").splitlines()]
     trained = {(process, seed) for process, seed, _ in rows}
-    assert len({process for process, _, _ in rows}) >= 2 and len(trained) <= 7  # six, and the one that was lost
-    assert len(runs) == 6 <= sum(epoch == 2 for _, _, epoch in rows) <= 7
+    # Six, the one that was lost, and at most one that had ended there and had not been fetched.
+    assert len({process for process, _, _ in rows}) >= 2 and len(trained) <= 8
+    assert len(runs) == 6 <= sum(epoch == 2 for _, _, epoch in rows) <= 8
     shipped = (log.parent / "log.shipped").read_text(encoding="utf-8").split()
     assert len(shipped) <= len({process for process, _, _ in rows}) + 2  # not once a run
     near = small("near", workers=1).retrain(Patient(), n=6)

@@ -24,7 +24,7 @@ def test_schema_reads_the_parameters_cell_and_its_values_are_those_of_study():
     assert schema["runs"] == (int, 10) and schema["epochs"] == (int | None, None)
     defaults = Study()
     for name, (_, value) in schema.items():
-        assert name == "output" or getattr(defaults, name) == value
+        assert name in ("output", "probed") or getattr(defaults, name) == value
 
 
 @pytest.mark.parametrize(("text", "kind", "value"), [
