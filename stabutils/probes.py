@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .datasets import Dataset
 from .errors import InputError
 from .metrics import label_entropy
 from .mitigations.regularizers import Awake
-from .models import Tokens
-from .training import Probe, Training, answer, evaluate, predict
+from .models import Tokens, default_recipe, prepare
+from .training import Probe, Stream, Training, answer, evaluate, predict
 
 PASSES = 10  # disturbed answers behind a label entropy
 STRENGTHS = {"weight noise": (0.2, 0.4, 0.8), "word drop": (0.1, 0.2, 0.4)}
@@ -41,6 +42,17 @@ def vectors(training: Training, tokens: Tokens) -> Tensor:
 
 def hidden(training: Training) -> np.ndarray:
     return vectors(training, training.task.test).numpy().astype(np.float16)
+
+
+def pretrained(name: str, data: Dataset) -> np.ndarray:
+    """Mean token vectors (examples, width) of the test texts by a checkpoint as it comes, trained on none of this.
+
+    name: folder or hub id. Raises InputError for a checkpoint that cannot be used.
+    """
+    task = prepare(name, data, default_recipe(name, len(data.train)), "mean")
+    with Stream("init", 0):  # of a head that is not asked
+        network = task.build()
+    return evaluate(network, network.features, task.test, task.recipe).numpy()
 
 
 def on_training_split(training: Training) -> np.ndarray:

@@ -260,3 +260,15 @@ def test_names_are_checked_and_come_once():
     for wrong in (("hiden",), "all", (1,)):
         with pytest.raises(InputError, match="keep: got .*; expected names out of hidden, training, .*word drop 0.4"):
             probes.names(wrong)
+
+
+def test_a_pretrained_encoder_as_it_comes(tmp_path):
+    data, folder = tiny.dataset(), make_checkpoint(tmp_path / "bert")
+    found = probes.pretrained(str(folder), data)
+    assert found.shape == (20, 32) and np.array_equal(found, probes.pretrained(str(folder), data))
+    from transformers import AutoModel, AutoTokenizer
+
+    asked = AutoTokenizer.from_pretrained(folder)([data.test.texts[3]], return_tensors="pt")
+    with torch.no_grad():
+        by_hand = AutoModel.from_pretrained(folder).eval()(**asked).last_hidden_state[0].mean(0)
+    assert np.allclose(found[3], by_hand, atol=1e-5)
