@@ -48,7 +48,7 @@ study: $(READY) ## run the study's notebooks; reports and figures go to results/
 
 test: $(READY) ## lint, then all tests, the notebooks included
 	$(PY) -m ruff check .
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 tests stabutils notebooks
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 tests stabutils notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks
