@@ -13,6 +13,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+collect_ignore = ["chaos.py"]  # whoever imports it trains small networks from then on
+
 matplotlib.use("Agg")
 HOME = pytest.StashKey[Path]()
 
