@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from .errors import InputError
-from .intervals import Interval, jackknife, jackknife_arms
+from .intervals import Interval, jackknife, jackknife_arms, over_examples
 from .metrics import checkpoint_entropy, label_entropy
 
 
@@ -63,18 +63,9 @@ def proxy_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
     >>> proxy_auroc([[0, 1], [0, 1], [0, 1]], [[5, 1], [5, 2], [5, 3]])
     1.0
     """
-    return _against_others(finds, scores, labels)
-
-
-def proxy_correlation(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The same as a rank correlation (Spearman) with the other runs' label entropy, mean over the runs: -1 .. 1."""
-    return _against_others(rank_correlation, scores, labels)
-
-
-def _against_others(agreement: Agreement, scores: np.ndarray, labels: np.ndarray) -> float:
     labels, scores = np.asarray(labels), np.asarray(scores)
     _fit(scores, labels)
-    return float(np.mean([agreement(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)]))
+    return float(np.mean([finds(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)]))
 
 
 def _fit(scores: np.ndarray, labels: np.ndarray) -> None:
@@ -139,21 +130,23 @@ def through_training(checkpoints: np.ndarray, labels: np.ndarray) -> tuple[dict[
     return {"label entropy over the checkpoints so far": line}, np.arange(2, count + 1) / count
 
 
-def ceiling(labels: np.ndarray, halvings: int = 20, seed: int = 0, agreement: Agreement = finds) -> float:
+def ceiling(labels: np.ndarray, halvings: int = 20, seed: int = 0, agreement: Agreement = finds) -> Interval:
     """How well the entropy of one half of the runs finds what the other half disagrees on: mean AUROC, 0 .. 1, or mean
     of another `agreement`.
 
-    labels (runs, examples), at least 4 runs. Halves are drawn `halvings` times.
+    labels (runs, examples), at least 4 runs; below 6, where a half could not spare a run, the interval is over the
+    examples. Halves are drawn `halvings` times, and stay as they are when a run is left out.
     """
     labels, draw = np.asarray(labels), np.random.default_rng(seed)
-    half, found = len(labels) // 2, []
-    if half < 2:
+    if len(labels) < 4:
         raise InputError("runs", len(labels), "at least 4: two halves of two runs each")
-    for _ in range(halvings):
-        order = draw.permutation(len(labels))
-        first, second = labels[order[:half]], labels[order[half:2 * half]]
-        found.append(agreement(label_entropy(first), label_entropy(second)))
-    return float(np.mean(found))
+    sides = np.stack([draw.permutation(len(labels)) % 2 for _ in range(halvings)], axis=1)
+
+    def mean(labels: np.ndarray, sides: np.ndarray) -> float:
+        halves = [[label_entropy(labels[side == one]) for one in (0, 1)] for side in sides.T]
+        return float(np.mean([agreement(*pair) for pair in halves]))
+
+    return jackknife(mean, labels, sides) if len(labels) > 5 else over_examples(lambda rows: mean(rows, sides), labels)
 
 
 def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float:

@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
+from PIL import Image
 
 from .intervals import Interval, runs_needed
 from .metrics import label_entropy
@@ -37,21 +38,28 @@ def show(figure: Figure, name: str, alt: str, folder: Path | str | None = None) 
     """Show a figure with the finding as its alternative text, and save it as PNG and SVG when `folder` is given."""
     from IPython.display import display
 
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
     if folder is not None:
         save(figure, name, Path(folder), alt)
+    picture = _png(figure)
     plt.close(figure)
-    display({"image/png": picture.getvalue(), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display({"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
 
 def save(figure: Figure, name: str, folder: Path, alt: str = "") -> list[Path]:
     """Save as <name>.png and <name>.svg; equal figures are equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, metadata={"Software": None})
+    png.write_bytes(_png(figure))
     figure.savefig(svg, metadata={"Date": None, "Title": name, "Description": alt or None})
     return [png, svg]
+
+
+def _png(figure: Figure) -> bytes:
+    """Without the channel of transparency that no figure here uses, and packed as tightly as PNG can be."""
+    drawn, packed = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    Image.open(drawn).convert("RGB").save(packed, "png", optimize=True)
+    return packed.getvalue()
 
 
 def table(rows: pd.DataFrame) -> Styler:

@@ -62,9 +62,6 @@ class Tokens:
         ids = self.ids[torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)]
         return Tokens(ids, lengths)
 
-    def slots(self) -> tuple[Tensor, Tensor, Tensor]:
-        return slots(self.lengths)
-
 
 def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
@@ -83,6 +80,7 @@ class Task:
     validation: Tokens
     test: Tokens
     train_labels: np.ndarray
+    validation_labels: np.ndarray
     test_labels: np.ndarray
     classes: int
     build: Callable[[], nn.Module]
@@ -159,7 +157,7 @@ class Compact(nn.Module):
 
     def features(self, tokens: Tokens) -> Tensor:
         """Mean and maximum over the text of the last layer's vectors: (texts, 2 * width)."""
-        slot, position, taken = tokens.slots()
+        slot, position, taken = slots(tokens.lengths)
         texts, longest = taken.shape
         x = self.embed(tokens.ids) + self.position(position)
         x = dropout(x, self.shape.input_dropout, self.training)
@@ -272,7 +270,7 @@ class Pretrained(nn.Module):
         return self.head(F.dropout(self.features(tokens), self.dropout, self.training))
 
     def features(self, tokens: Tokens) -> Tensor:
-        slot, _, taken = tokens.slots()
+        slot, _, taken = slots(tokens.lengths)
         ids = torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids).view(taken.shape)
         hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
         return self.pool(hidden, taken)
@@ -370,8 +368,9 @@ def _tokenize(tokenizer, texts: Iterable[str], max_length: int) -> Tokens:
 
 
 def _task(data: Dataset, tokens: dict[str, Tokens], build: Callable, recipe: Recipe, identity: dict) -> Task:
-    return Task(**tokens, train_labels=data.train.labels, test_labels=data.test.labels,
-                classes=len(data.label_names), build=build, recipe=recipe, identity=identity)
+    return Task(**tokens, train_labels=data.train.labels, validation_labels=data.validation.labels,
+                test_labels=data.test.labels, classes=len(data.label_names), build=build, recipe=recipe,
+                identity=identity)
 
 
 # ---------------------------------------------------------------------------------------------------- defaults

@@ -22,7 +22,7 @@ from sklearn.preprocessing import normalize
 
 from .errors import InputError
 from .intervals import Interval, jackknife
-from .metrics import disagreement, label_entropy
+from .metrics import churn, disagreement, label_entropy
 
 SAME_PLACE = 1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
 NOTHING = 1e-20  # variation that is rounding only
@@ -293,8 +293,8 @@ def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
 
 def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str],
              words: int = 4) -> pd.DataFrame:
-    """A readable table of regions, one row each: queries, disagreement (share of pairs of runs), confused intents,
-    typical words (highest mean TF-IDF against the rest), and the text that flips most."""
+    """A readable table of regions, one row each: queries, disagreement (share of pairs of runs, with its interval),
+    confused intents, typical words (highest mean TF-IDF against the rest), and the text that flips most."""
     tfidf, differ, rows = words_of(), disagreement(labels), []
     weight = tfidf.fit_transform(texts)
     vocabulary = tfidf.get_feature_names_out()
@@ -304,7 +304,7 @@ def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], name
         typical = weight[own].mean(axis=0) - (weight[rest].mean(axis=0) if rest.size else 0)
         best = vocabulary[np.argsort(-np.asarray(typical).ravel(), kind="stable")[:words]]
         pairs = confusions(labels[:, own], names)
-        rows.append((region, own.size, differ[own].mean(), pairs.index[0] if pairs.size else "none",
+        rows.append((region, own.size, jackknife(churn, labels[:, own]), pairs.index[0] if pairs.size else "none",
                      ", ".join(best), texts[own[differ[own].argmax()]]))
     return pd.DataFrame(rows, columns=["region", "queries", "disagreement", "confused", "words", "example"])
 

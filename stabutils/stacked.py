@@ -21,8 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .errors import InputError
 from .mitigations import Mitigation, atoms, overrides
-from .models import Compact, Layer, Pretrained, Task, Tokens
-from .training import Batch, Diverged, Seeds, Stream, in_order, one_hot, optimizer_of, rate, task_loss
+from .models import Compact, Layer, Pretrained, Task, Tokens, slots
+from .training import Batch, Diverged, Seeds, Stream, asked, in_order, optimizer_of, rate, task_loss
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Blocks:
 
     @classmethod
     def of(cls, tokens: Tokens, device: torch.device) -> Blocks:
-        taken = tokens.slots()[2]
+        taken = slots(tokens.lengths)[2]
         return cls(torch.zeros(taken.shape, dtype=torch.int64).masked_scatter(taken, tokens.ids).to(device),
                    taken.to(device))
 
@@ -133,8 +133,9 @@ class Stack:
         stacked = {id(p): self.parameters[name] for name, p in self.base.named_parameters()}
         for group in self.optimizer.param_groups:
             group["params"] = [stacked[id(p)] for p in group["params"]]
-        self.targets = mitigation.data(one_hot(task.train_labels, task.classes))
-        self.on_device = replace(self.targets, **{k: v.to(self.device) for k, v in vars(self.targets).items()})
+        self.targets = asked(task, mitigation, seeds[0])
+        moved = {name: getattr(self.targets, name).to(self.device) for name in ("indices", "probabilities", "weights")}
+        self.on_device = replace(self.targets, **moved)
         self.texts = Blocks.of(task.train, self.device)
         self.steps = task.recipe.epochs * math.ceil(len(self.targets.indices) / task.recipe.batch_size)
         self.step_number = 0

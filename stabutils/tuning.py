@@ -98,6 +98,13 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
     return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
 
 
+def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
+    """What the table chose for some methods, in a sentence."""
+    rows = table[table.chosen & table.method.isin(methods)]
+    best = ", ".join(f"{row.method} {row.strength:g}" for row in rows.itertuples())
+    return f"Chosen on the validation texts: {best}."
+
+
 def _recipe(study):
     """Digest of all that decides a run of control, apart from its seed."""
     from .mitigations import resolve

@@ -16,7 +16,7 @@ from pkgutil import iter_modules
 
 import numpy as np
 
-from . import mitigations, study
+from . import mitigations, sources, study
 from .datasets import NAMES, load_dataset
 from .errors import InputError
 from .store import Arrays, Store
@@ -66,13 +66,26 @@ def again(store: Store, name: str, answers: Arrays, record: dict, datasets: tupl
         raise Unknown(f"trained by version {identity.get('version')} of the loop; this is {RECIPE_VERSION}")
     task = _task(identity, datasets, models)
     run = study.Run(record["label"], Seeds(**identity["seeds"]), identity)
-    _, fresh, failure, _ = study.train_run(task, _mitigation(identity["mitigation"]), run, None, set(), -1)
+    mitigation = _mitigation(identity["mitigation"])
+    _, fresh, failure, _ = study.train_run(task, mitigation, run, None, set(), -1, _taught(task, mitigation, run))
     if failure:
         return Verified(name, "another answer", failure)
     compared = [key for key in fresh if key != "cpu_seconds"]
     if all(key in answers and np.array_equal(fresh[key], answers[key]) for key in compared):
         return Verified(name, "bits", f"{len(compared)} arrays are equal")
     return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
+
+
+def _taught(task, mitigation: mitigations.Mitigation, run: study.Run) -> np.ndarray | None:
+    """What the teachers of a run say, once they are trained again."""
+    found = []
+    for seeds in mitigation.taught_by(run.seeds):
+        teacher = study.Run("teacher", seeds, {})
+        _, answers, failure, _ = study.train_run(task, mitigations.Mitigation(), teacher, None, {"training"}, -1)
+        if failure:
+            raise Unknown(f"its teacher with seed {seeds.init} could not be trained again: {failure}")
+        found.append(answers["kept.training"])
+    return np.stack(found) if found else None
 
 
 def _statistics(name: str, differ: float, seeds: float) -> Verified:
@@ -128,6 +141,7 @@ def _mitigation(entries: list[dict]) -> mitigations.Mitigation:
 def _kinds() -> dict[str, type]:
     """The package's mitigations by name."""
     modules = [import_module(f"{mitigations.__name__}.{found.name}") for found in iter_modules(mitigations.__path__)]
+    modules.append(sources)  # its Poke is one too
     return {kind.__name__: kind for module in modules for kind in vars(module).values()
             if isinstance(kind, type) and issubclass(kind, mitigations.Mitigation)}
 

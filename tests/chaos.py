@@ -30,7 +30,13 @@ EPOCHS = 4
 
 @dataclass(frozen=True)
 class Logged(Mitigation):
-    """Control that notes each epoch: seed, epoch, and whether the run was finished, so that this one is in vain."""
+    """Control that notes each epoch: seed, epoch, and whether the run was finished, so that this one is in vain.
+
+    Its steps take their time: some kills must find a training under way whose last epoch is kept.
+    """
+
+    def step(self, training):
+        time.sleep(0.01)
 
     def epoch(self, training):
         folder, seed = Path(os.environ["STABUTILS_RUNS"]), training.seeds.init
@@ -74,10 +80,10 @@ def workers_of(leader: int) -> list[int]:
     return [int(pid) for pid, parent, args in rows if parent == str(leader) and "LokyProcess" in args]
 
 
-def strike(leader: int, draw: random.Random) -> str:
-    """SIGKILL to a worker (if there is one yet), to the study's process alone, or to all of them."""
+def strike(leader: int, draw: random.Random, which: str = "") -> str:
+    """SIGKILL to a worker (if there is one yet), to the study's process alone, or to all of them; at random."""
     found = workers_of(leader)
-    which = draw.choice(["driver", "worker", "all"] if found else ["driver"])
+    which = which or draw.choice(["driver", "worker", "all"] if found else ["driver"])
     if which == "all":
         os.killpg(leader, signal.SIGKILL)
     else:
@@ -105,6 +111,14 @@ def moment(child: int, folder: Path, draw: random.Random) -> int | None:
     return ended(child, draw.uniform(0, 0.1)) if status is None else status
 
 
+def under_way(child: int, folder: Path) -> int | None:
+    """Wait until a training has kept its first epoch. The wait status when the study ended before."""
+    while (status := ended(child, 0.002)) is None:
+        if any((folder / "killed" / "unfinished").glob("*")):
+            return None
+    return status
+
+
 def main() -> None:
     folder, (kills, workers, runs) = Path(sys.argv[1]), map(int, sys.argv[2:])
     # What is loaded once is loaded here. But no progress bar is drawn: its lock would be shared by all that are forked,
@@ -116,7 +130,10 @@ def main() -> None:
         if len(killed) == kills:
             status = ended(leaders[-1], 600)
             assert status is not None, "the study hangs"
-        elif (status := moment(leaders[-1], folder, draw)) is None:
+        elif not killed and (status := under_way(leaders[-1], folder)) is None:
+            killed.append(strike(leaders[-1], draw, "all"))  # one that must be resumed, whatever chance has in store
+            status = ended(leaders[-1], 60)
+        elif killed and (status := moment(leaders[-1], folder, draw)) is None:
             killed.append(strike(leaders[-1], draw))
             status = ended(leaders[-1], 60)
     os.environ["STABUTILS_RUNS"] = str(folder / "calm")

@@ -55,7 +55,9 @@ def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -
         assert found[name][1]["identity"] == wanted[name][1]["identity"]
     left = {path.name for path in (folder / "killed").rglob("*") if path.is_file() and path.suffix != ".lock"}
     assert left == found.keys() | {"log"}  # nothing temporary, unfinished or damaged
-    return counts | epochs(folder / "killed" / "log")
+    counts |= epochs(folder / "killed" / "log")
+    assert counts["trainings resumed"] > 0  # the first kill sees to one
+    return counts
 
 
 def epochs(log: Path) -> dict:
@@ -82,9 +84,7 @@ def test_killed_at_random_moments(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize(("kills", "workers", "runs"), [(60, 1, 80), (30, 2, 50)])
 def test_killed_many_times(tmp_path, kills, workers, runs):
-    counts = survive(tmp_path, kills, workers, runs, timeout=1500)
-    assert counts["trainings resumed"] > 0  # so often killed, some trainings are killed between two kept epochs
-    print(counts)
+    print(survive(tmp_path, kills, workers, runs, timeout=1500))
 
 
 @dataclass(frozen=True)

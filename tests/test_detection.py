@@ -14,12 +14,16 @@ from stabutils.detection import (
     judge,
     planted_auroc,
     proxy_auroc,
-    proxy_correlation,
     rank_correlation,
 )
 from stabutils.errors import InputError
 from stabutils.intervals import jackknife
 from stabutils.metrics import label_entropy
+
+
+def _mean_correlation(scores, labels):
+    """What the board's rank correlation is the mean of, written out."""
+    return np.mean([rank_correlation(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)])
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -50,7 +54,7 @@ def test_a_run_is_judged_by_the_others_only():
     by_hand = [1, 2 / 3, 2 / 3]
     assert proxy_auroc(scores, LABELS) == pytest.approx(np.mean(by_hand))
     rank = np.mean([spearmanr(s, e).statistic for s, e in zip(scores, entropies, strict=True)])
-    assert proxy_correlation(scores, LABELS) == pytest.approx(rank)
+    assert _mean_correlation(scores, LABELS) == pytest.approx(rank)
 
 
 def test_a_score_that_knows_only_its_own_run_gains_nothing():
@@ -87,13 +91,31 @@ def test_a_planted_region_is_found_and_an_absent_one_is_not():
 
 def test_the_ceiling_is_what_halves_say_of_each_other():
     labels, _ = planted(10)
-    assert ceiling(labels) > 0.95
+    found = ceiling(labels)
+    assert found.value > 0.95 and found.low > 0.9
     noise = (np.random.default_rng(1).random((10, 4000)) < 0.05).astype(int)
-    assert ceiling(noise) == pytest.approx(0.5, abs=0.02)  # nothing about the examples to know
+    blind = ceiling(noise)
+    assert blind.value == pytest.approx(0.5, abs=0.02) and blind.low < 0.5 < blind.high  # nothing to know
     assert ceiling(labels, seed=3) == ceiling(labels, seed=3)
     with pytest.raises(InputError, match="runs: got 3; expected at least 4"):
         ceiling(labels[:3])
-    assert 0.5 < ceiling(planted(5)[0]) < 1  # two halves of two; the fifth run rests
+    few = ceiling(planted(5)[0])
+    assert 0.5 < few.value < 1 and few.note == "these 5 models only"
+
+
+def test_the_ceiling_leaves_out_a_run_from_the_half_it_was_in():
+    labels = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 2], [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 2]])
+    side = np.random.default_rng(7).permutation(6) % 2
+
+    def by_hand(kept):
+        first, second = (label_entropy(labels[[r for r in kept if side[r] == one]]) for one in (0, 1))
+        return auroc(first, second > 0)
+
+    left_out = [by_hand([r for r in range(6) if r != out]) for out in range(6)]
+    found = ceiling(labels, halvings=1, seed=7)
+    assert found.value == pytest.approx(by_hand(range(6)))
+    error = np.sqrt(5 / 6 * np.sum((left_out - np.mean(left_out)) ** 2))
+    assert found.high - found.value == pytest.approx(2.5706 * error, rel=1e-4) and error > 0
 
 
 # ---- the board
@@ -122,7 +144,7 @@ def test_the_board_has_the_best_first_and_intervals_of_the_plain_scores(voted):
     found = board(proxies, labels)
     assert list(found) == ["knows", "blind"]
     for name, scores in proxies.items():
-        for what, statistic in (("AUROC", proxy_auroc), ("rank correlation", proxy_correlation)):
+        for what, statistic in (("AUROC", proxy_auroc), ("rank correlation", _mean_correlation)):
             assert found[name][what] == jackknife(statistic, scores, labels)
     assert found["knows"]["AUROC"].low > 0.7 and found["blind"]["AUROC"].low < 0.5
     assert board(proxies, labels[:3]) == {}  # too few to judge by
@@ -143,5 +165,5 @@ def test_a_few_scored_runs_are_judged_by_all(voted):
 
 def test_the_ceiling_of_another_agreement(voted):
     labels, _ = voted
-    assert 0.1 < ceiling(labels, agreement=rank_correlation) < 0.5  # three votes say little
-    assert ceiling(labels, agreement=lambda score, entropy: 0.25) == 0.25
+    assert 0.1 < ceiling(labels, agreement=rank_correlation).value < 0.5  # three votes say little
+    assert ceiling(labels, agreement=lambda score, entropy: 0.25).value == 0.25

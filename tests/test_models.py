@@ -29,6 +29,7 @@ from stabutils.models import (
     grams,
     pooling_of,
     prepare,
+    slots,
     words,
 )
 from stabutils.training import Seeds, Stream, predict, train
@@ -54,7 +55,7 @@ def test_pack_take_and_slots_by_hand():
     assert tokens.ids.tolist() == [5, 6, 7, 8, 9, 10] and tokens.lengths.tolist() == [3, 1, 2]
     taken = tokens.take(torch.tensor([2, 0, 2]))
     assert taken.ids.tolist() == [9, 10, 5, 6, 7, 9, 10] and taken.lengths.tolist() == [2, 3, 2]
-    slot, position, block = tokens.slots()
+    slot, position, block = slots(tokens.lengths)
     assert slot.tolist() == [0, 1, 2, 3, 6, 7]  # rows of three slots each
     assert position.tolist() == [0, 1, 2, 0, 0, 1]
     assert block.tolist() == [[True, True, True], [True, False, False], [True, True, False]]

@@ -14,7 +14,8 @@ from scipy.stats import kstest
 
 from stabutils import regions
 from stabutils.errors import InputError
-from stabutils.metrics import label_entropy
+from stabutils.intervals import jackknife
+from stabutils.metrics import churn, label_entropy
 
 bounded = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -267,8 +268,9 @@ def test_a_region_is_named_by_its_words_and_its_confusion():
     texts = ["play jazz", "play jazz loud", "set alarm", "alarm now", "weather today", "rain today"]
     labels = np.array([[0, 0, 1, 1, 2, 2], [1, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 1]])
     table = regions.describe(np.array([0, 0, -1, -1, 1, 1]), labels, texts, ["music", "alarm", "weather"], words=2)
-    expected = pd.DataFrame({"region": [0, 1], "queries": [2, 2], "disagreement": [2 / 3, 1 / 3],
-                             "confused": ["music / alarm", "alarm / weather"]})
+    assert table.disagreement.tolist() == [jackknife(churn, labels[:, :2]), jackknife(churn, labels[:, 4:])]
+    assert [found.value for found in table.disagreement] == pytest.approx([2 / 3, 1 / 3])
+    expected = pd.DataFrame({"region": [0, 1], "queries": [2, 2], "confused": ["music / alarm", "alarm / weather"]})
     pd.testing.assert_frame_equal(table[list(expected)], expected)
     assert sorted(table.words[0].split(", ")) == ["jazz", "play"] and table.words[1].startswith("today")
     assert table.example.tolist() == ["play jazz", "rain today"]

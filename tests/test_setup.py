@@ -274,7 +274,7 @@ def test_notebook_runs_anywhere(path):
     """No private kernel; which paths may not be named is checked for all text above."""
     kernel = notebook(path)["metadata"]["kernelspec"]
     assert kernel["name"] == "python3"
-    assert path.stat().st_size < 520_000
+    assert path.stat().st_size < 500_000
 
 
 @each_notebook

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from stabutils import figures, models, sources, study, training
+from stabutils import figures, sources, training
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
 from stabutils.sources import SOURCES, Poke, design, effects, rounding
@@ -20,10 +20,7 @@ DRAW = np.random.default_rng(0)
 
 @pytest.fixture
 def tiny_study(tmp_path, monkeypatch):
-    corpus = tiny.write_csv(tmp_path / "tiny.csv")
-    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(study, "project_root", lambda: tmp_path / "project")
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
+    corpus = tiny.project(tmp_path, monkeypatch)
     return Study(dataset=str(corpus), runs=3, epochs=2, batch_size=16, workers=1)
 
 

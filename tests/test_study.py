@@ -14,7 +14,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabutils import metrics, models, study, training
+from stabutils import metrics, training
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
@@ -28,10 +28,7 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def tiny_study(tmp_path, monkeypatch):
     """Makes studies of the tiny corpus that share one fresh store and one fresh project."""
-    corpus = tiny.write_csv(tmp_path / "tiny.csv")
-    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(study, "project_root", lambda: tmp_path / "project")
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
+    corpus = tiny.project(tmp_path, monkeypatch)
     small = {"dataset": str(corpus), "runs": 2, "epochs": 2, "batch_size": 16, "workers": 1}
     return lambda **knobs: Study(**small | knobs)
 

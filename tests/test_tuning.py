@@ -66,6 +66,7 @@ def test_every_method_has_one_choice_and_every_row_an_interval():
     assert np.isnan(table.strength[0]) and not table.chosen[0]
     for name in ("label_entropy", "accuracy"):
         assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+    assert tuning.described(table, ["a"]) == "Chosen on the validation texts: a 2."
 
 
 def test_entropy_is_over_five_votes_at_most():

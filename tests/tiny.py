@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stabutils import models, study
 from stabutils.datasets import Dataset, Split
 from stabutils.models import CompactShape, Recipe, Task, prepare_compact
 
@@ -55,6 +56,14 @@ def write_csv(path: Path) -> Path:
             part = getattr(data, name)
             writer.writerows((text, NAMES[label], name) for text, label in zip(part.texts, part.labels, strict=True))
     return path
+
+
+def project(folder: Path, monkeypatch) -> Path:
+    """The corpus of a fresh project with a fresh store, both in `folder`, where every study trains small networks."""
+    monkeypatch.setenv("STABUTILS_RUNS", str(folder / "runs"))
+    monkeypatch.setattr(study, "project_root", lambda: folder / "project")
+    monkeypatch.setattr(models, "prepare", prepare)
+    return write_csv(folder / "tiny.csv")
 
 
 def same(one: dict, other: dict) -> bool:
