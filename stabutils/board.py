@@ -65,7 +65,8 @@ def _columns(n):
 
 def readable(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a board for a reader: those that it has, empty where there is nothing to say."""
-    digits = {"p": "{:.3f}", "trainings": "{:g}", "passes": "{:g}"}
+    digits = {"p": "{:.3f}", "trainings": "{:g}", "passes": "{:g}", "networks": "{:g}", "cpu_seconds": "{:.0f}",
+              "latency": "{:.1f}"}
     some = table[[name for name in columns if name in table]].astype(object)
     return pd.DataFrame({name: ["" if value is None or value != value else digits.get(name, "{}").format(value)
                                 for value in values] for name, values in some.items()})
@@ -103,6 +104,27 @@ def claims(table: pd.DataFrame) -> list[Claim]:
                   row.reduction.high, row.better) for row in table.itertuples() if pd.notna(row.p) and row.reduction]
 
 
+def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
+    """The share of control's label entropy that an arm takes away, as on a board; None where control never flips."""
+    n = _votes(control, arm, n)
+    old, new = (votes.scores(runs.labels, control.gold, n)[f"label_entropy@{n}"] for runs in (control, arm))
+    return _reduction(control, arm, old, new)
+
+
+def change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
+    """By how much the mean label entropy of some examples, bool (examples,), changes from control to an arm: nats,
+    below 0 where the arm is steadier."""
+    n = _votes(control, arm, n)
+    old, new = (votes.scores(runs.labels[:, where], control.gold[where], n)[f"label_entropy@{n}"]
+                for runs in (control, arm))
+    return _difference(control, arm, old, new)
+
+
+def _votes(control, arm, n):
+    _check(control, {arm.arm: arm})
+    return min(n, len(control), len(arm))
+
+
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
     """Positions of the share `top` of examples with the highest label entropy, in order; at least one.
 
@@ -121,8 +143,7 @@ def who_pays(control: Runs, arm: Runs, label_names, n: int = 5) -> pd.DataFrame:
     intent, examples; label_entropy (control's, nats), label_entropy_change and accuracy_change (shares) as Intervals;
     p of the accuracy's change, Holm-adjusted over the intents, and whether the intent is `harmed` by it.
     """
-    _check(control, {arm.arm: arm})
-    n, rows = min(n, len(control), len(arm)), []
+    n, rows = _votes(control, arm, n), []
     for label in np.unique(control.gold):
         here = np.flatnonzero(control.gold == label)
         old, new = (votes.scores(runs.labels[:, here], control.gold[here], n) for runs in (control, arm))

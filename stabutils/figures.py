@@ -311,6 +311,50 @@ def trade_off(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def soft_labels(soft: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str],
+                most: int = 4) -> Figure:
+    """What a teacher says of some texts, a bar each: its likeliest answers, the label as it stands in grey.
+
+    soft (texts, classes), labels (texts,).
+    """
+    figure, axis = plt.subplots(figsize=(10, 0.42 * len(texts) + 1.0))
+    shades = sns.light_palette(BLUE, most + 2)[::-1]
+    for row, (share, label) in enumerate(zip(soft, labels, strict=True)):
+        left = 0.0
+        for rank, answer in enumerate(np.argsort(-share, kind="stable")[:most]):
+            width, own = share[answer], answer == label
+            axis.barh(row, width, left=left, color=GREY if own else shades[rank], edgecolor="white")
+            if width > 0.12:
+                axis.text(left + width / 2, row, short(names[answer], max(4, int(75 * width))), fontsize=9,
+                          ha="center", va="center", color="black" if own or rank > 1 else "white")
+            left += width
+    axis.set(yticks=range(len(texts)), yticklabels=[short(text, 50) for text in texts], xlim=(0, 1),
+             xlabel="probability that the teacher gave, mean over its training")
+    axis.invert_yaxis()
+    return figure
+
+
+def grid(cells: Mapping[tuple[float, float], Interval], down: str, across: str) -> Figure:
+    """A number for each pair of settings, with its interval: a shade and a text a cell."""
+    rows, columns = (sorted({place[axis] for place in cells}) for axis in (0, 1))
+    values = np.array([[100 * cells[row, column].value for column in columns] for row in rows])
+    words = [[f"{100 * i.value:.1f} %\n[{100 * i.low:.1f}, {100 * i.high:.1f}]" for i in (cells[row, column] for column
+              in columns)] for row in rows]
+    figure, axis = plt.subplots(figsize=(1.7 * len(columns) + 2.5, 0.9 * len(rows) + 1.2))
+    reach = max(1.0, np.abs(values).max())
+    shades = axis.imshow(values, cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto")
+    for row, line in enumerate(words):
+        for column, text in enumerate(line):
+            strong = abs(values[row, column]) > 0.7 * reach
+            axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if strong else "black")
+    axis.set(xlabel=across, ylabel=down, xticks=range(len(columns)), xticklabels=[f"{column:g}" for column in columns],
+             yticks=range(len(rows)), yticklabels=[f"{row:g}" for row in rows])
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
+    figure.colorbar(shades, label="label entropy taken away (%)")
+    return figure
+
+
 def dose_response(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Label entropy (above) and accuracy (below) on validation texts against strength, a column a method.
 
@@ -400,4 +444,97 @@ def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
     axis.minorticks_off()
     axis.margins(x=0.08)
     axis.legend(frameon=False)
+    return figure
+
+
+def votes(rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]], single: Interval) -> Figure:
+    """Label entropy against the members of an ensemble: measured (dots), and as odds and independent votes have it.
+
+    rows: kind of ensemble -> table of `frontier.measured`, all at one n; model: members -> values of `vote_model`, one
+    for each part of the runs that it was told of; single: of runs alone.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.8))
+    low, high = ([end(values) for values in model.values()] for end in (min, max))
+    axis.fill_between(list(model), low, high, color=GREY, alpha=0.4, linewidth=0, label="votes by each query's odds")
+    axis.errorbar([1], [single.value], yerr=[[single.value - single.low], [single.high - single.value]], fmt="o",
+                  color="black", capsize=3, label="single runs")
+    for (name, table), colour, mark, aside in zip(rows.items(), (BLUE, GREEN, ORANGE), "osD", (1, 1.03, 0.97),
+                                                  strict=False):
+        value, down, up = (np.array([getattr(i, end) for i in table.label_entropy]) for end in ("value", "low", "high"))
+        axis.errorbar(aside * table["size"], value, yerr=[value - np.maximum(0, down), up - value], fmt=mark,
+                      color=colour, capsize=3, label=name)
+    every = sorted({1, *model, *(size for table in rows.values() for size in table["size"])})
+    axis.set(xscale="log", xlabel="members", ylabel="label entropy (nats)", ylim=0)
+    axis.set_xticks(every, every)
+    axis.minorticks_off()
+    axis.legend(frameon=False)
+    return figure
+
+
+def frontier(table: pd.DataFrame) -> Figure:
+    """What each method takes away against what its training costs; the dots' area: passes for an answer.
+
+    table: of `frontier.frontier`. Grey: another one costs no more and is no worse in anything. Triangle: the convex
+    learner, which costs next to nothing and never flips. Dashed: the ensemble that takes most away.
+    """
+    rows = table[table.arm != "control"].sort_values("trainings")
+    figure, axis = plt.subplots(figsize=(10, 5.2))
+    points, seen = {}, {}
+    for row in rows.itertuples():
+        seen[row.trainings] = seen.get(row.trainings, -1) + 1
+        points[row.arm] = x, y = max(row.trainings, 0.6) * 1.04 ** seen[row.trainings], 100 * row.reduction.value
+        colour = RED if row.arm == "convex" else GREY if row.dominated else BLUE
+        axis.plot([x, x], np.clip([100 * row.reduction.low, 100 * row.reduction.high], -60, 110), color=colour,
+                  alpha=0.45, linewidth=1)
+        axis.scatter([x], [y], s=40 * max(2, row.passes), color=colour, marker="^" if row.arm == "convex" else "o",
+                     edgecolor="white", zorder=3)
+    ensembles = [y for name, (_, y) in points.items() if name.startswith("ensemble")]
+    axis.axhline(max(ensembles, default=0), color=BLUE, linestyle="--", linewidth=1)
+    axis.axhline(0, color="black", linestyle=":", linewidth=1)
+    order = sorted(points, key=lambda name: -points[name][1])
+    for place, name in zip(np.linspace(0.97, 0.03, len(order)), order, strict=True):
+        axis.annotate(name, points[name], (1.03, place), fontsize=10, va="center", textcoords="axes fraction",
+                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5,
+                                                         "linewidth": 0.8, "shrinkB": 4})
+    axis.set(xscale="log", xlabel="trainings", ylabel="label entropy taken away, % of control's")
+    axis.set_xticks([1, 2, 3, 5, 10], [1, 2, 3, 5, 10])
+    axis.minorticks_off()
+    return figure
+
+
+def budgets(best: pd.DataFrame) -> Figure:
+    """The best that a budget buys: columns trainings (the budget), answer (which passes are allowed: a line each), arm,
+    reduction (Interval)."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    for (name, own), colour, mark, up in zip(best.groupby("answer"), (BLUE, ORANGE), "oD", (8, -14), strict=False):
+        value, low, high = (100 * np.array([getattr(i, end) for i in own.reduction])
+                            for end in ("value", "low", "high"))
+        axis.errorbar(own.trainings, value, yerr=[value - low, high - value], fmt=f"{mark}-", color=colour, capsize=3,
+                      drawstyle="steps-post", label=name)
+        fresh = own.arm != own.arm.shift()
+        for budget, top, arm in zip(own.trainings[fresh], value[fresh], own.arm[fresh], strict=True):
+            axis.annotate(arm, (budget, top), (4, up), textcoords="offset points", fontsize=9, color=colour)
+    axis.axhline(0, color="black", linestyle=":", linewidth=1)
+    axis.set(xscale="log", xlabel="budget of trainings", ylabel="label entropy taken away (%)")
+    axis.set_xticks(sorted(set(best.trainings)), [f"{budget:g}" for budget in sorted(set(best.trainings))])
+    axis.minorticks_off()
+    axis.margins(x=0.2, y=0.15)
+    axis.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Churn (left) and error (right) of the queries answered, where those of most doubt are refused; bands: intervals.
+
+    curves: name -> table of `reliability.curve`.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True)
+    for axis, key in zip(axes, ("churn", "error"), strict=True):
+        for (name, table), colour, mark in zip(curves.items(), (GREY, BLUE, ORANGE, GREEN), "osD^", strict=False):
+            value, low, high = (100 * np.array([getattr(i, end) for i in table[key]]) for end in
+                                ("value", "low", "high"))
+            axis.plot(100 * table.coverage, value, marker=mark, color=colour, label=name)
+            axis.fill_between(100 * table.coverage, np.maximum(0, low), high, color=colour, alpha=0.2, linewidth=0)
+        axis.set(xlabel="queries answered (%)", ylabel=f"{key} among them (%)", ylim=0)
+    axes[0].legend(frameon=False)
     return figure

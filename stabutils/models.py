@@ -86,6 +86,7 @@ class Task:
     build: Callable[[], nn.Module]
     recipe: Recipe
     identity: dict  # of the model, for the identity of a run
+    out_of_scope: Tokens | None = None  # test texts that belong to no class, where a corpus has some
 
 
 # ---------------------------------------------------------------------------------------------------- compact
@@ -233,8 +234,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
-    splits = {name: [words(t)[:recipe.max_length] for t in getattr(data, name).texts]
-              for name in ("train", "validation", "test")}
+    splits = {name: [words(t)[:recipe.max_length] for t in texts] for name, texts in texts_of(data).items()}
     known = {word: i for i, word in enumerate(sorted({w for text in splits["train"] for w in text}), start=1)}
     every = {word: i for i, word in enumerate(sorted({w for texts in splits.values() for t in texts for w in t}))}
     first = len(known) + 1
@@ -301,8 +301,7 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes an empty one where files are missing
             raise ValueError("its tokenizer has no words")
-        tokens = {split: _tokenize(tokenizer, getattr(data, split).texts, recipe.max_length)
-                  for split in ("train", "validation", "test")}
+        tokens = {name: _tokenize(tokenizer, texts, recipe.max_length) for name, texts in texts_of(data).items()}
         pooling = pooling_of(folder) if pooling == "auto" else pooling
         pad = tokenizer.pad_token_id or 0
         # Tokens in no text get no gradient: without them the optimizer has less to do, and every answer is the same.
@@ -360,6 +359,13 @@ def fingerprint(folder: Path) -> str:
         if DECISIVE.match(file.name):
             digest.update(f"{file.name}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
+    """All texts that a network reads, by the name of their field in a task."""
+    texts = {name: getattr(data, name).texts for name in ("train", "validation", "test")}
+    beside = data.out_of_scope.get("test", ())
+    return texts | ({"out_of_scope": beside} if beside else {})
 
 
 def _tokenize(tokenizer, texts: Iterable[str], max_length: int) -> Tokens:

@@ -1,7 +1,11 @@
 """What a training can be asked to keep beside its answers: `study.retrain(..., keep=("hidden",))`.
 
-hidden    (examples, width): the vector of each test text before the head, float16
+hidden    (examples, width): the vector of each test text before the head, float16; `hidden training` and `hidden
+          validation` likewise
+head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors, float32
 training  (checkpoints, training examples, classes): probabilities on the training split, float16
+out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no texts where a corpus
+          has none
 PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning more likely to flip
 
 Everything is measured on the network that answers, a mitigation's averaged weights for example. Proxies with a strength
@@ -40,8 +44,20 @@ def vectors(training: Training, tokens: Tokens) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-def hidden(training: Training) -> np.ndarray:
-    return vectors(training, training.task.test).numpy().astype(np.float16)
+def hidden(split: str, training: Training) -> np.ndarray:
+    return vectors(training, getattr(training.task, split)).numpy().astype(np.float16)
+
+
+def head(training: Training) -> np.ndarray:
+    found, first = [], training.task.test.take(torch.tensor([0]))
+
+    def see(network: nn.Module) -> Tensor:
+        head = getattr(network, "kept", network).head
+        found.append(torch.cat([head.weight, head.bias[:, None]], 1))
+        return predict(network, first, training.task.recipe)
+
+    training.mitigation.answer(training, see)
+    return found[0].detach().numpy().copy()
 
 
 def pretrained(name: str, data: Dataset) -> np.ndarray:
@@ -57,6 +73,12 @@ def pretrained(name: str, data: Dataset) -> np.ndarray:
 
 def on_training_split(training: Training) -> np.ndarray:
     return answer(training, training.task.train).numpy().astype(np.float16)
+
+
+def out_of_scope(training: Training) -> np.ndarray:
+    task = training.task
+    found = torch.zeros(0, task.classes) if task.out_of_scope is None else answer(training, task.out_of_scope)
+    return found.numpy().astype(np.float16)
 
 
 # ---------------------------------------------------------------------------------------------------- proxies
@@ -139,7 +161,11 @@ MEASURES |= {f"{name} {strength:g}": partial(disturbed, partial(disturb, strengt
              for name, disturb in (("weight noise", weight_noise), ("word drop", word_drop))
              for strength in STRENGTHS[name]}
 PROXIES = tuple(MEASURES)
-PROBES = {"hidden": Probe("hidden", hidden), "training": Probe("training", on_training_split, often=True)}
+PROBES = {"hidden": Probe("hidden", partial(hidden, "test")), "head": Probe("head", head),
+          "training": Probe("training", on_training_split, often=True),
+          "out_of_scope": Probe("out_of_scope", out_of_scope)}
+PROBES |= {f"hidden {split}": Probe(f"hidden {split}", partial(hidden, split.removesuffix("ing")))
+           for split in ("training", "validation")}
 PROBES |= {name: Probe(name, measure) for name, measure in MEASURES.items()}
 
 

@@ -31,8 +31,8 @@ def quote(text: str, root: Path | None = None) -> str:
 def _quoted(what: str, root: Path) -> str:
     if what in ("corpora", "ablation"):
         return {"corpora": _corpora, "ablation": _ablation}[what](root)
-    if what.startswith("board of "):
-        return _board(root / "records" / what.removeprefix("board of "))
+    if match := re.fullmatch(r"board (\d\d )?of (\S+)", what):
+        return _board(root / "records" / match[2], (match[1] or "").strip())
     asked = NUMBER.fullmatch(what)
     found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
     if asked is None or asked["name"] not in found:
@@ -51,8 +51,13 @@ def shown(number: dict, unit: str, runs: bool = True) -> str:
     return f"{value}{' %' if unit == '%' else ''} [{low}, {high}]" + (f" ({number['runs']} runs)" if runs else "")
 
 
-def _numbers(folder: Path) -> dict[str, dict]:
-    found = [records.read(path).numbers for path in sorted(folder.glob("[0-9]*.json"))]
+def _records(folder: Path, notebook: str = "") -> list[records.Record]:
+    """Of all notebooks, or of the one whose name begins so."""
+    return [records.read(path) for path in sorted(folder.glob(f"{notebook or '[0-9]'}*.json"))]
+
+
+def _numbers(folder: Path, notebook: str = "") -> dict[str, dict]:
+    found = [record.numbers for record in _records(folder, notebook)]
     return {name: number for numbers in found for name, number in numbers.items()}
 
 
@@ -83,12 +88,11 @@ def _ablation(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def board(folder: Path) -> pd.DataFrame:
-    """The methods on the board of a published corpus, the one that takes most label entropy away first: arm, reduction,
-    accuracy_change, trainings, and better, the board's verdict. No rows where no board is published."""
-    found, verdicts = _numbers(folder), {}
-    for path in sorted(folder.glob("[0-9]*.json")):
-        verdicts |= {claim.name: claim.verdict for claim in records.read(path).claims}
+def board(folder: Path, notebook: str = "") -> pd.DataFrame:
+    """The methods on the boards of a published corpus, or on that of one notebook, best reduction first: arm,
+    reduction, accuracy_change, trainings, and better, the board's verdict. No rows where none is published."""
+    found = _numbers(folder, notebook)
+    verdicts = {claim.name: claim.verdict for record in _records(folder, notebook) for claim in record.claims}
     interval = {name: Interval(*(number[end] for end in ("value", "low", "high", "runs")))
                 for name, number in found.items()}
     rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"],
@@ -100,9 +104,9 @@ def board(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "reduction", "accuracy_change", "trainings", "better"])
 
 
-def _board(folder: Path) -> str:
+def _board(folder: Path, notebook: str = "") -> str:
     """What the board of a corpus says, in a sentence and a table."""
-    table = board(folder)
+    table = board(folder, notebook)
     methods = table[table.better != ""]
     if not len(methods):
         return f"No board is published for {folder.name} yet."

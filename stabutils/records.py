@@ -68,7 +68,8 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "correlation": "-1 to 1", "moran": "0 is chance", "share": "of another churn", "cpu_minutes": "minutes a run",
          "reduction": "share of control's", "reduction_unstable": "share of control's",
          "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
-         "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost"}
+         "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost",
+         "share_of_ensemble": "of the largest ensemble's reduction", "latency": "milliseconds a query"}
 
 
 def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:

@@ -190,7 +190,7 @@ class Study:
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
              keep: Sequence[str] = ()) -> dict:
-        """What `retrain` would need: runs asked for, stored, published, and still to be trained."""
+        """What `retrain` would need: runs asked for, stored, published, and still to be trained, teachers too."""
         from . import probes
         from .mitigations import describe, resolve
         from .training import Seeds
@@ -201,8 +201,25 @@ class Study:
         answers = self.published_answers(describe(mitigation), keep)
         stored = [run.name for run in runs if not self.lacks(run, keep)]
         published = [run.name for run in runs if run.name in answers]
+        missing = [run for run in runs if run.name not in {*stored, *published}]
+        teachers = [run for run in self.teachers(mitigation, missing) if self.lacks(run, ("training",))]
         return {"runs": len(runs), "stored": len(stored), "published": len(published),
-                "to train": len(runs) - len({*stored, *published})}
+                "to train": len(missing) + len(teachers)}
+
+    def teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
+        """The control trainings that some runs of a mitigation learn from, each once."""
+        from .mitigations import Mitigation
+
+        seeds = dict.fromkeys(teacher for run in runs for teacher in mitigation.taught_by(run.seeds))
+        return [self.identify(Mitigation(), each) for each in seeds]
+
+    def taught(self, mitigation: Mitigation, run: Run) -> np.ndarray | None:
+        """What the teachers of a run made of the training texts, float16 (teachers, checkpoints, examples, classes)."""
+        teachers = self.teachers(mitigation, [run])
+        found = [(self.stored(teacher, ("training",)) or {}).get("kept.training") for teacher in teachers]
+        if any(answers is None for answers in found):
+            raise Incomplete(f"{run.label}: a teacher was removed from the store; the same request trains it again")
+        return np.stack(found) if found else None
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
         from .mitigations import describe, identity
@@ -271,8 +288,12 @@ class Study:
     def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
         """Train what is not stored yet: one process and one thread a run, so that a run's bits are its own.
 
-        Processes that share the store divide the runs between them; each run is trained once.
+        Processes that share the store divide the runs between them; each run is trained once. Teachers come first.
         """
+        from .mitigations import Mitigation
+
+        if teachers := self.teachers(mitigation, runs):
+            self.train(Mitigation(), teachers, ("training",))
         failures: dict[str, str] = {}
         missing = runs
         with progress(total=len(runs), desc=runs[0].label.rsplit(" seed", 1)[0], unit="run", leave=False) as bar:
@@ -302,7 +323,7 @@ class Study:
                 if self.lacks(run, keep):  # else another process finished it since we looked
                     unfinished = None if self.address else self.store.partial(run.name + again)
                     yield delayed(train_run)(self.task, mitigation, run, unfinished, {*keep, *self.kept_before(run)},
-                                             os.getpid())
+                                             os.getpid(), self.taught(mitigation, run))
 
         try:
             with self.processes() as most:
@@ -345,7 +366,7 @@ class Study:
 
 
 def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path | None, keep: set[str],
-              driver: int) -> tuple[Run, store.Arrays, str, dict]:
+              driver: int, teachers: np.ndarray | None = None) -> tuple[Run, store.Arrays, str, dict]:
     """One training in a worker, on one thread, and what made it; a training that diverges is an answer, not a crash of
     the others."""
     import torch
@@ -357,7 +378,7 @@ def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path | N
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        answers = train(task, mitigation, run.seeds, unfinished, [PROBES[n] for n in PROBES if n in keep])
+        answers = train(task, mitigation, run.seeds, unfinished, [PROBES[n] for n in PROBES if n in keep], teachers)
         return run, answers, "", provenance()
     except Diverged as error:
         return run, {}, str(error), provenance()
@@ -397,6 +418,18 @@ def slug(text: str, longest: int = 80) -> str:
     return f"x-{name}"[:longest].rstrip("-.") if RESERVED.match(name) else name
 
 
+def floats(name: str, text: str) -> list[float]:
+    """The numbers that a knob lists, separated by commas. Raises InputError.
+
+    >>> floats("temperatures", "0.5, 2")
+    [0.5, 2.0]
+    """
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise InputError(name, text, "numbers separated by commas") from error
+
+
 def check(name: str, value: object, kind: object, rule: Mapping) -> None:
     """Hold a knob against its type and rule. Raises InputError."""
     optional = type(None) in get_args(kind)
@@ -410,6 +443,7 @@ def check(name: str, value: object, kind: object, rule: Mapping) -> None:
     if right and kind is str and re.search("[\0\ud800-\udfff]", value):
         right, words = False, words + " that a file could hold, without NUL or half a surrogate pair"
     for key, text, holds in (("least", "of at least {}", lambda v, x: v >= x),
+                             ("most", "and at most {}", lambda v, x: v <= x),
                              ("above", "above {}", lambda v, x: v > x), ("choices", "out of {}", lambda v, x: v in x)):
         if key in rule:
             words += " " + text.format(rule[key])

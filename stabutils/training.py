@@ -70,6 +70,8 @@ class Targets:
     indices: Tensor  # (n,) int64, rows of the training split; one may occur several times
     probabilities: Tensor  # (n, classes)
     weights: Tensor  # (n,), mean 1
+    texts: Tokens | None = None  # of the whole training split, as the network reads them
+    teachers: Tensor | None = None  # what they made of the whole split: (teachers, checkpoints, examples, classes)
 
     def towards(self, probabilities: Tensor) -> Targets:
         return replace(self, probabilities=probabilities)
@@ -83,6 +85,7 @@ class Batch:
     probabilities: Tensor  # (batch, classes)
     weights: Tensor  # (batch,)
     indices: Tensor  # (batch,)
+    memory: dict[str, Tensor] = field(default_factory=dict)  # the training's own, for a loss that remembers
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Training:
     steps: int  # in the whole training
     step: int = 0
     epoch: int = 0
+    batch: Batch | None = None  # what this step trains on
     memory: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0  # CPU, training and evaluation, over all interrupted pieces
 
@@ -113,6 +117,20 @@ class Probe:
 def one_hot(labels: np.ndarray, classes: int) -> Targets:
     n = len(labels)
     return Targets(torch.arange(n), F.one_hot(torch.tensor(labels), classes).float(), torch.ones(n))
+
+
+def asked(task: Task, mitigation: Mitigation, seeds: Seeds, teachers: np.ndarray | None = None) -> Targets:
+    """What a run asks for. teachers: `kept["training"]` of the trainings that `mitigation.taught_by(seeds)` names.
+
+    Raises InputError where these are not there, or others.
+    """
+    plain, wanted = one_hot(task.train_labels, task.classes), len(mitigation.taught_by(seeds))
+    shape = () if teachers is None else np.shape(teachers)
+    if shape[:1] + shape[2:] != ((wanted, *plain.probabilities.shape) if wanted else ()):
+        raise InputError(f"teachers of {describe(mitigation)}", shape, f"answers (teachers, checkpoints, training "
+                         f"examples, classes) of {wanted} trainings, as `study.retrain` hands on")
+    given = None if teachers is None else torch.tensor(teachers)
+    return mitigation.data(replace(plain, texts=task.train, teachers=given))
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -171,21 +189,22 @@ def precision(recipe: Recipe) -> AbstractContextManager:
 
 
 def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | None = None,
-          keep: Sequence[Probe] = (), save_every: float = 30.0) -> dict[str, np.ndarray]:
+          keep: Sequence[Probe] = (), teachers: np.ndarray | None = None,
+          save_every: float = 30.0) -> dict[str, np.ndarray]:
     """Train one run and return what it answered.
 
     Result: `labels` (examples,), `probabilities` (examples, classes) on the test split, `checkpoints` (checkpoints,
     examples) and `confidence` (checkpoints, examples), the gold label's probability, during training;
     `validation_labels`, `validation_probabilities`; `cpu_seconds`; `kept.<name>` of every probe to `keep`. With
     `unfinished` the state is kept there at the end of an epoch whenever `save_every` seconds have passed, and a
-    training found there goes on with the same bits.
+    training found there goes on with the same bits. teachers: as in `asked`.
     Raises Diverged when the loss is no number.
     """
     began, recipe = time.process_time(), mitigation.recipe(task.recipe)
     task = replace(task, recipe=recipe)
     with Stream("init", seeds.init):
         model = mitigation.model(task.build)
-    targets = mitigation.data(one_hot(task.train_labels, task.classes))
+    targets = asked(task, mitigation, seeds, teachers)
     epoch_steps = math.ceil(len(targets.indices) / recipe.batch_size)
     watched = {math.ceil(epoch_steps * k / recipe.checkpoints) for k in range(1, recipe.checkpoints + 1)}
     training = Training(task, mitigation, seeds, model, optimizer_of(model, recipe), recipe.epochs * epoch_steps)
@@ -211,7 +230,9 @@ def train(task: Task, mitigation: Mitigation, seeds: Seeds, unfinished: Path | N
 
 def one_step(training: Training, batch: Batch, dropout: Stream) -> None:
     recipe, model, mitigation = training.task.recipe, training.model, training.mitigation
+    training.batch = batch
     factor = rate(training.step, training.steps, recipe.warmup)
+    batch = replace(batch, memory=training.memory)
     for group in training.optimizer.param_groups:
         group["lr"] = group["peak"] * factor
 

@@ -8,7 +8,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from stabutils import metrics
-from stabutils.board import board, claims, described, found, readable, unstable, who_pays
+from stabutils.board import board, change, claims, described, found, readable, reduction, unstable, who_pays
 from stabutils.errors import InputError
 from stabutils.intervals import Interval, jackknife, jackknife_arms
 from stabutils.records import numbers
@@ -210,3 +210,14 @@ def test_a_board_in_words_and_for_readers(table):
     assert list(shown) == ["arm", "p", "trainings", "reduction"]
     assert shown.iloc[0].tolist() == ["calm", f"{table.p[0]:.3f}", "2", str(change)]
     assert shown.iloc[-1].tolist() == ["control", "", "1", ""]
+
+
+def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(table):
+    assert reduction(CONTROL, ARMS["rash"]) == table.reduction["rash"]
+    assert reduction(CONTROL, ARMS["calm"], n=3).runs == 6
+    where = GOLD == 2
+    entropies = [metrics.label_entropy(runs.labels, 5)[where].mean() for runs in (CONTROL, ARMS["calm"])]
+    found = change(CONTROL, ARMS["calm"], where)
+    assert found.value == pytest.approx(entropies[1] - entropies[0]) and found.low < found.value < found.high
+    with pytest.raises(InputError, match="runs of small: got 2"):
+        change(CONTROL, arm(0.1, runs=2, name="small"), where)

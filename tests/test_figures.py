@@ -39,7 +39,39 @@ def every():
             "regions": figures.instability_map(DRAW.random((40, 2)), label_entropy(LABELS), np.arange(40) % 5 - 1,
                                                ["a $ sign", "b"], DRAW.random((2, 2)), ["one", "two"]),
             "board": figures.trade_off(a_board()), "doses": figures.dose_response(tuned(), ["two"]),
-            "intents": figures.per_intent(an_intent_each())}
+            "intents": figures.per_intent(an_intent_each()),
+            "soft": figures.soft_labels(DRAW.dirichlet(np.ones(4), 3), GOLD[:3], TEXTS[:3], ["a $", "b", "c", "d"]),
+            "grid": figures.grid(cells(), "temperature", "mixing"), "frontier": figures.frontier(priced()),
+            "votes": figures.votes({"probability": sizes()}, {1: [0.1, 0.12], 2: [0.1, 0.11], 5: [0.04, 0.05]},
+                                   Interval(0.12, 0.1, 0.14, 10)),
+            "budgets": figures.budgets(affordable()),
+            "selective": figures.selective({"single runs": refused(), "ensemble of 2": refused()})}
+
+
+def sizes():
+    return pd.DataFrame({"size": [2, 5], "label_entropy": [Interval(0.08, 0.07, 0.09, 10), Interval(0.04, 0, 0.08, 2)]})
+
+
+def priced():
+    taken = [Interval(value, value - 0.1, value + 0.1, 5) for value in (1.0, 0.4, 0.3, 0.1, 0.0)]
+    return pd.DataFrame({"arm": ["convex", "ensemble of 5", "ensemble of 2", "calm", "control"], "reduction": taken,
+                         "trainings": [0.0, 5, 2, 2, 1], "passes": [0.0, 5, 2, 1, 1],
+                         "dominated": ["", "", "", "ensemble of 2", ""]})
+
+
+def affordable():
+    best = [Interval(value, value - 0.1, value + 0.1, 5) for value in (0.1, 0.2, 0.3, 0.4)]
+    return pd.DataFrame({"trainings": [1, 1, 2, 2], "answer": ["one pass", "any", "one pass", "any"], "reduction": best,
+                         "arm": ["control", "calm", "calm", "ensemble of 2"]})
+
+
+def refused():
+    line = [Interval(0.01, 0, 0.02, 5), Interval(0.1, 0.08, 0.12, 5)]
+    return pd.DataFrame({"coverage": [0.5, 1.0], "churn": line, "error": line})
+
+
+def cells():
+    return {(t, m): Interval(t - m, t - m - 0.1, t - m + 0.1, 3) for t in (0.5, 2.0) for m in (0.1, 0.3, 0.7)}
 
 
 def a_board():
@@ -127,3 +159,36 @@ def test_show_carries_the_alt_text_and_saves_both_kinds(tmp_path, monkeypatch):
 def test_short_cuts_at_a_word_and_disarms_mathematics():
     assert figures.short("one two three", 9) == "one two …"
     assert figures.short("a\n b $x$") == r"a b \$x\$"
+
+
+def test_soft_labels_show_the_likeliest_answers_and_the_label_in_grey():
+    axis = figures.soft_labels(np.array([[0.5, 0.2, 0.3], [0.0, 0.9, 0.1]]), [2, 1], TEXTS[:2], ["a", "b", "c"]).axes[0]
+    bars = [(bar.get_x(), bar.get_width(), bar.get_facecolor()) for bar in axis.patches]
+    assert [(x, round(width, 9)) for x, width, _ in bars[:3]] == [(0.0, 0.5), (0.5, 0.3), (0.8, 0.2)]
+    greys = [color[0] == color[1] == color[2] for *_, color in bars]
+    assert greys == [False, True, False, True, False, False]
+    assert [text.get_text() for text in axis.texts] == ["a", "c", "b", "b"]
+
+
+def test_a_grid_has_each_cell_in_its_place():
+    axis = figures.grid(cells(), "temperature", "mixing").axes[0]
+    words = [text.get_text() for text in axis.texts]
+    assert words[1] == "20.0 %\n[10.0, 30.0]" and len(words) == 6  # temperature 0.5, mixing 0.3
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "0.3", "0.7"]
+    assert axis.get_ylabel() == "temperature"
+
+
+def test_the_frontier_greys_what_is_dominated_and_shows_the_baseline():
+    """Fails if the colour goes by anything else, or the convex learner is left out because it costs nothing."""
+    axis = figures.frontier(priced()).axes[0]
+    seen = {tuple(dots.get_offsets()[0].round(6)): tuple(dots.get_facecolor()[0][:3]) for dots in axis.collections}
+    assert len(seen) == 4 and seen[(0.6, 100)] == pytest.approx(figures.RED)
+    assert seen[(5, 40)] == pytest.approx(figures.BLUE) and seen[(2, 30)] == pytest.approx(figures.BLUE)
+    assert any(colour == pytest.approx(figures.GREY) for colour in seen.values())
+    assert "control" not in [text.get_text() for text in axis.texts]
+
+
+def test_the_band_of_the_vote_model_spans_its_values():
+    axis = figures.votes({"vote": sizes()}, {1: [0.1, 0.12], 2: [0.11, 0.1]}, Interval(0.12, 0.1, 0.14, 10)).axes[0]
+    corners = axis.collections[0].get_paths()[0].vertices
+    assert set(map(tuple, corners.round(6))) >= {(1, 0.1), (1, 0.12), (2, 0.1), (2, 0.11)}

@@ -258,7 +258,7 @@ def test_names_are_checked_and_come_once():
     assert probes.names(["margin", "hidden", "margin"]) == ("margin", "hidden")
     assert probes.names("hidden") == ("hidden",) and probes.names(()) == ()
     for wrong in (("hiden",), "all", (1,)):
-        with pytest.raises(InputError, match="keep: got .*; expected names out of hidden, training, .*word drop 0.4"):
+        with pytest.raises(InputError, match="keep: got .*; expected names out of hidden, head, .*word drop 0.4"):
             probes.names(wrong)
 
 

@@ -70,6 +70,11 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     text = published.quote("<!--board of toy-->old<!--end-->", tmp_path)
     assert "On toy, 1 of 2 methods" in text and "takes away calm: 20.0 % [15.0, 25.0] (10 runs)" in text
     assert "| calm | 20.0 % [15.0, 25.0] | 0.30 [0.20, 0.40] | 2 | holds |" in text and "| convex" not in text
+    records.Record("04_y", {}, {}, {"reduction soft": number(0.3), "accuracy_change soft": number(0)}, ()).write(
+        tmp_path / "records" / "toy")
+    boards = [published.board(tmp_path / "records" / "toy", notebook).arm.tolist() for notebook in ("", "03", "04")]
+    assert boards[0] == ["convex", "soft", "calm", "placebo", "rash"] and boards[1] == table.index.tolist()
+    assert boards[2] == ["soft"] and published.quote("<!--board 03 of toy-->old<!--end-->", tmp_path)[22:] == text[19:]
     assert "No board is published for none yet." in published.quote("<!--board of none--><!--end-->", tmp_path)
 
 

@@ -171,7 +171,7 @@ def test_seeds_one_by_one(tiny_study):
     ({"n": 0}, "n: got 0; expected an integer of at least 1"), ({"n": "3"}, "n: got '3'"),
     ({"n": True}, "n: got True"), ({"start": -1}, "start: got -1"), ({"seeds": []}, "seeds: got []"),
     ({"mitigation": "ema"}, "mitigation: got 'ema'"),
-    ({"keep": ("hiden",)}, "keep: got 'hiden'; expected names out of hidden, training, margin")])
+    ({"keep": ("hiden",)}, "keep: got 'hiden'; expected names out of hidden, head, training")])
 def test_an_impossible_request_is_refused_before_training(tiny_study, trained, request_, says):
     with pytest.raises(InputError) as caught:
         tiny_study().retrain(**request_)
@@ -333,7 +333,8 @@ def script(body: str) -> str:
     return head + "models.prepare = tiny.prepare\n" + textwrap.dedent(body)
 
 
-def test_two_processes_on_one_store_train_each_run_once(tiny_study, tmp_path):
+@pytest.mark.parametrize("names", ["ab", "abcd"])
+def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names):
     body = script("""
         import time
         from pathlib import Path
@@ -351,19 +352,19 @@ def test_two_processes_on_one_store_train_each_run_once(tiny_study, tmp_path):
         study = Study(dataset=str(folder / "tiny.csv"), epochs=2, batch_size=16, workers=1, published=False)
         study.task
         (folder / f"ready-{me}").touch()
-        while len(list(folder.glob("ready-*"))) < 2:
+        while len(list(folder.glob("ready-*"))) < int(sys.argv[3]):
             time.sleep(0.01)
-        print(study.retrain("control", n=6).labels.tolist())
+        print(study.retrain("control", n=12).labels.tolist())
     """)
-    both = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path), me], stdout=subprocess.PIPE, text=True,
-                             stderr=subprocess.DEVNULL) for me in "ab"]
-    answers = [process.communicate(timeout=120)[0] for process in both]
-    assert answers[0] == answers[1] and len(answers[0]) > 100
+    several = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path), me, str(len(names))], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for me in names]
+    answers = [process.communicate(timeout=120)[0] for process in several]
+    assert len(set(answers)) == 1 and len(answers[0]) > 100
     log = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
-    assert sorted(int(seed) for _, seed in log) == list(range(6))
-    assert {me for me, _ in log} == {"a", "b"}  # they shared the work
+    assert sorted(int(seed) for _, seed in log) == list(range(12))
+    assert {me for me, _ in log} == set(names)  # they shared the work
     assert not list((tmp_path / "runs").glob("*.damaged"))
-    assert np.array_equal(tiny_study(published=False).retrain(n=6).labels, eval(answers[0]))
+    assert np.array_equal(tiny_study(published=False).retrain(n=12).labels, eval(answers[0]))
 
 
 def test_workers_give_the_bits_of_this_process_and_take_a_students_mitigation(tiny_study, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..models import Recipe
-    from ..training import Batch, Targets, Training
+    from ..training import Batch, Seeds, Targets, Training
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,17 @@ class Mitigation:
     """Does nothing: the control every other one is measured against.
 
     `cost`: what it takes, in trainings and in passes for an answer, of control's. `idle`: its settings make it control.
+    `brief`: its name leaves out settings at their defaults.
     """
 
     cost = (1.0, 1.0)
     idle = False
+    brief = False
+
+    def taught_by(self, seeds: Seeds) -> tuple[Seeds, ...]:
+        """The control trainings that a run with these seeds learns from. They are trained before it, runs like any
+        others, and `data` finds in `targets.teachers` what they made of the training texts."""
+        return ()
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """How the run is trained: how long, at what rate. Asked before everything else."""
@@ -69,20 +76,29 @@ class Mitigation:
 class Composed(Mitigation):
     """Several mitigations in order; the first one's loss is the outermost.
 
-    At most one of them may change the network (`model`) and at most one the answer; a second is refused by name.
+    At most one of them may change the network (`model`), one the answer, and one have teachers; a second is refused by
+    name.
     """
 
     parts: tuple[Mitigation, ...] = ()
 
     def __post_init__(self):
-        for hook in ("model", "answer"):
+        words = {"model": "changes the model", "answer": "changes the answer", "taught_by": "has teachers"}
+        for hook, does in words.items():
             claims = [type(part).__name__ for part in self.parts if overrides(part, hook)]
             if len(claims) > 1:
-                raise InputError("mitigation", " + ".join(claims), f"at most one that changes the {hook}")
+                raise InputError("mitigation", " + ".join(claims), f"at most one that {does}")
 
     @property
     def cost(self):
-        return tuple(math.prod(prices) for prices in zip((1.0, 1.0), *(part.cost for part in self.parts), strict=True))
+        trainings, passes = zip((1.0, 1.0), *(part.cost for part in self.parts if not overrides(part, "taught_by")),
+                                strict=True)
+        # Teachers are trained as control is, whatever it takes to train what learns from them.
+        taught = sum(part.cost[0] - 1 for part in self.parts if overrides(part, "taught_by"))
+        return math.prod(trainings) + taught, math.prod(passes)
+
+    def taught_by(self, seeds):
+        return tuple(dict.fromkeys(teacher for part in self.parts for teacher in part.taught_by(seeds)))
 
     def recipe(self, recipe):
         for part in self.parts:
@@ -218,9 +234,27 @@ def describe(mitigation: Mitigation) -> str:
     """A readable name: `control`, or `LabelSmoothing(strength=0.1)`, parts joined by ` + `."""
     texts = []
     for atom in atoms(mitigation):
-        given = ", ".join(f"{name}={value}" for name, value in settings(atom).items())
+        usual = {f.name: f.default for f in fields(atom)} if atom.brief else {}
+        given = ", ".join(f"{name}={value}" for name, value in settings(atom).items()
+                          if name not in usual or value != usual[name])
         texts.append(f"{type(atom).__name__}({given})" if given else type(atom).__name__)
     return " + ".join(texts) or "control"
+
+
+def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) -> tuple[str, ...]:
+    """The names that a notebook's `methods` asks for: "quick", "all", or some of a catalogue, separated by commas.
+
+    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",)), wanted("quick", {"c": 3}, quick=("c",))
+    (('b', 'a'), ('c',))
+
+    Raises InputError for a name that the catalogue lacks.
+    """
+    named = {"quick": tuple(quick), "all": tuple(catalogue)}
+    names = named.get(methods) or [each.strip() for each in methods.split(",")]
+    for name in names:
+        if name not in catalogue:
+            raise InputError("method", name, f"quick, all, or names out of {', '.join(catalogue)}")
+    return tuple(dict.fromkeys(names))
 
 
 def resolve(given: str | Mitigation | tuple[Mitigation, ...]) -> Mitigation:

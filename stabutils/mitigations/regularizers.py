@@ -350,6 +350,10 @@ class Awake(nn.Module):
         self.network.train()
         return self
 
+    @property
+    def head(self) -> nn.Module:
+        return self.network.head
+
     def features(self, tokens) -> Tensor:
         return self.network.features(tokens)
 

@@ -1,0 +1,394 @@
+"""Data-centric mitigations: they know which training texts are unstable, from teachers or from the run itself.
+
+Teachers are control trainings and by default a run's own. `shared=True` has one set of them teach every run, which
+couples the runs and flatters their agreement; it is another arm, and its name says so.
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import get_type_hints
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import TfidfTransformer
+from torch import Tensor
+
+from ..errors import InputError
+from ..metrics import checkpoint_entropy
+from ..models import Tokens
+from ..study import check
+from ..training import Seeds, Targets
+from . import Mitigation
+from .regularizers import Dose, weighted
+
+# Seeds from here on are teachers': the m-th own one of the run with master seed s has TEACHERS + 100 s + m, and shared
+# ones are run 0's own. Stored runs do not name their teachers: to change this is to raise RECIPE_VERSION.
+TEACHERS = 100_000
+MOST = 100
+RUNS = 50  # of a full study: among so many the price of a shared teacher is divided
+
+fraction = partial(field, metadata={"least": 0, "most": 1})
+positive = partial(field, metadata={"above": 0})
+count = partial(field, metadata={"least": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Mitigation):
+    """What those that learn from earlier trainings have in common: how many, and whether all runs have the same.
+
+    Only runs whose three seeds are equal have teachers of their own.
+    """
+
+    teachers: int = field(default=1, metadata={"least": 1, "most": MOST})
+    shared: bool = False
+    brief = True
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            check(f"{type(self).__name__} {each.name}", getattr(self, each.name), hints[each.name], each.metadata)
+
+    @property
+    def cost(self):
+        return 1.0 + (not self.idle) * self.teachers / (RUNS if self.shared else 1), 1.0
+
+    def taught_by(self, seeds):
+        if self.idle:
+            return ()
+        if not self.shared and not (seeds.init == seeds.order == seeds.dropout < TEACHERS):
+            raise InputError("seeds", seeds, f"three equal ones below {TEACHERS}, for teachers of the run's own")
+        first = TEACHERS + (0 if self.shared else MOST * seeds.init)
+        return tuple(Seeds(s, s, s) for s in range(first, first + self.teachers))
+
+    def data(self, targets):
+        return targets if self.idle else self.learn(targets, seen(targets))
+
+    def learn(self, targets: Targets, teachers: Tensor) -> Targets:
+        """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n examples."""
+        return targets
+
+
+def single_run_entropy(teachers: Tensor) -> Tensor:
+    """Entropy of the labels that a teacher gives at its checkpoints, mean over the teachers: (examples,), nats.
+
+    teachers: probabilities (teachers, checkpoints, examples, classes). Of one checkpoint: 0.
+
+    >>> once = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    >>> single_run_entropy(torch.stack([once, once.flip(1)])[None, :, :1])
+    tensor([0.6931])
+    """
+    if teachers.shape[1] == 1:
+        return torch.zeros(teachers.shape[2])
+    return torch.from_numpy(checkpoint_entropy(teachers.argmax(-1).numpy()).mean(0)).float()
+
+
+def most_unstable(teachers: Tensor, share: float) -> Tensor:
+    """Whether an example is in the `share` that teachers changed their minds about most, (examples,); ties by order."""
+    entropy = single_run_entropy(teachers)
+    chosen = torch.zeros(len(entropy), dtype=torch.bool)
+    chosen[torch.argsort(-entropy, stable=True)[:round(share * len(entropy))]] = True
+    return chosen
+
+
+def seen(targets: Targets) -> Tensor:
+    if targets.teachers is None:
+        raise InputError("teachers", None, "those of the run, as `study.retrain` hands on")
+    return targets.teachers[:, :, targets.indices]
+
+
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Softmax of the log-probabilities divided by the temperature: above 1 flatter, below 1 sharper.
+
+    >>> tempered(torch.tensor([0.8, 0.2]), 0.5)
+    tensor([0.9412, 0.0588])
+    """
+    return (probabilities.float().log() / temperature).softmax(-1)
+
+
+# -------------------------------------------------------------------------------------------------- soft labels
+
+@dataclass(frozen=True)
+class TGTSS(Taught):
+    """Trains towards (1 - mixing) * label + mixing * what teachers answered in the course of their training, averaged.
+
+    Temporal guided temperature scaled smoothing (Datta et al. 2023, "Measuring and Mitigating Local Instability in Deep
+    Neural Networks"), reconstructed from its summary; what that leaves open is a field, its default ours.
+    temperature: of the teachers' probabilities, `scaling` them before or after they are averaged. checkpoints: all of a
+    teacher's, the later half, or the last. unstable: the share of the texts, those with the highest single-run entropy,
+    whose label is softened. Control: mixing or unstable 0.
+    """
+
+    temperature: float = positive(default=1.0)
+    mixing: float = fraction(default=0.5)
+    checkpoints: str = field(default="all", metadata={"choices": ("all", "late", "last")})
+    scaling: str = field(default="after", metadata={"choices": ("after", "before")})
+    unstable: float = fraction(default=1.0)
+
+    @property
+    def idle(self):
+        return self.mixing == 0 or self.unstable == 0
+
+    def soft(self, teachers: Tensor) -> Tensor:
+        """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples, classes)."""
+        first = {"all": 0, "late": teachers.shape[1] // 2, "last": teachers.shape[1] - 1}[self.checkpoints]
+        kept = teachers[:, first:]
+        if self.scaling == "before":
+            return tempered(kept, self.temperature).mean((0, 1))
+        return tempered(kept.float().mean((0, 1)), self.temperature)
+
+    def learn(self, targets, teachers):
+        mixing = (self.mixing * most_unstable(teachers, self.unstable))[:, None]
+        return targets.towards((1 - mixing) * targets.probabilities + mixing * self.soft(teachers))
+
+
+def self_distillation(mixing: float = 0.5, shared: bool = False) -> TGTSS:
+    """TGTSS without its past: the last answer of one earlier training, as it is (Furlanello et al. 2018, "Born-Again
+    Neural Networks")."""
+    return TGTSS(mixing=mixing, checkpoints="last", shared=shared)
+
+
+def ensemble_distillation(teachers: int = 5, mixing: float = 0.5, shared: bool = False) -> TGTSS:
+    """The mean of the last answers of several trainings (Hinton et al. 2015, "Distilling the Knowledge in a Neural
+    Network")."""
+    return TGTSS(mixing=mixing, checkpoints="last", teachers=teachers, shared=shared)
+
+
+@dataclass(frozen=True)
+class MatchedSmoothing(TGTSS):
+    """Smooths all labels evenly until their mean entropy is that of TGTSS's targets with the same settings.
+
+    The control that tells what TGTSS knows from what any smoothing would do. Ours.
+    """
+
+    def learn(self, targets, teachers):
+        wanted = super().learn(targets, teachers).probabilities
+        return targets.towards(evenly(targets.probabilities, match(targets.probabilities, mean_entropy(wanted))))
+
+
+def evenly(probabilities: Tensor, strength: float) -> Tensor:
+    return (1 - strength) * probabilities + strength / probabilities.shape[1]
+
+
+def mean_entropy(probabilities: Tensor) -> float:
+    """Of distributions (examples, classes): nats."""
+    return torch.special.entr(probabilities.double()).sum(1).mean().item()
+
+
+def match(probabilities: Tensor, entropy: float) -> float:
+    """The strength of even smoothing, 0 .. 1, that brings distributions to a mean entropy (by bisection); 0 where they
+    have more.
+
+    >>> round(match(torch.eye(2), mean_entropy(torch.tensor([[0.9, 0.1]]))), 6)
+    0.2
+    """
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean_entropy(evenly(probabilities.double(), middle)) < entropy else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class KNNSmoothing(Mitigation):
+    """Trains towards (1 - strength) * label + strength * the mean label of the nearest training texts.
+
+    `even` of what is mixed in goes to all classes alike. Bahri and Jiang 2021, "Locally Adaptive Label Smoothing for
+    Predictive Churn", who look for neighbours among the logits of an earlier training; here they are the texts with the
+    most similar words (TF-IDF, cosine), which takes no training and is the same for every run. Defaults ours; strength
+    0 is control.
+    """
+
+    strength: float = fraction(default=0.3)
+    neighbours: int = count(default=10)
+    even: float = fraction(default=0.0)
+    brief = True
+    __post_init__ = Taught.__post_init__
+
+    @property
+    def idle(self):
+        return self.strength == 0
+
+    def data(self, targets):
+        if self.idle:
+            return targets
+        near = nearest(targets.texts.take(targets.indices), self.neighbours)
+        mixed = evenly(targets.probabilities[near].mean(1), self.even)
+        return targets.towards((1 - self.strength) * targets.probabilities + self.strength * mixed)
+
+
+def nearest(texts: Tokens, neighbours: int) -> Tensor:
+    """The texts most similar to each in their words, without itself: (texts, neighbours), or as many as there are."""
+    every, found = torch.arange(len(texts.lengths)), []
+    rows = every.repeat_interleave(texts.lengths)
+    counts = csr_array((np.ones(len(rows), np.float32), (rows.numpy(), texts.ids.numpy())))
+    vectors = TfidfTransformer().fit_transform(counts)
+    for block in every.split(1000):
+        alike = torch.from_numpy((vectors[block.numpy()] @ vectors.T).toarray())
+        alike[torch.arange(len(block)), block] = -1
+        found.append(alike.topk(min(neighbours, len(every) - 1)).indices)
+    return torch.cat(found)
+
+
+# ------------------------------------------------------------------------------------------ online, in one training
+
+class Online(Dose):
+    """What remembers how it answered the training texts: the answers are those of the steps, dropout and all."""
+
+    allowed = (0.0, 1.0)
+
+    def gradient(self, training, backward):
+        shape = len(training.task.train_labels), training.task.classes
+        if not self.idle:
+            training.memory.setdefault("answered", torch.zeros(shape))
+        return backward()
+
+    def pull(self, batch) -> Tensor | None:
+        """What the past makes of the labels: distributions (batch, classes), each row as heavy as it is to count."""
+
+    def loss(self, forward, batch, inner):
+        logits = forward()
+        if self.idle:
+            return inner(logits)
+        logs = logits.float().log_softmax(-1)
+        last = logs.detach().exp().reshape(-1, *logs.shape[-2:])[0]  # of twins the kept one
+        batch.memory["answered"].index_copy_(0, batch.indices, last)
+        pull = self.pull(batch)
+        if pull is None:
+            return inner(logits)
+        labels = batch.probabilities * pull.sum(-1, keepdim=True)
+        return inner(logits) - weighted(((pull - labels) * logs).sum(-1), batch.weights)
+
+
+@dataclass(frozen=True)
+class TemporalEnsembling(Online):
+    """Trains towards (1 - strength) * label + strength * the run's own answers so far, from the second epoch on.
+
+    The answers to a training text are averaged with weight 1 - decay for the newest, corrected for the start. Laine and
+    Aila 2017, "Temporal Ensembling for Semi-Supervised Learning", whose decay is 0.6; there the two are pulled together
+    by squared error and ever more, here by cross-entropy and evenly. Strength ours; 0 is control.
+    """
+
+    strength: float = 0.5
+    decay: float = 0.6
+
+    def __post_init__(self):
+        super().__post_init__()
+        check("TemporalEnsembling decay", self.decay, float, {"least": 0, "most": 0.99})
+
+    def pull(self, batch):
+        return self.strength * batch.memory["past"][batch.indices] if "past" in batch.memory else None
+
+    def epoch(self, training):
+        if self.idle:
+            return
+        past = training.memory.setdefault("past", torch.zeros_like(training.memory["answered"]))
+        past.lerp_(training.memory["answered"], (1 - self.decay) / (1 - self.decay ** (training.epoch + 1)))
+
+
+@dataclass(frozen=True)
+class GatedSmoothing(Online):
+    """Smooths the label of a training text the more, the more the run has changed its mind about it so far.
+
+    By `strength` where it gave another label in every epoch, not at all where always the same: strength * single-run
+    entropy / its largest. A gate in one training where TGTSS's `unstable` needs a teacher. Ours; 0 is control.
+    """
+
+    strength: float = 0.5
+
+    def pull(self, batch):
+        if "votes" not in batch.memory:
+            return None
+        votes = batch.memory["votes"][batch.indices]
+        epochs, classes = votes.sum(1, keepdim=True), votes.shape[1]
+        entropy = torch.special.entr(votes / epochs).sum(1, keepdim=True)
+        gate = entropy / epochs.clamp(2, classes).log()
+        return (self.strength / classes * gate).expand(-1, classes)
+
+    def epoch(self, training):
+        if self.idle:
+            return
+        votes = training.memory.setdefault("votes", torch.zeros_like(training.memory["answered"]))
+        votes += F.one_hot(training.memory["answered"].argmax(1), votes.shape[1])
+
+
+# ------------------------------------------------------------------------------------------ weights and examples
+
+@dataclass(frozen=True)
+class StabilityWeights(Taught):
+    """Weighs training texts by how stable teachers found them: slope above 0, unstable ones count more; below 0, less.
+
+    Weight (1 + tanh(shift + slope * (1 - 2 * stability))) / 2 over its mean, stability 1 less the single-run entropy's
+    share of its largest: that of GAIRAT (Zhang et al. 2021, "Geometry-aware Instance-reweighted Adversarial Training"),
+    slope 5 and shift -1, with stability in place of the distance to the boundary. As most texts are entirely stable,
+    that would leave them next to nothing; the milder defaults are ours. Slope 0 is control.
+    """
+
+    slope: float = 1.0
+    shift: float = 0.0
+
+    @property
+    def idle(self):
+        return self.slope == 0
+
+    def learn(self, targets, teachers):
+        largest = math.log(max(2, min(teachers.shape[1], teachers.shape[3])))
+        stability = 1 - single_run_entropy(teachers) / largest
+        weights = targets.weights * (1 + torch.tanh(self.shift + self.slope * (1 - 2 * stability))) / 2
+        return replace(targets, weights=weights / weights.mean())
+
+
+@dataclass(frozen=True)
+class DropContested(Taught):
+    """Leaves out the share of the training texts that teachers changed their minds about most; dropping 0 is control.
+
+    The other way round from Swayamdipta et al. 2020, "Dataset Cartography", who keep the most variable. Default ours.
+    """
+
+    share: float = field(default=0.05, metadata={"least": 0, "most": 0.9})
+
+    @property
+    def idle(self):
+        return self.share == 0
+
+    def learn(self, targets, teachers):
+        kept = ~most_unstable(teachers, self.share)
+        weights = targets.weights[kept]
+        return replace(targets, indices=targets.indices[kept], probabilities=targets.probabilities[kept],
+                       weights=weights / weights.mean())
+
+
+@dataclass(frozen=True)
+class Relabel(DropContested):
+    """Gives those training texts the label that teachers gave them at most checkpoints, instead of leaving them out.
+
+    Ties go to the label of the higher mean probability. Default ours; 0 is control.
+    """
+
+    def learn(self, targets, teachers):
+        votes = F.one_hot(teachers.argmax(-1), teachers.shape[-1]).sum((0, 1))
+        label = (votes + teachers.float().mean((0, 1)) / 2).argmax(-1)
+        majority = F.one_hot(label, teachers.shape[-1]).float()
+        return targets.towards(torch.where(most_unstable(teachers, self.share)[:, None], majority,
+                                           targets.probabilities))
+
+
+# --------------------------------------------------------------------------------------------------- catalogue
+
+CATALOGUE: dict[str, Mitigation] = {
+    "TGTSS": TGTSS(),
+    "TGTSS, unstable half": TGTSS(unstable=0.5),
+    "self-distillation": self_distillation(),
+    "ensemble distillation": ensemble_distillation(),
+    "matched smoothing": MatchedSmoothing(),
+    "k-NN smoothing": KNNSmoothing(),
+    "temporal ensembling": TemporalEnsembling(),
+    "gated smoothing": GatedSmoothing(),
+    "stability weights": StabilityWeights(),
+    "drop contested": DropContested(),
+    "relabel contested": Relabel(),
+}
+QUICK = ("TGTSS", "self-distillation", "matched smoothing", "k-NN smoothing", "temporal ensembling")
