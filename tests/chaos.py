@@ -32,11 +32,12 @@ EPOCHS = 4
 class Logged(Mitigation):
     """Control that notes each epoch: seed, epoch, and whether the run was finished, so that this one is in vain.
 
-    Its steps take their time: some kills must find a training under way whose last epoch is kept.
+    As long as there is a file `hold` it stands still in its second epoch, to be killed with its first one kept.
     """
 
     def step(self, training):
-        time.sleep(0.01)
+        while training.epoch == 1 and (Path(os.environ["STABUTILS_RUNS"]) / "hold").exists():
+            time.sleep(0.01)
 
     def epoch(self, training):
         folder, seed = Path(os.environ["STABUTILS_RUNS"]), training.seeds.init
@@ -113,10 +114,10 @@ def moment(child: int, folder: Path, draw: random.Random) -> int | None:
 
 def under_way(child: int, folder: Path) -> int | None:
     """Wait until a training has kept its first epoch. The wait status when the study ended before."""
-    while (status := ended(child, 0.002)) is None:
-        if any((folder / "killed" / "unfinished").glob("*")):
-            return None
-    return status
+    while not lines(folder) or not any((folder / "killed" / "unfinished").glob("*.safetensors")):
+        if (status := ended(child, 0.01)) is not None:
+            return status
+    return None
 
 
 def main() -> None:
@@ -125,6 +126,8 @@ def main() -> None:
     # and kept for ever by one that is killed.
     training.train(study(folder, workers).task, Mitigation(), training.Seeds(0, 0, 0))
     draw, killed, leaders, status = random.Random(0), [], [], None
+    hold = folder / "killed" / "hold"
+    hold.touch()
     while status != 0:
         leaders.append(begin(folder, workers, runs))
         if len(killed) == kills:
@@ -132,6 +135,7 @@ def main() -> None:
             assert status is not None, "the study hangs"
         elif not killed and (status := under_way(leaders[-1], folder)) is None:
             killed.append(strike(leaders[-1], draw, "all"))  # one that must be resumed, whatever chance has in store
+            hold.unlink()
             status = ended(leaders[-1], 60)
         elif killed and (status := moment(leaders[-1], folder, draw)) is None:
             killed.append(strike(leaders[-1], draw))
