@@ -46,9 +46,10 @@ setup: $(READY) ## make the private environment .venv with the tested versions
 study: $(READY) ## run the study's notebooks; reports and figures go to results/
 	$(PY) -m stabutils run $(NOTEBOOKS) $(ARGUMENTS)
 
+# A cell may take ten minutes: the longest trains 35 runs, three minutes on two free cores, and CI's are not always free.
 test: $(READY) ## lint, then all tests, the notebooks included
 	$(PY) -m ruff check .
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=1200 tests stabutils notebooks
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests stabutils notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks

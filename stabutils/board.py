@@ -11,7 +11,6 @@ from .comparison import GUARD
 from .errors import InputError
 from .intervals import Interval, holm, jackknife, jackknife_arms, verdict
 from .records import Claim
-from .report import _jensen_shannon
 from .study import Runs
 
 LEVEL = 0.05  # of the family of all methods on a board
@@ -44,7 +43,7 @@ def board(control: Runs, arms: Mapping[str, Runs], *, placebo: Runs | None = Non
     table = {name: _row(control, runs, n, None if runs is chooser else some) for name, runs in rows.items()}
     adjusted = holm([table[name]["reduction"].p_value() for name in methods])
     for name, p in zip(methods, adjusted, strict=True):
-        table[name] |= {"p": p, "better": _better(table[name]["reduction"], p, table[name]["guard"])}
+        table[name] |= {"p": p, "better": better(table[name]["reduction"], p, table[name]["guard"])}
     ranked = sorted(methods, key=lambda name: -table[name]["reduction"].value)
     order = [*ranked, *(name for name in rows if name not in methods)]
     if convex is not None:
@@ -65,8 +64,8 @@ def _columns(n):
 
 def readable(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Some columns of a board for a reader: those that it has, empty where there is nothing to say."""
-    digits = {"p": "{:.3f}", "trainings": "{:g}", "passes": "{:g}", "networks": "{:g}", "cpu_seconds": "{:.0f}",
-              "latency": "{:.1f}"}
+    digits = {"p": "{:.3f}", "trainings": "{:g}", "passes": "{:g}", "networks": "{:g}", "share_left": "{:.2f}",
+              "cpu_seconds": "{:.0f}", "latency": "{:.1f}"}
     some = table[[name for name in columns if name in table]].astype(object)
     return pd.DataFrame({name: ["" if value is None or value != value else digits.get(name, "{}").format(value)
                                 for value in values] for name, values in some.items()})
@@ -167,7 +166,7 @@ def _own(runs, n):
     row = {"runs": len(runs)} | {name: scores[name].interval(runs.labels) for name in names}
     row |= {name: jackknife(np.mean, getattr(runs, name)) for name in ("nll", "ece")}
     if runs.probabilities is not None:
-        row["jensen_shannon"] = _jensen_shannon(runs.probabilities)
+        row["jensen_shannon"] = votes.jensen_shannon(runs.probabilities)
     return row
 
 
@@ -200,7 +199,7 @@ def _convex_row(control, labels, n):
     between = {part: jackknife(lambda before, gold, part=part: metrics.churn_between(before, labels[None], gold)[part],
                                control.labels, examples=(control.gold,)) for part in ("good", "bad")}
     return {"runs": 1} | sure | between | {"accuracy_change": change, "guard": guard,
-                                           "better": _better(sure["reduction"], 0.0, guard)}
+                                           "better": better(sure["reduction"], 0.0, guard)}
 
 
 def _difference(control, runs, old, new):
@@ -219,7 +218,8 @@ def _between(control, runs, statistic):
     return jackknife_arms(statistic, [np.arange(len(control)), np.arange(len(runs))], [control.seeds, runs.seeds])
 
 
-def _better(reduction, p, guard):
+def better(reduction: Interval, p: float, guard: str) -> str:
+    """Whether a method flips less beyond doubt, by its adjusted p, and keeps the accuracy: a verdict."""
     stability = verdict(reduction, 0.0)
     if stability == "holds" and p >= LEVEL:
         stability = f"undecided at {reduction.runs} runs"

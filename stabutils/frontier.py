@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .board import _better
+from .board import better
 from .comparison import GUARD
 from .errors import InputError
 from .intervals import Interval, delete_a_group, holm, over_examples, verdict
@@ -124,6 +124,26 @@ def only(runs: Runs, queries: np.ndarray | slice = slice(None), kept: np.ndarray
                    doubt=runs.doubt[kept][:, queries], probabilities=found)
 
 
+def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:
+    """What ensembles of a size do in groups of queries, bool (examples,) each: one row a group that has any.
+
+    queries (the group's name), number, churn of ensembles, share_left (of all churn that they leave), churn_reduction
+    and accuracy_change against single runs. churn_reduction is None where single runs hardly flip, less than 1 %.
+    """
+    rows = []
+    for name, where in groups.items():
+        if where.any():
+            some = only(runs, where)
+            found = Pool(some, how).measure(size, 2)
+            flips = metrics.churn(some.labels) > 0.01  # of next to nothing there is no share
+            rows.append({"queries": name, "number": int(where.sum()), "churn": found["churn"],
+                         "churn_reduction": found["churn_reduction"] if flips else None,
+                         "accuracy_change": found["accuracy_change"]})
+    left = np.array([row["number"] * row["churn"].value for row in rows])
+    table = pd.DataFrame(rows).astype({"churn_reduction": object})
+    return table.assign(share_left=left / left.sum() if left.sum() else 0.0)
+
+
 def sizes_of(text: str, runs: int) -> list[int]:
     """Sizes of ensembles from a text such as "2, 3, 5", ascending. Raises InputError for what is no size, or makes
     fewer than two replicas of the runs, and where none makes three."""
@@ -202,7 +222,7 @@ def frontier(control: Runs, ensembles: pd.DataFrame, board: pd.DataFrame | None 
     table["latency"] = table.passes.where(table.arm != "convex") * latency
     tried = ~table.arm.isin(["control", "convex"])
     table.loc[tried, "p"] = holm([interval.p_value() for interval in table.reduction[tried]])
-    table["better"] = [_decided(row.reduction, _better(row.reduction, row.p, row.guard)) if np.isfinite(row.p) else
+    table["better"] = [_decided(row.reduction, better(row.reduction, row.p, row.guard)) if np.isfinite(row.p) else
                        {"convex": row.guard}.get(row.arm, "") for row in table.itertuples()]
     retrained = table.arm != "convex"
     table["dominated"] = pd.Series(dominated(table[retrained]), table.index[retrained]).reindex(table.index).fillna("")

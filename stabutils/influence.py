@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .mitigations import Mitigation, describe
-from .mitigations.regularizers import Dose
+from .mitigations.regularizers import Around, Dose
 
 if TYPE_CHECKING:
     from .study import Runs
@@ -54,21 +54,14 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 # ---- training
 
-class TurnedOver(nn.Module):
+class TurnedOver(Around):
     """A network of which a step trains, for each text, the units before the head that the text's example owns, in place
     of dropout there; outside a step, and in evaluation, it is the plain network."""
 
     def __init__(self, network: nn.Module, rate: float):
-        super().__init__()
-        self.network, self.rate = network, rate
+        super().__init__(network)
+        self.rate = rate
         self.owners: tuple[Tensor, int] | None = None  # example of each text in the batch, seed of the masks
-
-    @property
-    def head(self) -> nn.Module:
-        return self.network.head
-
-    def features(self, tokens) -> Tensor:
-        return self.network.features(tokens)
 
     def forward(self, tokens) -> Tensor:
         if self.owners is None or not self.training:

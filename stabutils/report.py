@@ -158,20 +158,10 @@ def _numbers(labels, gold, probabilities, weights):
     numbers = {name: score.interval(labels) for name, score in scores.items()}
     numbers["kappa"] = votes.kappa(labels, scores["churn"])
     if probabilities is not None:
-        numbers["jensen_shannon"] = _jensen_shannon(np.asarray(probabilities))
+        numbers["jensen_shannon"] = votes.jensen_shannon(np.asarray(probabilities))
         for name, metric in {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ():
             numbers[name] = _of_runs(metric, probabilities, gold)
     return numbers
-
-
-def _jensen_shannon(probabilities):
-    runs = len(probabilities)
-    if runs == 2:
-        return jackknife(metrics.jensen_shannon, probabilities)
-    pairs = np.zeros((runs, runs))
-    for i, j in zip(*np.triu_indices(runs, 1), strict=True):
-        pairs[i, j] = pairs[j, i] = metrics.jensen_shannon(probabilities[[i, j]])
-    return jackknife(lambda kept: pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1)), np.arange(runs))
 
 
 def _of_runs(metric, array, gold):

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from . import metrics
-from .intervals import jackknife, over_examples
+from .intervals import Interval, jackknife, over_examples
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,14 @@ def kappa(labels, churn):
     alone = (rest > 0).sum(axis=1) == 1  # every vote for one class: as in fleiss_kappa
     without = np.where(alone, 1.0, 1 - churn.without / np.where(alone, 1.0, 1 - chance))
     return Score(metrics.fleiss_kappa(labels), without, churn.each, churn.weights).interval(labels)
+
+
+def jensen_shannon(probabilities: np.ndarray) -> Interval:
+    """`metrics.jensen_shannon` with its interval: (runs, examples, classes), nats; each pair of runs is met once."""
+    runs = len(probabilities)
+    if runs == 2:
+        return jackknife(metrics.jensen_shannon, probabilities)
+    pairs = np.zeros((runs, runs))
+    for i, j in zip(*np.triu_indices(runs, 1), strict=True):
+        pairs[i, j] = pairs[j, i] = metrics.jensen_shannon(probabilities[[i, j]])
+    return jackknife(lambda kept: pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1)), np.arange(runs))

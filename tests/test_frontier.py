@@ -85,6 +85,19 @@ def test_only_some_queries():
     assert np.array_equal(Pool(half).scores(np.arange(6), 3, 2), Pool(RUNS).scores(np.arange(1, 12, 2), 3, 2))
 
 
+def test_groups_are_measured_apart_and_share_what_churn_is_left():
+    some, none = np.arange(80) % 5 == 0, np.zeros(80, bool)
+    still = (RUNS.labels == RUNS.labels[0]).all(axis=0)
+    groups = {"some": some, "none": none, "the rest": ~some & ~still, "still": ~some & still}
+    table = frontier.by_group(RUNS, groups, 3, "probability").set_index("queries")
+    assert list(table.index) == ["some", "the rest", "still"] and table.number.sum() == 80
+    alone = Pool(frontier.only(RUNS, some)).measure(3, 2)
+    assert (table.churn["some"], table.churn_reduction["some"]) == (alone["churn"], alone["churn_reduction"])
+    left = [row.number * row.churn.value for row in table.itertuples()]
+    assert table.share_left.tolist() == pytest.approx([each / sum(left) for each in left])
+    assert table.churn_reduction["still"] is None and table.share_left["still"] == 0
+
+
 def test_sizes_of_a_text():
     assert frontier.sizes_of("5, 2,3, 2", 10) == [2, 3, 5]
     for text in ("", "2, x", "1, 2", "6, 2", "4, 5", "2.0", "-2"):

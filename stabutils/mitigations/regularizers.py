@@ -339,16 +339,12 @@ class SWA(Averaged):
 
 # ------------------------------------------------------------------------------------------------------ answer
 
-class Awake(nn.Module):
-    """A network that goes on dropping when it is told to evaluate."""
+class Around(nn.Module):
+    """A network that is another one, but for what those derived from it change."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
-
-    def train(self, mode: bool = True):
-        self.network.train()
-        return self
 
     @property
     def head(self) -> nn.Module:
@@ -359,6 +355,14 @@ class Awake(nn.Module):
 
     def forward(self, tokens) -> Tensor:
         return self.network(tokens)
+
+
+class Awake(Around):
+    """A network that goes on dropping when it is told to evaluate."""
+
+    def train(self, mode: bool = True):
+        self.network.train()
+        return self
 
 
 @dataclass(frozen=True)
