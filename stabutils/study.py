@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .training import Seeds
 
 
+OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length")  # knobs that make another control
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
 
 
@@ -62,7 +63,7 @@ class Runs:
 
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
-    confidence_spread (runs, examples): of one run over its own checkpoints.
+    confidence_spread (runs, examples): of one run over its own checkpoints; of published answers, control's only.
     probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
     that were read from published answers, which keep labels and summaries only. kept: what `keep` asked for, by name,
     each (runs, ...) as `probes` describes it.
@@ -79,9 +80,9 @@ class Runs:
     ece: np.ndarray
     cpu_seconds: np.ndarray
     doubt: np.ndarray
-    checkpoint_entropy: np.ndarray
-    confidence_mean: np.ndarray
-    confidence_spread: np.ndarray
+    checkpoint_entropy: np.ndarray | None = None
+    confidence_mean: np.ndarray | None = None
+    confidence_spread: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     validation_probabilities: np.ndarray | None = None
     checkpoints: np.ndarray | None = None
@@ -165,7 +166,8 @@ class Study:
         """The answers of `n` trainings (default: `runs`) with seeds seed + start, seed + start + 1, ...; or of `seeds`.
 
         keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
-        A run that has been trained, or published, without them is trained again.
+        A run that has been trained, or published, without them is trained again. STABUTILS_PUBLISH in the environment
+        commits the answers of every plain sample that is asked for, as the command `publish` does.
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         from . import probes
@@ -178,15 +180,20 @@ class Study:
         check("start", start, int, {"least": 0})
         if seeds is not None and not len(seeds):
             raise InputError("seeds", seeds, "at least one")
+        sample = seeds is None
         seeds = seeds or [Seeds(s, s, s) for s in range(self.seed + start, self.seed + start + n)]
         runs = [self.identify(mitigation, s) for s in seeds]
         arm = describe(mitigation)
-        found = self.published_answers(arm, keep)
-        found |= {run.name: answers for run in runs if (answers := self.stored(run, keep)) is not None}
+        published = self.published_answers(arm, keep)
+        found = published | {run.name: answers for run in runs if (answers := self.stored(run, keep)) is not None}
         while missing := [run for run in runs if run.name not in found]:
             self.train(mitigation, missing, keep)
             found |= {run.name: answers for run in missing if (answers := self.stored(run, keep)) is not None}
-        return self.stack(arm, runs, [found[run.name] for run in runs])
+        stacked = self.stack(arm, runs, [found[run.name] for run in runs])
+        if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
+            knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
+            self.publish(stacked, " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None))
+        return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
              keep: Sequence[str] = ()) -> dict:
@@ -259,24 +266,26 @@ class Study:
 
     def published_answers(self, arm: str, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
         """Committed answers of an arm by run name, of those runs of which all of `keep` was committed: labels and
-        summaries, from every file that begins with the arm's name."""
-        path, found = self.published_path(arm), {}
+        summaries, put together from every file that begins with the arm's name."""
+        path, found, keep = self.published_path(arm), {}, {f"kept.{name}" for name in keep}
         for part in sorted(path.parent.glob(f"{path.stem}*{path.suffix}")) if self.published else ():
             arrays, record = store.read_file(part) or ({}, {"runs": ()})
-            wanted = [name for name in arrays if not name.startswith("kept.")] + [f"kept.{name}" for name in keep]
-            if arrays.keys() >= set(wanted):
-                found |= {run: {name: arrays[name][i] for name in wanted} for i, run in enumerate(record["runs"])}
-        return found
+            wanted = [name for name in arrays if not name.startswith("kept.") or name in keep]
+            for i, run in enumerate(record["runs"]):
+                found[run] = found.get(run, {}) | {name: arrays[name][i] for name in wanted}
+        return {run: answers for run, answers in found.items() if answers.keys() >= keep}
 
     def publish(self, runs: Runs, part: str = "") -> Path:
         """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them;
-        probabilities are left out. Runs that are no plain sample of the arm (crossed seeds, another length), or of
-        which more was kept than of the others, go to a file of their own, named by `part`."""
+        probabilities are left out, and of all but control's plain sample what a run says over its checkpoints. Runs
+        that are no plain sample of the arm (crossed seeds, another length), or of which more was kept than of the
+        others, go to a file of their own, named by `part`."""
         small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
         kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
         kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
+        more = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
         kept |= {name: getattr(runs, name).astype(np.float16)
-                 for name in ("checkpoint_entropy", "doubt", "confidence_mean", "confidence_spread")}
+                 for name in ("doubt", *more)[:None if (runs.arm, part) == ("control", "") else 1]}
         kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
         path = self.published_path(f"{runs.arm} {part}")
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),

@@ -11,11 +11,11 @@ import tiny
 import torch
 from scipy.stats import gmean
 
-from stabutils import board, metrics, models, store
+from stabutils import board, metrics, store
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity
-from stabutils.mitigations.ensembles import HOW, Checkpoints, Snapshots, combine, ensemble, partition, published, vote
-from stabutils.study import Runs, Study
+from stabutils.mitigations.ensembles import HOW, Checkpoints, Snapshots, combine, ensemble, partition, vote
+from stabutils.study import Runs
 from stabutils.training import Seeds, predict, train
 
 
@@ -159,21 +159,6 @@ def test_a_board_takes_them_as_any_arm():
     for arm in (ensemble(runs, 3), ensemble(labels_only(runs), 3, "vote")):
         row = board.board(runs, {"three": arm}).set_index("arm").loc["three"]
         assert row.runs == 4 and row.churn.value == pytest.approx(metrics.churn(arm.labels))
-
-
-def test_published_ensembles_are_read_back_by_their_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
-    monkeypatch.setattr("stabutils.study.project_root", lambda: tmp_path)
-    study = Study(dataset=str(tiny.write_csv(tmp_path / "tiny.csv")), runs=4, workers=1)
-    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    found = ensemble(study.retrain("control"), 2)
-    study.publish(found)
-    back = published(study, found.arm)
-    assert back.arm == found.arm and back.names == found.names and back.probabilities is None
-    assert np.array_equal(back.labels, found.labels) and back.labels.dtype == np.int64
-    assert np.array_equal(back.gold, found.gold) and np.array_equal(back.seeds, found.seeds)
-    assert np.array_equal(back.ece, found.ece)
-    assert published(study, "Ensemble(size=3, how=probability)") is None
 
 
 # ---- one training

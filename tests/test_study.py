@@ -499,6 +499,25 @@ def test_what_was_kept_is_published_beside_the_answers(tiny_study, trained, monk
     assert trained == [0, 1, 2, 2]  # only the run of which nothing was kept
 
 
+def test_publishing_commits_every_plain_sample_that_is_asked_for(tiny_study, trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
+    made = tiny_study()
+    asked = [lambda s: s.retrain(n=3), lambda s: s.retrain(n=2, start=3), lambda s: s.retrain(LabelSmoothing(0.3), n=2),
+             lambda s: replace(s, epochs=1).retrain(n=2)]
+    first = [ask(made) for ask in asked]
+    crossed = made.retrain(seeds=[Seeds(0, 1, 0), Seeds(1, 0, 0)])
+    files = {path.name for path in made.published_path("control").parent.iterdir()}
+    assert files == {f"tiny-{arm}.safetensors" for arm in
+                     ("control", "control-from-3", "labelsmoothing-strength-0.3", "control-epochs-1")}
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
+    before = len(trained)
+    again = [ask(tiny_study()) for ask in asked]
+    assert len(trained) == before and [runs.names for runs in again] == [runs.names for runs in first]
+    assert all(np.array_equal(a.labels, b.labels) for a, b in zip(again, first, strict=True))
+    assert again[0].confidence_mean is not None and again[2].confidence_mean is None  # of control's plain sample only
+    assert not set(crossed.names) & made.published_answers("control").keys()
+
+
 def test_a_training_of_one_step_agrees_with_itself(tiny_study):
     runs = tiny_study(epochs=1, batch_size=1000).retrain()
     assert runs.checkpoints.shape[1] == 1 and not runs.checkpoint_entropy.any()

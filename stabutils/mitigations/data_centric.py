@@ -380,6 +380,7 @@ class Relabel(DropContested):
 
 CATALOGUE: dict[str, Mitigation] = {
     "TGTSS": TGTSS(),
+    "TGTSS, shared teacher": TGTSS(shared=True),
     "TGTSS, unstable half": TGTSS(unstable=0.5),
     "self-distillation": self_distillation(),
     "ensemble distillation": ensemble_distillation(),

@@ -14,8 +14,7 @@ import torch
 
 from .. import metrics
 from ..errors import InputError
-from ..store import read_file
-from ..study import Runs, Study, summarise
+from ..study import Runs, summarise
 from ..training import predict as probabilities_of
 from .regularizers import Dose
 
@@ -121,17 +120,6 @@ def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]
                       "validation_probabilities": validation,
                       "confidence": runs.probabilities[members][:, np.arange(len(gold)), gold]}
     return answers | summarise(answers, gold)
-
-
-def published(study: Study, arm: str) -> Runs | None:
-    """The committed answers of an arm such as "Ensemble(size=5, how=probability)"; None where there are none."""
-    arrays, record = read_file(study.published_path(arm)) or ({}, {})
-    if record.get("arm") != arm:
-        return None
-    labels = {name: arrays.pop(name).astype(np.int64) for name in ("labels", "validation_labels")}
-    kept = {name.removeprefix("kept."): arrays.pop(name) for name in list(arrays) if name.startswith("kept.")}
-    return Runs(arm=arm, names=tuple(record["runs"]), seeds=np.array(record["seeds"]), gold=np.array(record["gold"]),
-                kept=kept, **labels, **arrays)
 
 
 # ---------------------------------------------------------------------------------------------------- one training
