@@ -63,7 +63,7 @@ class Runs:
 
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
-    confidence_spread (runs, examples): of one run over its own checkpoints; of published answers, control's only.
+    confidence_spread (runs, examples): of one run over its own checkpoints; of published answers control's only.
     probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
     that were read from published answers, which keep labels and summaries only. kept: what `keep` asked for, by name,
     each (runs, ...) as `probes` describes it.
@@ -192,7 +192,8 @@ class Study:
         stacked = self.stack(arm, runs, [found[run.name] for run in runs])
         if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
             knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
-            self.publish(stacked, " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None))
+            part = " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None)
+            self.publish(stacked, part, whole=arm == "control" and not start)
         return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
@@ -275,17 +276,17 @@ class Study:
                 found[run] = found.get(run, {}) | {name: arrays[name][i] for name in wanted}
         return {run: answers for run, answers in found.items() if answers.keys() >= keep}
 
-    def publish(self, runs: Runs, part: str = "") -> Path:
+    def publish(self, runs: Runs, part: str = "", whole: bool = False) -> Path:
         """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them;
-        probabilities are left out, and of all but control's plain sample what a run says over its checkpoints. Runs
-        that are no plain sample of the arm (crossed seeds, another length), or of which more was kept than of the
-        others, go to a file of their own, named by `part`."""
+        probabilities are left out, and unless `whole` what a run says over its checkpoints. Runs that are no plain
+        sample of the arm (crossed seeds, another length), or of which more was kept than of the others, go to a file of
+        their own, named by `part`."""
         small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
         kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
         kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
         more = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
         kept |= {name: getattr(runs, name).astype(np.float16)
-                 for name in ("doubt", *more)[:None if (runs.arm, part) == ("control", "") else 1]}
+                 for name in ("doubt", *(more if whole else ()))}
         kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
         path = self.published_path(f"{runs.arm} {part}")
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),

@@ -230,7 +230,7 @@ def test_label_smoothing_of_nothing_is_control_and_not_trained_again(tiny_study)
 def test_published_answers_need_no_training(tiny_study, trained, monkeypatch, tmp_path):
     made = tiny_study()
     runs = made.retrain(n=3)
-    path = made.publish(runs)
+    path = made.publish(runs, whole=True)
     assert path.is_relative_to(tmp_path / "project" / "records") and path.stat().st_size < 10_000
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     read = tiny_study().retrain(n=3)
@@ -507,8 +507,9 @@ def test_publishing_commits_every_plain_sample_that_is_asked_for(tiny_study, tra
     first = [ask(made) for ask in asked]
     crossed = made.retrain(seeds=[Seeds(0, 1, 0), Seeds(1, 0, 0)])
     files = {path.name for path in made.published_path("control").parent.iterdir()}
-    assert files == {f"tiny-{arm}.safetensors" for arm in
-                     ("control", "control-from-3", "labelsmoothing-strength-0.3", "control-epochs-1")}
+    assert files == {f"compact-{arm}-batch-size-16.safetensors" for arm in
+                     ("control-epochs-2", "control-from-3-epochs-2", "labelsmoothing-strength-0.3-epochs-2",
+                      "control-epochs-1")}
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     before = len(trained)
     again = [ask(tiny_study()) for ask in asked]
