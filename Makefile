@@ -30,7 +30,7 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab notebooks publish figures verify benchmark clean
+.PHONY: help setup study test lab notebooks publish figures site verify benchmark clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -62,6 +62,9 @@ publish: $(READY) ## write the published study: records/
 
 figures: $(READY) ## make figures/ from records/
 	$(PY) -m stabutils figures
+
+site: $(READY) ## README, docs and notebooks as pages to browse without network: site/
+	$(PY) -m stabutils site
 
 verify: $(READY) ## train a random sample of the stored runs again and compare
 	$(PY) -m stabutils verify --sample '$(SAMPLE)' --seed '$(SEED)'

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import published, verify
+from . import claims, published, site, verify
 from .errors import InputError
 from .provenance import project_root
 from .report import add_arguments, harmless
@@ -171,6 +171,7 @@ def publish(arguments: argparse.Namespace) -> int:
         queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
         execute(path, results / path.name, {**values, "output": str(results.resolve())})
         shutil.copy(results / f"{path.stem}.json", folder)
+        shutil.copy(results / path.name, folder)
         print(folder)
     return 0
 
@@ -182,6 +183,14 @@ def draw(arguments: argparse.Namespace) -> int:
             print(path)
     for path in published.requote():
         print(path)
+    page = project_root() / "docs" / "claims.md"
+    page.write_text(claims.markdown(project_root()), encoding="utf-8", newline="\n")
+    return 0
+
+
+def pages(arguments: argparse.Namespace) -> int:
+    """site/: README, docs and notebooks as pages that need no network."""
+    print(site.build(project_root(), project_root() / "site")[0])
     return 0
 
 
@@ -241,6 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     command.set_defaults(command=refresh)
     command = commands.add_parser("figures", help="make figures/ and the quoted numbers from records/")
     command.set_defaults(command=draw)
+    command = commands.add_parser("site", help="README, docs and notebooks as pages to browse without network: site/")
+    command.set_defaults(command=pages)
     command = commands.add_parser("verify", help="train a random sample of the stored runs again and compare")
     verify.add_arguments(command)
     command.set_defaults(command=verify.command)

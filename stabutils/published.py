@@ -29,8 +29,8 @@ def quote(text: str, root: Path | None = None) -> str:
 
 
 def _quoted(what: str, root: Path) -> str:
-    if what in ("corpora", "ablation"):
-        return {"corpora": _corpora, "ablation": _ablation}[what](root)
+    if what in ("corpora", "ablation", "benchmark"):
+        return {"corpora": _corpora, "ablation": _ablation, "benchmark": _benchmark}[what](root)
     if match := re.fullmatch(r"board (\d\d )?of (\S+)", what):
         return _board(root / "records" / match[2], (match[1] or "").strip())
     asked = NUMBER.fullmatch(what)
@@ -86,6 +86,46 @@ def _ablation(root: Path) -> str:
         cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%", runs=False) for i in rows]
         lines.append(f"| {path.parents[1].name} | {record['model']} | {len(arrays['labels'])} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+RATIOS = {"throughput_ratio_fp32": ("texts trained a CPU-second, against `Trainer`, fp32", 2),
+          "throughput_ratio_fp32_no_text_skipped": ("the same, no part of a text left out", None),
+          "throughput_ratio_bf16": ("the same, bf16", 2.8),
+          "throughput_ratio_plain": ("a plain padded loop, against `Trainer`", None),
+          "time_to_accuracy_ratio": ("CPU-seconds to the accuracy that `Trainer` ends at", 3),
+          "two_worker_ratio": ("two workers against one", 1.9),
+          "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50)}
+
+
+def benchmark(root: Path) -> dict[str, Interval]:
+    """What `make benchmark` measured of `RATIOS`, as times as fast."""
+    path = root / "records" / "benchmark.json"
+    found = records.read(path).numbers if path.is_file() else {}
+    return {name: Interval(*(found[name][end] for end in ("value", "low", "high", "runs")))
+            for name in RATIOS if name in found}
+
+
+def _benchmark(root: Path) -> str:
+    lines = ["", "| times as fast | measured | aimed at |", "|" + "---|" * 3]
+    lines += [f"| {RATIOS[name][0]} | {i.value:.2g} [{i.low:.2g}, {i.high:.2g}] ({i.runs} rounds) "
+              f"| {RATIOS[name][1] or ''} |" for name, i in benchmark(root).items()]
+    return "\n".join([*lines, ""])
+
+
+def lengths(folder: Path) -> pd.DataFrame:
+    """Control trained for more or fewer epochs, each length with its own whole schedule: epochs, label_entropy (LE@5)
+    and accuracy with intervals, runs. No rows where one length only is published."""
+    rows = []
+    for path in sorted((folder / "answers").glob("compact-*.safetensors")):
+        arrays, record = answers(folder, path.stem)
+        longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
+        if longer or path.stem == "compact-control" or re.fullmatch(r"compact-control-epochs-\d+", path.stem):
+            labels, epochs = arrays["labels"], record["recipe"]["epochs"]
+            rows.append({"epochs": epochs * (float(longer[1]) if longer else 1), "runs": len(labels),
+                         "label_entropy": jackknife(lambda x: metrics.label_entropy(x, min(5, len(x))).mean(), labels),
+                         "accuracy": jackknife(np.mean, arrays["accuracy"])})
+    columns = ["epochs", "runs", "label_entropy", "accuracy"]
+    return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns).sort_values("epochs", ignore_index=True)
 
 
 def board(folder: Path, notebook: str = "") -> pd.DataFrame:
@@ -171,6 +211,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
                                                      metrics.label_entropy(labels[1:]))}
     if len(methods := board(folder)):
         plots["trade-off"] = lambda: figures.trade_off(methods)
+    if len(table := lengths(folder)):
+        plots["training-length"] = lambda: figures.lengths(table, record["recipe"]["epochs"])
     figures.style()
     written = []
     for name, plot in plots.items():

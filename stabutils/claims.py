@@ -1,0 +1,51 @@
+"""docs/claims.md: what was claimed, what was found here, and the verdict; from docs/claims.yaml and records/."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from . import records
+from .intervals import Interval, verdict
+
+RESTS = {"pretrained": "A claim about pretrained encoders; what a network trained from scratch does supports or "
+                       "weakens it, and settles nothing.",
+         "images": "A claim about image classifiers.", "fastText": "A claim about fastText on another corpus.",
+         "no claim": "Nothing about churn was claimed there."}
+
+
+def markdown(root: Path) -> str:
+    """The page. Every claim has a row for each published corpus that has the number, or one that says none has."""
+    lines = ["# Claims and verdicts", "",
+             "Written by `make figures` from `docs/claims.yaml` and `records/`. A verdict follows the interval alone: "
+             "all of it beyond the threshold *holds*; none of it *does not hold*; else it is *undecided*; without a "
+             "number it *cannot be tested here*. All numbers are of *compact*, a small network trained from scratch."]
+    for group in yaml.safe_load((root / "docs" / "claims.yaml").read_text(encoding="utf-8")):
+        lines += ["", f"## {group['source']}", "", RESTS[group["rests"]], "",
+                  "| claim | corpus | here | threshold | verdict | shown in |", "|" + "---|" * 6]
+        lines += [row for claim in group["claims"] for row in _rows(root, claim)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(root: Path, claim: dict) -> list[str]:
+    side, beyond = claim.get("side", "above"), claim["beyond"]
+    shown = f"[{claim['notebook'][:2]}](../notebooks/{claim['notebook']}.ipynb), *{claim['section']}*"
+    found = {corpus: _number(root / "records" / corpus, claim) for corpus in _corpora(root, claim)}
+    found = {corpus: interval for corpus, interval in found.items() if interval} or {"none yet": None}
+    says = [claim["says"], *[""] * (len(found) - 1)]  # once, for all corpora
+    return [f"| {text} | {corpus} | {f'{i} ({i.runs} runs)' if i else 'not measured'} | {side} {beyond:g} "
+            f"| {verdict(i, beyond, side)} | {shown} |" for text, (corpus, i) in zip(says, found.items(), strict=True)]
+
+
+def _corpora(root: Path, claim: dict) -> list[str]:
+    return claim.get("corpora") or sorted(path.parent.name for path in (root / "records").glob("*/answers"))
+
+
+def _number(folder: Path, claim: dict) -> Interval | None:
+    """The number in the record of the claim's notebook, or in the first of the others that has it."""
+    first = folder / f"{claim['notebook']}.json"
+    for path in [first, *sorted(folder.glob("[0-9]*.json"))]:
+        number = records.read(path).numbers.get(claim["number"]) if path.is_file() else None
+        if number:
+            return Interval(*(number[end] for end in ("value", "low", "high", "runs")))
+    return None
