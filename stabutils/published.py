@@ -29,8 +29,9 @@ def quote(text: str, root: Path | None = None) -> str:
 
 
 def _quoted(what: str, root: Path) -> str:
-    if what in ("corpora", "ablation", "benchmark"):
-        return {"corpora": _corpora, "ablation": _ablation, "benchmark": _benchmark}[what](root)
+    tables = {"corpora": _corpora, "ablation": _ablation, "benchmark": _benchmark, "methods": _methods}
+    if what in tables:
+        return tables[what](root)
     if match := re.fullmatch(r"board (\d\d )?of (\S+)", what):
         return _board(root / "records" / match[2], (match[1] or "").strip())
     asked = NUMBER.fullmatch(what)
@@ -130,18 +131,21 @@ def lengths(folder: Path) -> pd.DataFrame:
 
 def board(folder: Path, notebook: str = "") -> pd.DataFrame:
     """The methods on the boards of a published corpus, or on that of one notebook, best reduction first: arm,
-    reduction, accuracy_change, trainings, and better, the board's verdict. No rows where none is published."""
+    reduction, churn, accuracy_change, trainings and passes an answer, and better, the board's verdict. No rows where
+    none is published."""
     found = _numbers(folder, notebook)
-    verdicts = {claim.name: claim.verdict for record in _records(folder, notebook) for claim in record.claims}
+    verdicts = {claim.name: claim.verdict for record in reversed(_records(folder, notebook)) for claim in record.claims}
     interval = {name: Interval(*(number[end] for end in ("value", "low", "high", "runs")))
                 for name, number in found.items()}
-    rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"],
+    one = Interval(1, 1, 1, 1)
+    rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"], "churn": interval.get(f"churn {arm}"),
              "accuracy_change": interval[f"accuracy_change {arm}"],
-             "trainings": interval.get(f"trainings {arm}", Interval(1, 1, 1, 1)).value,
-             "better": verdicts.get(f"better {arm}", "")}
+             "trainings": interval.get(f"trainings {arm}", one).value,
+             "passes": interval.get(f"passes {arm}", one).value, "better": verdicts.get(f"better {arm}", "")}
             for arm in (name.removeprefix("reduction ") for name in found if name.startswith("reduction "))]
     rows.sort(key=lambda row: -row["reduction"].value)
-    return pd.DataFrame(rows, columns=["arm", "reduction", "accuracy_change", "trainings", "better"])
+    columns = ["arm", "reduction", "churn", "accuracy_change", "trainings", "passes", "better"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _board(folder: Path, notebook: str = "") -> str:
@@ -158,6 +162,33 @@ def _board(folder: Path, notebook: str = "") -> str:
     lines += [f"| {row.arm} | {_in_percent(row.reduction)} | {_in_percent(row.accuracy_change, '', 2)} "
               f"| {row.trainings:g} | {row.better} |" for row in table.itertuples() if row.arm != "convex"]
     return "\n".join([*lines, ""])
+
+
+def _methods(root: Path) -> str:
+    """Every published method, in the order of the corpus that has most of them: what it takes away of each corpus's
+    label entropy, and what it costs."""
+    boards = {folder.name: board(folder).set_index("arm") for folder in sorted((root / "records").glob("*"))
+              if len(board(folder))}
+    boards = dict(sorted(boards.items(), key=lambda item: -len(item[1])))
+    arms = list(dict.fromkeys(arm for table in boards.values() for arm in table.index))
+    lines = ["", "| method | " + " | ".join(f"LE@5 taken away, {name} | churn | accuracy, points" for name in boards)
+             + " | trainings | passes an answer |", "|" + "---|" * (3 + 3 * len(boards))]
+    for arm in arms:
+        rows = [table.loc[arm] if arm in table.index else None for table in boards.values()]
+        first = next(row for row in rows if row is not None)
+        cells = [cell for row in rows for cell in _cells(row)]
+        price = ("0", "1") if arm == "convex" else (f"{first.trainings:g}", f"{first.passes:g}")
+        lines.append(f"| {arm} | {' | '.join([*cells, *price])} |")
+    return "\n".join([*lines, ""])
+
+
+def _cells(row: pd.Series | None) -> tuple[str, str, str]:
+    """Bold where the board says that the method is better."""
+    if row is None:
+        return "", "", ""
+    taken = _in_percent(row.reduction)
+    churn = "0" if row.churn is None else _in_percent(row.churn, "")
+    return f"**{taken}**" if row.better == "holds" else taken, churn, _in_percent(row.accuracy_change, "", 2)
 
 
 def _in_percent(interval: Interval, unit: str = " %", places: int = 1) -> str:
