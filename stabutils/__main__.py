@@ -181,6 +181,8 @@ def draw(arguments: argparse.Namespace) -> int:
     for folder in sorted((project_root() / "records").glob("*/answers")):
         for path in published.draw(folder.parent, project_root() / "figures" / folder.parent.name):
             print(path)
+    for path in published.draw_benchmark(project_root(), project_root() / "figures"):
+        print(path)
     for path in published.requote():
         print(path)
     page = project_root() / "docs" / "claims.md"

@@ -166,8 +166,8 @@ def intervals(rows: Mapping[str, Interval], label: str, reference: float | None 
         axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
     if reference is not None:
         axis.axvline(reference, color="black", linestyle=":", linewidth=1)
-    axis.set(yticks=range(len(rows)), yticklabels=[short(name, 60) for name in rows], xlabel=label)
-    axis.invert_yaxis()
+    axis.set(yticks=range(len(rows)), yticklabels=[short(name, 60) for name in rows], xlabel=label,
+             ylim=(len(rows) - 0.5, -0.5))
     return figure
 
 
