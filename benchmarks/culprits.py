@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
              for name, arm in arms(few, many, len(study.data.train)).items()}
     numbers = measure(found, queries)
     wrong = np.char.startswith(np.array(study.data.train.tags), "noise")
-    numbers |= {f"share planted wrong, {name}": Interval(*[float(wrong[rows].mean())] * 3, runs=len(control))
+    numbers |= {f"precision planted wrong, {name}": Interval(*[float(wrong[rows].mean())] * 3, runs=len(control))
                 for name, rows in ((f"{FEW} culprits", few), (f"{MANY} harmful", many))}
     record = records.Record("04_culprits", asdict(study) | {"runs_per_arm": given.runs}, provenance(),
                             records.numbers(numbers))

@@ -65,7 +65,7 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
          "kappa": "1 is full agreement",
          "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
-         "correlation": "-1 to 1", "moran": "0 is chance", "share": "of another churn", "cpu_minutes": "minutes a run",
+         "precision": "share of those named", "correlation": "-1 to 1", "moran": "0 is chance", "share": "of another churn", "cpu_minutes": "minutes a run",
          "reduction": "share of control's", "reduction_unstable": "share of control's",
          "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
          "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost",

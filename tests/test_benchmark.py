@@ -103,3 +103,25 @@ def test_a_small_benchmark_of_the_gpu_writes_its_record(tmp_path):
     pytest.importorskip("accelerate")
     assert run("gpu.py", tmp_path, *"--sizes 1 2 --runs 3 --steps 2 --epochs 1".split()) >= {
         "gpu_ratio", "gpu_ratio_bf16", "texts per second 2 runs fp32", "accuracy fp32", "churn bf16"}
+
+
+def test_culprits_are_judged_against_as_many_at_random(benchmarks):
+    from types import SimpleNamespace
+
+    import culprits
+
+    few, many = np.arange(30), np.arange(30, 100)
+    arms = culprits.arms(few, many, 1000)
+    assert arms["30 culprits dropped"].indices == tuple(few) and arms["70 harmful dropped"].indices == tuple(many)
+    assert [len(arms[f"{n} at random dropped"].indices) for n in (30, 70)] == [30, 70]
+    assert arms["70 harmful softened"].share == 0.3 and arms["70 harmful softened"].indices == tuple(many)
+    gold, seeds = np.zeros(4, int), np.array([100, 101, 102])
+    rash = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]))
+    calm = SimpleNamespace(gold=gold, seeds=seeds, labels=np.zeros((3, 4), int))
+    found = culprits.measure({name: rash if name == "control" else calm for name in arms}, np.array([2]))
+    assert found["churn control"].value == pytest.approx((2 + 1 + 1) / 12)
+    assert found["churn on queries control"].value == pytest.approx(2 / 3)
+    change = found["churn change, 70 harmful dropped against control"]
+    assert change.value == pytest.approx(-1 / 3) and change.low < change.value < change.high
+    assert found["accuracy change, 70 harmful dropped against control"].value == pytest.approx(1 / 6)
+    assert found["churn change, 30 culprits dropped against 30 at random dropped"].value == 0
