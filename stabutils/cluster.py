@@ -5,12 +5,13 @@ pickles between the two: a cluster is trusted as this machine is.
 """
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed, get_worker
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
 from joblib import cpu_count
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -42,19 +43,22 @@ def _train_run(held: str, *call):
 def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> Generator:
     """What `train_run(task, *call)` answers to each of `calls`, as it comes, from the cluster at `address`.
 
-    A call is drawn when a worker is free. Raises InputError when there is no cluster to be had, TerminatedWorkerError
-    when a training lost several workers, or the scheduler was lost.
+    A call is drawn when a worker is free for it. Raises InputError when there is no cluster to be had,
+    TerminatedWorkerError when a training lost several workers, or the scheduler was lost.
     """
+    underway = []
     with connected(address, workers) as client:
-        def submitted(most: int) -> list:
-            return [client.submit(_train_run, client.id, *call, pure=False) for call in islice(calls, max(0, most))]
-
         try:
             client.register_plugin(Held(task), client.id)
-            done = as_completed(submitted(free(client)), loop=client.loop)
-            for future in done:
-                yield future.result()
-                done.update(submitted(free(client) - done.count()))
+            while True:
+                new = islice(calls, max(0, size(client) - len(underway)))
+                underway += [client.submit(_train_run, client.id, *call, pure=False) for call in new]
+                if not underway:
+                    return
+                for future in [future for future in underway if future.done()]:
+                    underway.remove(future)
+                    yield future.result()
+                time.sleep(0.2)  # and look again: there may be more workers, too
         except (KilledWorker, CancelledError) as error:
             raise TerminatedWorkerError(str(error)) from error
         finally:
@@ -62,7 +66,7 @@ def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> G
                 client.unregister_worker_plugin(client.id)
 
 
-def free(client: Client) -> int:
+def size(client: Client) -> int:
     """How many trainings the cluster can be at."""
     threads = client.nthreads()
     if (most := max(threads.values(), default=1)) > 1:  # torch has one state of its randomness a process

