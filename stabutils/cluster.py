@@ -12,8 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed.comm import CommClosedError
 from joblib import cpu_count
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from . import study
 from .errors import InputError
@@ -43,8 +43,8 @@ def _train_run(held: str, *call):
 def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> Generator:
     """What `train_run(task, *call)` answers to each of `calls`, as it comes, from the cluster at `address`.
 
-    A call is drawn when a worker is free for it. Raises InputError when there is no cluster to be had,
-    TerminatedWorkerError when a training lost several workers, or the scheduler was lost.
+    A call is drawn when a worker is free for it. Raises InputError when there is no cluster to be had, Incomplete when
+    it is lost, or several workers with the same training.
     """
     underway = []
     with connected(address, workers) as client:
@@ -59,8 +59,9 @@ def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> G
                     underway.remove(future)
                     yield future.result()
                 time.sleep(0.2)  # and look again: there may be more workers, too
-        except (KilledWorker, CancelledError) as error:
-            raise TerminatedWorkerError(str(error)) from error
+        except (KilledWorker, CancelledError, CommClosedError) as error:
+            raise study.Incomplete(f"the cluster lost a training ({type(error).__name__}); what is finished is stored, "
+                                   "and the same request goes on from there") from error
         finally:
             with suppress(OSError):  # of a worker that has just died
                 client.unregister_worker_plugin(client.id)
