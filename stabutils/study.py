@@ -13,8 +13,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -332,13 +332,12 @@ class Study:
                 held[run.name] = lock
                 if self.lacks(run, keep):  # else another process finished it since we looked
                     unfinished = None if self.address else self.store.partial(run.name + again)
-                    yield delayed(train_run)(self.task, mitigation, run, unfinished, {*keep, *self.kept_before(run)},
-                                             os.getpid(), self.taught(mitigation, run))
+                    yield (mitigation, run, unfinished, {*keep, *self.kept_before(run)}, os.getpid(),
+                           self.taught(mitigation, run))
 
         try:
-            with self.processes() as most:
-                parallel = Parallel(n_jobs=min(most, len(runs)), return_as="generator_unordered", pre_dispatch="n_jobs")
-                for run, answers, failure, made_by in parallel(claimed()):
+            with closing(self.answered(claimed(), len(runs))) as answered:
+                for run, answers, failure, made_by in answered:
                     if not failure:
                         self.store.write(run.name, answers, {"label": run.label, "identity": run.identity} | made_by)
                         self.store.forget(run.name + again)
@@ -351,13 +350,18 @@ class Study:
             for lock in held.values():
                 lock.release()
 
-    def processes(self) -> AbstractContextManager[int]:
-        """Where trainings run while this lasts, and how many at a time: a cluster, or processes of this machine."""
+    def answered(self, calls: Iterator[tuple], most: int) -> Generator:
+        """What `train_run` answers to each of at most so many calls, as it comes: from a cluster, or from processes of
+        this machine."""
         if not self.address:
-            return nullcontext(self.workers or cpu_count())
-        from .cluster import connected
-
-        return connected(self.address, self.workers, self.task)
+            parallel = Parallel(n_jobs=min(self.workers or cpu_count(), most), return_as="generator_unordered",
+                                pre_dispatch="n_jobs")
+            return parallel(delayed(train_run)(self.task, *call) for call in calls)
+        try:
+            from .cluster import trained
+        except ImportError:
+            raise InputError("cluster", self.address, "its extra to be there: pip install stabutils[cluster]") from None
+        return trained(self.address, self.workers, self.task, calls)
 
     @property
     def address(self) -> str:

@@ -33,9 +33,9 @@ def project() -> dict:
 
 
 def requirements() -> dict[str, Requirement]:
-    """What the package needs with its extras study and test, by name."""
+    """What the package needs with its extras study, test and cluster, by name."""
     extras = project()["optional-dependencies"]
-    found = map(Requirement, [*project()["dependencies"], *extras["study"], *extras["test"]])
+    found = map(Requirement, [*project()["dependencies"], *extras["study"], *extras["test"], *extras["cluster"]])
     return {canonicalize_name(each.name): each for each in found}
 
 

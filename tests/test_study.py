@@ -358,7 +358,7 @@ def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names)
     """)
     several = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path), me, str(len(names))], text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for me in names]
-    answers = [process.communicate(timeout=120)[0] for process in several]
+    answers = [process.communicate(timeout=600)[0] for process in several]
     assert len(set(answers)) == 1 and len(answers[0]) > 100
     log = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
     assert sorted(int(seed) for _, seed in log) == list(range(12))
