@@ -274,6 +274,7 @@ def test_the_default_changes_the_weights(name, control):
 
 def test_the_catalogue_has_an_arm_for_every_name():
     assert len({describe(each) for each in CATALOGUE.values()}) == len(CATALOGUE) and set(QUICK) <= CATALOGUE.keys()
+    assert not [name for name in CATALOGUE if "," in name]  # `methods` lists names with commas
 
 
 def test_names_are_short_and_say_shared():

@@ -380,8 +380,8 @@ class Relabel(DropContested):
 
 CATALOGUE: dict[str, Mitigation] = {
     "TGTSS": TGTSS(),
-    "TGTSS, shared teacher": TGTSS(shared=True),
-    "TGTSS, unstable half": TGTSS(unstable=0.5),
+    "TGTSS (shared teacher)": TGTSS(shared=True),
+    "TGTSS (unstable half)": TGTSS(unstable=0.5),
     "self-distillation": self_distillation(),
     "ensemble distillation": ensemble_distillation(),
     "matched smoothing": MatchedSmoothing(),
