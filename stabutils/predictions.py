@@ -21,7 +21,9 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
+from .provenance import project_root
 
+SAMPLE = project_root() / "examples" / "predictions.csv"
 COLUMNS = {  # what a column may be called when nobody says
     "run": ("run", "seed", "model", "version"),
     "example": ("example", "example_id", "id"),

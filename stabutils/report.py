@@ -84,12 +84,15 @@ class Report:
         return self.checkpoints[0] if self.alone else self.labels
 
     def worst(self, most: int = 15) -> pd.DataFrame:
-        """The rows of the most unstable queries, the worst first; queries that never changed are left out."""
+        """The rows of the most unstable queries, the worst first, with all their `answers`; queries on which all runs
+        agree are left out."""
         table = self.examples
         if self.alone:
-            return table.sort_values("flip_rank").head(most)
-        table = table.sort_values("label_entropy", ascending=False, kind="stable").head(most)
-        return table[table["disagreement"] > 0]
+            table = table.sort_values("flip_rank").head(most)
+        else:
+            table = table[table["disagreement"] > 0]
+            table = table.sort_values("label_entropy", ascending=False, kind="stable").head(most)
+        return table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names) if len(table) else [])
 
     def regions(self) -> pd.DataFrame:
         """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
