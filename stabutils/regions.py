@@ -26,6 +26,8 @@ from .metrics import churn, disagreement, label_entropy
 
 SAME_PLACE = 1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
 NOTHING = 1e-20  # variation that is rounding only
+# Thai, Lao, Burmese, Khmer, kana, Han: written without spaces, so each character counts as a word there.
+SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 # ---- places ----
 
@@ -336,7 +338,7 @@ def gathered(labels: np.ndarray, texts: Sequence[str], names: Sequence[str], k: 
 
 
 def words_of(**settings) -> TfidfVectorizer:
-    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", **settings)
+    return TfidfVectorizer(token_pattern=rf"(?u)[{SPACELESS}]|[^\W{SPACELESS}]+", **settings)
 
 
 def points_of(vectors: np.ndarray) -> np.ndarray:
