@@ -20,7 +20,7 @@ import stabutils as st
 
 WORDS = np.random.default_rng(0).integers(2, 12, size=(40, 5))
 TEXTS = [" ".join(map(str, row)) for row in WORDS]
-DATA = [{"input_ids": row, "labels": int(row.sum()) % 2} for row in WORDS.tolist()]
+DATA = [{"input_ids": row, "labels": sum(row) % 2} for row in WORDS.tolist()]
 
 
 def train(folder, seed, record=True, epochs=3, **settings):
