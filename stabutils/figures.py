@@ -73,7 +73,7 @@ def table(rows: pd.DataFrame) -> Styler:
     """A table to read: no index, left-aligned, and text of the data as text, whatever it contains; no formula either,
     so the classes by which MathJax knows what is none of its business."""
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
-    escaped = rows.style.format(escape="html").format_index(escape="html", axis="columns")
+    escaped = rows.style.format(escape="html", precision=3).format_index(escape="html", axis="columns")
     return escaped.hide().set_table_styles(left).set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
 
 
