@@ -10,7 +10,7 @@ from . import votes
 from .errors import InputError
 from .intervals import Interval, jackknife_arms, over_examples, verdict
 from .metrics import churn_between
-from .predictions import encode, read_predictions
+from .predictions import Predictions, encode, read_predictions
 from .report import add_columns, columns_of, shown, title
 
 GUARD = 0.005  # of accuracy may be lost and a system still count as better
@@ -91,9 +91,10 @@ def _of_both(before, after):
         raise InputError("examples of before and after", only[:5], "the same in both: these are in one only")
     sides = []
     for each in (before, after):
-        names = np.array(getattr(each, "label_names", None) or range(max(before.labels.max(), after.labels.max()) + 1))
-        sides.append((names[each.labels], None if each.gold is None else names[each.gold],
-                      np.array(each.runs) if hasattr(each, "runs") else each.seeds))
+        named = isinstance(each, Predictions)  # Runs of one study have one code
+        labels, gold = ((np.array(each.label_names)[codes] if named and codes is not None else codes)
+                        for codes in (each.labels, each.gold))
+        sides.append((labels, gold, np.array(each.runs) if named else each.seeds))
     (old, gold, old_seeds), (new, other, new_seeds) = sides
     gold = other if gold is None else gold
     if other is not None and not np.array_equal(gold, other):
