@@ -18,12 +18,14 @@ from .predictions import read_predictions
 from .report import Report, report
 from .study import Incomplete, Runs, Study
 
-__all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Mitigation", "Report", "Runs", "Split", "Study",
-           "compare", "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions", "records",
-           "report"]
+__all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Mitigation", "Recorder", "Report", "Runs", "Split",
+           "Study", "compare", "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions",
+           "records", "report"]
 
 
 def __getattr__(name: str):
     if name == "figures":  # seaborn takes a second to import, and who only measures needs none of it
         return import_module(f".{name}", __name__)
+    if name == "Recorder":  # brings torch and transformers
+        return import_module(".recorder", __name__).Recorder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The command line: `python -m stabutils run | report | notebooks | publish | figures | verify`.
+"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | verify`.
 
 `run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
 refuse, ends it with exit status 2 before anything is computed.
@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import claims, published, site, verify
+from . import claims, comparison, published, site, verify
+from .datasets import NAMES
 from .errors import InputError
+from .predictions import SAMPLE
 from .provenance import project_root
 from .report import add_arguments, harmless
 from .report import command as write_report
-from .study import Incomplete, Study, check
+from .study import Incomplete, Study, check, results_of
 
 
 class Failed(RuntimeError):
@@ -30,6 +32,7 @@ class Failed(RuntimeError):
 
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
+FILES = ("dataset", "model", "encoder", "predictions", "before")  # parameters that may name a file or a folder
 
 
 def notebooks(wanted: list[str]) -> list[Path]:
@@ -65,9 +68,15 @@ def parameters(paths: list[Path], preset: str | None, given: list[list[str]]) ->
         kinds = {kind for table in known.values() if name in table for kind, _ in [table[name]]}
         if not kinds:
             raise InputError("parameter", name, "one of " + ", ".join(sorted({n for t in known.values() for n in t})))
-        values[name] = parse(name, text, kinds.pop())
+        values[name] = absolute(name, parse(name, text, kinds.pop()))
     study_of(values)
     return {path: {name: value for name, value in values.items() if name in table} for path, table in known.items()}
+
+
+def absolute(name: str, value: object) -> object:
+    """A file or folder that exists, by its whole path, for a notebook runs in a folder of its own."""
+    known = value in NAMES or name == "model" and str(value).startswith("compact")
+    return str(Path(value).resolve()) if name in FILES and not known and os.path.exists(value) else value
 
 
 def presets(name: str | None) -> dict[str, object]:
@@ -110,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return plan(plans)
     for path, values in plans.items():
-        folder = study_of(values).output(str(values.get("output", "")))
+        folder = output_of(path, values)
         execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
         page = html(folder / path.name)
         print(f"{path.stem}: {page}")
@@ -120,12 +129,21 @@ def run(arguments: argparse.Namespace) -> int:
 def plan(plans: dict[Path, dict[str, object]]) -> int:
     """Say what control would need, and stop."""
     for path, values in plans.items():
-        print(f"{path.stem}: " + ", ".join(f"{name} {count}" for name, count in study_of(values).plan().items()))
+        needs = study_of(values).plan() if "dataset" in schema(path) else {"to train": 0}
+        print(f"{path.stem}: " + ", ".join(f"{name} {count}" for name, count in needs.items()))
     return 0
 
 
 def study_of(values: dict[str, object]) -> Study:
     return Study(**{knob.name: values[knob.name] for knob in fields(Study) if knob.name in values})
+
+
+def output_of(path: Path, values: dict[str, object]) -> Path:
+    """Where a notebook's results go: a folder named after the study, or after the predictions where there is none."""
+    given = str(values.get("output", ""))
+    if "dataset" in schema(path):
+        return study_of(values).output(given)
+    return results_of(Path(values.get("predictions") or SAMPLE), given)
 
 
 def execute(source: Path, target: Path, values: dict[str, object]) -> None:
@@ -157,7 +175,8 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
 
 def publish(arguments: argparse.Namespace) -> int:
     """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/."""
-    plans = parameters(notebooks(arguments.notebooks), arguments.preset, arguments.parameters)
+    paths = [path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)]  # 06 is about no corpus
+    plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
         return plan(plans)
     os.environ["STABUTILS_PUBLISH"] = "1"  # for the kernels: what they ask the study for is committed
@@ -247,6 +266,9 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser("report", help="the same report for predictions of any system")
     add_arguments(command)
     command.set_defaults(command=write_report)
+    command = commands.add_parser("compare", help="did a change make a system's predictions more stable?")
+    comparison.add_arguments(command)
+    command.set_defaults(command=comparison.command)
     command = commands.add_parser("notebooks", help="execute the committed notebooks in place")
     command.add_argument("notebooks", nargs="*")
     command.set_defaults(command=refresh)

@@ -1,6 +1,7 @@
 """Two systems on the same examples: did a change make the answers more stable?"""
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ from . import votes
 from .errors import InputError
 from .intervals import Interval, jackknife_arms, over_examples, verdict
 from .metrics import churn_between
-from .predictions import encode
-from .report import shown, title
+from .predictions import Predictions, encode, read_predictions
+from .report import add_columns, columns_of, shown, title
 
 GUARD = 0.005  # of accuracy may be lost and a system still count as better
 
@@ -20,7 +21,8 @@ class Comparison:
     """Two systems: scores before, after and their difference (after - before), the churn between them, a verdict.
 
     verdict is on "after is more stable": its label entropy at an equal number of runs is lower, and its accuracy is
-    not lower by more than half a point (guard; "cannot be tested here" without gold, and then left out).
+    not lower by more than half a point (guard; "cannot be tested here" without gold, and then left out). verdicts has
+    one for each difference: that it lies below 0, for accuracy that it lies above the guard.
     """
 
     before: dict[str, Interval]
@@ -31,10 +33,17 @@ class Comparison:
     guard: str
     verdict: str
 
+    @property
+    def verdicts(self) -> dict[str, str]:
+        return {name: self.guard if name == "accuracy" else verdict(difference, 0.0, "below")
+                for name, difference in self.difference.items()}
+
     def summary(self) -> str:
         """Scores, churn between the two, and the verdict as lines of plain text."""
         lines = [f"{title(name):<26}{shown(name, self.before[name])} -> {shown(name, self.after[name])}, "
-                 f"difference {shown(name, difference, signed=True)}" for name, difference in self.difference.items()]
+                 f"difference {shown(name, difference, signed=True)}; "
+                 f"{'kept' if name == 'accuracy' else 'lower'}: {self.verdicts[name]}"
+                 for name, difference in self.difference.items()]
         lines += [f"{'Between: ' + title(name).lower():<28}{shown(name, part)}" for name, part in self.between.items()]
         guard = "no gold labels, so accuracy is not guarded" if self.guard == "cannot be tested here" else \
             f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
@@ -45,14 +54,18 @@ class Comparison:
 
 
 def compare(before, after, gold=None, seeds=None) -> Comparison:
-    """Did a change make a system more stable? Labels (runs, examples) before and after it, on the same examples.
+    """Did a change make a system more stable? Labels (runs, examples) before and after it, on the same examples; or
+    two `Predictions`, or two `Runs` of a study, which bring gold and seeds along.
 
     seeds: (of before, of after), the seed of each run, where runs of both may share them; runs without common seeds are
-    taken as independent. Entropy is compared at one number of runs, the 5 or fewer that both have.
+    taken as independent. Runs of two files are a pair where they have one name. Entropy is compared at one number of
+    runs, the 5 or fewer that both have.
 
     >>> compare([[0, 1], [0, 0], [1, 1]], [[0, 1], [0, 1], [0, 1]]).difference["churn"].value.__round__(3)
     -0.667
     """
+    if hasattr(before, "labels") and hasattr(after, "labels"):
+        before, after, gold, seeds = _of_both(before, after)
     before, after, gold = _same_names(before, after, gold)
     arms = [np.arange(len(before)), np.arange(len(after))]
     seeds = (arms[0], len(before) + arms[1]) if seeds is None else _seeds(seeds, arms)
@@ -69,6 +82,24 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
         {name: score.interval(after) for name, score in new.items() if name in names},
         difference, _between(before, after, gold, seeds), stability, guard,
         "does not hold" if "does not hold" in decided else decided[0] if decided else "holds")
+
+
+def _of_both(before, after):
+    """Labels, gold and seeds of two Predictions or Runs, by the names of labels and runs where they have names."""
+    if getattr(before, "examples", ()) != getattr(after, "examples", ()):
+        only = sorted(set(before.examples) ^ set(after.examples))
+        raise InputError("examples of before and after", only[:5], "the same in both: these are in one only")
+    sides = []
+    for each in (before, after):
+        named = isinstance(each, Predictions)  # Runs of one study have one code
+        labels, gold = ((np.array(each.label_names)[codes] if named and codes is not None else codes)
+                        for codes in (each.labels, each.gold))
+        sides.append((labels, gold, np.array(each.runs) if named else each.seeds))
+    (old, gold, old_seeds), (new, other, new_seeds) = sides
+    gold = other if gold is None else gold
+    if other is not None and not np.array_equal(gold, other):
+        raise InputError("gold labels of after", "others than those of before", "the same in both")
+    return old, new, gold, (old_seeds, new_seeds)
 
 
 def _same_names(before, after, gold):
@@ -104,3 +135,19 @@ def _between(before, after, gold, seeds):
     some = np.zeros(before.shape[1], int) if gold is None else gold  # churn itself does not depend on gold
     return {part: jackknife_arms(lambda b, a, g, part=part: churn_between(b, a, g)[part], [before, after], seeds,
                                  examples=(some,)) for part in parts}
+
+
+# ---- command line ----
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils compare`."""
+    parser.add_argument("before", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
+    parser.add_argument("after", help="the same examples, answered after the change")
+    add_columns(parser)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Read both, print the comparison; 0 whatever its verdict."""
+    print(compare(*(read_predictions(path, columns_of(arguments)) for path in (arguments.before, arguments.after))))
+    return 0

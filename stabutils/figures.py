@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from pandas.io.formats.style import Styler
 from PIL import Image
 
@@ -24,14 +25,20 @@ if TYPE_CHECKING:
 
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
+OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Hiragino Sans",
+                 "Malgun Gothic", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")
 
 
 def style() -> None:
-    """The one look of all figures: call once at the top of a notebook."""
+    """The one look of all figures: call once at the top of a notebook. Scripts that the usual font lacks are drawn in a
+    font that has them, where one is installed."""
+    installed = {font.name for font in fontManager.ttflist}
+    others = [name for name in OTHER_SCRIPTS if name in installed]
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind",
                   rc={"figure.dpi": 96, "savefig.dpi": 96, "axes.spines.top": False, "axes.spines.right": False,
                       "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlesize": 12,
-                      "figure.constrained_layout.use": True, "svg.hashsalt": "stabutils", "svg.fonttype": "none"})
+                      "figure.constrained_layout.use": True, "svg.hashsalt": "stabutils", "svg.fonttype": "none",
+                      **({"font.family": ["sans-serif", *others]} if others else {})})
 
 
 def show(figure: Figure, name: str, alt: str, folder: Path | str | None = None) -> None:
@@ -66,7 +73,7 @@ def table(rows: pd.DataFrame) -> Styler:
     """A table to read: no index, left-aligned, and text of the data as text, whatever it contains; no formula either,
     so the classes by which MathJax knows what is none of its business."""
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
-    escaped = rows.style.format(escape="html").format_index(escape="html", axis="columns")
+    escaped = rows.style.format(escape="html", precision=3).format_index(escape="html", axis="columns")
     return escaped.hide().set_table_styles(left).set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
 
 

@@ -1,8 +1,9 @@
 """Predictions of any system, read from a file: which label each run gave each example.
 
-A table (.csv, .parquet) in long form has a row for each run and example; in wide form a row for each example and a
-column for each run. An array (.npy, .safetensors) holds labels (runs, examples) or probabilities (runs, examples,
-classes). Whatever is wrong with a file is one InputError that says where.
+A table (.csv, .parquet) in long form has a row for each run and example (and checkpoint, where a column says what a run
+answered at several points of its training); in wide form a row for each example and a column for each run. An array
+(.npy, .safetensors) holds labels (runs, examples) or probabilities (runs, examples, classes). Whatever is wrong with a
+file is one InputError that says where.
 """
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
+from .provenance import project_root
 
+SAMPLE = project_root() / "examples" / "predictions.csv"
 COLUMNS = {  # what a column may be called when nobody says
     "run": ("run", "seed", "model", "version"),
     "example": ("example", "example_id", "id"),
@@ -28,16 +31,22 @@ COLUMNS = {  # what a column may be called when nobody says
     "gold": ("gold", "target", "true_label"),
     "text": ("text", "utterance", "query", "sentence"),
     "weight": ("weight", "traffic"),
+    "checkpoint": ("checkpoint",),
 }
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
 FORMS = ("columns run, example and label (long form), or example and one column for each run, such as run1, run2 (wide "
          "form); columns of other names are mapped, as in --label answer or --label release_a release_b")
-MORE_RUNS = "at least 2: one alone has nothing to differ from; train again with another seed, or ask the system again"
+MORE_RUNS = ("at least 2: one alone has nothing to differ from; train again with another seed, ask the system again, "
+             "or bring a column checkpoint with what the one run answered at several points of its training")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """labels (runs, examples) and gold (examples,) are places in label_names; layout says how a file was read."""
+    """labels (runs, examples) and gold (examples,) are places in label_names; layout says how a file was read.
+
+    checkpoints (runs, checkpoints, examples): what each run answered at points of its training, the last of them being
+    its labels.
+    """
 
     labels: np.ndarray
     label_names: tuple[str, ...]
@@ -48,15 +57,18 @@ class Predictions:
     texts: tuple[str, ...] | None = None
     probabilities: np.ndarray | None = None
     weights: np.ndarray | None = None
+    checkpoints: np.ndarray | None = None
 
 
-def read_predictions(path: str | Path, columns: Mapping[str, str | Sequence[str]] | None = None) -> Predictions:
+def read_predictions(path: str | Path, columns: Mapping[str, str | Sequence[str]] | str | None = None) -> Predictions:
     """Predictions in a .csv (UTF-8), .parquet, .npy or .safetensors file.
 
-    columns: role -> column, for roles run, example, label, gold, text, weight (COLUMNS has the names known anyway);
-    two or more columns as "label" are the runs of the wide form. A long form may have a probability column
-    p_<label> for each label. Words such as NA, None and null are labels like any other. Arrays in a .safetensors
-    file: labels or probabilities, and perhaps gold and weights. Runs and examples are put in order of their names.
+    columns: role -> column, for roles run, example, label, gold, text, weight, checkpoint (COLUMNS has the names known
+    anyway), or the same as text, "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide
+    form. A long form may have a probability column p_<label> for each label, and checkpoints of each run: at least two,
+    as many for each run, the last one (by number) being its answer. One run alone is read only with checkpoints.
+    Words such as NA, None and null are labels like any other. Arrays in a .safetensors file: labels or probabilities,
+    and perhaps gold and weights. Runs and examples are put in order of their names.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -69,11 +81,21 @@ def read_predictions(path: str | Path, columns: Mapping[str, str | Sequence[str]
     if path.suffix.lower() not in readers or not path.is_file():
         raise InputError("predictions", str(path), f"an existing file of {', '.join(readers)}")
     content = readers[path.suffix.lower()](path)
+    if isinstance(columns, str):
+        columns = _mapped(columns)
     if not isinstance(content, dict):
         return _from_table(*content, columns or {}, path.name)
     if columns:
         raise InputError("columns", dict(columns), f"none, {path.name} holds arrays")
     return _from_arrays(content, path.name)
+
+
+def _mapped(text):
+    """Role -> columns out of "label=old new, gold=truth"."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not all(middle and columns.strip() for _, middle, columns in pairs):
+        raise InputError("columns", text, "role=column pairs separated by commas, such as label=answer, gold=truth")
+    return {role.strip(): columns.split() for role, _, columns in pairs}
 
 
 def encode(labels, gold=None, label_names=None, classes=None):
@@ -145,7 +167,7 @@ def _ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
 # ---- tables ----
 
 
-def _csv(path: Path) -> tuple[list[str], Iterator[Sequence[str]]]:
+def _csv(path: Path) -> tuple[list[str], Iterator[list[Sequence[str]]]]:
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
@@ -155,18 +177,22 @@ def _csv(path: Path) -> tuple[list[str], Iterator[Sequence[str]]]:
     if "\0" in text:
         line = text.partition("\0")[0].count("\n") + 1
         raise InputError(f"{path.name}, line {line}", "a NUL byte", "text encoded as UTF-8")
-    rows = filter(None, _rows(csv.reader(io.StringIO(text, newline=""), strict=True), path.name))
-    return [name.strip() for name in next(rows, [])], rows
+    chunks = _chunks(csv.reader(io.StringIO(text, newline=""), strict=True), path.name)
+    return [name.strip() for name in next(chunks)], chunks
 
 
-def _rows(reader, name):
+def _chunks(reader, name):
+    """The first row, then lists of some thousand rows, for a step of Python a row would cost more than all the rest."""
+    rows = filter(None, reader)
     try:
-        yield from reader
+        yield next(rows, [])
+        while chunk := list(islice(rows, 10_000)):
+            yield chunk
     except csv.Error as error:
         raise InputError(f"{name}, line {reader.line_num}", str(error), "comma-separated values") from None
 
 
-def _parquet(path: Path) -> tuple[list[str], Iterator[Sequence[str]]]:
+def _parquet(path: Path) -> tuple[list[str], Iterator[list[Sequence[str]]]]:
     if find_spec("pyarrow") is None:
         raise InputError("predictions", path.name, "a .csv file, or pyarrow installed to read Parquet")
     try:
@@ -175,28 +201,32 @@ def _parquet(path: Path) -> tuple[list[str], Iterator[Sequence[str]]]:
         raise InputError("predictions", path.name, f"a Parquet file ({str(error)[:80]})") from None
     columns = [["" if gone else str(cell) for cell, gone in zip(frame[name], frame[name].isna(), strict=True)]
                for name in frame.columns]
-    return list(map(str, frame.columns)), zip(*columns, strict=True)
+    return list(map(str, frame.columns)), iter([list(zip(*columns, strict=True))] if len(frame) else [])
 
 
-def _from_table(header, rows, columns, name):
+def _from_table(header, chunks, columns, name):
     if len(set(header)) < len(header):
         raise InputError(f"header of {name}", header, "columns of different names")
     roles = _roles(header, columns, name)
     wide = "run" not in roles
     rated = [] if wide else [column for column in header if column.startswith("p_")]
-    codes, words = _read(rows, {**roles, **{column: [column] for column in rated}}, header, name)
+    codes, words = _read(chunks, {**roles, **{column: [column] for column in rated}}, header, name)
     if "" in words["label"] and (codes["label"] == words["label"].index("")).any():
         raise InputError(f"labels in {name}", "", "an answer in every row (any word, such as none, for no answer)")
     examples, example = _ids("example", codes, words)
     runs, run = (tuple(roles["label"]), np.zeros(1, int)) if wide else _ids("run", codes, words)
-    place = _cells(run, example, ("",) if wide else runs, examples)  # rows in order of run and example
-    if len(runs) < 2:
+    points, point = _moments(codes, words) if "checkpoint" in codes else (("",), 0)
+    if len(runs) < 2 and len(points) < 2:
         raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
-    fixed = {role: _fixed(codes[role][0][place].reshape(-1, len(examples)), words[role], role, examples)
+    times = ("",) if wide else tuple(f"{own}, checkpoint {each}" if each else own for own in runs for each in points)
+    every = _cells(run * len(points) + point, example, times, examples)  # rows in order of run, checkpoint, example
+    place = every.reshape(-1, len(points), len(examples))[:, -1].ravel()  # of them, the answers
+    fixed = {role: _fixed(codes[role][0][every].reshape(-1, len(examples)), words[role], role, examples)
              for role in ("gold", "text", "weight") if role in roles}
     rated = rated if {column[2:] for column in rated} & set(words["label"]) else []
     names, rank = _ordered(dict.fromkeys([*words["label"], *(column[2:] for column in rated)]))
     labels = rank[codes["label"][:, place].reshape(len(runs), -1)]
+    checkpoints = rank[codes["label"][0, every].reshape(len(runs), len(points), -1)] if len(points) > 1 else None
     gold = rank[fixed["gold"]] if "gold" in fixed else None
     _same_encoding(labels, gold, names, runs)
     used = {column for named in roles.values() for column in named} | set(rated)
@@ -205,7 +235,7 @@ def _from_table(header, rows, columns, name):
         labels, names, runs, examples, layout, gold,
         tuple(words["text"][code] for code in fixed["text"]) if "text" in fixed else None,
         _rated(rated, names, codes, words, place).reshape(*labels.shape, -1) if rated else None,
-        _numbers("weight", words)[fixed["weight"]] if "weight" in fixed else None)
+        _numbers("weight", words)[fixed["weight"]] if "weight" in fixed else None, checkpoints)
 
 
 def _ids(role, codes, words):
@@ -215,6 +245,12 @@ def _ids(role, codes, words):
         return tuple(map(str, range(rows))), np.arange(rows)
     names, rank = _ordered(words[role])
     return names, rank[codes[role][0]]
+
+
+def _moments(codes, words):
+    """The checkpoints in order of their numbers, and which of them each row has."""
+    order = np.argsort(_numbers("checkpoint", words), kind="stable")
+    return [words["checkpoint"][code] for code in order], np.argsort(order)[codes["checkpoint"][0]]
 
 
 def _rated(rated, names, codes, words, place):
@@ -244,7 +280,8 @@ def _roles(header, columns, name):
     roles = {**known, **asked}
     of_runs = [column for column in header if A_RUN.fullmatch(column) and column not in taken]
     if len(asked.get("label", ())) > 1 or "run" not in roles and "label" not in asked and of_runs:
-        return {**{role: roles[role] for role in roles if role != "run"}, "label": asked.get("label", of_runs)}
+        kept = {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
+        return {**kept, "label": asked.get("label", of_runs)}
     if not {"run", "example", "label"} <= set(roles):
         raise InputError(f"columns of {name}", ", ".join(header), FORMS)
     return roles
@@ -266,17 +303,17 @@ class _Codes(dict):
         return self[word]
 
 
-def _read(rows, wanted, header, name):
+def _read(chunks, wanted, header, name):
     """Wanted columns as whole numbers, role -> (columns, rows), and the words behind them, role -> list."""
     books = {role: _Codes() for role in wanted}
     books["gold"] = books["label"]  # one code for both
     places = [(header.index(column), books[role], array("q")) for role, columns in wanted.items() for column in columns]
     count = 0
-    while chunk := list(islice(rows, 10_000)):
-        for row, cells in enumerate(chunk):
-            if len(cells) != len(header):
-                found = f"{len(cells)} cells"
-                raise InputError(f"{name}, data row {count + row + 1}", found, f"{len(header)}, as in the header")
+    for chunk in chunks:
+        if set(map(len, chunk)) != {len(header)}:
+            row, cells = next((row, cells) for row, cells in enumerate(chunk) if len(cells) != len(header))
+            found = f"{len(cells)} cells"
+            raise InputError(f"{name}, data row {count + row + 1}", found, f"{len(header)}, as in the header")
         columns = list(zip(*chunk, strict=True))
         for place, book, codes in places:
             codes.extend(map(book.__getitem__, columns[place]))
@@ -337,7 +374,8 @@ def _numbers(column, words):
 
 def _layout(wide, labels, columns):
     named = "; ".join(f"{role}: {', '.join(names)}" for role, names in columns.items() if names)
-    return f"{'wide' if wide else 'long'} form, {len(labels)} runs x {labels.shape[1]} examples ({named})"
+    runs = f"{len(labels)} run{'s' * (len(labels) > 1)}"
+    return f"{'wide' if wide else 'long'} form, {runs} x {labels.shape[1]} examples ({named})"
 
 
 # ---- arrays ----

@@ -61,6 +61,7 @@ class Record:
 
 
 UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "label_entropy": "nats",
+         "checkpoint_entropy": "nats", "share_changed": "share of examples",
          "share_unstable": "share of examples", "right_to_wrong": "share of examples",
          "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
          "kappa": "1 is full agreement",

@@ -26,6 +26,8 @@ from .metrics import churn, disagreement, label_entropy
 
 SAME_PLACE = 1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
 NOTHING = 1e-20  # variation that is rounding only
+# Thai, Lao, Burmese, Khmer, kana, Han: written without spaces, so each character counts as a word there.
+SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 
 # ---- places ----
 
@@ -295,10 +297,13 @@ def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], name
              words: int = 4) -> pd.DataFrame:
     """A readable table of regions, one row each: queries, disagreement (share of pairs of runs, with its interval),
     confused intents, typical words (highest mean TF-IDF against the rest), and the text that flips most."""
+    columns = ["region", "queries", "disagreement", "confused", "words", "example"]
+    if max(regions, default=-1) < 0:
+        return pd.DataFrame(columns=columns)
     tfidf, differ, rows = words_of(), disagreement(labels), []
     weight = tfidf.fit_transform(texts)
     vocabulary = tfidf.get_feature_names_out()
-    for region in range(max(regions, default=-1) + 1):
+    for region in range(max(regions) + 1):
         own = np.flatnonzero(regions == region)
         rest = np.flatnonzero(regions != region)
         typical = weight[own].mean(axis=0) - (weight[rest].mean(axis=0) if rest.size else 0)
@@ -306,14 +311,34 @@ def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], name
         pairs = confusions(labels[:, own], names)
         rows.append((region, own.size, jackknife(churn, labels[:, own]), pairs.index[0] if pairs.size else "none",
                      ", ".join(best), texts[own[differ[own].argmax()]]))
-    return pd.DataFrame(rows, columns=["region", "queries", "disagreement", "confused", "words", "example"])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def gathered(labels: np.ndarray, texts: Sequence[str], names: Sequence[str], k: int = 10, most: int = 5_000,
+             seed: int = 0) -> pd.DataFrame:
+    """The regions where answers change, found in answers and texts alone: rows as `describe` makes them.
+
+    Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and described by the
+    other, where that has three runs. Of more than `most` texts a random sample is looked at. No rows where nothing
+    gathers beyond chance, and where there are too few texts, or words in them, to have neighbours.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
+    texts, labels, found = [texts[row] for row in rows], np.asarray(labels)[:, rows], ()
+    half = max(2, len(labels) // 2)
+    if texts and (entropy := label_entropy(labels[:half])).any():
+        try:
+            graph = neighbours(lsa(texts, texts), k)
+            found = hot_regions(hot_spots(entropy, graph).hot, graph)
+        except ValueError:  # ours or scikit-learn's: too little to compare texts by
+            pass
+    return describe(found, labels[half:] if len(labels) - half > 2 else labels, texts, names)
 
 
 # ---- shared ----
 
 
 def words_of(**settings) -> TfidfVectorizer:
-    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", **settings)
+    return TfidfVectorizer(token_pattern=rf"(?u)[{SPACELESS}]|[^\W{SPACELESS}]+", **settings)
 
 
 def points_of(vectors: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Predictions of any system -> scores with intervals, a table of queries, a page to look at.
 
-Only answers are needed: labels of two or more runs of anything that labels the same examples.
+Only answers are needed: labels of two or more runs of anything that labels the same examples, or of one run at several
+points of its training.
 
     import stabutils as st
     st.report(labels, gold, texts).to_html("report.html")
@@ -22,7 +23,7 @@ import pandas as pd
 from . import metrics, votes
 from .errors import InputError
 from .intervals import Interval, jackknife, jeffreys, over_examples, runs_needed, verdict
-from .predictions import COLUMNS, MORE_RUNS, encode, read_predictions
+from .predictions import COLUMNS, MORE_RUNS, Predictions, encode, read_predictions
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
     "churn": ("Churn", True, "queries that two runs answer differently"),
@@ -36,11 +37,14 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
     "jensen_shannon": ("Jensen-Shannon", False, "divergence of two runs' probabilities, nats; sees more than flips"),
     "nll": ("Negative log-likelihood", False, "of the gold label, nats"),
     "ece": ("Calibration error", True, "distance of confidence from accuracy (15 bins)"),
+    "checkpoint_entropy": ("Single-run label entropy", False, "entropy of a run's answers at its checkpoints, nats"),
+    "share_changed": ("Changed in training", True, "queries that the run answered in several ways at its checkpoints"),
     "good": ("Mended", True, "part of churn: wrong before, right after"),
     "bad": ("Broken", True, "part of churn: right before, wrong after"),
 }
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CARDS = ("churn", "share_unstable", "label_entropy", "accuracy")
+CARDS_OF_ONE = ("share_changed", "checkpoint_entropy", "accuracy")
 SAME_DATA = {
     True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
     False: "The runs were not trained on identical data, so churn also holds what the change of data did. Several "
@@ -56,6 +60,8 @@ class Report:
 
     examples: a row for each query, with the share of runs that do not give the majority answer (flip_probability) and
     its Jeffreys interval. runs_needed: half-width of churn's interval -> runs; empty where there are only two.
+    Of one run with checkpoints (runs, checkpoints, examples) the rows have flip_rank instead, 1 for the query that
+    another run is most likely to answer differently.
     """
 
     numbers: dict[str, Interval]
@@ -65,11 +71,53 @@ class Report:
     labels: np.ndarray = field(repr=False)
     gold: np.ndarray | None = field(repr=False)
     label_names: tuple[str, ...] = field(repr=False)
+    checkpoints: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one run only, and its checkpoints stand in for other runs."""
+        return len(self.labels) == 1
+
+    @property
+    def votes(self) -> np.ndarray:
+        """What is set side by side, (runs, examples): the runs, or the checkpoints of the only one."""
+        return self.checkpoints[0] if self.alone else self.labels
+
+    def worst(self, most: int = 15) -> pd.DataFrame:
+        """The rows of the most unstable queries, the worst first, with all their `answers`; queries on which all runs
+        agree are left out."""
+        table = self.examples
+        if self.alone:
+            table = table.sort_values("flip_rank").head(most)
+        else:
+            table = table[table["disagreement"] > 0]
+            table = table.sort_values("label_entropy", ascending=False, kind="stable").head(most)
+        return table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names) if len(table) else [])
+
+    def regions(self) -> pd.DataFrame:
+        """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
+        beyond chance, or nothing can be said (one run, no texts or too few)."""
+        from . import regions
+
+        texts = () if self.alone or "text" not in self.examples else self.examples["text"]
+        return regions.gathered(self.labels, tuple(texts), self.label_names)
+
+    def show(self, name: str, folder: str | Path | None = None) -> None:
+        """Show one of the page's figures in a notebook, by name, and save it in a folder; or say that there is none."""
+        from . import figures
+
+        plots = _plots(self)
+        if name in plots:
+            _, alt, plot = plots[name]
+            figures.show(plot(), name, alt, folder)
+        else:
+            print(f"No figure {name} of these predictions: it needs {NEEDS.get(name, 'another name')}.")
 
     def summary(self) -> str:
         """The numbers and notes as lines of plain text."""
         lines = [f"{title(name):<26}{shown(name, interval)}" for name, interval in self.numbers.items()]
-        return "\n".join([f"{len(self.labels)} runs, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels",
+        runs = f"1 run, {len(self.votes)} checkpoints" if self.alone else f"{len(self.labels)} runs"
+        return "\n".join([f"{runs}, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels",
                           *lines, *self.notes])
 
     def _repr_html_(self) -> str:
@@ -86,21 +134,27 @@ class Report:
 
 
 def report(labels, gold=None, texts=None, probabilities=None, label_names=None, weights=None, identical_data=None,
-           examples=None) -> Report:
-    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs.
+           examples=None, checkpoints=None) -> Report:
+    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs; or
+    `Predictions` as `read_predictions` gives them, which bring along whatever else they have.
 
     gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes) the soft scores,
-    weights (examples,) churn by weight, such as traffic. Shares 0 .. 1, entropies in nats; three runs or more have an
-    interval over runs, two an interval over examples with a note. identical_data: whether the runs were trained on
-    the same data (None: nobody said). InputError names what is wrong.
+    weights (examples,) churn by weight, such as traffic, checkpoints (runs, checkpoints, examples), what each run
+    answered during training, the single-run entropy: with them one run is enough. Shares 0 .. 1, entropies in nats;
+    three runs or more have an interval over runs, fewer one over examples with a note. identical_data: whether the
+    runs were trained on the same data (None: nobody said). InputError names what is wrong.
 
     >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
     0.3333333333333333
     """
+    if isinstance(labels, Predictions):
+        read = labels
+        return report(read.labels, read.gold, read.texts, read.probabilities, read.label_names, read.weights,
+                      identical_data, read.examples, read.checkpoints)
     classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
-    labels, gold, label_names = encode(labels, gold, label_names, classes)
+    labels, gold, label_names, checkpoints = _encoded(labels, gold, label_names, classes, checkpoints)
     runs, count = labels.shape
-    if runs < 2:
+    if runs < 2 and checkpoints is None:
         raise InputError("runs in labels", runs, MORE_RUNS)
     if identical_data not in SAME_DATA:
         raise InputError("identical_data", identical_data, "True, False or None")
@@ -109,11 +163,30 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
     expected = (runs, count, len(label_names))
     if probabilities is not None and np.shape(probabilities) != expected:
         raise InputError("shape of probabilities", np.shape(probabilities), f"{expected}: runs, examples, classes")
-    numbers = _numbers(labels, gold, probabilities, weights)
-    table = _examples(labels, gold, texts, examples, label_names, weights)
-    churn = numbers["churn"]
-    needed = {} if runs == 2 else {half: runs_needed(churn, half) for half in (0.01, 0.005)}
-    return Report(numbers, table, needed, (_plan(churn, needed), SAME_DATA[identical_data]), labels, gold, label_names)
+    numbers = _numbers(labels, gold, probabilities, weights, checkpoints)
+    about = {"example": examples, "text": texts, "gold": None if gold is None else np.array(label_names, object)[gold]}
+    if runs == 1:
+        table = _of_one_run(about, labels, label_names, probabilities, checkpoints) | {"weight": weights}
+        needed, notes = {}, (ONE_RUN,)
+    else:
+        table = _of_runs(about, labels, label_names) | {"weight": weights}
+        needed = {} if runs == 2 else {half: runs_needed(numbers["churn"], half) for half in (0.01, 0.005)}
+        notes = (_plan(numbers["churn"], needed), SAME_DATA[identical_data])
+    table = pd.DataFrame({name: column for name, column in table.items() if column is not None})
+    return Report(numbers, table, needed, notes, labels, gold, label_names, checkpoints)
+
+
+def _encoded(labels, gold, label_names, classes, checkpoints):
+    """Everything in one code, as `encode` makes it."""
+    if checkpoints is None:
+        return *encode(labels, gold, label_names, classes), None
+    runs, shape = len(labels), np.shape(checkpoints)
+    if len(shape) != 3 or shape[1] < 2 or shape[::2] != np.shape(labels):
+        raise InputError("shape of checkpoints", shape, f"(runs, checkpoints, examples), at least 2 checkpoints of the "
+                         f"runs and examples in labels, {np.shape(labels)}")
+    both = np.concatenate([labels, np.reshape(checkpoints, (-1, shape[2]))])
+    both, gold, label_names = encode(both, gold, label_names, classes)
+    return both[:runs], gold, label_names, both[runs:].reshape(shape)
 
 
 def _beside(values, count, thing):
@@ -130,6 +203,10 @@ def _weights(weights, count):
     return weights.astype(float)
 
 
+ONE_RUN = ("One run tells which queries are likely to flip, not how many: for that take a second one with another "
+           "seed. Intervals are over queries.")
+
+
 def _plan(churn, needed):
     if not needed:
         return "Two runs give the churn of these two only. A third gives an interval over retrainings; five are better."
@@ -141,30 +218,47 @@ def _plan(churn, needed):
     return f"{churn.runs} runs tell churn to ±{half:.2g} points; {'; '.join(words)}.{rough}"
 
 
-def _examples(labels, gold, texts, examples, names, weights):
-    """One row a query, in the order given."""
-    runs, names = len(labels), np.array(names, dtype=object)
+def _of_runs(about, labels, names):
+    """Columns of the table of queries, in the order given."""
+    runs = len(labels)
     answer, count = metrics.majority(labels)
     low, high = jeffreys(runs - count, runs)
-    columns = {
-        "example": examples, "text": texts, "gold": None if gold is None else names[gold], "answer": names[answer],
-        "votes": count, "label_entropy": metrics.label_entropy(labels), "disagreement": metrics.disagreement(labels),
-        "flip_probability": 1 - count / runs, "flip_low": low, "flip_high": high, "weight": weights}
-    return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+    return about | {
+        "answer": np.array(names, object)[answer], "votes": count, "label_entropy": metrics.label_entropy(labels),
+        "disagreement": metrics.disagreement(labels), "flip_probability": 1 - count / runs, "flip_low": low,
+        "flip_high": high}
 
 
-def _numbers(labels, gold, probabilities, weights):
-    scores = votes.scores(labels, gold, min(5, len(labels)), weights)
-    numbers = {name: score.interval(labels) for name, score in scores.items()}
-    numbers["kappa"] = votes.kappa(labels, scores["churn"])
+def _of_one_run(about, labels, names, probabilities, checkpoints):
+    """The same of one run. Where there are probabilities, doubt ranks the queries: it found what other runs disagree on
+    better than the entropy on all corpora of this study (notebook 01)."""
+    entropy = metrics.checkpoint_entropy(checkpoints)[0]
+    doubt = None if probabilities is None else 1 - np.asarray(probabilities)[0].max(axis=1)
+    order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
+    return about | {"answer": np.array(names, object)[labels[0]], "checkpoint_entropy": entropy, "doubt": doubt,
+                    "flip_rank": 1 + np.argsort(order)}
+
+
+def _numbers(labels, gold, probabilities, weights, checkpoints):
+    entropy = None if checkpoints is None else metrics.checkpoint_entropy(checkpoints)
+    alone = len(labels) == 1
+    if alone:
+        numbers = {"share_changed": over_examples(np.mean, entropy > 0)}
+        numbers |= {} if gold is None else {"accuracy": over_examples(np.mean, labels == gold)}
+    else:
+        scores = votes.scores(labels, gold, min(5, len(labels)), weights)
+        numbers = {name: score.interval(labels) for name, score in scores.items()}
+        numbers["kappa"] = votes.kappa(labels, scores["churn"])
+    if entropy is not None:
+        numbers["checkpoint_entropy"] = (over_examples if alone else jackknife)(np.mean, entropy)
     if probabilities is not None:
-        numbers["jensen_shannon"] = votes.jensen_shannon(np.asarray(probabilities))
+        numbers |= {} if alone else {"jensen_shannon": votes.jensen_shannon(np.asarray(probabilities))}
         for name, metric in {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ():
-            numbers[name] = _of_runs(metric, probabilities, gold)
+            numbers[name] = _mean_of(metric, probabilities, gold)
     return numbers
 
 
-def _of_runs(metric, array, gold):
+def _mean_of(metric, array, gold):
     values = metric(array, gold)
     if len(values) > 2:
         return jackknife(np.mean, values)
@@ -220,64 +314,83 @@ def _page(report: Report, page: bool, source: str = "") -> str:
              "behind": _behind(interval), "says": SCORES[name.partition("@")[0]][2].format(n=name.partition("@")[2])}
             for name, interval in report.numbers.items()]
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
-    cards = [by_name[name] for name in CARDS if name in by_name]
+    cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
     loader = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
                          trim_blocks=True, lstrip_blocks=True)
     return loader.get_template("report.html").render(
         page=page, source=source, runs=len(report.labels), queries=f"{report.labels.shape[1]:,}", rows=rows,
         cards=cards, classes=len(report.label_names), figures=_figures(report) if page else [],
-        unstable=_unstable(report),
-        notes=report.notes, changing=int((report.examples["disagreement"] > 0).sum()))
+        unstable=_unstable(report), regions=report.regions().to_dict("records") if page else [],
+        notes=report.notes, changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}")
 
 
-def _unstable(report: Report, most: int = 15) -> list[dict]:
-    """The queries whose answers change most, with what the runs answered."""
-    table = report.examples
-    first = np.argsort(-table["label_entropy"].to_numpy(), kind="stable")[:most]
+def _unstable(report: Report) -> list[dict]:
+    """The queries whose answers change most, with what the runs, or the checkpoints of the only one, answered."""
     rows = []
-    for place in first[table["disagreement"].to_numpy()[first] > 0]:
-        query = table.iloc[place]
-        answers, counts = np.unique(report.labels[:, place], return_counts=True)
+    for place, query in report.worst().iterrows():
+        answers, counts = np.unique(report.votes[:, place], return_counts=True)
         names, order = [report.label_names[answer] for answer in answers], np.argsort(-counts, kind="stable")
         rows.append({
             "text": query.get("text", ""), "example": query["example"], "gold": query.get("gold"),
-            "answers": [(names[i], counts[i], names[i] == query.get("gold")) for i in order],
-            **{name: f"{100 * query[f'flip_{name}']:.0f}" for name in ("probability", "low", "high")}})
+            "answers": [(names[i], counts[i], names[i] == query.get("gold")) for i in order]})
+        if report.alone:
+            rows[-1]["score"] = ", ".join(f"{words} {query[name]:.2f}" for name, words in (
+                ("doubt", "doubt"), ("checkpoint_entropy", "entropy")) if name in query)
+        else:
+            rows[-1] |= {name: f"{100 * query[f'flip_{name}']:.0f}" for name in ("probability", "low", "high")}
     return rows
 
 
+NEEDS = {"accuracy-and-churn": "two runs or more, and gold labels", "entropy": "two runs or more that differ",
+         "how-many-runs": "three runs or more that differ"}
+
+
+def _plots(report: Report) -> dict[str, tuple]:
+    """The figures that these predictions allow: name -> caption, alternative text that states the finding, the plot."""
+    from . import figures
+
+    labels, churn, table = report.labels, report.numbers.get("churn"), report.examples
+    changing = np.any(report.votes != report.votes[0], axis=0).mean()
+    gold = np.full(labels.shape[1], -1) if report.gold is None else report.gold
+    texts = table["text"] if "text" in table else table["example"].astype(str)
+    whose = f"its {len(report.votes)} checkpoints" if report.alone else f"{len(labels)} runs"
+    plots = {"answers": (
+        f"What {'the run answered at each checkpoint' if report.alone else 'each run answers'} to the most unstable, "
+        "some middling and some stable queries.",
+        f"Answers of {whose} to single queries: {100 * changing:.1f} % of all queries change theirs.",
+        lambda: _plain(figures.answers(report.votes, gold, list(texts)), report))}
+    if report.alone:
+        return plots
+    if report.gold is not None:
+        accuracy = metrics.accuracy(labels, gold)
+        pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
+        plots["accuracy-and-churn"] = (
+            "How often each run is right, and how often two runs disagree.",
+            f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
+            f"answer {shown('churn', churn)} of the queries differently.",
+            lambda: figures.accuracy_and_churn(accuracy, pairs, churn))
+    if changing:
+        plots["entropy"] = ("How unstable the queries are.", f"{100 * (1 - changing):.1f} % of the queries never "
+                            "change; the others spread over label entropies.",
+                            lambda: figures.entropy_distribution(labels))
+    if report.runs_needed and churn.se > 0:
+        plots["how-many-runs"] = ("How precisely churn is known, by number of runs.", report.notes[0],
+                                  lambda: figures.how_many_runs(churn))
+    return plots
+
+
 def _figures(report: Report) -> list[dict[str, str]]:
-    """The figures of a page: caption, alternative text that states the finding, and the picture as data."""
+    """The figures of a page: caption, alternative text, and the picture as data."""
     import matplotlib
     import matplotlib.pyplot as plt
 
     from . import figures
 
-    labels, churn, table = report.labels, report.numbers["churn"], report.examples
-    changing = (table["disagreement"] > 0).mean()
-    gold = np.full(labels.shape[1], -1) if report.gold is None else report.gold
-    texts = table["text"] if "text" in table else table["example"].astype(str)
-    plots = [("What each run answers to the most unstable, some middling and some stable queries.",
-              f"Answers of {len(labels)} runs to single queries: {100 * changing:.1f} % of all queries change theirs.",
-              lambda: _plain(figures.answers(labels, gold, list(texts)), report.gold is not None))]
-    if report.gold is not None:
-        accuracy = metrics.accuracy(labels, gold)
-        pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
-        plots.append(("How often each run is right, and how often two runs disagree.",
-                      f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
-                      f"answer {shown('churn', churn)} of the queries differently.",
-                      lambda: figures.accuracy_and_churn(accuracy, pairs, churn)))
-    if changing:
-        plots.append(("How unstable the queries are.", f"{100 * (1 - changing):.1f} % of the queries never change; the "
-                      "others spread over label entropies.", lambda: figures.entropy_distribution(labels)))
-    if report.runs_needed and churn.se > 0:
-        plots.append(("How precisely churn is known, by number of runs.", report.notes[0],
-                      lambda: figures.how_many_runs(churn)))
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts for every script
         figures.style()
         drawn = []
-        for caption, alt, plot in plots:
+        for caption, alt, plot in _plots(report).values():
             picture, figure = io.BytesIO(), plot()
             figure.savefig(picture, format="svg", metadata={"Date": None})
             plt.close(figure)
@@ -286,10 +399,12 @@ def _figures(report: Report) -> list[dict[str, str]]:
     return drawn
 
 
-def _plain(figure, known):
+def _plain(figure, report):
     """The figure in words that also fit systems that were never trained, or have no gold labels."""
-    figure.axes[0].set_xlabel("run")
-    figure.axes[0].set_title("What each run answered (colour: which answer" + (", dot: right)" if known else ")"))
+    each = "checkpoint" if report.alone else "run"
+    figure.axes[0].set_xlabel(each)
+    dot = "" if report.gold is None else ", dot: right"
+    figure.axes[0].set_title(f"Answer of each {each} (colour: which answer{dot})")
     return figure
 
 
@@ -320,16 +435,27 @@ def _write(path, text):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils report`."""
-    parser.add_argument("predictions", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
+    parser.add_argument("predictions", help=".csv, .parquet, .npy or .safetensors, of two runs or more, or of one with "
+                                            "checkpoints")
     parser.add_argument("-o", "--output", default="report.html", help="the page to write (%(default)s)")
     parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
+    add_columns(parser)
+    parser.add_argument("--identical-data", choices=["yes", "no"], help="were the runs trained on identical data?")
+    parser.add_argument("--max-churn", type=float, metavar="SHARE",
+                        help="exit with status 1 if all of churn's interval lies above, such as 0.05")
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """An option for each role that a column may play."""
     for role, names in COLUMNS.items():
         several = role == "label"
         words = f"column of the {role} ({', '.join(names)})" + "; several: one for each run, wide form" * several
         parser.add_argument(f"--{role}", metavar="COLUMN", nargs="+" if several else None, help=words)
-    parser.add_argument("--identical-data", choices=["yes", "no"], help="were the runs trained on identical data?")
-    parser.add_argument("--max-churn", type=float, metavar="SHARE",
-                        help="exit with status 1 if all of churn's interval lies above, such as 0.05")
+
+
+def columns_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
+    """What was said with these options, as `read_predictions` takes it."""
+    return {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -337,11 +463,11 @@ def command(arguments: argparse.Namespace) -> int:
     limit = arguments.max_churn
     if limit is not None and not 0 <= limit <= 1:
         raise InputError("--max-churn", limit, "a share of 0 .. 1")
-    named = {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
-    read = read_predictions(arguments.predictions, named)
+    read = read_predictions(arguments.predictions, columns_of(arguments))
     print(read.layout)
-    found = report(read.labels, read.gold, read.texts, read.probabilities, read.label_names, read.weights,
-                   {"yes": True, "no": False, None: None}[arguments.identical_data], read.examples)
+    if limit is not None and len(read.labels) < 2:
+        raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
+    found = report(read, identical_data={"yes": True, "no": False, None: None}[arguments.identical_data])
     print(found.summary())
     if arguments.csv:
         print(f"queries: {found.to_csv(arguments.csv)}")

@@ -432,6 +432,17 @@ def slug(text: str, longest: int = 80) -> str:
     return f"x-{name}"[:longest].rstrip("-.") if RESERVED.match(name) else name
 
 
+def results_of(predictions: Path, given: str = "") -> Path:
+    """Where a notebook on a file of predictions keeps what it shows: `given`, or results/<its name>-<its hash>."""
+    if given:
+        return Path(given)
+    try:
+        digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+    except (OSError, ValueError):  # a name with NUL in it is a ValueError
+        raise InputError("predictions", str(predictions), "an existing file") from None
+    return project_root() / "results" / f"{slug(predictions.stem)}-{digest[:8]}"
+
+
 def floats(name: str, text: str) -> list[float]:
     """The numbers that a knob lists, separated by commas. Raises InputError.
 

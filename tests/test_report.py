@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.numpy import save_file
 
+from stabutils import __main__ as main
 from stabutils import metrics
 from stabutils.comparison import compare
 from stabutils.errors import InputError
@@ -253,6 +254,82 @@ def test_what_cannot_be_read_is_named(tmp_path, text, words):
         read_predictions(write(tmp_path, text))
 
 
+SEEN = ("run,checkpoint,example,label,gold\n" + "".join(f"0,{step},{example},{label},x\n" for example, answers in
+        (("a", "xxx"), ("b", "xyy"), ("c", "yxz")) for step, label in zip(("10", "2", "9.5"), answers, strict=True)))
+TWO_TO_ONE = -(np.log(1 / 3) + 2 * np.log(2 / 3)) / 3  # entropy of three answers, two of them alike
+
+
+def test_checkpoints_of_one_run_rank_the_queries(tmp_path):
+    """The last checkpoint by number, 10 and not 9.5, is the answer."""
+    read = read_predictions(write(tmp_path, SEEN))
+    names = np.array(read.label_names)
+    assert names[read.labels].tolist() == [["x", "x", "y"]]
+    assert names[read.checkpoints[0]].tolist() == [["x", "y", "x"], ["x", "y", "z"], ["x", "x", "y"]]
+    found = report(read)
+    assert found.alone and set(found.numbers) == {"share_changed", "checkpoint_entropy", "accuracy"}
+    assert found.numbers["share_changed"].value == pytest.approx(2 / 3)
+    assert found.examples["checkpoint_entropy"].tolist() == pytest.approx([0, TWO_TO_ONE, np.log(3)])
+    assert found.examples["flip_rank"].tolist() == [3, 2, 1]
+    assert found.worst(1)["answers"].tolist() == ["x ×1, y ×1, z ×1"]
+    page = found.to_html(tmp_path / "one.html").read_text(encoding="utf-8")
+    assert "most likely to flip" in page and page.count("<img") == 1 and "this run only" in page
+    doubt = np.array([[[.4, .3, .3], [.9, .1, 0], [.2, .8, 0]]])
+    sure = report(read.labels, probabilities=doubt, checkpoints=read.checkpoints)
+    assert sure.examples["flip_rank"].tolist() == [1, 3, 2]
+
+
+def test_checkpoints_of_several_runs_leave_churn_alone(tmp_path):
+    text = SEEN + SEEN.partition("\n")[2].replace("0,", "1,").replace("11,", "10,").replace("1,10,c,y", "1,10,c,x")
+    found, plain = report(read_predictions(write(tmp_path, text))), report([[0, 0, 1], [0, 0, 0]], [0, 0, 0])
+    assert found.numbers["churn"] == plain.numbers["churn"] and "flip_rank" not in found.examples
+    entropies = [0, TWO_TO_ONE, np.log(3), 0, TWO_TO_ONE, TWO_TO_ONE]
+    assert found.numbers["checkpoint_entropy"].value == pytest.approx(np.mean(entropies))
+
+
+@pytest.mark.parametrize("text, words", [
+    (SEEN.replace("0,2,a,x,x\n", ""), "example 'a' of run '0, checkpoint 2': got 'no row'"),
+    (SEEN.replace("0,2,", "0,last,"), "column checkpoint: got \"'last'\""),
+    ("".join(line for line in SEEN.splitlines(True) if not line.startswith(("0,2", "0,9"))), "a column checkpoint")])
+def test_checkpoints_that_cannot_be_read_are_named(tmp_path, text, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_predictions(write(tmp_path, text))
+
+
+def test_checkpoints_must_fit_the_labels():
+    for checkpoints in ([[[0, 1]]], [[0, 1]], [[[0], [1]]]):
+        with pytest.raises(InputError, match="shape of checkpoints"):
+            report([[0, 1]], checkpoints=checkpoints)
+
+
+def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice([f"{topic}{i}" for i in range(8)], 4, replace=False))
+             for topic in ("bank", "lamp", "rain", "song", "taxi") for _ in range(40)]
+    labels = np.zeros((6, 200), int)
+    labels[:, :40] = rng.integers(2, size=(6, 40))  # everything about banks
+    found = report(labels, texts=texts, label_names=["<i>a</i>", "b"])
+    assert "bank" in found.regions()["words"][0] and found.regions()["queries"].sum() >= 20
+    page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Where they gather" in page and "<i>a" not in page
+    scattered = report(labels[:, rng.permutation(200)], texts=texts)
+    assert scattered.regions().empty and "Where they gather" not in scattered.to_html(
+        tmp_path / "s.html").read_text(encoding="utf-8")
+    for few in (["", "!", "?"], ["same"] * 3, ["a", "b", "c"]):  # nothing to compare texts by
+        assert report([[0, 1, 0], [1, 1, 1], [0, 0, 1]], texts=few).regions().empty
+
+
+def test_figures_are_shown_by_name(capsys):
+    report([[0, 1], [1, 1]]).show("accuracy-and-churn")
+    assert "it needs two runs or more, and gold labels" in capsys.readouterr().out
+
+
+def test_columns_as_text(tmp_path):
+    path = write(tmp_path, "id,old,new,truth\n1,a,a,a\n2,b,a,b\n")
+    assert read_predictions(path, "label=old new, gold=truth").gold.tolist() == [0, 1]
+    with pytest.raises(InputError, match="role=column"):
+        read_predictions(path, "label")
+
+
 def test_columns_and_files_that_do_not_exist(tmp_path):
     path = write(tmp_path, LONG)
     with pytest.raises(InputError, match="column for gold: got 'truth'.*run, example, label, gold, text"):
@@ -331,11 +408,11 @@ def test_table_for_spreadsheets(tmp_path):
 def test_command_on_the_sample(tmp_path, capsys):
     assert run(SAMPLE, "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv", "--identical-data", "yes") == 0
     said = capsys.readouterr().out
-    assert said.startswith("long form, 5 runs x 60 examples (run: run; ")
+    assert said.startswith("long form, 5 runs x 200 examples (run: run; ")
     assert str(tmp_path / "r.html") in said and "so churn is what the randomness" in said
     read = read_predictions(SAMPLE)
     assert f"Churn                     {100 * metrics.churn(read.labels):.1f} %" in said
-    assert len(pd.read_csv(tmp_path / "q.csv")) == 60
+    assert len(pd.read_csv(tmp_path / "q.csv")) == 200
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert page.count("<img") == 4 and "predictions.csv" in page
 
@@ -348,6 +425,15 @@ def test_command_guards_a_release(tmp_path, capsys):
     assert run(*words, churn.high + 0.001) == 0 and "does not hold" in capsys.readouterr().out
     with pytest.raises(InputError, match="--max-churn"):
         run(*words, 5)
+
+
+def test_command_on_one_run(tmp_path, capsys):
+    path = write(tmp_path, SEEN.replace("checkpoint", "epoch"))
+    assert run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv") == 0
+    assert "1 run, 3 checkpoints, 3 queries" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "q.csv")["flip_rank"].tolist() == [3, 2, 1]
+    with pytest.raises(InputError, match="--max-churn"):
+        run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--max-churn", 0.1)
 
 
 def test_command_maps_columns(tmp_path, capsys):
@@ -407,6 +493,24 @@ def test_compare_two_releases():
         "churn": 0.5, "good": 0.5, "bad": 0.0, "wrong_to_wrong": 0.0}
 
 
+def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
+    (before, gold), (after, _) = answers(5, seed=1), answers(5, seed=1, noise=0.1)
+    words, rows = np.array(["b", "a", "c", "d"]), "run,example,label,gold\n"
+    for name, labels, order in (("old", before, range(40)), ("new", after, range(39, -1, -1))):
+        write(tmp_path, rows + "".join(f"s{r},{e},{words[labels[r, e]]},{words[gold[e]]}\n" for e in order
+                                       for r in range(5)), f"{name}.csv")
+    old, new = (read_predictions(tmp_path / f"{name}.csv") for name in ("old", "new"))
+    found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
+    assert str(found) == str(plain) and found.verdicts["churn"] == "holds" and found.verdicts["accuracy"] == found.guard
+    assert main.main(["compare", str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
+    assert capsys.readouterr().out.strip() == str(plain)
+    other = Predictions(new.labels, new.label_names, new.runs, ("x", *new.examples[1:]), "", new.gold)
+    for wrong, thing in ((other, "examples of before and after"), (Predictions(
+            new.labels, new.label_names, new.runs, new.examples, "", 1 - new.gold.clip(0, 1)), "gold labels of after")):
+        with pytest.raises(InputError, match=thing):
+            compare(old, wrong)
+
+
 @pytest.mark.parametrize("before, after, thing", [
     ([[0, 1]], [[0, 1]] * 2, "shape of before"), ([[0, 1]] * 2, [0, 1], "shape of after"),
     ([[0, 1]] * 2, [[0]] * 2, "examples in after")])
@@ -418,4 +522,4 @@ def test_what_cannot_be_compared_is_named(before, after, thing):
 
 def test_predictions_hold_what_a_report_takes():
     found = read_predictions(SAMPLE)
-    assert isinstance(found, Predictions) and found.labels.shape == (5, 60) and len(found.texts) == 60
+    assert isinstance(found, Predictions) and found.labels.shape == (5, 200) and len(found.texts) == 200
