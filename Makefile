@@ -72,8 +72,10 @@ benchmark: $(READY) ## time the training loop against what people would use: rec
 course: $(READY) ## write the student versions of course/solutions to course/exercises
 	$(PY) course/release.py
 
+# The runs of the course's preset are trained first, once.
 bundle: $(READY) ## write bundle/, a folder for a room without network: wheels, notebooks, course, trained runs
-	$(PY) course/bundle.py
+	$(PY) -m stabutils run --preset course
+	$(PY) course/bundle.py $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 clean: ## remove caches and builds; keeps .venv, runs/ and results/
 	rm -rf build dist ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage

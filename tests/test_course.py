@@ -25,7 +25,8 @@ def roles(notebook):
 
 def test_every_study_notebook_has_exercises():
     studied = {path.name for path in (COURSE.parent / "notebooks").glob("0[1-5]*.ipynb")}
-    assert {path.name for path in SOLUTIONS} == studied == {path.name for path in (COURSE / "exercises").glob("*.ipynb")}
+    exercises = {path.name for path in (COURSE / "exercises").glob("*.ipynb")}
+    assert {path.name for path in SOLUTIONS} == studied == exercises
     syllabus = (COURSE / "README.md").read_text(encoding="utf-8")
     for path in SOLUTIONS:
         points = sum(role.get("points", 0) for role in roles(read(path)))
@@ -84,7 +85,8 @@ def test_an_unsolved_notebook_gets_no_points():
 def test_hidden_tests_catch_what_can_be_seen_to_be_right(tmp_path):
     """An answer made to fit the visible tests, in a copy whose tests were taken out."""
     notebook = read(COURSE / "exercises" / "05_ensembles.ipynb")
-    answers = {"pairs": "prediction = 'less'", "overlap": "def careless(labels, size, draws=200, seed=0):\n    return 0.0",
+    answers = {"pairs": "prediction = 'less'",
+               "overlap": "def careless(labels, size, draws=200, seed=0):\n    return 0.0",
                "ensembles": "def churn_of_ensembles(labels, size, deals=20):\n"
                             "    return float(len(set(labels[:, 0])) > 1)"}
     for cell in notebook.cells:
