@@ -30,8 +30,8 @@ Without Make (Windows):
     python -m pip install --no-index --find-links wheels -r requirements.lock -e .
     python -m jupyter lab
 
-Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. {runs} trained runs are in `runs/`:
-what they answer is read, and only what is missing is trained. All else: [README.md](README.md), [the
+Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. {runs} trained runs are in
+`runs/`: what they answer is read, and only what is missing is trained. All else: [README.md](README.md), [the
 course](course/README.md).
 """
 
