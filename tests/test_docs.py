@@ -4,13 +4,14 @@ from __future__ import annotations
 import re
 import runpy
 import tomllib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import tiny
 
-from stabutils import datasets, study
+from stabutils import datasets, models, study
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = [import_module(f"stabutils.mitigations.{name}") for name in ("regularizers", "data_centric", "ensembles")]
@@ -32,6 +33,8 @@ def test_its_python_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     monkeypatch.setenv("STABUTILS_DATA", str(tmp_path))
     for table in ("CORPORA", "PUBLISHERS", "SHA256"):
         monkeypatch.setattr(datasets, table, dict(getattr(datasets, table)))
+    monkeypatch.setattr(models, "prepare", lambda model, data, recipe, pooling: tiny.prepare(
+        model, data, replace(recipe, epochs=1), pooling))
     monkeypatch.setattr(study, "cpu_count", lambda: 1)  # in this process: another one would have to import the page
     path = tmp_path / "snippets.py"  # a file, for a mitigation is known by its source
     path.write_text("\n".join(snippets(text(name))), encoding="utf-8")
