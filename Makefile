@@ -30,7 +30,7 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab notebooks publish figures site verify benchmark clean
+.PHONY: help setup study test lab notebooks publish figures site verify benchmark course bundle clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -71,6 +71,14 @@ verify: $(READY) ## train a random sample of the stored runs again and compare
 
 benchmark: $(READY) ## time the training loop against what people would use: records/benchmark.json
 	$(PY) benchmarks/benchmark.py
+
+course: $(READY) ## write the student versions of course/solutions to course/exercises
+	$(PY) course/release.py
+
+# The runs of the course's preset are trained first, once.
+bundle: $(READY) ## write bundle/, a folder for a room without network: wheels, notebooks, course, trained runs
+	$(PY) -m stabutils run --preset course
+	$(PY) course/bundle.py $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 clean: ## remove caches and builds; keeps .venv, runs/ and results/
 	rm -rf build dist ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage
