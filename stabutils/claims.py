@@ -8,8 +8,8 @@ import yaml
 from . import records
 from .intervals import Interval, verdict
 
-RESTS = {"pretrained": "A claim about pretrained encoders; what a network trained from scratch does supports or "
-                       "weakens it, and settles nothing.",
+RESTS = {"pretrained": "Verdicts on these numbers need a pretrained encoder; what a network trained from scratch does "
+                       "supports or weakens them, and settles nothing.",
          "images": "A claim about image classifiers.", "fastText": "A claim about fastText on another corpus.",
          "no claim": "Nothing about churn was claimed there."}
 

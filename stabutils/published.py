@@ -242,9 +242,21 @@ def draw(folder: Path, target: Path) -> list[Path]:
                                                      metrics.label_entropy(labels[1:]))}
     if len(methods := board(folder)):
         plots["trade-off"] = lambda: figures.trade_off(methods)
+    if (folder / "05_ensembles.json").is_file():
+        plots["frontier"] = lambda: figures.frontier(_frontier(methods))
     if len(table := lengths(folder)):
         plots["training-length"] = lambda: figures.lengths(table, record["recipe"]["epochs"])
     return _drawn(plots, target)
+
+
+def _frontier(methods: pd.DataFrame) -> pd.DataFrame:
+    """The methods with who dominates whom; the convex learner, which is hardly trained, dominates none."""
+    from .frontier import dominated
+
+    retrained = methods[~methods.arm.isin(["convex", "placebo"])].copy()
+    retrained["dominated"] = dominated(retrained)
+    convex = methods[methods.arm == "convex"].assign(trainings=0.0, dominated="")
+    return pd.concat([retrained, convex], ignore_index=True)
 
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
