@@ -360,7 +360,7 @@ def _same_encoding(labels, gold, names, runs):
     for who, own, others in zip([*(f"run {run!r}" for run in runs), "gold"], given, elsewhere, strict=False):
         mine, rest = number[own], number[others]
         other_kind = mine.all() and not rest.any() or rest.all() and not mine.any()
-        if not (own & others).any() and (other_kind or labels.shape[1] >= 20):
+        if others.any() and not (own & others).any() and (other_kind or labels.shape[1] >= 20):
             some, usual = ([names[i] for i in np.flatnonzero(which)[:3]] for which in (own, others))
             raise InputError(f"labels of {who}", some, f"the encoding of the others, such as {usual}")
 
