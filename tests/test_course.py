@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -66,19 +68,31 @@ def test_cells_are_as_nbgrader_wants_them(path):
     assert all("assert" in release["student"](read(path)).cells[read(path).cells.index(cell)].source for cell in tests)
 
 
+def graded(path):
+    """What the command says of a notebook: name -> (points got, points, error).
+
+    In a process of its own: nbclient leaves tasks behind that fail when they are collected.
+    """
+    done = subprocess.run([sys.executable, COURSE / "check.py", path], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"^(\S+) +(read|\d+) of (\d+) *(.*)$", done.stdout, re.M)
+    assert len(lines) == len(done.stdout.splitlines())
+    return {name: (got, points, error) for name, got, points, error in lines}
+
+
 @pytest.mark.slow
 @each_solution
 def test_a_solution_gets_all_points(path):
-    found = grading["check"](path)
-    assert {name: (points, error) for name, (points, got, error) in found.items() if got not in (points, None)} == {}
-    assert sum(got is None for _, got, _ in found.values()) == 1 and len(found) >= 4
+    found = graded(path)
+    assert {name: row for name, row in found.items() if row[0] not in (row[1], "read")} == {}
+    assert [name for name, row in found.items() if row[0] == "read"] == ["explain"] and len(found) >= 4
 
 
 @pytest.mark.slow
 def test_an_unsolved_notebook_gets_no_points():
-    found = grading["check"](COURSE / "exercises" / "05_ensembles.ipynb")
-    assert [got for _, got, _ in found.values()] == [0, 0, 0, None]
-    assert "NameError" in found["ensembles-check"].error
+    found = graded(COURSE / "exercises" / "05_ensembles.ipynb")
+    assert [got for got, _, _ in found.values()] == ["0", "0", "0", "read"]
+    assert "NameError" in found["pairs-check"][2] and "NotImplementedError" in found["ensembles-check"][2]
 
 
 @pytest.mark.slow
@@ -94,7 +108,7 @@ def test_hidden_tests_catch_what_can_be_seen_to_be_right(tmp_path):
         cell.source = answers.get(name, "pass" if name.endswith("-check") else cell.source)
     path = tmp_path / "05_ensembles.ipynb"
     nbformat.write(notebook, path)
-    assert [got for _, got, _ in grading["check"](path).values()] == [1, 0, 0, None]
+    assert [got for got, _, _ in graded(path).values()] == ["1", "0", "0", "read"]
 
 
 def test_a_notebook_that_cannot_be_graded_is_refused(tmp_path):
