@@ -190,7 +190,8 @@ def publish(arguments: argparse.Namespace) -> int:
         queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
         execute(path, results / path.name, {**values, "output": str(results.resolve())})
         shutil.copy(results / f"{path.stem}.json", folder)
-        shutil.copy(results / path.name, folder)
+        executed = (results / path.name).read_text(encoding="utf-8")
+        (folder / path.name).write_text(executed.replace(str(results.resolve()), ""), encoding="utf-8", newline="\n")
         print(folder)
     return 0
 
