@@ -9,6 +9,7 @@ import argparse
 import ast
 import logging
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -190,10 +191,21 @@ def publish(arguments: argparse.Namespace) -> int:
         queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
         execute(path, results / path.name, {**values, "output": str(results.resolve())})
         shutil.copy(results / f"{path.stem}.json", folder)
-        executed = (results / path.name).read_text(encoding="utf-8")
-        (folder / path.name).write_text(executed.replace(str(results.resolve()), ""), encoding="utf-8", newline="\n")
+        keep_executed(results / path.name, folder / path.name)
         print(folder)
     return 0
+
+
+def keep_executed(notebook: Path, target: Path) -> None:
+    """Copy an executed notebook to records/<dataset>/: links lead from there, and it names no place on a machine."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        cell.source = cell.source.replace(str(notebook.parent.resolve()), "")
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\((?!\w+:|#)", "](../../notebooks/", cell.source)
+    nbformat.write(content, target)
 
 
 def draw(arguments: argparse.Namespace) -> int:

@@ -200,7 +200,8 @@ def requote(root: Path | None = None) -> list[Path]:
     """Write the quoted numbers of README and of the notebooks' prose anew; returns the files that changed."""
     root = root or project_root()
     changed = []
-    for path in (root / "README.md", *sorted((root / "notebooks").glob("[0-9]*.ipynb"))):
+    for path in (root / "README.md", *sorted(root.glob("notebooks/[0-9]*.ipynb")),
+                 *sorted(root.glob("records/*/[0-9]*.ipynb"))):
         before = path.read_text(encoding="utf-8")
         after = _in_cells(before, root) if path.suffix == ".ipynb" else quote(before, root)
         if after != before:

@@ -124,3 +124,14 @@ def test_notebook_01_with_other_values_leaves_report_figures_and_record(tmp_path
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
     cells = nbformat.read(folder / "01_measuring_instability.ipynb", 4).cells
     assert sum("injected-parameters" in cell.metadata.get("tags", ()) for cell in cells) == 1
+
+
+def test_an_executed_notebook_is_kept_with_links_that_lead_from_where_it_lies(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("[a](../README.md) [b](02_x.ipynb) [c](https://x.org) [d](#e)"),
+             nbformat.v4.new_code_cell(f'output = "{tmp_path.resolve()}"')]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_y.ipynb")
+    main.keep_executed(tmp_path / "01_y.ipynb", tmp_path / "kept.ipynb")
+    prose, code = nbformat.read(tmp_path / "kept.ipynb", as_version=4).cells
+    assert prose.source == ("[a](../../notebooks/../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) "
+                            "[d](#e)")
+    assert code.source == 'output = ""'

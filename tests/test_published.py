@@ -32,7 +32,7 @@ def test_there_is_a_published_study_and_prose_says_what_it_says():
     assert {folder.name for folder in FOLDERS} >= {"massive", "clinc150", "banking77"}
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert published.quote(readme, ROOT) == readme and "not measured" not in readme
-    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
+    for path in sorted([*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("records/*/[0-9]*.ipynb")]):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":
                 source = "".join(cell["source"])
