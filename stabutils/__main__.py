@@ -181,19 +181,27 @@ def publish(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return plan(plans)
     os.environ["STABUTILS_PUBLISH"] = "1"  # for the kernels: what they ask the study for is committed
-    for path, values in plans.items():
-        study = study_of(values)
-        folder, results = study.published_path("control").parents[1], study.output()
-        control = study.retrain("control")
-        rows = published.telling(control.labels)
-        queries = pd.DataFrame({"query": rows, "text": [study.data.test.texts[row] for row in rows],
-                                "gold": [study.data.label_names[study.data.test.labels[row]] for row in rows]})
-        queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
-        execute(path, results / path.name, {**values, "output": str(results.resolve())})
-        shutil.copy(results / f"{path.stem}.json", folder)
-        keep_executed(results / path.name, folder / path.name)
-        print(folder)
+    try:
+        for path, values in plans.items():
+            print(publish_one(path, values))
+    finally:
+        del os.environ["STABUTILS_PUBLISH"]
     return 0
+
+
+def publish_one(path: Path, values: dict[str, object]) -> Path:
+    study = study_of(values)
+    folder, results = study.published_path("control").parents[1], study.output()
+    control = study.retrain("control")
+    rows = published.telling(control.labels)
+    queries = pd.DataFrame({"query": rows, "text": [study.data.test.texts[row] for row in rows],
+                            "gold": [study.data.label_names[study.data.test.labels[row]] for row in rows]})
+    folder.mkdir(parents=True, exist_ok=True)
+    queries.map(harmless).to_csv(folder / "queries.csv", index=False, lineterminator="\n")
+    execute(path, results / path.name, {**values, "output": str(results.resolve())})
+    shutil.copy(results / f"{path.stem}.json", folder)
+    keep_executed(results / path.name, folder / path.name)
+    return folder
 
 
 def keep_executed(notebook: Path, target: Path) -> None:

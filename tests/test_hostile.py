@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import os
 import re
 import shutil
 import subprocess
@@ -130,9 +131,10 @@ def test_published_queries_hold_no_formula(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "prepare", tiny.prepare)
     monkeypatch.setattr(study, "project_root", lambda: tmp_path)
     monkeypatch.setattr(main, "execute", lambda source, target, values: (
-        target.parent.mkdir(parents=True), target.with_suffix(".json").write_text("{}", encoding="utf-8")))
+        target.parent.mkdir(parents=True), target.with_suffix(".json").write_text("{}", encoding="utf-8"),
+        nbformat.write(nbformat.v4.new_notebook(), target)))
     given = ["-p", "dataset", str(corpus), "-p", "runs", "2", "-p", "epochs", "4", "-p", "workers", "1"]
-    assert main.main(["publish", "01", *given]) == 0
+    assert main.main(["publish", "01", *given]) == 0 and "STABUTILS_PUBLISH" not in os.environ
     read = cells(tmp_path / "records" / "mine" / "queries.csv")
     assert not [cell for cell in read if harmless(cell) != cell]
     assert [cell for cell in read if cell.startswith("'=")] and [cell for cell in read if cell.startswith("'@")]
