@@ -1,4 +1,4 @@
-"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | verify`.
+"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | site | verify`.
 
 `run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
 refuse, ends it with exit status 2 before anything is computed.

@@ -29,23 +29,24 @@ def markdown(root: Path) -> str:
 
 def _rows(root: Path, claim: dict) -> list[str]:
     side, beyond = claim.get("side", "above"), claim["beyond"]
-    shown = f"[{claim['notebook'][:2]}](../notebooks/{claim['notebook']}.ipynb), *{claim['section']}*"
     found = {corpus: _number(root / "records" / corpus, claim) for corpus in _corpora(root, claim)}
-    found = {corpus: interval for corpus, interval in found.items() if interval} or {"none yet": None}
+    found = {corpus: own for corpus, own in found.items() if own[0]} or {"none yet": (None, claim["notebook"])}
     says = [claim["says"], *[""] * (len(found) - 1)]  # once, for all corpora
     return [f"| {text} | {corpus} | {f'{i} ({i.runs} runs)' if i else 'not measured'} | {side} {beyond:g} "
-            f"| {verdict(i, beyond, side)} | {shown} |" for text, (corpus, i) in zip(says, found.items(), strict=True)]
+            f"| {verdict(i, beyond, side)} | [{notebook[:2]}](../notebooks/{notebook}.ipynb)"
+            f"{', *' + claim['section'] + '*' if notebook == claim['notebook'] else ''} |"
+            for text, (corpus, (i, notebook)) in zip(says, found.items(), strict=True)]
 
 
 def _corpora(root: Path, claim: dict) -> list[str]:
     return claim.get("corpora") or sorted(path.parent.name for path in (root / "records").glob("*/answers"))
 
 
-def _number(folder: Path, claim: dict) -> Interval | None:
-    """The number in the record of the claim's notebook, or in the first of the others that has it."""
+def _number(folder: Path, claim: dict) -> tuple[Interval | None, str]:
+    """The number in the record of the claim's notebook, or in the first of the others that has it; and the notebook."""
     first = folder / f"{claim['notebook']}.json"
     for path in [first, *sorted(folder.glob("[0-9]*.json"))]:
         number = records.read(path).numbers.get(claim["number"]) if path.is_file() else None
         if number:
-            return Interval(*(number[end] for end in ("value", "low", "high", "runs")))
-    return None
+            return records.interval(number), path.stem
+    return None, ""

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from . import figures, metrics, records, store
+from . import figures, metrics, records, store, votes
 from .intervals import Interval, jackknife
 from .provenance import project_root
 
@@ -102,13 +102,12 @@ def benchmark(root: Path) -> dict[str, Interval]:
     """What `make benchmark` measured of `RATIOS`, as times as fast."""
     path = root / "records" / "benchmark.json"
     found = records.read(path).numbers if path.is_file() else {}
-    return {name: Interval(*(found[name][end] for end in ("value", "low", "high", "runs")))
-            for name in RATIOS if name in found}
+    return {name: records.interval(found[name]) for name in RATIOS if name in found}
 
 
 def _benchmark(root: Path) -> str:
-    lines = ["", "| times as fast | measured | aimed at |", "|" + "---|" * 3]
-    lines += [f"| {RATIOS[name][0]} | {i.value:.2g} [{i.low:.2g}, {i.high:.2g}] ({i.runs} rounds) "
+    lines = ["", "| times as fast | measured (rounds or seeds) | aimed at |", "|" + "---|" * 3]
+    lines += [f"| {RATIOS[name][0]} | {i.value:.2g} [{i.low:.2g}, {i.high:.2g}] ({i.runs}) "
               f"| {RATIOS[name][1] or ''} |" for name, i in benchmark(root).items()]
     return "\n".join([*lines, ""])
 
@@ -121,9 +120,10 @@ def lengths(folder: Path) -> pd.DataFrame:
         arrays, record = answers(folder, path.stem)
         longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
         if longer or path.stem == "compact-control" or re.fullmatch(r"compact-control-epochs-\d+", path.stem):
-            labels, epochs = arrays["labels"], record["recipe"]["epochs"]
+            labels, epochs = arrays["labels"].astype(int), record["recipe"]["epochs"]
+            entropy = votes.scores(labels, np.array(record["gold"]), 5)["label_entropy@5"]
             rows.append({"epochs": epochs * (float(longer[1]) if longer else 1), "runs": len(labels),
-                         "label_entropy": jackknife(lambda x: metrics.label_entropy(x, min(5, len(x))).mean(), labels),
+                         "label_entropy": entropy.interval(labels),
                          "accuracy": jackknife(np.mean, arrays["accuracy"])})
     columns = ["epochs", "runs", "label_entropy", "accuracy"]
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns).sort_values("epochs", ignore_index=True)
@@ -131,12 +131,11 @@ def lengths(folder: Path) -> pd.DataFrame:
 
 def board(folder: Path, notebook: str = "") -> pd.DataFrame:
     """The methods on the boards of a published corpus, or on that of one notebook, best reduction first: arm,
-    reduction, churn, accuracy_change, trainings and passes an answer, and better, the board's verdict. No rows where
-    none is published."""
+    reduction, churn, accuracy_change, trainings and passes an answer, and better, the verdict of the last board that it
+    stands on, which is the largest family. No rows where none is published."""
     found = _numbers(folder, notebook)
-    verdicts = {claim.name: claim.verdict for record in reversed(_records(folder, notebook)) for claim in record.claims}
-    interval = {name: Interval(*(number[end] for end in ("value", "low", "high", "runs")))
-                for name, number in found.items()}
+    verdicts = {claim.name: claim.verdict for record in _records(folder, notebook) for claim in record.claims}
+    interval = {name: records.interval(number) for name, number in found.items()}
     one = Interval(1, 1, 1, 1)
     rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"], "churn": interval.get(f"churn {arm}"),
              "accuracy_change": interval[f"accuracy_change {arm}"],

@@ -10,6 +10,8 @@ import torch
 from scipy.special import softmax
 from transformers import Trainer, TrainerCallback
 
+from .errors import InputError
+
 
 class Recorder(TrainerCallback):
     """Writes what a Trainer's model answers to `dataset` after each epoch and evaluation, as checkpoints of one run.
@@ -33,6 +35,8 @@ class Recorder(TrainerCallback):
         if state.is_world_process_zero and self.path.exists():
             with open(self.path, encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))
+            if rows and rows[0][:3] != ["run", "checkpoint", "example"]:  # somebody else's, not to be overwritten
+                raise InputError("Recorder path", str(self.path), "a file that a Recorder wrote, or none yet")
             kept = [row for row in rows[1:] if row[0] != self.run or int(row[1]) <= state.global_step]
             self._write("w", [rows[0], *kept]) if kept else self.path.unlink()
 

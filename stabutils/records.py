@@ -94,6 +94,15 @@ def read(path: Path | str) -> Record:
         raise InputError("record", str(path), f"a JSON file that a notebook wrote ({error})") from error
 
 
+def interval(number: Mapping) -> Interval:
+    """A number of a record as the interval that it was.
+
+    >>> print(interval({"value": 0.2, "low": 0.1, "high": 0.3, "runs": 5, "unit": "nats"}))
+    0.200 [0.100, 0.300]
+    """
+    return Interval(*(number[end] for end in ("value", "low", "high", "runs")))
+
+
 def _claim(entry: dict) -> Claim:
     numbers = {name: np.nan if entry[name] is None else entry[name] for name in ("value", "low", "high")}
     return Claim(**entry | numbers)

@@ -250,7 +250,7 @@ def _numbers(labels, gold, probabilities, weights, checkpoints):
         numbers = {name: score.interval(labels) for name, score in scores.items()}
         numbers["kappa"] = votes.kappa(labels, scores["churn"])
     if entropy is not None:
-        numbers["checkpoint_entropy"] = (over_examples if alone else jackknife)(np.mean, entropy)
+        numbers["checkpoint_entropy"] = (jackknife if len(labels) > 2 else over_examples)(np.mean, entropy)
     if probabilities is not None:
         numbers |= {} if alone else {"jensen_shannon": votes.jensen_shannon(np.asarray(probabilities))}
         for name, metric in {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 GROUPS = (("Study", "README.md"), ("Notebooks", "notebooks/[0-9]*.ipynb"), ("Full size", "records/*/[0-9]*.ipynb"),
           ("Pages", "docs/*.md"))
-FORMULA = re.compile(r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)([^$\n]+?|[^$]+?)(?<!\s)\$(?![\w$])",
+FORMULA = re.compile(r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?![\w$])",
                      re.DOTALL)
 
 

@@ -78,5 +78,39 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     assert "No board is published for none yet." in published.quote("<!--board of none--><!--end-->", tmp_path)
 
 
+def test_all_methods_stand_in_one_table_with_the_verdict_of_the_largest_board(tmp_path):
+    def number(value):
+        return {"value": value, "low": value - 0.05, "high": value + 0.05, "runs": 10, "unit": "share"}
+
+    for corpus, arms in (("big", {"calm": 0.2, "soft": 0.1}), ("small", {"calm": 0.3})):
+        found = {f"{name} {arm}": number(value) for arm, value in arms.items()
+                 for name in ("reduction", "accuracy_change")}
+        found |= {f"trainings {arm}": number(2.0) for arm in arms}
+        for notebook, verdict in (("04_x", "holds"), ("05_y", "undecided at 10 runs")):
+            claims = (records.Claim("better calm", "", 0, 0, 0, verdict if corpus == "big" else "holds"),)
+            records.Record(notebook, {}, {}, found, claims).write(tmp_path / "records" / corpus)
+    text = published.quote("<!--methods-->old<!--end-->", tmp_path)
+    assert text.count("taken away, big") == text.count("taken away, small") == 1 and "old" not in text
+    [calm] = [line for line in text.splitlines() if line.startswith("| calm")]
+    assert "| 20.0 % [15.0, 25.0] |" in calm and "| **30.0 % [25.0, 35.0]** |" in calm and calm.endswith("| 2 | 1 |")
+    assert any(line.startswith("| soft") and "|  |  |  | 2 | 1 |" in line for line in text.splitlines())
+
+
+def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
+    ratio = {"value": 3.0, "low": 2.5, "high": 3.5, "runs": 5, "unit": "times"}
+    records.Record("benchmark", {}, {}, {"throughput_ratio_fp32": ratio}).write(tmp_path / "records")
+    text = published.quote("<!--benchmark--><!--end-->", tmp_path)
+    assert "| 3 [2.5, 3.5] (5) | 2 |" in text and "bf16" not in text
+    assert {path.suffix for path in published.draw_benchmark(tmp_path, tmp_path / "figures")} == {".png", ".svg"}
+
+
+def test_lengths_of_training_come_from_the_committed_answers():
+    table = published.lengths(ROOT / "records" / "massive")
+    assert table.epochs.tolist()[:5] == [1, 2, 4, 9, 13.5] and table.runs.tolist()[:5] == [5, 5, 5, 50, 10]
+    labels = published.answers(ROOT / "records" / "massive", "compact-control-epochs-2")[0]["labels"]
+    assert table.label_entropy[1].value == pytest.approx(metrics.label_entropy(labels).mean())
+    assert not len(published.lengths(ROOT / "records" / "banking77"))  # one length only
+
+
 def test_committed_records_stay_small():
     assert sum(path.stat().st_size for path in (ROOT / "records").rglob("*") if path.is_file()) < 20e6

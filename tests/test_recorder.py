@@ -78,3 +78,10 @@ def test_the_weights_that_stay_are_recorded_last(tmp_path):
     train(tmp_path, 3, epochs=2, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
           metric_for_best_model="loss")
     assert st.read_predictions(tmp_path / "mine.csv").checkpoints.shape == (1, 3, 16)
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
+    (tmp_path / "mine.csv").write_text("name,age\nann,7\n", encoding="utf-8")
+    with pytest.raises(st.InputError, match="Recorder path: got .*expected a file that a Recorder wrote"):
+        train(tmp_path, 1, epochs=1)
+    assert (tmp_path / "mine.csv").read_text(encoding="utf-8") == "name,age\nann,7\n"

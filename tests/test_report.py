@@ -523,3 +523,12 @@ def test_what_cannot_be_compared_is_named(before, after, thing):
 def test_predictions_hold_what_a_report_takes():
     found = read_predictions(SAMPLE)
     assert isinstance(found, Predictions) and found.labels.shape == (5, 200) and len(found.texts) == 200
+
+
+def test_two_runs_say_of_their_checkpoints_what_other_queries_would_change():
+    rng = np.random.default_rng(0)
+    checkpoints = rng.integers(0, 2, (3, 4, 50))
+    for runs, note in ((2, True), (3, False)):
+        found = report(checkpoints[:runs, -1], checkpoints=checkpoints[:runs]).numbers["checkpoint_entropy"]
+        assert found.value == pytest.approx(metrics.checkpoint_entropy(checkpoints[:runs]).mean())
+        assert bool(found.note) is note
