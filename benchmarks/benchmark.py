@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import chain
@@ -246,33 +246,51 @@ def cost(name: str, score, scale: float) -> dict:
             f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB")}
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant")
-    parser.add_argument("--steps", type=int, default=100, help="training steps of a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=8, help="trainings to reference accuracy, of each kind")
-    parser.add_argument("--quick", action="store_true", help="sizes for a test: the numbers mean nothing")
-    parser.add_argument("-o", "--output", default=str(project_root() / "records"))
-    given = parser.parse_args(argv)
-    torch.set_num_threads(1)
+def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
+    """What can be measured, by name; the first has to be: a process inherits the peak of the one that starts it."""
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
     if given.quick:
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
     ways = ("nothing", "ours") if given.quick else ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
-    numbers = memory(given.dataset, recipe, steps, ways)  # first: a process inherits the peak of the one that starts it
-    numbers |= throughput(data, recipe, steps, rounds)
-    task = prepare_compact(data, recipe, CompactShape())
-    numbers |= workers(task, steps, rounds) | analysis(examples=examples)
-    numbers |= minilm(data, min(steps, 30), 1 if given.quick else rounds)
-    numbers |= overhead(given.dataset if given.quick else "assistant", rounds)
-    numbers |= time_to_accuracy(task, data.validation.labels, recipe, recipe, None, range(seeds))
-    about = {"dataset": given.dataset, "steps": steps, "rounds": rounds, "layers": 2, "width": 128, "seeds": seeds}
-    record = records.Record("benchmark", about, provenance() | {"load": os.getloadavg()}, numbers)
-    show(numbers)
-    print(record.write(Path(given.output)))
+
+    def compact() -> Task:
+        return prepare_compact(data, recipe, CompactShape())
+
+    return {"memory": lambda: memory(given.dataset, recipe, steps, ways),
+            "throughput": lambda: throughput(data, recipe, steps, rounds),
+            "workers": lambda: workers(compact(), steps, rounds),
+            "analysis": lambda: analysis(examples=examples),
+            "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
+            "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
+            "accuracy": lambda: time_to_accuracy(compact(), data.validation.labels, recipe, recipe, None, range(seeds))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=8, help="trainings to reference accuracy, of each kind")
+    parser.add_argument("--parts", nargs="+", help="measure these only; the record keeps what it has of the others")
+    parser.add_argument("--quick", action="store_true", help="sizes for a test: the numbers mean nothing")
+    parser.add_argument("-o", "--output", default=str(project_root() / "records"))
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    every = parts(given)
+    if unknown := set(given.parts or ()) - set(every):
+        parser.error(f"--parts: got {', '.join(sorted(unknown))}; expected some of {', '.join(every)}")
+    about = {name: getattr(given, name) for name in ("dataset", "steps", "rounds", "seeds")}
+    path = Path(given.output) / "benchmark.json"
+    record = records.read(path) if given.parts and path.is_file() else records.Record("benchmark", {}, {}, {})
+    for part in given.parts or every:  # each is written once it is measured
+        found = every[part]()
+        show(found)
+        made = provenance() | {"load": os.getloadavg(), "parameters": about}
+        record = replace(record, provenance=record.provenance | {part: made}, numbers=record.numbers | found)
+        record.write(path.parent)
+    print(path)
     return 0
 
 

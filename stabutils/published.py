@@ -54,12 +54,16 @@ def shown(number: dict, unit: str, runs: bool = True) -> str:
 
 def _records(folder: Path, notebook: str = "") -> list[records.Record]:
     """Of all notebooks, or of the one whose name begins so."""
-    return [records.read(path) for path in sorted(folder.glob(f"{notebook or '[0-9]'}*.json"))]
+    return [records.read(path) for path in sorted(folder.glob(f"{notebook}*.json"))]
 
 
 def _numbers(folder: Path, notebook: str = "") -> dict[str, dict]:
-    found = [record.numbers for record in _records(folder, notebook)]
-    return {name: number for numbers in found for name, number in numbers.items()}
+    """Where notebooks measured the same, the one with most runs has it; of equals, the last."""
+    found: dict[str, dict] = {}
+    for record in _records(folder, notebook):
+        found |= {name: number for name, number in record.numbers.items()
+                  if name not in found or number["runs"] >= found[name]["runs"]}
+    return found
 
 
 def _corpora(root: Path) -> str:

@@ -125,3 +125,17 @@ def test_culprits_are_judged_against_as_many_at_random(benchmarks):
     assert change.value == pytest.approx(-1 / 3) and change.low < change.value < change.high
     assert found["accuracy change, 70 harmful dropped against control"].value == pytest.approx(1 / 6)
     assert found["churn change, 30 culprits dropped against 30 at random dropped"].value == 0
+
+
+def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
+    from types import SimpleNamespace
+
+    import precision
+
+    gold, seeds = np.zeros(4, int), np.arange(3)
+    full = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]))
+    half = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]]))
+    found = precision.measure(full, half)
+    assert found["churn of equal seeds"].value == pytest.approx(1 / 12)
+    assert found["churn change"].value == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
+    assert found["accuracy change"].value == pytest.approx(-1 / 12) and found["accuracy bf16"].value == 0.75

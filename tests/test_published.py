@@ -54,6 +54,15 @@ def test_a_quoted_number_is_replaced_and_an_unknown_one_said_to_be_missing(tmp_p
                                                "<!--churn of none in %-->not measured<!--end--> <!--a comment-->")
 
 
+def test_a_number_that_two_notebooks_have_is_that_of_most_runs(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    for notebook, value, runs in (("01_x", 0.1, 50), ("02_x", 0.2, 40), ("03_x", 0.3, 50)):
+        number = {"value": value, "low": value, "high": value, "runs": runs, "unit": "share"}
+        records.Record(notebook, {}, {}, {"churn": number}).write(folder)
+        text = published.quote("<!--churn of toy in 1-->?<!--end-->", tmp_path)
+        assert ("0.300" if notebook == "03_x" else "0.100") in text
+
+
 def test_a_board_is_read_from_records_and_quoted(tmp_path):
     def number(value, width=0.05):
         return {"value": value, "low": value - width, "high": value + width, "runs": 10, "unit": "share"}

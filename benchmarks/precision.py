@@ -1,0 +1,52 @@
+"""Does training in bf16 change what the runs answer? `python benchmarks/precision.py` writes
+records/<corpus>/precision.json.
+
+The same seeds in both precisions: churn and accuracy of each, their difference, and how often an answer changes when
+nothing but the precision does, beside how often it does when the seed does.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+import stabutils as st
+from stabutils import records
+from stabutils.intervals import Interval, jackknife, jackknife_arms
+from stabutils.provenance import project_root, provenance
+from stabutils.study import Runs
+
+
+def measure(full: Runs, half: Runs) -> dict[str, Interval]:
+    """Churn and accuracy in fp32 and bf16, bf16 less fp32, and churn between the two trainings of each seed."""
+    labels, seeds = [full.labels, half.labels], [full.seeds, half.seeds]
+    found = {}
+    for name, score in (("churn", st.metrics.churn), ("accuracy", lambda rows: float(np.mean(rows == full.gold)))):
+        found |= {f"{name} fp32": jackknife(score, full.labels), f"{name} bf16": jackknife(score, half.labels),
+                  f"{name} change": jackknife_arms(lambda a, b, score=score: score(b) - score(a), labels, seeds)}
+    return found | {"churn of equal seeds": jackknife(np.mean, (full.labels != half.labels).mean(1))}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="assistant")
+    parser.add_argument("--runs", type=int, default=20, help="trainings in each precision")
+    parser.add_argument("-o", "--output", help="folder (default: records/ of the corpus)")
+    given = parser.parse_args(argv)
+    full, half = (st.Study(dataset=given.dataset, runs=given.runs, precision=each) for each in ("fp32", "bf16"))
+    numbers = measure(full.retrain("control"), half.retrain("control"))
+    about = asdict(half) | {"precision": "fp32 and bf16"}
+    record = records.Record("precision", about, provenance(), records.numbers(numbers))
+    print("\n".join(f"{name:<24}{value}" for name, value in numbers.items()))
+    print(record.write(Path(given.output or project_root() / "records" / given.dataset)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
