@@ -7,7 +7,6 @@ source has sent a training another way, a second one may have little to add.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +21,6 @@ from .metrics import churn, churn_matrix
 from .mitigations import Mitigation
 
 if TYPE_CHECKING:
-    from .study import Study
     from .training import Seeds
 
 SOURCES = ("init", "order", "dropout")
@@ -64,7 +62,7 @@ def effects(labels: np.ndarray, shape: Sequence[int], floor: float = 0.0, level:
     """The effect of each source from the runs of a crossed design.
 
     labels (runs, examples), runs in the order of `design`; shape: how many seeds of each source; floor: churn measured
-    between trainings of equal seeds (see `floor`). The units are the seeds, and they are crossed: each source's are
+    between trainings of equal seeds (`Again`). The units are the seeds, and they are crossed: each source's are
     left out one at a time and the three jackknife variances add up, t with Satterthwaite's degrees of freedom. What
     two sources do together is counted for both, which errs towards too wide. With 2 seeds of a source nothing can be
     left out: intervals over examples, and their note says so. Raises InputError where runs and shape disagree.
@@ -122,19 +120,12 @@ def _crossed(parts: Sequence[Interval], level: float) -> Interval:
     return Interval(value, value - half, value + half, parts[0].runs, se=se, df=df)
 
 
-def floor(study: Study, seed: int | None = None) -> float:
-    """Churn between two trainings of equal seeds, made anew in two processes on this machine: 0 where it repeats
-    itself to the bit. seed: default the study's."""
-    from joblib import Parallel, delayed
+@dataclass(frozen=True)
+class Again(Mitigation):
+    """No mitigation: control once more with the same seeds, stored as a run of its own. What it answers differently
+    from control is what a training does not repeat to the bit; on one machine and number of threads, nothing."""
 
-    from .study import train_run
-    from .training import Seeds
-
-    run = study.identify(Mitigation(), Seeds(*[study.seed if seed is None else seed] * len(SOURCES)))
-    asked = study.task, Mitigation(), run, None, set(), os.getpid()
-    elsewhere = Parallel(n_jobs=2, return_as="generator")([delayed(train_run)(*asked)])  # begins at once
-    here = train_run(*asked)
-    return churn([answers["labels"] for _, answers, *_ in (here, *elsewhere)])
+    copy: int = 1
 
 
 @dataclass(frozen=True)

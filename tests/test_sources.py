@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from stabutils import figures, sources, training
+from stabutils import figures, sources
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
 from stabutils.sources import SOURCES, Poke, design, effects, rounding
@@ -144,10 +144,10 @@ def test_intervals_cover_known_effects():
 
 # ---- the floor
 
-def test_the_floor_is_zero_unless_a_training_does_not_repeat_itself_elsewhere(tiny_study, monkeypatch):
-    assert sources.floor(tiny_study) == 0
-    monkeypatch.setattr(training, "train", lambda *anything: {"labels": np.full(20, 9)})  # in this process only
-    assert sources.floor(tiny_study) == 1
+def test_a_training_of_equal_seeds_is_made_again_and_repeats_itself(tiny_study):
+    once, again = (tiny_study.retrain(arm, n=2) for arm in ("control", sources.Again()))
+    assert set(once.names).isdisjoint(again.names) and (once.seeds == again.seeds).all()
+    assert (once.labels == again.labels).all() and (once.probabilities == again.probabilities).all()
 
 
 # ---- the poke
