@@ -227,7 +227,7 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
     axis.text(churn.runs, 50 * (churn.high - churn.low), f"  here: {churn.runs} runs", va="bottom")
     for width in (1.0, 0.5):
         needed = runs_needed(churn, width / 100)
-        if needed <= most:
+        if runs[0] <= needed <= most:
             axis.plot([needed, needed, 0], [0, width, width], color=GREY, linestyle=":", linewidth=1.5)
             axis.text(needed, width, f" ±{width} points: {needed} runs", va="bottom", fontsize=9)
     axis.set(xscale="log", xlabel="retrainings", ylabel="half-width of churn (± points)", ylim=0, xlim=(3, most))
@@ -235,6 +235,18 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
     return figure
 
 
+
+
+def confused(shares: pd.Series, most: int = 8) -> Figure:
+    """Which two answers disagreeing runs give: share of all disagreements by pair, the largest first."""
+    shown = shares[:most]
+    figure, axis = plt.subplots(figsize=(8, 0.34 * len(shown) + 1.0))
+    axis.barh(np.arange(len(shown)), 100 * shown, color=BLUE, height=0.6)
+    axis.set(yticks=np.arange(len(shown)), xlabel="share of all disagreements of two runs (%)")
+    axis.set_yticklabels([short(str(pair)) for pair in shown.index])
+    axis.invert_yaxis()
+    axis.grid(False, axis="y")
+    return figure
 
 
 def nulls(tests: Mapping[str, Clustering]) -> Figure:

@@ -37,7 +37,8 @@ A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGN
 FORMS = ("columns run, example and label (long form), or example and one column for each run, such as run1, run2 (wide "
          "form); columns of other names are mapped, as in --label answer or --label release_a release_b")
 MORE_RUNS = ("at least 2: one alone has nothing to differ from; train again with another seed, ask the system again, "
-             "or bring a column checkpoint with what the one run answered at several points of its training")
+             "put one run of each of two releases into one file, or bring a column checkpoint with what the one run "
+             "answered at several points of its training")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +79,10 @@ def read_predictions(path: str | Path, columns: Mapping[str, str | Sequence[str]
     """
     path = Path(path)
     readers = {".csv": _csv, ".parquet": _parquet, ".npy": _npy, ".safetensors": _safetensors}
-    if path.suffix.lower() not in readers or not path.is_file():
-        raise InputError("predictions", str(path), f"an existing file of {', '.join(readers)}")
+    if path.suffix.lower() not in readers:
+        raise InputError("predictions", str(path), f"a file of {', '.join(readers)}; others can be saved as CSV")
+    if not path.is_file():
+        raise InputError("predictions", str(path), "a file that exists")
     content = readers[path.suffix.lower()](path)
     if isinstance(columns, str):
         columns = _mapped(columns)
@@ -208,13 +211,17 @@ def _from_table(header, chunks, columns, name):
     if len(set(header)) < len(header):
         raise InputError(f"header of {name}", header, "columns of different names")
     roles = _roles(header, columns, name)
-    wide = "run" not in roles
+    wide = not {"run", "checkpoint"} & set(roles)
     rated = [] if wide else [column for column in header if column.startswith("p_")]
     codes, words = _read(chunks, {**roles, **{column: [column] for column in rated}}, header, name)
-    if "" in words["label"] and (codes["label"] == words["label"].index("")).any():
-        raise InputError(f"labels in {name}", "", "an answer in every row (any word, such as none, for no answer)")
     examples, example = _ids("example", codes, words)
-    runs, run = (tuple(roles["label"]), np.zeros(1, int)) if wide else _ids("run", codes, words)
+    if "" in words["label"] and (silent := codes["label"] == words["label"].index("")).any():
+        rows = silent.any(axis=0)
+        raise InputError(f"labels in {name}", _none_for(examples[example[rows.argmax()]], rows.sum()),
+                         "an answer in every row (any word, such as none, for no answer)")
+    runs, run = (tuple(roles["label"]) if wide else ("1",), np.zeros(1, int))
+    if "run" in roles:
+        runs, run = _ids("run", codes, words)
     points, point = _moments(codes, words) if "checkpoint" in codes else (("",), 0)
     if len(runs) < 2 and len(points) < 2:
         raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
@@ -263,7 +270,8 @@ def _rated(rated, names, codes, words, place):
 
 
 def _roles(header, columns, name):
-    """Which columns play which role: role -> columns. In wide form there is no run, and the labels are the runs."""
+    """Which columns play which role: role -> columns. In wide form there is neither run nor checkpoint, and the labels
+    are the runs; checkpoints without a run are those of one."""
     if not header:
         raise InputError("predictions", name, "a file that is not empty, its first row naming the columns")
     for role in columns:
@@ -282,8 +290,10 @@ def _roles(header, columns, name):
     if len(asked.get("label", ())) > 1 or "run" not in roles and "label" not in asked and of_runs:
         kept = {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
         return {**kept, "label": asked.get("label", of_runs)}
-    if not {"run", "example", "label"} <= set(roles):
-        raise InputError(f"columns of {name}", ", ".join(header), FORMS)
+    if not {"example", "label"} <= set(roles) or not {"run", "checkpoint"} & set(roles):
+        apart = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+        expected = f"commas between them, not {apart!r}" if apart else FORMS
+        raise InputError(f"columns of {name}", ", ".join(header), expected)
     return roles
 
 
@@ -346,9 +356,14 @@ def _fixed(codes, words, role, examples):
         first = int(differ.argmax())
         found = sorted({words[code] for code in codes[:, first]})
         raise InputError(f"{role} of example {examples[first]!r}", found, "the same in every run")
-    if role == "gold" and "" in (words[code] for code in np.unique(codes)):
-        raise InputError("gold", "", "a label for every example, or no gold column")
+    if role == "gold" and "" in words and (lacking := codes[0] == words.index("")).any():
+        raise InputError("gold", _none_for(examples[int(lacking.argmax())], lacking.sum()),
+                         "a label for every example, or no gold column")
     return codes[0]
+
+
+def _none_for(example, count):
+    return f"none for example {example!r}" + f" and {count - 1} more" * bool(count > 1)
 
 
 def _same_encoding(labels, gold, names, runs):

@@ -319,19 +319,21 @@ def gathered(labels: np.ndarray, texts: Sequence[str], names: Sequence[str], k: 
     """The regions where answers change, found in answers and texts alone: rows as `describe` makes them.
 
     Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and described by the
-    other, where that has three runs. Of more than `most` texts a random sample is looked at. No rows where nothing
-    gathers beyond chance, and where there are too few texts, or words in them, to have neighbours.
+    other; fewer than five runs do both, which flatters the regions. Of more than `most` texts a random sample is looked
+    at. No rows where nothing gathers beyond chance, and where there are too few texts, or words in them, to have
+    neighbours.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
     texts, labels, found = [texts[row] for row in rows], np.asarray(labels)[:, rows], ()
-    half = max(2, len(labels) // 2)
-    if texts and (entropy := label_entropy(labels[:half])).any():
+    half = len(labels) // 2 if len(labels) >= 5 else 0
+    choosing, describing = labels[:half or None], labels[half:]
+    if texts and (entropy := label_entropy(choosing)).any():
         try:
             graph = neighbours(lsa(texts, texts), k)
             found = hot_regions(hot_spots(entropy, graph).hot, graph)
         except ValueError:  # ours or scikit-learn's: too little to compare texts by
             pass
-    return describe(found, labels[half:] if len(labels) - half > 2 else labels, texts, names)
+    return describe(found, describing, texts, names)
 
 
 # ---- shared ----

@@ -43,7 +43,7 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
     "bad": ("Broken", True, "part of churn: right before, wrong after"),
 }
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-CARDS = ("churn", "share_unstable", "label_entropy", "accuracy")
+CARDS = ("churn", "churn_weighted", "share_unstable", "label_entropy", "accuracy")
 CARDS_OF_ONE = ("share_changed", "checkpoint_entropy", "accuracy")
 SAME_DATA = {
     True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
@@ -72,6 +72,7 @@ class Report:
     gold: np.ndarray | None = field(repr=False)
     label_names: tuple[str, ...] = field(repr=False)
     checkpoints: np.ndarray | None = field(default=None, repr=False)
+    runs: tuple[str, ...] = ()  # their names, where they have some
 
     @property
     def alone(self) -> bool:
@@ -85,14 +86,17 @@ class Report:
 
     def worst(self, most: int = 15) -> pd.DataFrame:
         """The rows of the most unstable queries, the worst first, with all their `answers`; queries on which all runs
-        agree are left out."""
-        table = self.examples
-        if self.alone:
-            table = table.sort_values("flip_rank").head(most)
-        else:
-            table = table[table["disagreement"] > 0]
-            table = table.sort_values("label_entropy", ascending=False, kind="stable").head(most)
+        agree are left out. Of equals those of most weight come first, then those that some run has right."""
+        table = self._worst_first()
+        table = (table if self.alone else table[table["disagreement"] > 0]).head(most)
         return table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names) if len(table) else [])
+
+    def _worst_first(self) -> pd.DataFrame:
+        if self.alone:
+            return self.examples.sort_values("flip_rank")
+        right = np.zeros(len(self.examples)) if self.gold is None else (self.labels == self.gold).any(axis=0)
+        weight = self.examples.get("weight", np.ones(len(self.examples)))
+        return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -self.examples["label_entropy"]))]
 
     def regions(self) -> pd.DataFrame:
         """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
@@ -128,13 +132,15 @@ class Report:
         return _write(path, _page(self, page=True, source=source))
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the table of queries; a cell that looks like a formula gets an apostrophe in front."""
-        table = self.examples.map(harmless)
+        """Write the table of queries, the worst first, with all their answers; a cell that looks like a formula gets an
+        apostrophe in front."""
+        table = self._worst_first()
+        table = table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names)).map(harmless)
         return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
 def report(labels, gold=None, texts=None, probabilities=None, label_names=None, weights=None, identical_data=None,
-           examples=None, checkpoints=None) -> Report:
+           examples=None, checkpoints=None, run_names=None) -> Report:
     """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs; or
     `Predictions` as `read_predictions` gives them, which bring along whatever else they have.
 
@@ -142,7 +148,8 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
     weights (examples,) churn by weight, such as traffic, checkpoints (runs, checkpoints, examples), what each run
     answered during training, the single-run entropy: with them one run is enough. Shares 0 .. 1, entropies in nats;
     three runs or more have an interval over runs, fewer one over examples with a note. identical_data: whether the
-    runs were trained on the same data (None: nobody said). InputError names what is wrong.
+    runs were trained on the same data (None: nobody said). run_names (runs,) and examples (examples,) are what the page
+    and the table call them. InputError names what is wrong.
 
     >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
     0.3333333333333333
@@ -150,7 +157,7 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
     if isinstance(labels, Predictions):
         read = labels
         return report(read.labels, read.gold, read.texts, read.probabilities, read.label_names, read.weights,
-                      identical_data, read.examples, read.checkpoints)
+                      identical_data, read.examples, read.checkpoints, read.runs)
     classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
     labels, gold, label_names, checkpoints = _encoded(labels, gold, label_names, classes, checkpoints)
     runs, count = labels.shape
@@ -159,6 +166,7 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
     if identical_data not in SAME_DATA:
         raise InputError("identical_data", identical_data, "True, False or None")
     texts, examples = _beside(texts, count, "texts"), _beside(examples, count, "examples") or tuple(range(count))
+    run_names = _beside(run_names, runs, "run_names") or ()
     weights = None if weights is None else _weights(weights, count)
     expected = (runs, count, len(label_names))
     if probabilities is not None and np.shape(probabilities) != expected:
@@ -173,7 +181,8 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
         needed = {} if runs == 2 else {half: runs_needed(numbers["churn"], half) for half in (0.01, 0.005)}
         notes = (_plan(numbers["churn"], needed), SAME_DATA[identical_data])
     table = pd.DataFrame({name: column for name, column in table.items() if column is not None})
-    return Report(numbers, table, needed, notes, labels, gold, label_names, checkpoints)
+    notes += (TRANSPOSED,) * (runs > count)
+    return Report(numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names)
 
 
 def _encoded(labels, gold, label_names, classes, checkpoints):
@@ -191,7 +200,8 @@ def _encoded(labels, gold, label_names, classes, checkpoints):
 
 def _beside(values, count, thing):
     if values is not None and (isinstance(values, str) or len(values) != count):
-        raise InputError(thing, values if isinstance(values, str) else len(values), f"{count}, one for each example")
+        each = "run" if thing == "run_names" else "example"
+        raise InputError(thing, values if isinstance(values, str) else len(values), f"{count}, one for each {each}")
     return None if values is None else tuple(map(str, values))
 
 
@@ -203,6 +213,7 @@ def _weights(weights, count):
     return weights.astype(float)
 
 
+TRANSPOSED = ("There are more runs than queries: labels are (runs, examples). Was the array meant the other way round?")
 ONE_RUN = ("One run tells which queries are likely to flip, not how many: for that take a second one with another "
            "seed. Intervals are over queries.")
 
@@ -291,8 +302,8 @@ def _value(name, interval, signed=False):
 def _range(name, interval, signed=False):
     percent = SCORES[name.partition("@")[0]][1]
     low, high = interval.low, interval.high
-    if percent and not signed:  # a share cannot leave 0 .. 1, whatever a quantile says
-        low, high = max(0.0, low), min(1.0, high)
+    if not signed:  # no share leaves 0 .. 1, no entropy is below 0, no kappa above 1, whatever a quantile says
+        low, high = max(-1.0 if name == "kappa" else 0.0, low), min(1.0 if percent or name == "kappa" else np.inf, high)
     return f"[{_digits(low, percent, interval, signed)}, {_digits(high, percent, interval, signed)}]"
 
 
@@ -320,8 +331,9 @@ def _page(report: Report, page: bool, source: str = "") -> str:
     return loader.get_template("report.html").render(
         page=page, source=source, runs=len(report.labels), queries=f"{report.labels.shape[1]:,}", rows=rows,
         cards=cards, classes=len(report.label_names), figures=_figures(report) if page else [],
-        unstable=_unstable(report), regions=report.regions().to_dict("records") if page else [],
-        notes=report.notes, changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}")
+        unstable=_unstable(report), texts="text" in report.examples,
+        regions=report.regions().to_dict("records") if page else [], notes=report.notes,
+        changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}")
 
 
 def _unstable(report: Report) -> list[dict]:
@@ -341,13 +353,13 @@ def _unstable(report: Report) -> list[dict]:
     return rows
 
 
-NEEDS = {"accuracy-and-churn": "two runs or more, and gold labels", "entropy": "two runs or more that differ",
-         "how-many-runs": "three runs or more that differ"}
+NEEDS = {"accuracy-and-churn": "three runs or more, and gold labels", "entropy": "three runs or more that differ",
+         "how-many-runs": "three runs or more that differ", "confused": "two runs or more that differ"}
 
 
 def _plots(report: Report) -> dict[str, tuple]:
     """The figures that these predictions allow: name -> caption, alternative text that states the finding, the plot."""
-    from . import figures
+    from . import figures, regions
 
     labels, churn, table = report.labels, report.numbers.get("churn"), report.examples
     changing = np.any(report.votes != report.votes[0], axis=0).mean()
@@ -361,7 +373,7 @@ def _plots(report: Report) -> dict[str, tuple]:
         lambda: _plain(figures.answers(report.votes, gold, list(texts)), report))}
     if report.alone:
         return plots
-    if report.gold is not None:
+    if report.gold is not None and len(labels) > 2:  # of two there is one pair
         accuracy = metrics.accuracy(labels, gold)
         pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
         plots["accuracy-and-churn"] = (
@@ -369,10 +381,15 @@ def _plots(report: Report) -> dict[str, tuple]:
             f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
             f"answer {shown('churn', churn)} of the queries differently.",
             lambda: figures.accuracy_and_churn(accuracy, pairs, churn))
-    if changing:
+    if changing and len(labels) > 2:
         plots["entropy"] = ("How unstable the queries are.", f"{100 * (1 - changing):.1f} % of the queries never "
                             "change; the others spread over label entropies.",
                             lambda: figures.entropy_distribution(labels))
+    if changing:
+        pairs = regions.confusions(labels, report.label_names)
+        plots["confused"] = ("Which answers stand against each other where runs disagree.",
+                             f"Most often {pairs.index[0]}: {100 * pairs.iloc[0]:.0f} % of all disagreements.",
+                             lambda: figures.confused(pairs))
     if report.runs_needed and churn.se > 0:
         plots["how-many-runs"] = ("How precisely churn is known, by number of runs.", report.notes[0],
                                   lambda: figures.how_many_runs(churn))
@@ -401,8 +418,12 @@ def _figures(report: Report) -> list[dict[str, str]]:
 
 def _plain(figure, report):
     """The figure in words that also fit systems that were never trained, or have no gold labels."""
+    from . import figures
+
     each = "checkpoint" if report.alone else "run"
     figure.axes[0].set_xlabel(each)
+    if 2 <= len(report.runs) <= 12 and not report.alone:
+        figure.axes[0].set_xticklabels([figures.short(name, 14) for name in report.runs])
     dot = "" if report.gold is None else ", dot: right"
     figure.axes[0].set_title(f"Answer of each {each} (colour: which answer{dot})")
     return figure
@@ -475,5 +496,7 @@ def command(arguments: argparse.Namespace) -> int:
     if limit is None:
         return 0
     too_high = verdict(found.numbers["churn"], limit)
-    print(f"churn above {100 * limit:g} %: {too_high}")
+    words = {"holds": "FAILED: all of churn's interval lies above",
+             "does not hold": "passed: all of churn's interval lies below"}
+    print(f"{words.get(too_high, f'not failed, but {too_high}: churn has in its interval')} {100 * limit:g} %")
     return int(too_high == "holds")

@@ -233,8 +233,8 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i 
     (LONG + "2,c,no,no,c\n", "example 'c' of run '1': got 'no row'"),
     (LONG.replace("2,a,yes,yes", "2,a,yes,no"), "gold of example 'a': got ['no', 'yes']"),
     (LONG.replace("2,a,yes,yes,is it?", "2,a,yes,yes,other"), "text of example 'a'"),
-    (LONG.replace("no,<b>", ",<b>"), "gold: got ''"),
-    (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got ''"),
+    (LONG.replace("no,<b>", ",<b>"), "gold: got \"none for example 'b'\""),
+    (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got \"none for example 'a'\""),
     ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
     ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 1"),
     ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
@@ -312,15 +312,18 @@ def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Where they gather" in page and "<i>a" not in page
     scattered = report(labels[:, rng.permutation(200)], texts=texts)
-    assert scattered.regions().empty and "Where they gather" not in scattered.to_html(
+    assert scattered.regions().empty and "No region of the texts changes more" in scattered.to_html(
         tmp_path / "s.html").read_text(encoding="utf-8")
+    four = report(labels[:4], texts=texts)  # too few to choose by some and describe by others
+    assert four.regions()["queries"].sum() >= 20 and "Chosen and described by the same runs" in four.to_html(
+        tmp_path / "f.html").read_text(encoding="utf-8")
     for few in (["", "!", "?"], ["same"] * 3, ["a", "b", "c"]):  # nothing to compare texts by
         assert report([[0, 1, 0], [1, 1, 1], [0, 0, 1]], texts=few).regions().empty
 
 
 def test_figures_are_shown_by_name(capsys):
     report([[0, 1], [1, 1]]).show("accuracy-and-churn")
-    assert "it needs two runs or more, and gold labels" in capsys.readouterr().out
+    assert "it needs three runs or more, and gold labels" in capsys.readouterr().out
 
 
 def test_columns_as_text(tmp_path):
@@ -336,9 +339,11 @@ def test_columns_and_files_that_do_not_exist(tmp_path):
         read_predictions(path, {"gold": "truth"})
     with pytest.raises(InputError, match="role of a column: got 'labl'"):
         read_predictions(path, {"labl": "label"})
-    for name in ("none.csv", "mine.txt"):
-        with pytest.raises(InputError, match="existing file"):
+    for name, says in (("none.csv", "a file that exists"), ("mine.xlsx", "others can be saved as CSV")):
+        with pytest.raises(InputError, match=says):
             read_predictions(tmp_path / name)
+    with pytest.raises(InputError, match="commas between them, not ';'"):
+        read_predictions(write(tmp_path, LONG.replace(",", ";")))
 
 
 def test_arrays_that_cannot_be_read(tmp_path):
@@ -392,7 +397,7 @@ def test_page_escapes_what_the_data_says(tmp_path):
 def test_page_in_other_scripts(tmp_path):
     found = report([["音楽", "да"], ["ニュース", "да"], ["音楽", "да"]], texts=["曲をかけて $x$ $", "привет"])
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "曲をかけて" in page and page.count("<img") == 3  # answers, entropies, runs needed; no gold, no accuracy
+    assert "曲をかけて" in page and page.count("<img") == 4  # answers, entropies, pairs, runs needed; no gold
 
 
 def test_table_for_spreadsheets(tmp_path):
@@ -414,15 +419,40 @@ def test_command_on_the_sample(tmp_path, capsys):
     assert f"Churn                     {100 * metrics.churn(read.labels):.1f} %" in said
     assert len(pd.read_csv(tmp_path / "q.csv")) == 200
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 4 and "predictions.csv" in page
+    assert page.count("<img") == 5 and "predictions.csv" in page
+
+
+def test_of_two_releases_the_weightiest_change_comes_first_with_both_answers(tmp_path):
+    path = write(tmp_path, "example,v1.0,v2.0,gold,traffic\na,x,y,z,1\nb,x,x,x,9\nc,x,y,x,1\nd,y,x,z,5\n")
+    read = read_predictions(path, {"label": ["v1.0", "v2.0"]})
+    found = report(read)
+    assert found.runs == ("v1.0", "v2.0") and found.worst()["example"].tolist() == ["d", "c", "a"]
+    table = pd.read_csv(found.to_csv(tmp_path / "q.csv"))
+    assert table["example"].tolist() == ["d", "c", "a", "b"] and table["answers"][1] == "x ×1, y ×1"
+    page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Churn by weight</span>" in page and page.count("<img") == 2  # answers and pairs; two runs are one pair
+
+
+def test_more_runs_than_queries_are_questioned_and_no_interval_is_impossible():
+    rows = [[0, 1], [0, 2], [1, 2]]
+    assert any("other way round" in note for note in report(rows).notes)
+    assert not any("other way round" in note for note in report(rows[:2]).notes)
+    tiny = report([["x", "x", "z"], ["y", "x", "z"]]).summary()
+    assert "-" not in tiny.split("Fleiss")[0].replace("Jensen-Shannon", "") and "1.000]" in tiny
+
+
+def test_checkpoints_without_a_run_are_those_of_one(tmp_path):
+    read = read_predictions(write(tmp_path, "checkpoint,example,label\n1,a,x\n2,a,y\n1,b,x\n2,b,x\n"))
+    assert read.labels.tolist() == [[1, 0]] and read.checkpoints.tolist() == [[[0, 0], [1, 0]]]
+    assert report(read).alone
 
 
 def test_command_guards_a_release(tmp_path, capsys):
     churn = report(read_predictions(SAMPLE).labels).numbers["churn"]
     words = [SAMPLE, "-o", tmp_path / "r.html", "--max-churn"]
-    assert run(*words, max(0, churn.low - 0.001)) == 1 and "holds" in capsys.readouterr().out
+    assert run(*words, max(0, churn.low - 0.001)) == 1 and "FAILED: all of" in capsys.readouterr().out
     assert run(*words, churn.value) == 0 and "undecided at 5 runs" in capsys.readouterr().out
-    assert run(*words, churn.high + 0.001) == 0 and "does not hold" in capsys.readouterr().out
+    assert run(*words, churn.high + 0.001) == 0 and "passed: all of" in capsys.readouterr().out
     with pytest.raises(InputError, match="--max-churn"):
         run(*words, 5)
 
@@ -431,7 +461,8 @@ def test_command_on_one_run(tmp_path, capsys):
     path = write(tmp_path, SEEN.replace("checkpoint", "epoch"))
     assert run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv") == 0
     assert "1 run, 3 checkpoints, 3 queries" in capsys.readouterr().out
-    assert pd.read_csv(tmp_path / "q.csv")["flip_rank"].tolist() == [3, 2, 1]
+    table = pd.read_csv(tmp_path / "q.csv")
+    assert table["flip_rank"].tolist() == [1, 2, 3] and table["answers"].str.contains("×").all()
     with pytest.raises(InputError, match="--max-churn"):
         run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--max-churn", 0.1)
 
