@@ -11,6 +11,8 @@ import pytest
 import tiny
 import torch
 
+from stabutils import training
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -139,3 +141,35 @@ def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
     assert found["churn of equal seeds"].value == pytest.approx(1 / 12)
     assert found["churn change"].value == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
     assert found["accuracy change"].value == pytest.approx(-1 / 12) and found["accuracy bf16"].value == 0.75
+
+
+def test_every_candidate_of_the_moonshot_keeps_its_rules(benchmarks):
+    import moonshot
+
+    from stabutils.mitigations import atoms, resolve
+
+    for name, arm in moonshot.CANDIDATES.items():
+        arm = resolve(arm)
+        assert arm.cost[0] <= moonshot.MOST and arm.cost[1] == 1, name
+        assert not any(getattr(atom, "shared", False) for atom in atoms(arm)), name
+    assert moonshot.CHOSEN in moonshot.CANDIDATES
+
+
+def test_a_candidate_of_the_moonshot_is_judged_by_entropy_and_kept_by_accuracy(benchmarks):
+    import moonshot
+
+    gold = np.zeros(4, int)
+    control = np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    table = moonshot.tried(control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, gold)
+    assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
+
+
+def test_a_convex_teacher_is_the_same_for_every_run(benchmarks):
+    import moonshot
+
+    task = tiny.task()
+    targets = training.asked(task, moonshot.ConvexTeacher(0.5), training.Seeds(0, 0, 0))
+    other = training.asked(task, moonshot.ConvexTeacher(0.5), training.Seeds(1, 2, 3))
+    plain = training.one_hot(task.train_labels, task.classes).probabilities
+    assert (targets.probabilities == other.probabilities).all() and (targets.probabilities != plain).any()
+    assert np.allclose(targets.probabilities.sum(1), 1) and (targets.probabilities >= 0.5 * plain).all()

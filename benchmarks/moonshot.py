@@ -1,0 +1,159 @@
+"""How much of what an ensemble of ten takes away can one network do? What was tried, by the rules of docs/moonshot.md.
+
+    python benchmarks/moonshot.py              # every candidate, three seeds, validation: records/massive/moonshot.csv
+    python benchmarks/moonshot.py --confirm    # the one chosen, twenty fresh seeds, test: 07_moonshot.json
+
+Control's architecture, one pass an answer, at most three trainings' cost, nothing that a random training made shared
+between runs, and accuracy not below control's by more than half a point.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from stabutils import board, frontier, metrics, records, votes
+from stabutils.comparison import GUARD
+from stabutils.intervals import Interval, jackknife
+from stabutils.mitigations import Mitigation, describe, resolve
+from stabutils.mitigations.data_centric import TGTSS, TemporalEnsembling
+from stabutils.mitigations.regularizers import EMA, CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
+from stabutils.provenance import project_root, provenance
+from stabutils.study import Runs, Study
+from stabutils.tuning import START
+
+MEMBERS, MOST = 10, 3.0  # of the ensemble; trainings
+
+
+@dataclass(frozen=True)
+class Start(Mitigation):
+    """Begins *compact* from embeddings `scale` times as large, and passes the layer by for a share `skip` of texts."""
+
+    scale: float = 1.0
+    skip: float = 0.5
+
+    def model(self, build):
+        model = build()
+        with torch.no_grad():
+            model.table.weight *= self.scale
+            model.position.weight *= self.scale
+        for layer in model.layers:
+            layer.shape = replace(layer.shape, skip=self.skip)
+        return model
+
+
+@dataclass(frozen=True)
+class ConvexTeacher(Mitigation):
+    """Trains towards (1 - mixing) * label + mixing * what a logistic regression on words answers, out of fold. It is
+    convex: the same for every run, without any training's randomness."""
+
+    mixing: float = 0.5
+
+    def data(self, targets):
+        texts, labels = targets.texts.take(targets.indices), targets.probabilities.argmax(1).numpy()
+        rows = np.repeat(np.arange(len(labels)), texts.lengths.numpy())
+        words = TfidfTransformer(sublinear_tf=True).fit_transform(
+            csr_array((np.ones(len(rows)), (rows, texts.ids.numpy()))))
+        answers = np.zeros(targets.probabilities.shape, np.float32)
+        for kept, out in StratifiedKFold(5).split(words, labels):
+            learner = LogisticRegression(C=20.0, max_iter=100).fit(words[kept], labels[kept])
+            answers[np.ix_(out, learner.classes_)] = learner.predict_proba(words[out])
+        return targets.towards((1 - self.mixing) * targets.probabilities + self.mixing * torch.from_numpy(answers))
+
+
+PAST = TemporalEnsembling()
+CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
+    "R-Drop": RDrop(1.0),
+    "R-Drop, EMA": (RDrop(1.0), EMA(0.999)),
+    "co-distillation": CoDistillation(1.0),
+    "temporal ensembling": PAST,
+    "R-Drop, temporal ensembling": (RDrop(), PAST),
+    "R-Drop, temporal ensembling, decay 10": (RDrop(), WeightDecay(10.0), PAST),
+    "R-Drop, temporal ensembling, decay 40": (RDrop(), WeightDecay(40.0), PAST),
+    "R-Drop, temporal ensembling, decay 100": (RDrop(), WeightDecay(100.0), PAST),
+    "R-Drop 1, temporal ensembling, decay 40": (RDrop(1.0), WeightDecay(40.0), PAST),
+    "the same, half of the dropout": (RDrop(1.0), WeightDecay(40.0), PAST, DropoutRate(0.5)),
+    "the same, half as long again": (RDrop(1.0), WeightDecay(40.0), PAST, LongerTraining(1.5)),
+    "R-Drop, own teacher (TGTSS)": (RDrop(), TGTSS()),
+    "convex teacher": ConvexTeacher(),
+    "R-Drop, temporal ensembling, decay 10, convex teacher": (RDrop(), WeightDecay(10.0), PAST, ConvexTeacher()),
+    "small start, layer mostly skipped": Start(0.1, 0.9),
+    "large start": Start(3.0),
+}
+CHOSEN = "the same, half as long again"
+
+
+def tried(control: np.ndarray, arms: Mapping[str, np.ndarray], gold: np.ndarray) -> pd.DataFrame:
+    """One row a candidate, control first: label entropy (nats, at as many votes as there are runs) and accuracy of
+    labels (runs, examples), each with its interval, the share of control's entropy taken away, and whether accuracy is
+    not below control's by more than half a point (`kept`; of the means, for so few runs leave the interval open)."""
+    n, rows = min(5, len(control)), []
+    for name, labels in {"control": control, **arms}.items():
+        found = votes.scores(labels, gold, n)
+        row = {"candidate": name, "runs": len(labels), "n": n}
+        for score in ("label_entropy", "accuracy"):
+            interval = found[f"{score}@{n}" if score == "label_entropy" else score].interval(labels)
+            row |= {score: interval.value, f"{score}_low": interval.low, f"{score}_high": interval.high}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.assign(taken_away=1 - table.label_entropy / table.label_entropy[0],
+                        kept=table.accuracy >= table.accuracy[0] - GUARD)
+
+
+def confirmed(control: Runs, chosen: Runs, cost: float) -> dict[str, Interval]:
+    """What the chosen one does on fresh seeds, on the test split, against control and an ensemble of control's runs."""
+    numbers = {"reduction moonshot": board.reduction(control, chosen), "churn moonshot": jackknife(
+        metrics.churn, chosen.labels), "accuracy moonshot": jackknife(np.mean, chosen.accuracy)}
+    table = board.board(control, {"moonshot": chosen}).set_index("arm")
+    numbers["accuracy_change moonshot"] = table.accuracy_change["moonshot"]
+    numbers["trainings moonshot"] = Interval(cost, cost, cost, runs=len(chosen))
+    how = "vote" if control.probabilities is None else "probability"
+    return numbers | {f"share_of_ensemble moonshot, ensemble of {MEMBERS}":
+                      frontier.share(frontier.Pool(control, how), chosen, MEMBERS)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="massive")
+    parser.add_argument("--runs", type=int, help="trainings: 3 to try, 20 to confirm; control's own to confirm are 50")
+    parser.add_argument("--confirm", action="store_true")
+    parser.add_argument("-o", "--output", help="folder (default: records/ of the corpus)")
+    given = parser.parse_args(argv)
+    study, folder = Study(dataset=given.dataset, runs=50), Path(
+        given.output or project_root() / "records" / given.dataset)
+    if not given.confirm:
+        runs, gold = given.runs or 3, study.data.validation.labels
+        arms = {name: study.retrain(arm, n=runs, start=START).validation_labels for name, arm in CANDIDATES.items()}
+        table = tried(study.retrain("control", n=runs, start=START).validation_labels, arms, gold)
+        table.insert(1, "trainings", [1.0, *(resolve(arm).cost[0] for arm in CANDIDATES.values())])
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / "moonshot.csv", index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
+        print(table.to_string())
+        return 0
+    arm = resolve(CANDIDATES[CHOSEN])
+    chosen = study.retrain(arm, n=given.runs or 20)  # seeds that chose nothing
+    if not given.output:
+        study.publish(chosen)
+    numbers = confirmed(study.retrain("control"), chosen, arm.cost[0])
+    record = records.Record("07_moonshot", asdict(study) | {"chosen": describe(arm)}, provenance(),
+                            records.numbers(numbers))
+    print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
+    print(record.write(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
