@@ -264,7 +264,14 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
             "analysis": lambda: analysis(examples=examples),
             "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
             "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
-            "accuracy": lambda: time_to_accuracy(compact(), data.validation.labels, recipe, recipe, None, range(seeds))}
+            "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output))}
+
+
+def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
+    """Time to accuracy at one recipe for both; the curves go beside the record."""
+    found, curves = time_to_accuracy(task, data.validation.labels, task.recipe, task.recipe, None, range(seeds))
+    curves.to_csv(folder / "benchmark_curves.csv", index=False, lineterminator="\n", float_format="%.6g")
+    return found
 
 
 def main(argv: list[str] | None = None) -> int:

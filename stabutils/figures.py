@@ -415,6 +415,22 @@ def lengths(table: pd.DataFrame, usual: float) -> Figure:
     return figure
 
 
+def learning(curves: pd.DataFrame, reference: float) -> Figure:
+    """Accuracy on validation texts over CPU-seconds: rows way, seed, seconds, accuracy; a thin line a seed, a thick one
+    their mean, dotted the reference."""
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    for colour, (way, rows) in zip((GREY, BLUE), curves.groupby("way", sort=False), strict=False):
+        looks = rows.groupby("seed").cumcount()
+        for _, own in rows.groupby("seed"):
+            axis.plot(own.seconds, 100 * own.accuracy, color=colour, linewidth=0.6, alpha=0.5)
+        mean = rows.groupby(looks)[["seconds", "accuracy"]].mean()
+        axis.plot(mean.seconds, 100 * mean.accuracy, color=colour, linewidth=2.5, label=way)
+    axis.axhline(100 * reference, color="black", linestyle=":", linewidth=1.2)
+    axis.set(xscale="log", xlabel="CPU-seconds of one thread", ylabel="accuracy on validation texts (%)")
+    axis.legend(loc="lower right")
+    return figure
+
+
 def per_intent(table: pd.DataFrame, most: int = 6) -> Figure:
     """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples).
 

@@ -76,10 +76,11 @@ def test_time_to_accuracy_is_where_the_mean_curve_first_reaches_the_reference(ti
     monkeypatch.setattr(timing, "trainers", lambda task, labels, seed: slow[seed])
     monkeypatch.setattr(timing, "ours", lambda task, labels, seed: fast[seed])
     task = tiny.task()
-    found = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, None, range(3))
-    assert found["reference_accuracy"]["value"] == pytest.approx(0.8)
+    found, curves = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, None, range(3))
+    assert found["reference_accuracy"]["value"] == pytest.approx(0.99 * 0.8)
     assert found["time_to_accuracy_ratio"]["value"] == 2
-    never = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, 0.85, range(3))
+    assert len(curves) == 12 and curves[curves.way == "ours"].seconds.max() == 2
+    never, _ = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, 0.85, range(3))
     assert "time_to_accuracy_ratio" not in never and "seconds_to_reference ours" not in never
 
 
@@ -98,6 +99,7 @@ def test_a_small_benchmark_writes_its_record(tmp_path):
     assert run("benchmark.py", tmp_path, "--quick") >= {
         "throughput_ratio_fp32", "throughput_ratio_bf16", "throughput_ratio_fp32_no_text_skipped", "two_worker_ratio",
         "entropy_ratio", "overhead", "share_of_product_rate", "peak memory ours", "seconds churn_matrix"}
+    assert (tmp_path / "benchmark_curves.csv").is_file()
 
 
 @pytest.mark.slow
