@@ -199,8 +199,8 @@ def _cells(row: pd.Series | None) -> tuple[str, str, str]:
 def _moonshot(folder: Path) -> str:
     """What was tried for the moonshot, the steadiest first, as `benchmarks/moonshot.py` left it."""
     table = pd.read_csv(folder / "moonshot.csv").sort_values("label_entropy", kind="stable")
-    lines = ["", f"| candidate ({table.runs[0]} runs each) | trainings | LE@{table.n[0]} on validation (nats) | taken away "
-             "| accuracy | accuracy kept |", "|" + "---|" * 6]
+    lines = ["", f"| candidate ({table.runs[0]} runs each) | trainings | LE@{table.n[0]} on validation (nats) "
+             "| taken away | accuracy | accuracy kept |", "|" + "---|" * 6]
     for row in table.to_dict("records"):
         entropy, accuracy = ({end or "value": row[f"{score}{end and '_' + end}"] for end in ("", "low", "high")}
                              for score in ("label_entropy", "accuracy"))
