@@ -52,7 +52,7 @@ test: $(READY) ## lint, then all tests, the notebooks included
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests stabutils notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(PY) -m jupyter lab notebooks
+	$(PY) -m jupyter lab
 
 notebooks: $(READY) ## execute the committed notebooks at their defaults, in place
 	$(PY) -m stabutils notebooks $(NOTEBOOKS)

@@ -17,15 +17,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("stabutils", "notebooks", "course", "docs", "examples", "figures", "records", "Makefile", "README.md",
-         "LICENSE", "CITATION.cff", "pyproject.toml", "requirements.lock")
+         "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "requirements.lock")
 README = """# stabutils, without network
 
-For {system} and Python {python}. Two commands, in this folder:
+For {system} and Python {python}. In this folder:
 
     PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make setup PYTHON=python{python}
-    make lab
+    make lab                        # notebooks, and the exercises in course/exercises
+    make study NOTEBOOKS=01         # a report to look at: a minute or two, as its runs are here
 
-Without Make (Windows):
+The first command takes about five minutes, without network. Without Make (Windows):
 
     python -m pip install --no-index --find-links wheels -r requirements.lock -e .
     python -m jupyter lab

@@ -14,6 +14,7 @@ import shutil
 import sys
 import warnings
 from dataclasses import fields
+from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -128,10 +129,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan(plans: dict[Path, dict[str, object]]) -> int:
-    """Say what control would need, and stop."""
+    """Say what control would need, once for notebooks that share it, and stop."""
+    said: dict[Study, str] = {}
     for path, values in plans.items():
-        needs = study_of(values).plan() if "dataset" in schema(path) else {"to train": 0}
-        print(f"{path.stem}: " + ", ".join(f"{name} {count}" for name, count in needs.items()))
+        study = study_of(values) if "dataset" in schema(path) else None
+        if study is None:
+            print(f"{path.stem}: nothing is trained")
+        elif study in said:
+            print(f"{path.stem}: control as in {said[study]}, and what its methods need")
+        else:
+            needs = ", ".join(f"{name} {count}" for name, count in study.plan().items())
+            print(f"{path.stem}: control: {needs}; and what its methods need")
+            said[study] = path.stem[:2]
     return 0
 
 
@@ -237,10 +246,21 @@ def pages(arguments: argparse.Namespace) -> int:
 
 
 def html(notebook: Path) -> Path:
-    """The notebook as a page that needs nothing beside it."""
+    """The notebook as a page that needs nothing beside it, and no network."""
+    import nbformat
     from nbconvert import HTMLExporter
 
-    body, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_filename(str(notebook))
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            cell.source = site.mathml(site.alone(cell.source, project_root() / "notebooks"))
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter.log.setLevel(logging.ERROR)  # its template forgets alternative texts, and it warns of that
+    body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
+    alts = iter([output.metadata.get("image/png", {}).get("alt", "") for cell in content.cells
+                 for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})])
+    body = re.sub('alt="No description has been provided for this image"',
+                  lambda _: f'alt="{escape(next(alts), quote=True)}"', body)
     page = notebook.with_suffix(".html")
     page.write_text(body, encoding="utf-8")
     return page
@@ -282,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("notebooks", nargs="*", help="numbers, such as 01 02; all when none is given")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
         command.add_argument("--preset", help="quick, course, full, or a YAML file")
-        command.add_argument("--plan", action="store_true", help="say how many trainings are needed, and stop")
+        command.add_argument("--plan", action="store_true", help="say how many trainings control needs, and stop")
         command.set_defaults(command=act)
     command = commands.add_parser("report", help="the same report for predictions of any system")
     add_arguments(command)

@@ -1,6 +1,7 @@
 """The study as pages that need no network: `make site` writes site/ from README, docs and the executed notebooks."""
 from __future__ import annotations
 
+import base64
 import posixpath
 import re
 import shutil
@@ -77,6 +78,22 @@ def relinked(body: str, folder: str, pages: dict[str, str], up: str) -> str:
         return match["text"]
 
     return re.sub(r'<a href="(?P<href>[^"]*)"[^>]*>(?P<text>.*?)</a>', link, body, flags=re.DOTALL)
+
+
+def alone(text: str, folder: Path) -> str:
+    """Markdown of `folder` that needs no file beside it: pictures inside it, links to other files as plain words.
+
+    >>> alone("see [trust](../docs/trust.md) and [x](https://x.org)", Path("."))
+    'see trust and [x](https://x.org)'
+    """
+    def inside(match: re.Match) -> str:
+        picture, words, target = match.groups()
+        if not picture:
+            return words
+        data = base64.b64encode((folder / target).read_bytes()).decode("ascii")
+        return f"![{words}](data:image/png;base64,{data})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)", inside, text)
 
 
 def mathml(text: str) -> str:

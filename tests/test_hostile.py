@@ -97,6 +97,15 @@ print(*hostile, output)""")
     assert "owned" in page.read_text(encoding="utf-8") and title_in_browser(page, tmp_path) == "out"
 
 
+def test_a_page_of_a_notebook_needs_nothing_beside_it_and_no_network(tmp_path):
+    source = next((main.project_root() / "notebooks").glob("01*.ipynb"))
+    body = main.html(Path(shutil.copy(source, tmp_path))).read_text(encoding="utf-8")
+    shown = body[body.index("<body"):]
+    assert re.search(r'<img[^>]*alt="Real test queries', shown) and 'src="data:image/png;base64,' in shown
+    assert "No description" not in shown and 'alt="Of 654 test queries, ' in shown
+    assert "<math" in shown and not re.search(r'(src|href)="\.\./', shown)
+
+
 def test_a_table_escapes_cells_and_columns_and_is_no_mathematics():
     page = figures.table(pd.DataFrame([HOSTILE], columns=HOSTILE)).to_html()
     assert page.count("&lt;script&gt;document") >= 10 and not re.search("<(script|img|svg|iframe)", page)
