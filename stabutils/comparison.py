@@ -48,6 +48,10 @@ class Comparison:
         guard = "no gold labels, so accuracy is not guarded" if self.guard == "cannot be tested here" else \
             f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
         lines.append(f"After is more stable: {self.verdict} (lower label entropy: {self.stability}; {guard})")
+        notes = {each.note for part in (self.before, self.after, self.difference, self.between)
+                 for each in part.values()}
+        if len(notes) == 1 and (note := notes.pop()):  # said once
+            lines = [*(line.replace(f" ({note})", "") for line in lines), f"All intervals speak of {note}"]
         return "\n".join(lines)
 
     __str__ = summary

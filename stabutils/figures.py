@@ -150,7 +150,7 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     span = max(6.0, 120 * max(np.ptp(accuracy), pairs.max()))
     for axis, values, colour, title, label in (
             (left, accuracy, BLUE, "Accuracy of each run", "accuracy (%)"),
-            (right, pairs, ORANGE, "Disagreement of each pair of runs", "test queries answered differently (%)")):
+            (right, pairs, ORANGE, "Disagreement of each pair of runs", "queries answered differently (%)")):
         jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
         axis.plot(100 * values, jitter, "o", color=colour, alpha=0.6, markersize=6, markeredgecolor="white")
         axis.set(ylim=(-0.7, 0.7), yticks=[], xlabel=label, title=title)
@@ -230,7 +230,7 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
         if runs[0] <= needed <= most:
             axis.plot([needed, needed, 0], [0, width, width], color=GREY, linestyle=":", linewidth=1.5)
             axis.text(needed, width, f" ±{width} points: {needed} runs", va="bottom", fontsize=9)
-    axis.set(xscale="log", xlabel="retrainings", ylabel="half-width of churn (± points)", ylim=0, xlim=(3, most))
+    axis.set(xscale="log", xlabel="runs", ylabel="half-width of churn (± points)", ylim=0, xlim=(3, most))
     axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
     return figure
 
