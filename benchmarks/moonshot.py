@@ -30,7 +30,7 @@ from stabutils.comparison import GUARD
 from stabutils.intervals import Interval, jackknife
 from stabutils.mitigations import Mitigation, describe, resolve
 from stabutils.mitigations.data_centric import TemporalEnsembling
-from stabutils.mitigations.regularizers import EMA, CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
+from stabutils.mitigations.regularizers import CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
 from stabutils.provenance import project_root, provenance
 from stabutils.study import Runs, Study
 from stabutils.tuning import START
@@ -78,9 +78,7 @@ PAST = TemporalEnsembling()
 STEADY = (RDrop(1.0), WeightDecay(40.0), PAST)
 CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
     "R-Drop": RDrop(1.0),
-    "R-Drop, EMA": (RDrop(1.0), EMA(0.999)),
     "co-distillation": CoDistillation(1.0),
-    "temporal ensembling": PAST,
     "R-Drop 0.5, temporal ensembling": (RDrop(), PAST),
     "R-Drop 0.5, temporal ensembling, decay 10": (RDrop(), WeightDecay(10.0), PAST),
     "R-Drop 0.5, temporal ensembling, decay 40": (RDrop(), WeightDecay(40.0), PAST),
@@ -90,7 +88,6 @@ CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
     "R-Drop, temporal ensembling, decay 40, a quarter of the dropout": (*STEADY, DropoutRate(0.25)),
     "R-Drop 3, temporal ensembling, decay 40, half of the dropout": (RDrop(3.0), *STEADY[1:], DropoutRate(0.5)),
     "all of it: half of the dropout, half as long again": (*STEADY, DropoutRate(0.5), LongerTraining(1.5)),
-    "convex teacher": ConvexTeacher(),
     "R-Drop 0.5, temporal ensembling, decay 10, convex teacher": (RDrop(), WeightDecay(10.0), PAST, ConvexTeacher()),
     "small start, layer mostly skipped": Start(0.1, 0.9),
     "large start": Start(3.0),
