@@ -14,6 +14,7 @@ import argparse
 import base64
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,17 @@ class Report:
         agree are left out. Of equals those of most weight come first, then those that some run has right."""
         table = self._worst_first()
         table = (table if self.alone else table[table["disagreement"] > 0]).head(most)
-        return table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names) if len(table) else [])
+        return table.assign(answers=self._answers(table.index))
+
+    def _answers(self, queries: Sequence[int]) -> list[str]:
+        """What each query was answered, in words: how often, or of two runs by which."""
+        if not len(queries):
+            return []
+        if len(self.labels) == 2:
+            names = self.runs or ("1", "2")
+            return [", ".join(f"{run}: {self.label_names[label]}" for run, label in zip(names, pair, strict=True))
+                    for pair in self.labels[:, queries].T]
+        return metrics.tally(self.votes[:, queries], self.label_names)
 
     def _worst_first(self) -> pd.DataFrame:
         if self.alone:
@@ -135,7 +146,7 @@ class Report:
         """Write the table of queries, the worst first, with all their answers; a cell that looks like a formula gets an
         apostrophe in front."""
         table = self._worst_first()
-        table = table.assign(answers=metrics.tally(self.votes[:, table.index], self.label_names)).map(harmless)
+        table = table.assign(answers=self._answers(table.index)).map(harmless)
         return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
@@ -340,11 +351,16 @@ def _unstable(report: Report) -> list[dict]:
     """The queries whose answers change most, with what the runs, or the checkpoints of the only one, answered."""
     rows = []
     for place, query in report.worst().iterrows():
-        answers, counts = np.unique(report.votes[:, place], return_counts=True)
-        names, order = [report.label_names[answer] for answer in answers], np.argsort(-counts, kind="stable")
+        votes = report.votes[:, place]
+        if len(report.labels) == 2:
+            said = zip(votes, report.runs or ("run 1", "run 2"), strict=True)
+        else:
+            answers, counts = np.unique(votes, return_counts=True)
+            said = [(answers[i], f"×{counts[i]}") for i in np.argsort(-counts, kind="stable")]
+        said = [(report.label_names[answer], beside) for answer, beside in said]
         rows.append({
             "text": query.get("text", ""), "example": query["example"], "gold": query.get("gold"),
-            "answers": [(names[i], counts[i], names[i] == query.get("gold")) for i in order]})
+            "answers": [(name, beside, name == query.get("gold")) for name, beside in said]})
         if report.alone:
             rows[-1]["score"] = ", ".join(f"{words} {query[name]:.2f}" for name, words in (
                 ("doubt", "doubt"), ("checkpoint_entropy", "entropy")) if name in query)

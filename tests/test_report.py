@@ -428,7 +428,7 @@ def test_of_two_releases_the_weightiest_change_comes_first_with_both_answers(tmp
     found = report(read)
     assert found.runs == ("v1.0", "v2.0") and found.worst()["example"].tolist() == ["d", "c", "a"]
     table = pd.read_csv(found.to_csv(tmp_path / "q.csv"))
-    assert table["example"].tolist() == ["d", "c", "a", "b"] and table["answers"][1] == "x ×1, y ×1"
+    assert table["example"].tolist() == ["d", "c", "a", "b"] and table["answers"][1] == "v1.0: x, v2.0: y"
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Churn by weight</span>" in page and page.count("<img") == 2  # answers and pairs; two runs are one pair
 
