@@ -247,7 +247,7 @@ def cost(name: str, score, scale: float) -> dict:
 
 
 def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
-    """What can be measured, by name; the first has to be: a process inherits the peak of the one that starts it."""
+    """What can be measured, by name, in this order: a process inherits the peak of the one that starts it."""
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
@@ -291,11 +291,14 @@ def main(argv: list[str] | None = None) -> int:
     about = {name: getattr(given, name) for name in ("dataset", "steps", "rounds", "seeds")}
     path = Path(given.output) / "benchmark.json"
     record = records.read(path) if given.parts and path.is_file() else records.Record("benchmark", {}, {}, {})
-    for part in given.parts or every:  # each is written once it is measured
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for part in (name for name in every if name in (given.parts or every)):  # each is written once it is measured
         found = every[part]()
         show(found)
-        made = provenance() | {"load": os.getloadavg(), "parameters": about}
-        record = replace(record, provenance=record.provenance | {part: made}, numbers=record.numbers | found)
+        outdated = record.provenance.get(part, {}).get("names", ())
+        kept = {name: number for name, number in record.numbers.items() if name not in outdated}
+        made = provenance() | {"load": os.getloadavg(), "parameters": about, "names": sorted(found)}
+        record = replace(record, provenance=record.provenance | {part: made}, numbers=kept | found)
         record.write(path.parent)
     print(path)
     return 0

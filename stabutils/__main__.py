@@ -257,10 +257,16 @@ def html(notebook: Path) -> Path:
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     exporter.log.setLevel(logging.ERROR)  # its template forgets alternative texts, and it warns of that
     body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-    alts = iter([output.metadata.get("image/png", {}).get("alt", "") for cell in content.cells
-                 for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})])
-    body = re.sub('alt="No description has been provided for this image"',
-                  lambda _: f'alt="{escape(next(alts), quote=True)}"', body)
+    body = re.sub(r'<script[^>]*\bsrc="https?:[^>]*>\s*</script>', "", body)
+    alts = {"".join(output.data["image/png"].split()): output.metadata.get("image/png", {}).get("alt", "")
+            for cell in content.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})}
+
+    def described(tag: re.Match) -> str:
+        picture = re.search(r"base64,([^\"]*)", tag[0])
+        alt = alts.get("".join(picture[1].split()) if picture else "")
+        return tag[0] if alt is None else re.sub(r'alt="[^"]*"', lambda _: f'alt="{escape(alt)}"', tag[0], count=1)
+
+    body = re.sub(r"<img [^>]*>", described, body)
     page = notebook.with_suffix(".html")
     page.write_text(body, encoding="utf-8")
     return page

@@ -34,8 +34,9 @@ COLUMNS = {  # what a column may be called when nobody says
     "checkpoint": ("checkpoint",),
 }
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
-FORMS = ("columns run, example and label (long form), or example and one column for each run, such as run1, run2 (wide "
-         "form); columns of other names are mapped, as in --label answer or --label release_a release_b")
+FORMS = ("columns run, example and label (long form; of one run: checkpoint, example and label), or example and one "
+         "column for each run, such as run1, run2 (wide form); columns of other names are mapped, as in --label answer "
+         "or --label release_a release_b")
 MORE_RUNS = ("at least 2: one alone has nothing to differ from; train again with another seed, ask the system again, "
              "put one run of each of two releases into one file, or bring a column checkpoint with what the one run "
              "answered at several points of its training")
@@ -216,8 +217,8 @@ def _from_table(header, chunks, columns, name):
     codes, words = _read(chunks, {**roles, **{column: [column] for column in rated}}, header, name)
     examples, example = _ids("example", codes, words)
     if "" in words["label"] and (silent := codes["label"] == words["label"].index("")).any():
-        rows = silent.any(axis=0)
-        raise InputError(f"labels in {name}", _none_for(examples[example[rows.argmax()]], rows.sum()),
+        lacking = np.unique(example[silent.any(axis=0)])
+        raise InputError(f"labels in {name}", _none_for(examples[lacking[0]], len(lacking)),
                          "an answer in every row (any word, such as none, for no answer)")
     runs, run = (tuple(roles["label"]) if wide else ("1",), np.zeros(1, int))
     if "run" in roles:

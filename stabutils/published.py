@@ -198,6 +198,8 @@ def _cells(row: pd.Series | None) -> tuple[str, str, str]:
 
 def _moonshot(folder: Path) -> str:
     """What was tried for the moonshot, the steadiest first, as `benchmarks/moonshot.py` left it."""
+    if not (folder / "moonshot.csv").is_file():
+        return "not measured"
     table = pd.read_csv(folder / "moonshot.csv").sort_values("label_entropy", kind="stable")
     lines = ["", f"| candidate ({table.runs[0]} runs each) | trainings | LE@{table.n[0]} on validation (nats) "
              "| taken away | accuracy | accuracy kept |", "|" + "---|" * 6]

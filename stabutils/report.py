@@ -97,7 +97,7 @@ class Report:
         if not len(queries):
             return []
         if len(self.labels) == 2:
-            names = self.runs or ("1", "2")
+            names = self.runs or ("run 1", "run 2")
             return [", ".join(f"{run}: {self.label_names[label]}" for run, label in zip(names, pair, strict=True))
                     for pair in self.labels[:, queries].T]
         return metrics.tally(self.votes[:, queries], self.label_names)
@@ -107,7 +107,8 @@ class Report:
             return self.examples.sort_values("flip_rank")
         right = np.zeros(len(self.examples)) if self.gold is None else (self.labels == self.gold).any(axis=0)
         weight = self.examples.get("weight", np.ones(len(self.examples)))
-        return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -self.examples["label_entropy"]))]
+        entropy = self.examples["label_entropy"].round(9)  # equal votes have entropies equal but for rounding
+        return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -entropy))]
 
     def regions(self) -> pd.DataFrame:
         """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
@@ -512,7 +513,8 @@ def command(arguments: argparse.Namespace) -> int:
     if limit is None:
         return 0
     too_high = verdict(found.numbers["churn"], limit)
-    words = {"holds": "FAILED: all of churn's interval lies above",
-             "does not hold": "passed: all of churn's interval lies below"}
-    print(f"{words.get(too_high, f'not failed, but {too_high}: churn has in its interval')} {100 * limit:g} %")
+    words = {"holds": "FAILED: all of churn's interval lies above {} %",
+             "does not hold": "passed: nothing of churn's interval lies above {} %"}
+    print(words.get(too_high, "not failed, but {too_high}: {} % lies inside churn's interval").format(
+        f"{100 * limit:g}", too_high=too_high))
     return int(too_high == "holds")

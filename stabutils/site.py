@@ -83,17 +83,17 @@ def relinked(body: str, folder: str, pages: dict[str, str], up: str) -> str:
 def alone(text: str, folder: Path) -> str:
     """Markdown of `folder` that needs no file beside it: pictures inside it, links to other files as plain words.
 
-    >>> alone("see [trust](../docs/trust.md) and [x](https://x.org)", Path("."))
-    'see trust and [x](https://x.org)'
+    >>> alone("see [trust](../docs/trust.md), [x](https://x.org) and `runs[0](x)`", Path("."))
+    'see trust, [x](https://x.org) and `runs[0](x)`'
     """
     def inside(match: re.Match) -> str:
-        picture, words, target = match.groups()
-        if not picture:
-            return words
+        code, picture, words, target = match.groups()
+        if code or not picture:
+            return code or words
         data = base64.b64encode((folder / target).read_bytes()).decode("ascii")
         return f"![{words}](data:image/png;base64,{data})"
 
-    return re.sub(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)", inside, text)
+    return re.sub(r"(```.*?```|`[^`]*`)|(!?)\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)", inside, text, flags=re.DOTALL)
 
 
 def mathml(text: str) -> str:

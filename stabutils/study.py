@@ -260,10 +260,12 @@ class Study:
         answers, _ = self.store.read(run.name) or ({}, {})
         return [name.removeprefix("kept.") for name in answers if name.startswith("kept.")]
 
-    def published_path(self, arm: str) -> Path:
-        """Where the committed answers of an arm lie."""
+    def published_path(self, arm: str, part: str = "") -> Path:
+        """Where the committed answers of an arm or of a part of it lie; long names are cut, a hash tells them apart."""
         folder = project_root() / "records" / slug(self.data.name) / "answers"
-        return folder / f"{slug(f'{Path(self.model).name} {arm}')}.safetensors"
+        name = slug(f"{Path(self.model).name} {arm}", 1000)
+        name = name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        return folder / f"{name}{part and '-' + slug(part)}.safetensors"
 
     def published_answers(self, arm: str, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
         """Committed answers of an arm by run name, of those runs of which all of `keep` was committed: labels and
@@ -288,7 +290,7 @@ class Study:
         kept |= {name: getattr(runs, name).astype(np.float16)
                  for name in ("doubt", *(more if whole else ()))}
         kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
-        path = self.published_path(f"{runs.arm} {part}")
+        path = self.published_path(runs.arm, part)
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
                   "dataset": self.data.name, "model": self.model,
                   "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()

@@ -192,3 +192,19 @@ def test_the_band_of_the_vote_model_spans_its_values():
     axis = figures.votes({"vote": sizes()}, {1: [0.1, 0.12], 2: [0.11, 0.1]}, Interval(0.12, 0.1, 0.14, 10)).axes[0]
     corners = axis.collections[0].get_paths()[0].vertices
     assert set(map(tuple, corners.round(6))) >= {(1, 0.1), (1, 0.12), (2, 0.1), (2, 0.11)}
+
+
+def test_learning_has_a_mean_over_the_seeds_for_each_way():
+    curves = pd.DataFrame([{"way": way, "seed": seed, "seconds": look * pace, "accuracy": 0.1 * look + 0.01 * seed}
+                           for way, pace in (("slow", 4), ("fast", 1)) for seed in (0, 1) for look in (1, 2)])
+    axis = figures.learning(curves, 0.15).axes[0]
+    means = [line for line in axis.lines if line.get_label() in ("slow", "fast")]
+    assert [line.get_label() for line in means] == ["slow", "fast"]
+    assert means[0].get_xdata().tolist() == [4, 8] and means[1].get_ydata() == pytest.approx([10.5, 20.5])
+
+
+def test_pairs_of_answers_stand_in_order_of_their_share():
+    shares = pd.Series({f"a / {i}": 0.1 / (i + 1) for i in range(12)})
+    axis = figures.confused(shares, most=3).axes[0]
+    assert [patch.get_width() for patch in axis.patches] == pytest.approx([10, 5, 10 / 3])
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a / 0", "a / 1", "a / 2"]

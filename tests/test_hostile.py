@@ -100,6 +100,7 @@ print(*hostile, output)""")
 def test_a_page_of_a_notebook_needs_nothing_beside_it_and_no_network(tmp_path):
     source = next((main.project_root() / "notebooks").glob("01*.ipynb"))
     body = main.html(Path(shutil.copy(source, tmp_path))).read_text(encoding="utf-8")
+    assert "<script src=" not in body and "cdnjs" not in body.split("<body")[0].split("<style")[0]
     shown = body[body.index("<body"):]
     assert re.search(r'<img[^>]*alt="Real test queries', shown) and 'src="data:image/png;base64,' in shown
     assert "No description" not in shown and 'alt="Of 654 test queries, ' in shown

@@ -27,6 +27,14 @@ def test_schema_reads_the_parameters_cell_and_its_values_are_those_of_study():
         assert name in ("output", "probed") or getattr(defaults, name) == value
 
 
+def test_a_plan_counts_control_once_for_notebooks_that_share_it(capsys):
+    assert main.main(["run", "--plan"]) == 0
+    first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("01_measuring_instability: control: runs 10, stored ")
+    assert second == "02_where_it_clusters: control as in 01, and what its methods need"
+    assert last == "06_your_predictions: nothing is trained"
+
+
 @pytest.mark.parametrize(("text", "kind", "value"), [
     ("7", int, 7), ("0.001", float, 0.001), ("1e-3", float, 0.001), ("none", int | None, None), ("3", int | None, 3),
     ("false", bool, False), ("True", bool, True), ("007", str, "007"), (5, int, 5), (None, float | None, None)])

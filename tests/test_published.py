@@ -30,8 +30,9 @@ def test_headline_numbers_follow_from_the_committed_answers(folder):
 
 def test_there_is_a_published_study_and_prose_says_what_it_says():
     assert {folder.name for folder in FOLDERS} >= {"massive", "clinc150", "banking77"}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert published.quote(readme, ROOT) == readme and "not measured" not in readme
+    for page in ("README.md", "docs/moonshot.md"):
+        prose = (ROOT / page).read_text(encoding="utf-8")
+        assert published.quote(prose, ROOT) == prose and "not measured" not in prose
     for path in sorted([*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("records/*/[0-9]*.ipynb")]):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":
@@ -113,9 +114,22 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     assert {path.suffix for path in published.draw_benchmark(tmp_path, tmp_path / "figures")} == {".png", ".svg"}
 
 
+def test_what_was_tried_stands_in_order_of_entropy(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    folder.mkdir(parents=True)
+    assert "not measured" in published.quote("<!--moonshot of toy--><!--end-->", tmp_path)
+    ends = ",".join(f"{score}{end}" for score in ("label_entropy", "accuracy") for end in ("", "_low", "_high"))
+    (folder / "moonshot.csv").write_text(f"candidate,trainings,runs,n,{ends},taken_away,kept\n"
+                                         "control,1,3,3,0.1,0.09,0.11,0.85,0.84,0.86,0,True\n"
+                                         "calm,2,3,3,0.04,0.03,0.05,0.8,0.79,0.81,0.6,False\n", encoding="utf-8")
+    lines = published.quote("<!--moonshot of toy--><!--end-->", tmp_path).splitlines()
+    assert lines[3] == "| calm | 2 | 0.040 [0.030, 0.050] | 60.0 % | 80.0 % [79.0, 81.0] | no |"
+    assert lines[4].startswith("| control | 1 |") and lines[4].endswith("| yes |")
+
+
 def test_lengths_of_training_come_from_the_committed_answers():
     table = published.lengths(ROOT / "records" / "massive")
-    assert table.epochs.tolist()[:5] == [1, 2, 4, 9, 13.5] and table.runs.tolist()[:5] == [5, 5, 5, 50, 10]
+    assert table.epochs.tolist()[:5] == [1, 2, 4, 9, 13.5] and table.runs.tolist()[:5] == [10, 10, 10, 50, 10]
     labels = published.answers(ROOT / "records" / "massive", "compact-control-epochs-2")[0]["labels"]
     assert table.label_entropy[1].value == pytest.approx(metrics.label_entropy(labels).mean())
     assert not len(published.lengths(ROOT / "records" / "banking77"))  # one length only

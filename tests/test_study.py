@@ -66,6 +66,13 @@ def test_a_wrong_knob_is_named_with_value_and_what_is_allowed(knob, value, allow
     assert str(caught.value).startswith(f"{knob}: got ") and allowed in str(caught.value)
 
 
+def test_arms_of_long_names_are_published_to_files_of_their_own():
+    study, long = Study(dataset="assistant"), "Very long " * 12
+    one, other = (study.published_path(f"{long}{end}") for end in "ab")
+    assert one != other and len(one.stem) <= 80 and study.published_path("control").stem == "compact-control"
+    assert study.published_path(f"{long}a", "from 50").stem == f"{one.stem}-from-50"
+
+
 def test_an_unknown_knob_is_refused():
     with pytest.raises(TypeError, match="sede"):
         Study(sede=7)
