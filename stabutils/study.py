@@ -193,7 +193,7 @@ class Study:
         if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
             knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
             part = " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None)
-            self.publish(stacked, part, whole=arm == "control" and not start)
+            self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs)
         return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
