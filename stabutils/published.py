@@ -119,19 +119,21 @@ def _benchmark(root: Path) -> str:
 
 
 def lengths(folder: Path) -> pd.DataFrame:
-    """Control trained for more or fewer epochs, each length with its own whole schedule: epochs, label_entropy (LE@5)
-    and accuracy with intervals, runs. No rows where one length only is published."""
-    rows = []
+    """Control trained for more or fewer epochs, each length with its own whole schedule: epochs, label_entropy (at `n`
+    votes, the same for all lengths) and accuracy with intervals, runs. No rows where one length only is published."""
+    arms = {}
     for path in sorted((folder / "answers").glob("compact-*.safetensors")):
         arrays, record = answers(folder, path.stem)
         longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
         if longer or path.stem == "compact-control" or re.fullmatch(r"compact-control-epochs-\d+", path.stem):
-            labels, epochs = arrays["labels"].astype(int), record["recipe"]["epochs"]
-            entropy = votes.scores(labels, np.array(record["gold"]), 5)["label_entropy@5"]
-            rows.append({"epochs": epochs * (float(longer[1]) if longer else 1), "runs": len(labels),
-                         "label_entropy": entropy.interval(labels),
-                         "accuracy": jackknife(np.mean, arrays["accuracy"])})
-    columns = ["epochs", "runs", "label_entropy", "accuracy"]
+            arms[record["recipe"]["epochs"] * (float(longer[1]) if longer else 1)] = arrays
+    n, rows = min([5, *(len(arrays["labels"]) for arrays in arms.values())]), []
+    for epochs, arrays in arms.items():
+        labels = arrays["labels"].astype(int)
+        entropy = votes.scores(labels, None, n)[f"label_entropy@{n}"]
+        rows.append({"epochs": epochs, "runs": len(labels), "n": n, "label_entropy": entropy.interval(labels),
+                     "accuracy": jackknife(np.mean, arrays["accuracy"])})
+    columns = ["epochs", "runs", "n", "label_entropy", "accuracy"]
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns).sort_values("epochs", ignore_index=True)
 
 

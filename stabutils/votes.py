@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from . import metrics
+from .errors import InputError
 from .intervals import Interval, jackknife, over_examples
 
 
@@ -85,7 +86,9 @@ def _right(labels, gold):
 
 
 def scores(labels, gold, n, weights=None):
-    """The scores that are means over examples, by name."""
+    """The scores that are means over examples, by name; label entropy as expected over n of the runs."""
+    if n > len(labels):
+        raise InputError("n", n, f"at most {len(labels)}, the number of runs")
     own = _own_votes(labels)
     scores = {"churn": _vote_score(own, _pairs)}
     if weights is not None:
