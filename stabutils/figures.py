@@ -157,9 +157,14 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     middle = 100 * accuracy.mean()
     left.set_xlim(middle - span / 2, middle + span / 2)
     right.set_xlim(0, span)
-    value, low, high = 100 * churn.value, 100 * churn.low, 100 * churn.high
-    right.errorbar([value], [0.5], xerr=[[value - low], [high - value]], fmt="D", color="black", capsize=4)
-    right.text(high, 0.5, f"  churn {value:.1f} % [{low:.1f}, {high:.1f}]", va="center", fontsize=10)
+    value, low, high = 100 * churn.value, max(0.0, 100 * churn.low), min(100.0, 100 * churn.high)
+    right.errorbar([value], [0.5], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], fmt="D", color="black",
+                   capsize=4)
+    words = f"churn {value:.1f} % [{low:.1f}, {high:.1f}]"
+    if high < span / 2:  # else there is no room beside it
+        right.text(high, 0.5, f"  {words}", va="center", fontsize=10)
+    else:
+        right.text(0.02, 0.95, words, va="top", fontsize=10, transform=right.transAxes)
     return figure
 
 

@@ -143,3 +143,14 @@ def test_an_executed_notebook_is_kept_with_links_that_lead_from_where_it_lies(tm
     assert prose.source == ("[a](../../notebooks/../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) "
                             "[d](#e)")
     assert code.source == 'output = ""'
+
+
+def test_a_kept_notebook_names_no_place_on_a_machine(tmp_path):
+    given = nbformat.v4.new_code_cell(f'encoder = "/srv/models/tiny"\noutput = "{tmp_path.as_posix()}"',
+                                      metadata={"tags": ["injected-parameters"]})
+    link = nbformat.v4.new_markdown_cell("[next](02.ipynb), [web](https://x.org)")
+    nbformat.write(nbformat.v4.new_notebook(cells=[given, link]), tmp_path / "01.ipynb")
+    main.keep_executed(tmp_path / "01.ipynb", tmp_path / "kept.ipynb")
+    cells = nbformat.read(tmp_path / "kept.ipynb", as_version=4).cells
+    assert cells[0].source == 'encoder = "models/tiny"\noutput = ""'
+    assert cells[1].source == "[next](../../notebooks/02.ipynb), [web](https://x.org)"
