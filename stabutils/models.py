@@ -7,6 +7,7 @@ and nothing else that the training loop knows of.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import re
@@ -321,11 +322,14 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a checkpoint: a local one, or the hub's (downloaded once; weights only as safetensors)."""
+    """The folder of a checkpoint: a local one, an installed package's, or the hub's (downloaded once; weights only as
+    safetensors)."""
     if Path(name).is_dir():
         return Path(name)
+    if folder := packaged(name):
+        return folder
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise InputError("model", name, '"compact", a folder, or a hub id such as "owner/name"')
+        raise InputError("model", name, '"compact", a folder, an installed package, or a hub id such as "owner/name"')
     try:
         from huggingface_hub import snapshot_download
 
@@ -333,6 +337,13 @@ def find_checkpoint(name: str) -> Path:
     except Exception as error:
         raise InputError("model", name, '"compact", a folder, or a hub id that can be downloaded '
                          f"({type(error).__name__})") from error
+
+
+def packaged(name: str) -> Path | None:
+    """The folder `model` of an installed package, where it holds a checkpoint; the package is not run."""
+    spec = importlib.util.find_spec(name.replace("-", "_")) if re.fullmatch(r"[A-Za-z][\w-]*", name) else None
+    folders = [Path(place) / "model" for place in spec.submodule_search_locations or ()] if spec else []
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
 def pooling_of(folder: Path) -> str:
@@ -387,7 +398,7 @@ COMPACTS = {"compact": CompactShape(), "compact-words": CompactShape(buckets=0),
 COMPACT = Recipe(epochs=9, batch_size=64, learning_rate=2e-3, weight_decay=0.05, warmup=0.05, clip=0.0, head_rate=1.0,
                  bucket=1, checkpoints=1, max_length=64)
 CHECKPOINT = Recipe(epochs=3, batch_size=32, learning_rate=2e-4, weight_decay=0.01, warmup=0.06, clip=1.0,
-                    head_rate=10.0, bucket=50, checkpoints=4, max_length=64)
+                    head_rate=10.0, bucket=50, checkpoints=2, max_length=64)
 
 
 def default_recipe(model: str, examples: int) -> Recipe:

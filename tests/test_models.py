@@ -25,8 +25,10 @@ from stabutils.models import (
     Pretrained,
     Tokens,
     default_recipe,
+    find_checkpoint,
     fingerprint,
     grams,
+    packaged,
     pooling_of,
     prepare,
     slots,
@@ -205,7 +207,7 @@ def test_a_local_checkpoint_trains_to_the_same_bits(checkpoint):
     answers = [train(task, Mitigation(), Seeds(0, 0, dropout)) for dropout in (0, 0, 1)]
     assert torch.equal(before, torch.get_rng_state())
     assert tiny.same(answers[0], answers[1]) and not tiny.same(answers[0], answers[2])
-    assert answers[0]["checkpoints"].shape == (4, 20)
+    assert answers[0]["checkpoints"].shape == (RECIPE.checkpoints, 20)
     assert task.identity == {"kind": "checkpoint", "sha256": fingerprint(checkpoint), "pooling": "first"}
 
 
@@ -287,6 +289,17 @@ def refused(name: Path | str, says: str, data=None, recipe=RECIPE) -> None:
 
 def test_a_missing_folder(tmp_path):
     refused(tmp_path / "nowhere", 'a hub id such as "owner/name"')
+
+
+def test_a_checkpoint_of_an_installed_package_is_found_and_the_package_not_run(checkpoint, tmp_path, monkeypatch):
+    for name in ("gt_small", "empty"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('run')", encoding="utf-8")
+    shutil.copytree(checkpoint, tmp_path / "gt_small" / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_checkpoint("gt-small") == packaged("gt-small") == tmp_path / "gt_small" / "model"
+    assert fingerprint(find_checkpoint("gt-small")) == fingerprint(checkpoint)
+    assert packaged("empty") is None and packaged("no-such-package") is None and packaged("owner/name") is None
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch):
