@@ -25,9 +25,8 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from stabutils import board, frontier, metrics, records, votes
-from stabutils.comparison import GUARD
-from stabutils.intervals import Interval, jackknife
+from stabutils import board, frontier, records, tuning
+from stabutils.intervals import Interval
 from stabutils.mitigations import Mitigation, describe, resolve
 from stabutils.mitigations.data_centric import TemporalEnsembling
 from stabutils.mitigations.regularizers import CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
@@ -96,32 +95,24 @@ CHOSEN = "all of it: half of the dropout, half as long again"
 
 
 def tried(control: np.ndarray, arms: Mapping[str, np.ndarray], gold: np.ndarray) -> pd.DataFrame:
-    """One row a candidate, control first: label entropy (nats, at as many votes as there are runs) and accuracy of
-    labels (runs, examples), each with its interval, the share of control's entropy taken away, and whether accuracy is
-    not below control's by more than half a point (`kept`; of the means, for so few runs leave the interval open)."""
-    n, rows = min(5, len(control)), []
-    for name, labels in {"control": control, **arms}.items():
-        found = votes.scores(labels, gold, n)
-        row = {"candidate": name, "runs": len(labels), "n": n}
-        for score in ("label_entropy", "accuracy"):
-            interval = found[f"{score}@{n}" if score == "label_entropy" else score].interval(labels)
-            row |= {score: interval.value, f"{score}_low": interval.low, f"{score}_high": interval.high}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.assign(taken_away=1 - table.label_entropy / table.label_entropy[0],
-                        kept=table.accuracy >= table.accuracy[0] - GUARD)
+    """One row a candidate, control first: `tuning.scored` of labels (runs, examples), and the share of control's label
+    entropy that is taken away."""
+    table = tuning.scored([control, *arms.values()], gold)
+    table.insert(0, "candidate", ["control", *arms])
+    table.insert(table.columns.get_loc("kept"), "taken_away", 1 - table.label_entropy / table.label_entropy[0])
+    return table
 
 
-def confirmed(control: Runs, chosen: Runs, cost: float) -> dict[str, Interval]:
-    """What the chosen one does on fresh seeds, on the test split, against control and an ensemble of control's runs."""
-    numbers = {"reduction moonshot": board.reduction(control, chosen), "churn moonshot": jackknife(
-        metrics.churn, chosen.labels), "accuracy moonshot": jackknife(np.mean, chosen.accuracy)}
-    table = board.board(control, {"moonshot": chosen}).set_index("arm")
-    numbers["accuracy_change moonshot"] = table.accuracy_change["moonshot"]
-    numbers["trainings moonshot"] = Interval(cost, cost, cost, runs=len(chosen))
+def confirmed(control: Runs, chosen: Runs, cost: tuple[float, float]) -> tuple[dict[str, Interval],
+                                                                               tuple[records.Claim, ...]]:
+    """What the chosen one does on fresh seeds, on the test split, against control and ensembles of control's runs."""
+    table = board.board(control, {"moonshot": chosen}, costs={"moonshot": cost})
     how = "vote" if control.probabilities is None else "probability"
-    return numbers | {f"share_of_ensemble moonshot, ensemble of {MEMBERS}":
-                      frontier.share(frontier.Pool(control, how), chosen, MEMBERS)}
+    share = frontier.share(frontier.Pool(control, how), chosen, MEMBERS)
+    numbers = {name: number for name, number in board.found(table).items() if name.endswith(" moonshot")}
+    claims = *board.claims(table), records.claim("nine tenths", f"It takes away {{value}} of what an ensemble of "
+                                                 f"{MEMBERS} does.", share, 0.9)
+    return numbers | {f"share_of_ensemble moonshot, ensemble of {MEMBERS}": share}, claims
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,9 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     chosen = study.retrain(arm, n=given.runs or 20)  # seeds that chose nothing
     if not given.output:
         study.publish(chosen)
-    numbers = confirmed(study.retrain("control"), chosen, arm.cost[0])
+    numbers, claims = confirmed(study.retrain("control"), chosen, arm.cost)
     record = records.Record("07_moonshot", asdict(study) | {"chosen": describe(arm)}, provenance(),
-                            records.numbers(numbers))
+                            records.numbers(numbers), claims)
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
     print(record.write(folder))
     return 0

@@ -14,7 +14,6 @@ import shutil
 import sys
 import warnings
 from dataclasses import fields
-from html import escape
 from pathlib import Path
 
 import pandas as pd
@@ -248,29 +247,9 @@ def pages(arguments: argparse.Namespace) -> int:
 
 
 def html(notebook: Path) -> Path:
-    """The notebook as a page that needs nothing beside it, and no network."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    content = nbformat.read(notebook, as_version=4)
-    for cell in content.cells:
-        if cell.cell_type == "markdown":
-            cell.source = site.mathml(site.alone(cell.source, project_root() / "notebooks"))
-    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
-    exporter.log.setLevel(logging.ERROR)  # its template forgets alternative texts, and it warns of that
-    body, _ = exporter.from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-    body = re.sub(r'<script[^>]*\bsrc="https?:[^>]*>\s*</script>', "", body)
-    alts = {"".join(output.data["image/png"].split()): output.metadata.get("image/png", {}).get("alt", "")
-            for cell in content.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})}
-
-    def described(tag: re.Match) -> str:
-        picture = re.search(r"base64,([^\"]*)", tag[0])
-        alt = alts.get("".join(picture[1].split()) if picture else "")
-        return tag[0] if alt is None else re.sub(r'alt="[^"]*"', lambda _: f'alt="{escape(alt)}"', tag[0], count=1)
-
-    body = re.sub(r"<img [^>]*>", described, body)
+    """Write the executed notebook as a page beside it."""
     page = notebook.with_suffix(".html")
-    page.write_text(body, encoding="utf-8")
+    page.write_text(site.alone(notebook, project_root()), encoding="utf-8", newline="\n")
     return page
 
 

@@ -104,7 +104,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     grid.grid(False)
     grid.set_title("What each retraining answered (colour: which answer, dot: right)")
     bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
-    bars.set(xlabel="label entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
+    bars.set(xlabel="entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
     return figure
 
 
@@ -160,11 +160,8 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     value, low, high = 100 * churn.value, max(0.0, 100 * churn.low), min(100.0, 100 * churn.high)
     right.errorbar([value], [0.5], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], fmt="D", color="black",
                    capsize=4)
-    words = f"churn {value:.1f} % [{low:.1f}, {high:.1f}]"
-    if high < span / 2:  # else there is no room beside it
-        right.text(high, 0.5, f"  {words}", va="center", fontsize=10)
-    else:
-        right.text(0.02, 0.95, words, va="top", fontsize=10, transform=right.transAxes)
+    right.text(0.02, 0.95, f"churn {value:.1f} % [{low:.1f}, {high:.1f}]", va="top", fontsize=10,
+               transform=right.transAxes)
     return figure
 
 
@@ -240,18 +237,6 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
     return figure
 
 
-
-
-def confused(shares: pd.Series, most: int = 8) -> Figure:
-    """Which two answers disagreeing runs give: share of all disagreements by pair, the largest first."""
-    shown = shares[:most]
-    figure, axis = plt.subplots(figsize=(8, 0.34 * len(shown) + 1.0))
-    axis.barh(np.arange(len(shown)), 100 * shown, color=BLUE, height=0.6)
-    axis.set(yticks=np.arange(len(shown)), xlabel="share of all disagreements of two runs (%)")
-    axis.set_yticklabels([short(str(pair)) for pair in shown.index])
-    axis.invert_yaxis()
-    axis.grid(False, axis="y")
-    return figure
 
 
 def nulls(tests: Mapping[str, Clustering]) -> Figure:

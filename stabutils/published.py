@@ -19,7 +19,7 @@ from .intervals import Interval, jackknife
 from .provenance import project_root
 
 QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
-NUMBER = re.compile(r"(?P<name>.+) of (?P<dataset>\S+) in (?P<unit>%|nats|minutes|1)")
+NUMBER = re.compile(r"(?P<name>.+) of (?P<dataset>\S+) in (?P<unit>%|points|nats|minutes|1)")
 
 
 def quote(text: str, root: Path | None = None) -> str:
@@ -48,10 +48,13 @@ def shown(number: dict, unit: str, runs: bool = True) -> str:
 
     >>> shown({"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10}, "%")
     '8.1 % [7.0, 9.2] (10 runs)'
+    >>> shown({"value": 0.0051, "low": 0.0039, "high": 0.0062, "runs": 20}, "points", runs=False)
+    '+0.51 points [+0.39, +0.62]'
     """
-    scale, places = (100, 1) if unit == "%" else (1, 1 if unit == "minutes" else 3)
-    value, low, high = (f"{scale * number[key]:.{places}f}" for key in ("value", "low", "high"))
-    return f"{value}{' %' if unit == '%' else ''} [{low}, {high}]" + (f" ({number['runs']} runs)" if runs else "")
+    scale, places = {"%": (100, ".1f"), "points": (100, "+.2f"), "minutes": (1, ".1f")}.get(unit, (1, ".3f"))
+    value, low, high = (f"{scale * number[key]:{places}}" for key in ("value", "low", "high"))
+    named = f" {unit}" if unit in ("%", "points") else ""
+    return f"{value}{named} [{low}, {high}]" + (f" ({number['runs']} runs)" if runs else "")
 
 
 def _records(folder: Path, notebook: str = "") -> list[records.Record]:
@@ -220,10 +223,10 @@ def _in_percent(interval: Interval, unit: str = " %", places: int = 1) -> str:
 
 
 def requote(root: Path | None = None) -> list[Path]:
-    """Write the quoted numbers of README and of the notebooks' prose anew; returns the files that changed."""
+    """Write the quoted numbers of README, docs and the notebooks' prose anew; returns the files that changed."""
     root = root or project_root()
     changed = []
-    for path in (root / "README.md", root / "docs" / "moonshot.md", *sorted(root.glob("notebooks/[0-9]*.ipynb")),
+    for path in (root / "README.md", *sorted(root.glob("docs/*.md")), *sorted(root.glob("notebooks/[0-9]*.ipynb")),
                  *sorted(root.glob("records/*/[0-9]*.ipynb"))):
         before = path.read_text(encoding="utf-8")
         after = _in_cells(before, root) if path.suffix == ".ipynb" else quote(before, root)

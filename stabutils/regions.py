@@ -7,8 +7,10 @@ examples), each row the weights of a text's neighbours, adding up to 1.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -283,14 +285,35 @@ def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
     >>> confusions([[0, 1], [0, 1], [1, 2]], ["yes", "no", "maybe"]).to_dict()
     {'yes / no': 0.5, 'no / maybe': 0.5}
     """
+    pairs, shares = _confusions(np.asarray(labels), len(names))
+    return pd.Series(shares, index=[f"{names[a]} / {names[b]}" for a, b in pairs], dtype=float)
+
+
+def confused(labels: np.ndarray, names: Sequence[str], most: int = 8) -> dict[str, Interval]:
+    """The largest `confusions`, each with its interval over retrainings.
+
+    >>> confused([[0, 1], [0, 1], [1, 2]], ["yes", "no", "maybe"])["no / maybe"].value
+    0.5
+    """
     labels = np.asarray(labels)
-    votes = np.zeros((labels.shape[1], len(names)))
+
+    def share(votes: np.ndarray, pair: np.ndarray) -> float:
+        first, second = ((votes == label).sum(axis=0) for label in pair)
+        return first @ second / max(churn(votes) * votes.shape[1] * math.comb(len(votes), 2), 1)
+
+    return {f"{names[a]} / {names[b]}": jackknife(partial(share, pair=(a, b)), labels)
+            for a, b in _confusions(labels, len(names))[0][:most]}
+
+
+def _confusions(labels, classes):
+    """Pairs of classes (pairs, 2), the most confused first, and their shares."""
+    votes = np.zeros((labels.shape[1], classes))
     np.add.at(votes, (np.arange(labels.shape[1])[None], labels), 1)
     both = np.triu(votes.T @ votes, 1)
-    first, second = np.nonzero(both)
-    pairs = [f"{names[a]} / {names[b]}" for a, b in zip(first, second, strict=True)]
-    share = pd.Series(both[first, second], index=pairs, dtype=float) / max(both.sum(), 1)
-    return share.sort_values(ascending=False, kind="stable")
+    pairs = np.argwhere(both)
+    shares = both[tuple(pairs.T)] / max(both.sum(), 1)
+    order = np.argsort(-shares, kind="stable")
+    return pairs[order], shares[order]
 
 
 def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str],

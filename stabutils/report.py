@@ -97,8 +97,7 @@ class Report:
         if not len(queries):
             return []
         if len(self.labels) == 2:
-            names = self.runs or ("run 1", "run 2")
-            return [", ".join(f"{run}: {self.label_names[label]}" for run, label in zip(names, pair, strict=True))
+            return [", ".join(f"{run}: {self.label_names[label]}" for run, label in zip(self.runs, pair, strict=True))
                     for pair in self.labels[:, queries].T]
         return metrics.tally(self.votes[:, queries], self.label_names)
 
@@ -178,7 +177,7 @@ def report(labels, gold=None, texts=None, probabilities=None, label_names=None, 
     if identical_data not in SAME_DATA:
         raise InputError("identical_data", identical_data, "True, False or None")
     texts, examples = _beside(texts, count, "texts"), _beside(examples, count, "examples") or tuple(range(count))
-    run_names = _beside(run_names, runs, "run_names") or ()
+    run_names = _beside(run_names, runs, "run_names") or (("run 1", "run 2") if runs == 2 else ())
     weights = None if weights is None else _weights(weights, count)
     expected = (runs, count, len(label_names))
     if probabilities is not None and np.shape(probabilities) != expected:
@@ -354,7 +353,7 @@ def _unstable(report: Report) -> list[dict]:
     for place, query in report.worst().iterrows():
         votes = report.votes[:, place]
         if len(report.labels) == 2:
-            said = zip(votes, report.runs or ("run 1", "run 2"), strict=True)
+            said = zip(votes, report.runs, strict=True)
         else:
             answers, counts = np.unique(votes, return_counts=True)
             said = [(answers[i], f"×{counts[i]}") for i in np.argsort(-counts, kind="stable")]
@@ -403,10 +402,12 @@ def _plots(report: Report) -> dict[str, tuple]:
                             "change; the others spread over label entropies.",
                             lambda: figures.entropy_distribution(labels))
     if changing:
-        pairs = regions.confusions(labels, report.label_names)
+        against = regions.confused(labels, report.label_names)
+        first, share = next(iter(against.items()))
         plots["confused"] = ("Which answers stand against each other where runs disagree.",
-                             f"Most often {pairs.index[0]}: {100 * pairs.iloc[0]:.0f} % of all disagreements.",
-                             lambda: figures.confused(pairs))
+                             f"Most often {first}: {100 * share.value:.0f} % of all disagreements.",
+                             lambda: figures.intervals(against, "share of all disagreements of two runs",
+                                                       limits=(0, 1)))
     if report.runs_needed and churn.se > 0:
         plots["how-many-runs"] = ("How precisely churn is known, by number of runs.", report.notes[0],
                                   lambda: figures.how_many_runs(churn))

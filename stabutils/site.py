@@ -5,11 +5,13 @@ import base64
 import posixpath
 import re
 import shutil
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 GROUPS = (("Study", "README.md"), ("Notebooks", "notebooks/[0-9]*.ipynb"), ("Full size", "records/*/[0-9]*.ipynb"),
           ("Pages", "docs/*.md"))
+PICTURE = re.compile(r"!\[(?P<words>[^\]]*)\]\(\.\./(?P<path>[^):]+\.png)\)")
 FORMULA = re.compile(r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?![\w$])",
                      re.DOTALL)
 
@@ -17,14 +19,11 @@ FORMULA = re.compile(r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)(
 def build(root: Path, target: Path) -> list[Path]:
     """Write every page and what it shows below `target`, laid out like the repository; returns the pages."""
     import nbformat
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
     sources = {group: sorted(root.glob(pattern)) for group, pattern in GROUPS}
     pages = {path.relative_to(root).as_posix(): address(path.relative_to(root).as_posix())
              for paths in sources.values() for path in paths}
-    environment = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
     groups = [(group, [(name(path, root), pages[path.relative_to(root).as_posix()]) for path in paths])
               for group, paths in sources.items() if paths]
     written = []
@@ -38,17 +37,33 @@ def build(root: Path, target: Path) -> list[Path]:
         title = re.search(r"<h1[^>]*>(.*?)<", body, re.DOTALL)
         path = target / page
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(environment.get_template("site.html").render(
-            title=title[1].strip() if title else source, up=up, here=page, groups=groups, body=body),
-            encoding="utf-8", newline="\n")
+        path.write_text(_page(title[1].strip() if title else source, body, up=up, here=page, groups=groups),
+                        encoding="utf-8", newline="\n")
         written.append(path)
-    (target / "site.css").write_text(files("stabutils").joinpath("site.css").read_text(encoding="utf-8") + _colours(),
-                                     encoding="utf-8", newline="\n")
+    (target / "site.css").write_text(_style(), encoding="utf-8", newline="\n")
     for picture in (root / "figures").rglob("*.png"):
         copy = target / picture.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(picture, copy)
     return written
+
+
+def alone(notebook: Path, home: Path) -> str:
+    """A notebook as a page that needs nothing beside it and no network: the pictures of its prose, which lie in the
+    project `home` one folder above it, are inside; links to other files become plain text."""
+    import nbformat
+
+    body = _notebook(nbformat.read(notebook, as_version=4), home)
+    return _page(notebook.stem, relinked(body, "", {}, ""), style=_style())
+
+
+def _page(title: str, body: str, **about) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    blank = {"style": "", "up": "", "here": "", "groups": ()}
+    return environment.get_template("site.html").render(title=title, body=body, **blank | about)
 
 
 def address(source: str) -> str:
@@ -80,22 +95,6 @@ def relinked(body: str, folder: str, pages: dict[str, str], up: str) -> str:
     return re.sub(r'<a href="(?P<href>[^"]*)"[^>]*>(?P<text>.*?)</a>', link, body, flags=re.DOTALL)
 
 
-def alone(text: str, folder: Path) -> str:
-    """Markdown of `folder` that needs no file beside it: pictures inside it, links to other files as plain words.
-
-    >>> alone("see [trust](../docs/trust.md), [x](https://x.org) and `runs[0](x)`", Path("."))
-    'see trust, [x](https://x.org) and `runs[0](x)`'
-    """
-    def inside(match: re.Match) -> str:
-        code, picture, words, target = match.groups()
-        if code or not picture:
-            return code or words
-        data = base64.b64encode((folder / target).read_bytes()).decode("ascii")
-        return f"![{words}](data:image/png;base64,{data})"
-
-    return re.sub(r"(```.*?```|`[^`]*`)|(!?)\[([^\]]*)\]\((?!\w+:|#)([^)]+)\)", inside, text, flags=re.DOTALL)
-
-
 def mathml(text: str) -> str:
     """Markdown with its formulas as MathML, which browsers draw by themselves; code is left as it is.
 
@@ -111,17 +110,24 @@ def mathml(text: str) -> str:
     return FORMULA.sub(drawn, text)
 
 
-def _notebook(notebook) -> str:
-    """Cells in order: prose, code, what it printed and drew."""
+def _notebook(notebook, home: Path | None = None) -> str:
+    """Cells in order: prose, code, what it printed and drew; pictures of prose are inside where `home` is given."""
     from nbconvert import HTMLExporter
 
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = mathml(cell.source)
+            cell.source = mathml(PICTURE.sub(partial(_inside, home), cell.source) if home else cell.source)
     return HTMLExporter(template_name="basic").from_notebook_node(notebook)[0]
 
 
-def _colours() -> str:
+def _inside(home: Path, picture: re.Match) -> str:
+    data = base64.b64encode((home / picture["path"]).read_bytes()).decode("ascii")
+    return f"![{picture['words']}](data:image/png;base64,{data})"
+
+
+def _style() -> str:
+    """The sheet of every page, with the colours of code."""
     from pygments.formatters import HtmlFormatter
 
-    return "\n" + HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight") + "\n"
+    colours = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
+    return f"{files('stabutils').joinpath('site.css').read_text(encoding='utf-8')}\n{colours}\n"

@@ -4,7 +4,7 @@ The choice is a table, `records/<dataset>/tuning.csv`, which notebooks read; see
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,21 +44,29 @@ def choose(control: np.ndarray, arms: Mapping[str, Mapping[float, np.ndarray]], 
                           ("runs of the arms", {len(labels) for labels in every.values()})):
         if len(numbers) > 1:
             raise InputError(what, sorted(numbers), "the same number for all")
-    n, rows = min(5, len(control)), []
-    for (method, strength), labels in every.items():
-        found = votes.scores(labels, np.asarray(gold), n)
-        row = {"method": method, "strength": strength, "runs": len(labels), "n": n}
+    table = pd.DataFrame(list(every), columns=["method", "strength"]).join(scored(list(every.values()), gold))
+    table = table.assign(chosen=False, why="")
+    for _, own in table[1:].groupby("method", sort=False):
+        kept = own[own.kept]
+        best = own.index[0] if kept.empty else kept.label_entropy.idxmin()
+        why = "the weakest: each costs more than half a point of accuracy" if kept.empty else "least label entropy"
+        table.loc[best, ["chosen", "why"]] = [True, why]
+    return table.drop(columns="kept")
+
+
+def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
+    """One row an arm of labels (runs, examples), control first: label_entropy (nats) at `n` votes, the same for all,
+    and accuracy, each with its interval, and whether the mean accuracy is at least control's less half a point (`kept`:
+    of the means, for so few runs leave the interval open)."""
+    n, rows = min(5, *map(len, arms)), []
+    for labels in arms:
+        found, row = votes.scores(labels, np.asarray(gold), n), {"runs": len(labels), "n": n}
         for name, score in (("label_entropy", f"label_entropy@{n}"), ("accuracy", "accuracy")):
             interval = found[score].interval(labels)
             row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         rows.append(row)
-    table = pd.DataFrame(rows).assign(chosen=False, why="")
-    for _, own in table[1:].groupby("method", sort=False):
-        kept = own[own.accuracy >= table.accuracy[0] - GUARD]
-        best = own.index[0] if kept.empty else kept.label_entropy.idxmin()
-        why = "the weakest: each costs more than half a point of accuracy" if kept.empty else "least label entropy"
-        table.loc[best, ["chosen", "why"]] = [True, why]
-    return table
+    table = pd.DataFrame(rows)
+    return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD)
 
 
 def tune(study: Study, doses: Mapping[str, Sequence[Dose]], runs: int = 3) -> pd.DataFrame:

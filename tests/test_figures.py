@@ -201,10 +201,3 @@ def test_learning_has_a_mean_over_the_seeds_for_each_way():
     means = [line for line in axis.lines if line.get_label() in ("slow", "fast")]
     assert [line.get_label() for line in means] == ["slow", "fast"]
     assert means[0].get_xdata().tolist() == [4, 8] and means[1].get_ydata() == pytest.approx([10.5, 20.5])
-
-
-def test_pairs_of_answers_stand_in_order_of_their_share():
-    shares = pd.Series({f"a / {i}": 0.1 / (i + 1) for i in range(12)})
-    axis = figures.confused(shares, most=3).axes[0]
-    assert [patch.get_width() for patch in axis.patches] == pytest.approx([10, 5, 10 / 3])
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["a / 0", "a / 1", "a / 2"]

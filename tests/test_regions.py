@@ -282,3 +282,19 @@ def test_confusions_add_up_and_count_pairs_of_runs():
     shares = regions.confusions(labels, ["a", "b", "c"])  # first example: ab 2, ac 1, bc 2; last: ab 3
     assert shares.to_dict() == {"a / b": 5 / 8, "b / c": 2 / 8, "a / c": 1 / 8}
     assert regions.confusions(np.zeros((3, 2), int), ["a", "b"]).empty
+
+
+def test_the_most_confused_pairs_have_the_interval_of_their_share():
+    labels, names = np.random.default_rng(0).integers(0, 3, (6, 20)), ["a", "b", "c"]
+    shares = regions.confusions(labels, names)
+    found = regions.confused(labels, names, most=2)
+    assert list(found) == list(shares.index[:2])
+    for pair, interval in found.items():  # the plain way: everything counted anew without each run
+        plain = jackknife(lambda votes, pair=pair: regions.confusions(votes, names)[pair], labels)
+        assert [interval.value, interval.low, interval.high] == pytest.approx([plain.value, plain.low, plain.high])
+    two = regions.confused(labels[:2], names)
+    assert [interval.value for interval in two.values()] == pytest.approx(
+        regions.confusions(labels[:2], names).tolist()) and all(interval.note for interval in two.values())
+    once = regions.confused([[0, 1], [0, 1], [1, 1]], names)["a / b"]  # without the odd run nothing differs
+    assert (once.value, once.runs) == (1.0, 3)
+    assert regions.confused(np.zeros((3, 2), int), names) == {}
