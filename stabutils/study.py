@@ -193,7 +193,7 @@ class Study:
         if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
             knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
             part = " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None)
-            # A smaller sample of control (for probes, or one length) must not replace the whole one by less of it.
+            # What a run says over its checkpoints is large, and shown of the study's own control only.
             self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs)
         return stacked
 
