@@ -183,7 +183,8 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/."""
+    """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/ (of a checkpoint:
+    records/<dataset>-<model>/)."""
     paths = [path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)]  # 06 is about no corpus
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
@@ -199,7 +200,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 def publish_one(path: Path, values: dict[str, object]) -> Path:
     study = study_of(values)
-    folder, results = study.published_path("control").parents[1], study.output()
+    folder, results = study.records, study.output()
     control = study.retrain("control")
     rows = published.telling(control.labels)
     queries = pd.DataFrame({"query": rows, "text": [study.data.test.texts[row] for row in rows],

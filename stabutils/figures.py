@@ -294,7 +294,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     and better; convex is drawn at the right edge, for it takes all away. Shaded: a method costs too much.
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
-    arms, figure, axis = rows[rows.arm != "convex"], *plt.subplots(figsize=(10, 5.2))
+    arms, figure, axis = rows[rows.arm != "convex"], *plt.subplots(figsize=(10, max(5.2, 0.19 * len(rows))))
     ends = 100 * np.array([[[i.low, i.high] for i in arms[name]] for name in ("reduction", "accuracy_change")])
     left, right = np.clip([ends[0].min() - 2, ends[0].max() + 2], -60, 100)
     low, high = min(-1.0, ends[1].min() - 0.2), max(1.0, ends[1].max() + 0.2)

@@ -252,9 +252,15 @@ def answers(folder: Path, arm: str) -> tuple[store.Arrays, dict]:
     return found
 
 
+def control(folder: Path) -> tuple[store.Arrays, dict]:
+    """The committed answers of control: of the model alone, where there are others of its parts or other lengths."""
+    found = (path.stem for path in (folder / "answers").glob("*-control.safetensors"))
+    return answers(folder, min(found, key=len, default="control"))
+
+
 def draw(folder: Path, target: Path) -> list[Path]:
     """The figures of one published corpus from its records alone, PNG and SVG."""
-    arrays, record = answers(folder, "compact-control")
+    arrays, record = control(folder)
     labels, gold = arrays["labels"].astype(int), np.array(record["gold"])
     queries = pd.read_csv(folder / "queries.csv", index_col="query", keep_default_na=False)
     texts = queries["text"].reindex(range(labels.shape[1]), fill_value="").tolist()

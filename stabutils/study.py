@@ -261,9 +261,17 @@ class Study:
         answers, _ = self.store.read(run.name) or ({}, {})
         return [name.removeprefix("kept.") for name in answers if name.startswith("kept.")]
 
+    @property
+    def records(self) -> Path:
+        """Where the published study of the corpus lies; that of each pretrained checkpoint lies apart."""
+        from .models import COMPACTS
+
+        checkpoint = "" if self.model in COMPACTS else Path(self.model).name
+        return project_root() / "records" / slug(f"{self.data.name} {checkpoint}")
+
     def published_path(self, arm: str, part: str = "") -> Path:
         """Where the committed answers of an arm or of a part of it lie; long names are cut, a hash tells them apart."""
-        folder = project_root() / "records" / slug(self.data.name) / "answers"
+        folder = self.records / "answers"
         name = slug(f"{Path(self.model).name} {arm}", 1000)
         name = name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         return folder / f"{name}{part and '-' + slug(part)}.safetensors"

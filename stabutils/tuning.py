@@ -80,7 +80,7 @@ def tune(study: Study, doses: Mapping[str, Sequence[Dose]], runs: int = 3) -> pd
 
 def path(study: Study) -> Path:
     """Where the committed table of a dataset lies."""
-    return study.published_path("control").parents[1] / "tuning.csv"
+    return study.records / "tuning.csv"
 
 
 def write(study: Study, table: pd.DataFrame) -> Path:

@@ -11,8 +11,13 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from test_ensembles import pool
 
-from stabutils import training
+from stabutils import frontier, records, training
+from stabutils.errors import InputError
+from stabutils.mitigations.data_centric import TGTSS
+from stabutils.mitigations.regularizers import LabelSmoothing
+from stabutils.study import Study
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -167,6 +172,27 @@ def test_a_candidate_of_the_moonshot_is_judged_by_entropy_and_kept_by_accuracy(b
     control = np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
     table = moonshot.tried(control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, gold)
     assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
+
+
+def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(benchmarks):
+    import pretrained
+
+    assert pretrained.asked("TGTSS=10, label smoothing=5") == {"TGTSS": 10, "label smoothing": 5}
+    with pytest.raises(InputError, match='method: got .*TGTSS'):
+        pretrained.asked("TGTSS")
+    study = Study(dataset="assistant")
+    assert pretrained.methods(study, {"TGTSS": 3, "label smoothing": 2}) == {
+        "TGTSS": TGTSS(), "label smoothing": LabelSmoothing()}
+    with pytest.raises(InputError, match="method: got 'TGST'"):
+        pretrained.methods(study, {"TGST": 3})
+    control, calm = pool(12), pool(6, noise=0.8)
+    numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
+    share = numbers["share_of_ensemble calm, ensemble of 3"]
+    assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 3).value
+    assert numbers["reduction calm"].low > 0 and numbers["trainings calm"].value == 2 and [
+        claim.verdict for claim in claims] == ["holds"]
+    assert {"reduction ensemble of 2", "reduction ensemble of 5", "churn control"} <= numbers.keys()
+    assert "reduction ensemble of 10" not in numbers and records.numbers(numbers)
 
 
 def test_a_convex_teacher_is_the_same_for_every_run(benchmarks):

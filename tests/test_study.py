@@ -73,6 +73,13 @@ def test_arms_of_long_names_are_published_to_files_of_their_own():
     assert study.published_path(f"{long}a", "from 50").stem == f"{one.stem}-from-50"
 
 
+def test_what_is_published_of_a_checkpoint_lies_apart():
+    of = {model: Study(dataset="assistant", model=model) for model in ("compact", "compact-bag", "some/Mini-LM")}
+    assert of["compact"].records == of["compact-bag"].records and of["compact"].records.name == "assistant"
+    assert of["some/Mini-LM"].records.name == "assistant-mini-lm"
+    assert of["some/Mini-LM"].published_path("control").name == "mini-lm-control.safetensors"
+
+
 def test_an_unknown_knob_is_refused():
     with pytest.raises(TypeError, match="sede"):
         Study(sede=7)

