@@ -63,7 +63,7 @@ def head(training: Training) -> np.ndarray:
 def pretrained(name: str, data: Dataset) -> np.ndarray:
     """Mean token vectors (examples, width) of the test texts by a checkpoint as it comes, trained on none of this.
 
-    name: folder or hub id. Raises InputError for a checkpoint that cannot be used.
+    name: folder, package or hub id. Raises InputError for a checkpoint that cannot be used.
     """
     task = prepare(name, data, default_recipe(name, len(data.train)), "mean")
     with Stream("init", 0):  # of a head that is not asked
