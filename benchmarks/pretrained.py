@@ -55,7 +55,7 @@ def methods(study: Study, names: Mapping[str, int]) -> dict[str, Mitigation]:
 
 def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
           ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
-    """The numbers of the board and of ensembles, with shares of the largest ensemble that there are three of."""
+    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away."""
     how = "vote" if control.probabilities is None else "probability"
     pool, runs = frontier.Pool(control, how), len(control)
     sizes = [size for size in SIZES if runs // size >= 2]
@@ -64,11 +64,14 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
     columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
                "passes"]
     numbers = board.found(ensembles[columns]) | board.found(table)
-    largest = max((size for size in sizes if runs // size >= 3), default=0)
-    if largest:
-        shares = {name: frontier.share(pool, arm, largest) for name, arm in arms.items()}
-        numbers |= {f"share_of_ensemble {name}, ensemble of {largest}": share for name, share in shares.items()}
+    if largest := largest_of(runs):
+        numbers |= {f"share_of_ensemble {name}": frontier.share(pool, arm, largest) for name, arm in arms.items()}
     return numbers, tuple(board.claims(table))
+
+
+def largest_of(runs: int) -> int:
+    """The largest ensemble of which there are five, as in notebook 05, else one of two; 0 for fewer than six runs."""
+    return max((size for size in SIZES if runs // size >= 5), default=2 if runs >= 6 else 0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         del os.environ["STABUTILS_PUBLISH"]
     numbers, claims = found(control, trained, convex_labels(study.data), {name: arm.cost for name, arm in arms.items()})
-    record = records.Record("08_pretrained", asdict(study), study.about(), records.numbers(numbers), claims)
+    parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": largest_of(given.runs)}
+    record = records.Record("08_pretrained", parameters, study.about(), records.numbers(numbers), claims)
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
     print(record.write(Path(given.output) if given.output else study.records))
     return 0

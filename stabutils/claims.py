@@ -19,7 +19,8 @@ def markdown(root: Path) -> str:
     lines = ["# Claims and verdicts", "",
              "Written by `make figures` from `docs/claims.yaml` and `records/`. A verdict follows the interval alone: "
              "all of it beyond the threshold *holds*; none of it *does not hold*; else it is *undecided*; without a "
-             "number it *cannot be tested here*. All numbers are of *compact*, a small network trained from scratch."]
+             "number it *cannot be tested here*. Numbers are of *compact*, a small network trained from scratch; where "
+             "a corpus has the name of a checkpoint behind its own, of that pretrained encoder."]
     for group in yaml.safe_load((root / "docs" / "claims.yaml").read_text(encoding="utf-8")):
         lines += ["", f"## {group['source']}", "", RESTS[group["rests"]], "",
                   "| claim | corpus | here | threshold | verdict | shown in |", "|" + "---|" * 6]

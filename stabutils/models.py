@@ -412,7 +412,8 @@ def default_recipe(model: str, examples: int) -> Recipe:
 
 
 def prepare(model: str, data: Dataset, recipe: Recipe, pooling: str = "auto") -> Task:
-    """The task of a dataset for one of COMPACTS or a checkpoint (folder, package or hub id); InputError for an unusable one."""
+    """The task of a dataset for one of COMPACTS or a checkpoint (folder, package or hub id); InputError for one that
+    cannot be used."""
     if model in COMPACTS:
         return prepare_compact(data, recipe, COMPACTS[model])
     return prepare_checkpoint(data, recipe, model, pooling)

@@ -109,7 +109,8 @@ class Study:
     """The knobs of a study. Raises InputError, naming the knob, before anything is computed."""
 
     dataset: str = field(default="assistant", metadata={"help": "a corpus by name, or a path to your own"})
-    model: str = field(default="compact", metadata={"help": "compact, or a transformers checkpoint (folder, package or hub id)"})
+    model: str = field(default="compact", metadata={
+        "help": "compact, or a transformers checkpoint (folder, package or hub id)"})
     runs: int = field(default=10, metadata={"help": "retrainings", "least": 2})
     seed: int = field(default=0, metadata={"help": "base seed: run r trains with seed + r", "least": 0})
     epochs: int | None = field(default=None, metadata={"help": "passes over the data; None: by model", "least": 1})

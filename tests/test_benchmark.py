@@ -187,8 +187,9 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
         pretrained.methods(study, {"TGST": 3})
     control, calm = pool(12), pool(6, noise=0.8)
     numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
-    share = numbers["share_of_ensemble calm, ensemble of 3"]
-    assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 3).value
+    share = numbers["share_of_ensemble calm"]
+    assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 2).value
+    assert [pretrained.largest_of(runs) for runs in (5, 6, 12, 20, 25, 50)] == [0, 2, 2, 3, 5, 10]
     assert numbers["reduction calm"].low > 0 and numbers["trainings calm"].value == 2 and [
         claim.verdict for claim in claims] == ["holds"]
     assert {"reduction ensemble of 2", "reduction ensemble of 5", "churn control"} <= numbers.keys()

@@ -35,7 +35,7 @@ def test_there_is_a_published_study_and_prose_says_what_it_says():
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         prose = page.read_text(encoding="utf-8")
         assert published.quote(prose, ROOT) == prose and "-->not measured<" not in prose, page
-        # A line that begins with a comment ends the paragraph before it, and what follows in it is not read as Markdown.
+        # A line that begins with a comment ends the paragraph before it, and is not read as Markdown.
         assert not re.findall(r"^ *<!--.*?-->(?=.)", prose, re.MULTILINE), page
     for path in sorted([*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("records/*/[0-9]*.ipynb")]):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
