@@ -12,11 +12,11 @@ from importlib import import_module
 from . import detection, intervals, metrics, records
 from .comparison import Comparison, compare
 from .datasets import Dataset, Split, load_dataset
-from .errors import InputError
+from .errors import Incomplete, InputError
 from .mitigations import Mitigation
 from .predictions import read_predictions
 from .report import Report, report
-from .study import Incomplete, Runs, Study
+from .study import Runs, Study
 
 __all__ = ["Comparison", "Dataset", "Incomplete", "InputError", "Mitigation", "Recorder", "Report", "Runs", "Split",
            "Study", "compare", "detection", "figures", "intervals", "load_dataset", "metrics", "read_predictions",

@@ -15,8 +15,8 @@ from distributed import CancelledError, Client, KilledWorker, LocalCluster, Work
 from distributed.comm import CommClosedError
 from joblib import cpu_count
 
-from . import study
-from .errors import InputError
+from .errors import Incomplete, InputError
+from .worker import train_run
 
 if TYPE_CHECKING:
     from .models import Task
@@ -37,7 +37,7 @@ class Held(WorkerPlugin):
 
 
 def _train_run(held: str, *call):
-    return study.train_run(get_worker().plugins[held].task, *call)
+    return train_run(get_worker().plugins[held].task, *call)
 
 
 def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> Generator:
@@ -60,8 +60,8 @@ def trained(address: str, workers: int, task: Task, calls: Iterator[tuple]) -> G
                     yield future.result()
                 time.sleep(0.2)  # and look again: there may be more workers, too
         except (KilledWorker, CancelledError, CommClosedError) as error:
-            raise study.Incomplete(f"the cluster lost a training ({type(error).__name__}); what is finished is stored, "
-                                   "and the same request goes on from there") from error
+            raise Incomplete(f"the cluster lost a training ({type(error).__name__}); what is finished is stored, "
+                             "and the same request goes on from there") from error
         finally:
             with suppress(OSError):  # of a worker that has just died
                 client.unregister_worker_plugin(client.id)

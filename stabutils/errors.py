@@ -1,4 +1,4 @@
-"""The one error a user can cause."""
+"""What a user gets to see: something given is wrong, or some of the work could not be done."""
 from __future__ import annotations
 
 
@@ -17,3 +17,7 @@ class InputError(ValueError):
 
     def __reduce__(self):  # crosses the border of a worker process with its three parts
         return type(self), (self.thing, self.value, self.allowed)
+
+
+class Incomplete(RuntimeError):
+    """Some of the runs asked for could not be trained; the others are stored."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import warnings
 from contextlib import suppress
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
 FORMAT = 1
 Arrays = dict[str, np.ndarray]
 
@@ -29,6 +31,16 @@ class DamagedFile(Exception):
 
 class DamagedRun(UserWarning):
     """A damaged run file was set aside and its run will be trained again."""
+
+
+def slug(text: str, longest: int = 80) -> str:
+    """Letters, digits, dots and dashes only: a part of a file name that is legal everywhere.
+
+    >>> slug("LabelSmoothing(strength=0.1) seed 3")
+    'labelsmoothing-strength-0.1-seed-3'
+    """
+    name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "x"
+    return f"x-{name}"[:longest].rstrip("-.") if RESERVED.match(name) else name
 
 
 def canonical(value: object) -> str:

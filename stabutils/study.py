@@ -11,12 +11,11 @@ import math
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
@@ -26,8 +25,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from . import metrics, store
 from .datasets import Dataset, load_dataset
-from .errors import InputError
+from .errors import Incomplete, InputError
 from .provenance import project_root, provenance
+from .store import slug
+from .worker import Run, train_run
 
 if TYPE_CHECKING:
     from .mitigations import Mitigation
@@ -36,25 +37,6 @@ if TYPE_CHECKING:
 
 
 OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length")  # knobs that make another control
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
-
-
-class Incomplete(RuntimeError):
-    """Some of the runs asked for could not be trained; the others are stored."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Exactly what could change the answers of one training."""
-
-    label: str  # for people: dataset, model, mitigation, seeds
-    seeds: Seeds
-    identity: dict
-
-    @cached_property
-    def name(self) -> str:
-        """File name: readable, legal on every system, and another one for every other identity."""
-        return f"{slug(self.label)}-{hashlib.sha256(store.canonical(self.identity).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -391,40 +373,6 @@ class Study:
                     kept={name.removeprefix("kept."): array for name, array in kept.items()}, **stacked)
 
 
-def train_run(task: Task, mitigation: Mitigation, run: Run, unfinished: Path | None, keep: set[str],
-              driver: int, teachers: np.ndarray | None = None) -> tuple[Run, store.Arrays, str, dict]:
-    """One training in a worker, on one thread, and what made it; a training that diverges is an answer, not a crash of
-    the others."""
-    import torch
-
-    from .probes import PROBES
-    from .training import Diverged, train
-
-    end_with(driver)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        answers = train(task, mitigation, run.seeds, unfinished, [PROBES[n] for n in PROBES if n in keep], teachers)
-        return run, answers, "", provenance()
-    except Diverged as error:
-        return run, {}, str(error), provenance()
-    finally:
-        torch.set_num_threads(threads)
-
-
-@cache
-def end_with(driver: int) -> None:
-    """End this worker process when the one that started it is gone: nobody would take its answers, and whoever trains
-    its run next writes to the same unfinished state."""
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(0.5)
-        os._exit(1)
-
-    if os.getppid() == driver:
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def progress(**settings):
     """A progress bar; STABUTILS_BAR=text asks for one that also reads well where a notebook is run by a command."""
     if os.environ.get("STABUTILS_BAR") == "text":
@@ -432,16 +380,6 @@ def progress(**settings):
     else:
         from tqdm.auto import tqdm
     return tqdm(**settings)
-
-
-def slug(text: str, longest: int = 80) -> str:
-    """Letters, digits, dots and dashes only: a part of a file name that is legal everywhere.
-
-    >>> slug("LabelSmoothing(strength=0.1) seed 3")
-    'labelsmoothing-strength-0.1-seed-3'
-    """
-    name = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:longest].strip("-.") or "x"
-    return f"x-{name}"[:longest].rstrip("-.") if RESERVED.match(name) else name
 
 
 def results_of(predictions: Path, given: str = "") -> Path:

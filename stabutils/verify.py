@@ -20,6 +20,7 @@ from . import mitigations, sources, study
 from .datasets import NAMES, load_dataset
 from .errors import InputError
 from .store import Arrays, Store
+from .worker import Run, train_run
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ def again(store: Store, name: str, answers: Arrays, record: dict, datasets: tupl
     if identity.get("version") != RECIPE_VERSION:
         raise Unknown(f"trained by version {identity.get('version')} of the loop; this is {RECIPE_VERSION}")
     task = _task(identity, datasets, models)
-    run = study.Run(record["label"], Seeds(**identity["seeds"]), identity)
+    run = Run(record["label"], Seeds(**identity["seeds"]), identity)
     mitigation = _mitigation(identity["mitigation"])
-    _, fresh, failure, _ = study.train_run(task, mitigation, run, None, set(), -1, _taught(task, mitigation, run))
+    _, fresh, failure, _ = train_run(task, mitigation, run, None, set(), -1, _taught(task, mitigation, run))
     if failure:
         return Verified(name, "another answer", failure)
     compared = [key for key in fresh if key != "cpu_seconds"]
@@ -76,12 +77,12 @@ def again(store: Store, name: str, answers: Arrays, record: dict, datasets: tupl
     return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
 
 
-def _taught(task, mitigation: mitigations.Mitigation, run: study.Run) -> np.ndarray | None:
+def _taught(task, mitigation: mitigations.Mitigation, run: Run) -> np.ndarray | None:
     """What the teachers of a run say, once they are trained again."""
     found = []
     for seeds in mitigation.taught_by(run.seeds):
-        teacher = study.Run("teacher", seeds, {})
-        _, answers, failure, _ = study.train_run(task, mitigations.Mitigation(), teacher, None, {"training"}, -1)
+        teacher = Run("teacher", seeds, {})
+        _, answers, failure, _ = train_run(task, mitigations.Mitigation(), teacher, None, {"training"}, -1)
         if failure:
             raise Unknown(f"its teacher with seed {seeds.init} could not be trained again: {failure}")
         found.append(answers["kept.training"])

@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from stabutils import models, study, training
-from stabutils.errors import InputError
+from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity
 from stabutils.mitigations.data_centric import (
     CATALOGUE,
@@ -34,7 +34,7 @@ from stabutils.mitigations.regularizers import CoDistillation, LabelSmoothing, L
 from stabutils.models import Tokens
 from stabutils.probes import PROBES
 from stabutils.stacked import Stack
-from stabutils.study import Incomplete, Study
+from stabutils.study import Study
 from stabutils.training import Batch, Seeds, asked, one_hot, task_loss, train
 from stabutils.verify import verify
 

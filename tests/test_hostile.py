@@ -24,7 +24,8 @@ from stabutils.intervals import jackknife
 from stabutils.metrics import churn, label_entropy
 from stabutils.mitigations.regularizers import LabelSmoothing
 from stabutils.report import harmless, report
-from stabutils.study import Study, slug
+from stabutils.store import slug
+from stabutils.study import Study
 from stabutils.training import Seeds
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stabutils import metrics, training
-from stabutils.errors import InputError
+from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.store import DamagedRun
-from stabutils.study import Incomplete, Study, slug
+from stabutils.store import DamagedRun, slug
+from stabutils.study import Study
 from stabutils.training import Seeds
 
 HERE = Path(__file__).parent
