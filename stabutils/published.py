@@ -90,11 +90,12 @@ def _corpora(root: Path) -> str:
 def _ablation(root: Path) -> str:
     """Accuracy and churn of `compact` and of its parts alone, where they are published: one row a corpus and model."""
     lines = ["", "| corpus | model | runs | accuracy | churn |", "|" + "---|" * 5]
-    for path in sorted((root / "records").glob("*/answers/compact*control.safetensors")):
-        arrays, record = answers(path.parents[1], path.stem)
-        rows = [jackknife(np.mean, arrays["accuracy"]), jackknife(metrics.churn, arrays["labels"])]
-        cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%", runs=False) for i in rows]
-        lines.append(f"| {path.parents[1].name} | {record['model']} | {len(arrays['labels'])} | {' | '.join(cells)} |")
+    for folder in sorted(path.parent for path in (root / "records").glob("*/answers")):
+        for arm in arms(folder, "compact*control"):
+            arrays, record = answers(folder, arm)
+            rows = [jackknife(np.mean, arrays["accuracy"]), jackknife(metrics.churn, arrays["labels"])]
+            cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%", runs=False) for i in rows]
+            lines.append(f"| {folder.name} | {record['model']} | {len(arrays['labels'])} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -124,14 +125,14 @@ def _benchmark(root: Path) -> str:
 def lengths(folder: Path) -> pd.DataFrame:
     """Control trained for more or fewer epochs, each length with its own whole schedule: epochs, label_entropy (at `n`
     votes, the same for all lengths) and accuracy with intervals, runs. No rows where one length only is published."""
-    arms = {}
-    for path in sorted((folder / "answers").glob("compact-*.safetensors")):
-        arrays, record = answers(folder, path.stem)
+    found = {}
+    for arm in arms(folder, "compact-*"):
+        arrays, record = answers(folder, arm)
         longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
-        if longer or path.stem == "compact-control" or re.fullmatch(r"compact-control-epochs-\d+", path.stem):
-            arms[record["recipe"]["epochs"] * (float(longer[1]) if longer else 1)] = arrays
-    n, rows = min([5, *(len(arrays["labels"]) for arrays in arms.values())]), []
-    for epochs, arrays in arms.items():
+        if longer or re.fullmatch(r"compact-control(-epochs-\d+)?", arm):
+            found[record["recipe"]["epochs"] * (float(longer[1]) if longer else 1)] = arrays
+    n, rows = min([5, *(len(arrays["labels"]) for arrays in found.values())]), []
+    for epochs, arrays in found.items():
         labels = arrays["labels"].astype(int)
         entropy = votes.scores(labels, None, n)[f"label_entropy@{n}"]
         rows.append({"epochs": epochs, "runs": len(labels), "n": n, "label_entropy": entropy.interval(labels),
@@ -152,7 +153,8 @@ def board(folder: Path, notebook: str = "") -> pd.DataFrame:
              "accuracy_change": interval[f"accuracy_change {arm}"],
              "trainings": interval.get(f"trainings {arm}", one).value,
              "passes": interval.get(f"passes {arm}", one).value, "better": verdicts.get(f"better {arm}", "")}
-            for arm in (name.removeprefix("reduction ") for name in found if name.startswith("reduction "))]
+            for arm in (name.removeprefix("reduction ") for name in found if name.startswith("reduction "))
+            if f"accuracy_change {arm}" in found]  # a cell of a grid stands on no board
     rows.sort(key=lambda row: -row["reduction"].value)
     columns = ["arm", "reduction", "churn", "accuracy_change", "trainings", "passes", "better"]
     return pd.DataFrame(rows, columns=columns)
@@ -244,18 +246,23 @@ def _in_cells(text: str, root: Path) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
+def arms(folder: Path, pattern: str) -> list[str]:
+    """The arms of a published corpus that look so, by the names of their files without ending."""
+    paths = (folder / "answers").glob(f"{pattern}{store.PACKED}")
+    return sorted(path.name.removesuffix(store.PACKED) for path in paths)
+
+
 def answers(folder: Path, arm: str) -> tuple[store.Arrays, dict]:
-    """The committed answers of an arm: arrays and record. arm: file name without ending, such as "compact-control"."""
-    found = store.read_file(folder / "answers" / f"{arm}.safetensors")
+    """The committed answers of one of `arms`, such as "compact-control": arrays and record."""
+    found = store.read_file(path := folder / "answers" / f"{arm}{store.PACKED}")
     if found is None:
-        raise FileNotFoundError(folder / "answers" / f"{arm}.safetensors")
+        raise FileNotFoundError(path)
     return found
 
 
 def control(folder: Path) -> tuple[store.Arrays, dict]:
     """The committed answers of control: of the model alone, where there are others of its parts or other lengths."""
-    found = (path.stem for path in (folder / "answers").glob("*-control.safetensors"))
-    return answers(folder, min(found, key=len, default="control"))
+    return answers(folder, min(arms(folder, "*-control"), key=len, default="control"))
 
 
 def draw(folder: Path, target: Path) -> list[Path]:

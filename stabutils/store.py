@@ -6,12 +6,14 @@ out again. A damaged file is named, set aside as `<name>.damaged` and treated as
 """
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import re
 import struct
 import warnings
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from safetensors import numpy as safetensors
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
 FORMAT = 1
+PACKED = ".safetensors.gz"  # of what is committed; the runs of a store are read often, and stay as they are
 Arrays = dict[str, np.ndarray]
 
 
@@ -115,7 +118,8 @@ def _temporary(path: Path) -> Path:
 def read_file(path: Path) -> tuple[Arrays, dict] | None:
     """Contents of a file of the store, or None where there is none; a damaged one is set aside with a warning."""
     try:
-        return decode(path.read_bytes())
+        blob = path.read_bytes()
+        return decode(_unpacked(blob) if path.name.endswith(PACKED) else blob)
     except FileNotFoundError:
         return None
     except DamagedFile as error:
@@ -124,6 +128,18 @@ def read_file(path: Path) -> tuple[Arrays, dict] | None:
             os.replace(path, aside)
         warnings.warn(f"{path.name}: {error}; set aside as {aside.name}", DamagedRun, stacklevel=2)
         return None
+
+
+def pack(blob: bytes) -> bytes:
+    """The bytes of a committed file: equal ones for equal contents, and two thirds or less of them."""
+    return gzip.compress(blob, mtime=0)
+
+
+def _unpacked(blob: bytes) -> bytes:
+    try:
+        return gzip.decompress(blob)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedFile(f"not a gzip file ({type(error).__name__})") from error
 
 
 class Store:

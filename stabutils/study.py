@@ -257,13 +257,14 @@ class Study:
         folder = self.records / "answers"
         name = slug(f"{Path(self.model).name} {arm}", 1000)
         name = name if len(name) <= 80 else f"{name[:71]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-        return folder / f"{name}{part and '-' + slug(part)}.safetensors"
+        return folder / f"{name}{part and '-' + slug(part)}{store.PACKED}"
 
     def published_answers(self, arm: str, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
         """Committed answers of an arm by run name, of those runs of which all of `keep` was committed: labels and
         summaries, put together from every file that begins with the arm's name."""
         path, found, keep = self.published_path(arm), {}, {f"kept.{name}" for name in keep}
-        for part in sorted(path.parent.glob(f"{path.stem}*{path.suffix}")) if self.published else ():
+        parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
+        for part in sorted(parts) if self.published else ():
             arrays, record = store.read_file(part) or ({}, {"runs": ()})
             wanted = [name for name in arrays if not name.startswith("kept.") or name in keep]
             for i, run in enumerate(record["runs"]):
@@ -286,7 +287,7 @@ class Study:
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
                   "dataset": self.data.name, "model": self.model,
                   "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()
-        store.write_file(path, store.encode(kept, record))
+        store.write_file(path, store.pack(store.encode(kept, record)))
         return path
 
     def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:

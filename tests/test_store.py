@@ -12,7 +12,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from stabutils import store
-from stabutils.store import DamagedFile, DamagedRun, Store, decode, encode, read_file, write_file
+from stabutils.store import PACKED, DamagedFile, DamagedRun, Store, decode, encode, pack, read_file, write_file
 
 ARRAYS = {"labels": np.array([3, 1, 2]), "probabilities": np.array([[0.25, 0.75]], np.float32), "cost": np.array(1.5)}
 RECORD = {"label": "ein Läufer", "seeds": {"init": 0, "order": 1}, "list": [1, 2.5, None, True]}
@@ -85,6 +85,18 @@ def test_a_damaged_file_is_named_and_set_aside(tmp_path):
     assert (tmp_path / "run.safetensors.damaged").read_bytes() == blob  # evidence, not lost
     kept.write("run", ARRAYS, RECORD)
     assert kept.read("run")[1] == RECORD
+
+
+def test_a_packed_file_holds_the_same_and_a_damaged_one_is_set_aside(tmp_path):
+    path, blob = tmp_path / f"arm{PACKED}", encode(ARRAYS, RECORD)
+    write_file(path, pack(blob))
+    arrays, record = read_file(path)
+    assert record == RECORD and arrays.keys() == ARRAYS.keys() and pack(blob) == path.read_bytes()
+    assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
+    for broken in (blob, pack(blob)[:-9], pack(blob[:-1]), pack(blob).replace(b"\x00", b"\x01")):
+        path.write_bytes(broken)
+        with pytest.warns(DamagedRun, match="set aside as arm.safetensors.gz.damaged"):
+            assert read_file(path) is None
 
 
 def test_a_damaged_file_that_another_process_sets_aside_first(tmp_path, monkeypatch):

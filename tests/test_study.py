@@ -18,7 +18,7 @@ from stabutils import metrics, training
 from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.store import DamagedRun, slug
+from stabutils.store import PACKED, DamagedRun, slug
 from stabutils.study import Study
 from stabutils.training import Seeds
 
@@ -69,15 +69,16 @@ def test_a_wrong_knob_is_named_with_value_and_what_is_allowed(knob, value, allow
 def test_arms_of_long_names_are_published_to_files_of_their_own():
     study, long = Study(dataset="assistant"), "Very long " * 12
     one, other = (study.published_path(f"{long}{end}") for end in "ab")
-    assert one != other and len(one.stem) <= 80 and study.published_path("control").stem == "compact-control"
-    assert study.published_path(f"{long}a", "from 50").stem == f"{one.stem}-from-50"
+    assert one != other and len(one.name) <= 80 + len(PACKED)
+    assert study.published_path("control").name == f"compact-control{PACKED}"
+    assert study.published_path(f"{long}a", "from 50").name == f"{one.name.removesuffix(PACKED)}-from-50{PACKED}"
 
 
 def test_what_is_published_of_a_checkpoint_lies_apart():
     of = {model: Study(dataset="assistant", model=model) for model in ("compact", "compact-bag", "some/Mini-LM")}
     assert of["compact"].records == of["compact-bag"].records and of["compact"].records.name == "assistant"
     assert of["some/Mini-LM"].records.name == "assistant-mini-lm"
-    assert of["some/Mini-LM"].published_path("control").name == "mini-lm-control.safetensors"
+    assert of["some/Mini-LM"].published_path("control").name == f"mini-lm-control{PACKED}"
 
 
 def test_an_unknown_knob_is_refused():
@@ -276,7 +277,7 @@ def test_where_runs_and_published_answers_lie(tiny_study, monkeypatch, tmp_path)
     assert made.store.folder == tmp_path / "project" / "runs"
     path = made.published_path("LabelSmoothing(strength=0.1)")
     assert path.relative_to(tmp_path / "project").as_posix() == (
-        "records/tiny/answers/compact-labelsmoothing-strength-0.1.safetensors")
+        "records/tiny/answers/compact-labelsmoothing-strength-0.1.safetensors.gz")
 
 
 def test_a_stored_run_says_what_made_it(tiny_study):
@@ -521,7 +522,7 @@ def test_publishing_commits_every_plain_sample_that_is_asked_for(tiny_study, tra
     first = [ask(made) for ask in asked]
     crossed = made.retrain(seeds=[Seeds(0, 1, 0), Seeds(1, 0, 0)])
     files = {path.name for path in made.published_path("control").parent.iterdir()}
-    assert files == {f"compact-{arm}-batch-size-16.safetensors" for arm in
+    assert files == {f"compact-{arm}-batch-size-16{PACKED}" for arm in
                      ("control-epochs-2", "control-from-3-epochs-2", "labelsmoothing-strength-0.3-epochs-2",
                       "control-epochs-1")}
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
