@@ -99,3 +99,9 @@ def test_one_table_of_all_records(tmp_path):
 def test_a_verdict_never_raises():
     strange = Interval(math.nan, math.nan, math.nan, runs=0)
     assert records.claim("x", "{value}", strange, math.nan).verdict == "cannot be tested here"
+
+
+def test_shares_of_ensembles_have_a_unit_also_where_members_can_only_vote():
+    share = Interval(0.5, 0.4, 0.6, runs=10)
+    found = numbers({f"share_of_{kind} snapshots": share for kind in ("ensemble", "vote")})  # as notebook 05 names them
+    assert all("ensemble's reduction" in number["unit"] for number in found.values())
