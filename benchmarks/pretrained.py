@@ -65,7 +65,8 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
                "passes"]
     numbers = board.found(ensembles[columns]) | board.found(table)
     if largest := largest_of(runs):
-        numbers |= {f"share_of_ensemble {name}": frontier.share(pool, arm, largest) for name, arm in arms.items()}
+        numbers |= {f"share_of_ensemble {name}": frontier.share(pool, arm, largest) for name, arm in arms.items()
+                    if len(arm) >= 10}  # five votes also without a group of the runs
     return numbers, tuple(board.claims(table))
 
 

@@ -185,7 +185,7 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
         "TGTSS": TGTSS(), "label smoothing": LabelSmoothing()}
     with pytest.raises(InputError, match="method: got 'TGST'"):
         pretrained.methods(study, {"TGST": 3})
-    control, calm = pool(12), pool(6, noise=0.8)
+    control, calm = pool(12), pool(10, noise=0.8)
     numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
     share = numbers["share_of_ensemble calm"]
     assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 2).value
@@ -194,6 +194,8 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
         claim.verdict for claim in claims] == ["holds"]
     assert {"reduction ensemble of 2", "reduction ensemble of 5", "churn control"} <= numbers.keys()
     assert "reduction ensemble of 10" not in numbers and records.numbers(numbers)
+    few, _ = pretrained.found(control, {"calm": pool(3, noise=0.8)}, control.gold, {"calm": (2.0, 1.0)})
+    assert "reduction calm" in few and "share_of_ensemble calm" not in few
 
 
 def test_a_convex_teacher_is_the_same_for_every_run(benchmarks):
