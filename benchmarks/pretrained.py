@@ -67,7 +67,7 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
     if largest := largest_of(runs):
         numbers |= {f"share_of_ensemble {name}": frontier.share(pool, arm, largest) for name, arm in arms.items()
                     if len(arm) >= 10}  # five votes also without a group of the runs
-    return numbers, tuple(board.claims(table))
+    return numbers, tuple(board.claims(frontier.frontier(control, ensembles, table)))
 
 
 def largest_of(runs: int) -> int:
