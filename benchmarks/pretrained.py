@@ -4,7 +4,7 @@
     python benchmarks/pretrained.py --runs 50 --methods "TGTSS=20, label smoothing=10, EMA=10"
 
 The paper's claims are about pretrained encoders and rest on these numbers. Ten minutes of a core for every run that is
-neither stored nor published. Written to records/<dataset>-<model>/, the answers beside.
+neither stored nor published. Written to records/<dataset>-<model>/, the answers beside; with -o only the record, there.
 """
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from stabutils import board, frontier, records, tuning
 from stabutils.baseline import convex_labels
 from stabutils.errors import InputError
 from stabutils.intervals import Interval
-from stabutils.mitigations import Mitigation, data_centric, regularizers, wanted
 from stabutils.study import Runs, Study
 
 SIZES = (2, 3, 5, 10)
@@ -44,23 +43,17 @@ def asked(text: str) -> dict[str, int]:
     return found
 
 
-def methods(study: Study, names: Mapping[str, int]) -> dict[str, Mitigation]:
-    """By name, at the strengths chosen for this model, or at their papers' where none was."""
-    catalogue = regularizers.CATALOGUE | data_centric.CATALOGUE
-    wanted(", ".join(names), catalogue, quick=())
-    doses = tuning.chosen(tuning.read(study), regularizers.CATALOGUE,
-                          [name for name in names if name in regularizers.CATALOGUE])
-    return {name: doses.get(name) or catalogue[name] for name in names}
-
-
 def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
           ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
-    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away."""
+    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away.
+
+    Reductions are at five votes, or where there are fewer runs or replicas at as many as there are of these.
+    """
     how = "vote" if control.probabilities is None else "probability"
     pool, runs = frontier.Pool(control, how), len(control)
     sizes = [size for size in SIZES if runs // size >= 2]
     table = board.board(control, arms, convex=convex, costs=costs)
-    ensembles = frontier.measured(pool, sizes, min(5, runs // max(sizes)))
+    ensembles = frontier.measured(pool, sizes)
     columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
                "passes"]
     numbers = board.found(ensembles[columns]) | board.found(table)
@@ -71,8 +64,8 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
 
 
 def largest_of(runs: int) -> int:
-    """The largest ensemble of which there are five, as in notebook 05, else one of two; 0 for fewer than six runs."""
-    return max((size for size in SIZES if runs // size >= 5), default=2 if runs >= 6 else 0)
+    """The largest ensemble of which there are five, as in notebook 05; 0 where there is none."""
+    return max((size for size in SIZES if runs // size >= 5), default=0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,18 +78,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", help="folder (default: the corpus's and model's own in records/)")
     given = parser.parse_args(argv)
     study = Study(dataset=given.dataset, model=given.model, runs=given.runs)
-    arms = methods(study, given.methods)
+    arms = tuning.arms(study, list(given.methods))
     if given.plan:
         for name, arm in {"control": "control", **arms}.items():
             plan = study.plan(arm, given.methods.get(name, given.runs))
             print(f"{name}: " + ", ".join(f"{what} {count}" for what, count in plan.items()))
         return 0
-    os.environ["STABUTILS_PUBLISH"] = "1"
-    try:
-        control = study.retrain("control")
-        trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
-    finally:
-        del os.environ["STABUTILS_PUBLISH"]
+    if not given.output:
+        os.environ["STABUTILS_PUBLISH"] = "1"
+    control = study.retrain("control")
+    trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
     numbers, claims = found(control, trained, convex_labels(study.data), {name: arm.cost for name, arm in arms.items()})
     parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": largest_of(given.runs)}
     record = records.Record("08_pretrained", parameters, study.about(), records.numbers(numbers), claims)

@@ -237,8 +237,6 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
     return figure
 
 
-
-
 def nulls(tests: Mapping[str, Clustering]) -> Figure:
     """Is it more than chance? Moran's I with its interval over runs (diamond), and where places do not matter (grey).
 

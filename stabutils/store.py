@@ -131,7 +131,7 @@ def read_file(path: Path) -> tuple[Arrays, dict] | None:
 
 
 def pack(blob: bytes) -> bytes:
-    """The bytes of a committed file: equal ones for equal contents, and two thirds or less of them."""
+    """The bytes of a committed file: equal ones for equal contents."""
     return gzip.compress(blob, mtime=0)
 
 

@@ -17,6 +17,7 @@ from .errors import InputError
 from .study import Study
 
 if TYPE_CHECKING:
+    from .mitigations import Mitigation
     from .mitigations.regularizers import Dose
 
 START = 1000  # tuning trains with seed + START and on
@@ -104,6 +105,17 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
         return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
     recipe = "this recipe" if (table.recipe == _recipe(study)).all() else "another recipe"
     return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
+
+
+def arms(study: Study, names: Sequence[str]) -> dict[str, Mitigation]:
+    """Methods of both catalogues by name, at the strengths chosen for the study's corpus and model, or at their
+    defaults. Raises InputError for a name that neither catalogue has."""
+    from .mitigations import data_centric, regularizers, wanted
+
+    catalogue = regularizers.CATALOGUE | data_centric.CATALOGUE
+    names = wanted(", ".join(names), catalogue, quick=())
+    doses = chosen(read(study), regularizers.CATALOGUE, [name for name in names if name in regularizers.CATALOGUE])
+    return {name: doses.get(name) or catalogue[name] for name in names}
 
 
 def described(table: pd.DataFrame, methods: Sequence[str]) -> str:

@@ -15,9 +15,6 @@ from test_ensembles import pool
 
 from stabutils import frontier, records, training
 from stabutils.errors import InputError
-from stabutils.mitigations.data_centric import TGTSS
-from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.study import Study
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -180,16 +177,11 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
     assert pretrained.asked("TGTSS=10, label smoothing=5") == {"TGTSS": 10, "label smoothing": 5}
     with pytest.raises(InputError, match='method: got .*TGTSS'):
         pretrained.asked("TGTSS")
-    study = Study(dataset="assistant")
-    assert pretrained.methods(study, {"TGTSS": 3, "label smoothing": 2}) == {
-        "TGTSS": TGTSS(), "label smoothing": LabelSmoothing()}
-    with pytest.raises(InputError, match="method: got 'TGST'"):
-        pretrained.methods(study, {"TGST": 3})
     control, calm = pool(12), pool(10, noise=0.8)
     numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
     share = numbers["share_of_ensemble calm"]
     assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 2).value
-    assert [pretrained.largest_of(runs) for runs in (5, 6, 12, 20, 25, 50)] == [0, 2, 2, 3, 5, 10]
+    assert [pretrained.largest_of(runs) for runs in (5, 9, 12, 20, 25, 50)] == [0, 0, 2, 3, 5, 10]
     assert numbers["reduction calm"].low > 0 and numbers["trainings calm"].value == 2
     verdicts = {claim.name: claim.verdict for claim in claims}
     assert verdicts.keys() == {f"better {arm}" for arm in ("calm", "ensemble of 2", "ensemble of 3", "ensemble of 5")}

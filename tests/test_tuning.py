@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 
 from stabutils import metrics, models, tuning
 from stabutils.errors import InputError
 from stabutils.mitigations import regularizers as catalogue
+from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.regularizers import CATALOGUE, EMA, FAMILIES, QUICK, LabelSmoothing, MCDropout
 from stabutils.study import Study
 
@@ -159,3 +161,14 @@ for cell in {[begin, cell, train, cell, train, cell.replace("square", "abs"), tr
     assert done.returncode == 0, done.stderr
     first, again, edited = (line.split()[-1] for line in done.stdout.splitlines())
     assert first == again != edited and len(list((tmp_path / "runs").glob("*.safetensors"))) == 2
+
+
+def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypatch):
+    study, strength = Study(dataset="assistant"), catalogue.CATALOGUE["label smoothing"][0].dose
+    assert tuning.arms(study, ["TGTSS", "label smoothing"]) == {"TGTSS": TGTSS(), "label smoothing": LabelSmoothing()}
+    table = pd.DataFrame({"method": ["label smoothing"], "strength": [strength], "chosen": [True]})
+    monkeypatch.setattr(tuning, "read", lambda study: table)
+    assert tuning.arms(study, ["label smoothing"]) == {"label smoothing": LabelSmoothing(strength)} and (
+        strength != LabelSmoothing().strength)
+    with pytest.raises(InputError, match="method: got 'TGST'"):
+        tuning.arms(study, ["TGST"])
