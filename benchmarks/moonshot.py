@@ -11,14 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -32,7 +30,6 @@ from stabutils.mitigations.data_centric import TemporalEnsembling
 from stabutils.mitigations.regularizers import CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
 from stabutils.provenance import project_root, provenance
 from stabutils.study import Runs, Study
-from stabutils.tuning import START
 
 MEMBERS, MOST = 10, 3.0  # of the ensemble; trainings
 
@@ -94,15 +91,6 @@ CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
 CHOSEN = "all of it: half of the dropout, half as long again"
 
 
-def tried(control: np.ndarray, arms: Mapping[str, np.ndarray], gold: np.ndarray) -> pd.DataFrame:
-    """One row a candidate, control first: `tuning.scored` of labels (runs, examples), and the share of control's label
-    entropy that is taken away."""
-    table = tuning.scored([control, *arms.values()], gold)
-    table.insert(0, "candidate", ["control", *arms])
-    table.insert(table.columns.get_loc("kept"), "taken_away", 1 - table.label_entropy / table.label_entropy[0])
-    return table
-
-
 def confirmed(control: Runs, chosen: Runs, cost: tuple[float, float]) -> tuple[dict[str, Interval],
                                                                                tuple[records.Claim, ...]]:
     """What the chosen one does on fresh seeds, on the test split, against control and ensembles of control's runs."""
@@ -125,12 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     study, folder = Study(dataset=given.dataset, runs=50), Path(
         given.output or project_root() / "records" / given.dataset)
     if not given.confirm:
-        runs, gold = given.runs or 3, study.data.validation.labels
-        arms = {name: study.retrain(arm, n=runs, start=START).validation_labels for name, arm in CANDIDATES.items()}
-        table = tried(study.retrain("control", n=runs, start=START).validation_labels, arms, gold)
-        table.insert(1, "trainings", [1.0, *(resolve(arm).cost[0] for arm in CANDIDATES.values())])
-        folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / "moonshot.csv", index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
+        table = tuning.try_out(study, CANDIDATES, given.runs or 3)
+        tuning.write(table, folder / "moonshot.csv")
         print(table.to_string())
         return 0
     arm = resolve(CANDIDATES[CHOSEN])

@@ -34,8 +34,8 @@ def _quoted(what: str, root: Path) -> str:
         return tables[what](root)
     if match := re.fullmatch(r"board (\d\d )?of (\S+)", what):
         return _board(root / "records" / match[2], (match[1] or "").strip())
-    if match := re.fullmatch(r"moonshot of (\S+)", what):
-        return _moonshot(root / "records" / match[1])
+    if match := re.fullmatch(r"tried for (\w+) on (\S+)", what):
+        return _tried(root / "records" / match[2] / f"{match[1]}.csv")
     asked = NUMBER.fullmatch(what)
     found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
     if asked is None or asked["name"] not in found:
@@ -203,11 +203,11 @@ def _cells(row: pd.Series | None) -> tuple[str, str, str]:
     return f"**{taken}**" if row.better == "holds" else taken, churn, _in_percent(row.accuracy_change, "", 2)
 
 
-def _moonshot(folder: Path) -> str:
-    """What was tried for the moonshot, the steadiest first, as `benchmarks/moonshot.py` left it."""
-    if not (folder / "moonshot.csv").is_file():
+def _tried(path: Path) -> str:
+    """What `tuning.try_out` left, the steadiest first."""
+    if not path.is_file():
         return "not measured"
-    table = pd.read_csv(folder / "moonshot.csv").sort_values("label_entropy", kind="stable")
+    table = pd.read_csv(path).sort_values("label_entropy", kind="stable")
     lines = ["", f"| candidate ({table.runs[0]} runs each) | trainings | LE@{table.n[0]} on validation (nats) "
              "| taken away | accuracy | accuracy kept |", "|" + "---|" * 6]
     for row in table.to_dict("records"):

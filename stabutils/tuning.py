@@ -79,16 +79,37 @@ def tune(study: Study, doses: Mapping[str, Sequence[Dose]], runs: int = 3) -> pd
     return table.assign(model=study.model, recipe=_recipe(study))
 
 
+def tried(control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.ndarray) -> pd.DataFrame:
+    """One row a candidate, control first: `scored` of labels (runs, examples), and the share of control's label entropy
+    that is taken away."""
+    table = scored([control, *candidates.values()], gold)
+    table.insert(0, "candidate", ["control", *candidates])
+    table.insert(table.columns.get_loc("kept"), "taken_away", 1 - table.label_entropy / table.label_entropy[0])
+    return table
+
+
+def try_out(study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int) -> pd.DataFrame:
+    """Train candidates that no one strength orders, with seeds that choose and measure nothing: what was `tried`, and
+    what each costs in trainings."""
+    from .mitigations import resolve
+
+    labels = {name: study.retrain(arm, n=runs, start=START).validation_labels
+              for name, arm in {"control": "control", **candidates}.items()}
+    table = tried(labels.pop("control"), labels, study.data.validation.labels)
+    table.insert(1, "trainings", [1.0, *(resolve(arm).cost[0] for arm in candidates.values())])
+    return table
+
+
 def path(study: Study) -> Path:
     """Where the committed table of a dataset lies."""
     return study.records / "tuning.csv"
 
 
-def write(study: Study, table: pd.DataFrame) -> Path:
-    """Write the table to where `read` finds it; equal tables are equal files."""
-    path(study).parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path(study), index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
-    return path(study)
+def write(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table of this module; equal tables are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
+    return path
 
 
 def read(study: Study) -> pd.DataFrame | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,13 +163,31 @@ def test_every_candidate_of_the_moonshot_keeps_its_rules(benchmarks):
         "control", *moonshot.CANDIDATES}
 
 
-def test_a_candidate_of_the_moonshot_is_judged_by_entropy_and_kept_by_accuracy(benchmarks):
-    import moonshot
+def test_a_tuned_tgtss_is_chosen_on_validation_and_held_against_smoothing_that_knows_nothing(benchmarks):
+    import tgtss
 
-    gold = np.zeros(4, int)
-    control = np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
-    table = moonshot.tried(control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, gold)
-    assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
+    from stabutils.mitigations.data_centric import TGTSS, MatchedSmoothing
+
+    assert len(tgtss.CANDIDATES) == 18 and TGTSS() in tgtss.CANDIDATES.values()
+    best, costly = "TGTSS, temperature 2, mixing 0.7", "TGTSS, temperature 4, mixing 0.7"
+    table = pd.DataFrame({"candidate": list(tgtss.CANDIDATES), "label_entropy": 0.1, "kept": True})
+    table.loc[table.candidate == best, "label_entropy"] = 0.09
+    table.loc[table.candidate == costly, ["label_entropy", "kept"]] = 0.01, False
+    table.loc[table.candidate == "matched smoothing, temperature 1, mixing 0.3", "label_entropy"] = 0.08
+    arms = tgtss.arms(table)
+    assert arms["TGTSS (chosen)"] == TGTSS(temperature=2.0, mixing=0.7) and arms["TGTSS (shared teacher)"].shared
+    assert arms["matched smoothing (as chosen TGTSS)"] == MatchedSmoothing(temperature=2.0, mixing=0.7)
+    assert arms["matched smoothing (chosen)"] == MatchedSmoothing(mixing=0.3)
+
+    control, placebo = pool(30), replace(pool(6, seed=1), seeds=np.arange(100, 106))
+    trained = {name: pool(6, noise=0.5 if name.startswith("TGTSS") else 0.9, seed=2) for name in arms}
+    numbers, claims = tgtss.measure(control, trained, placebo, control.gold, {})
+    assert numbers["label_entropy gap, matched smoothing (chosen) less TGTSS (chosen)"].low > 0
+    share = numbers["share_of_ensemble TGTSS (chosen), ensemble of 10"]
+    assert share.value == frontier.share(frontier.Pool(control), trained["TGTSS (chosen)"], 10).value
+    verdicts = {claim.name: claim.verdict for claim in claims}
+    assert verdicts["more than matched smoothing (chosen)"] == "holds" and "nine tenths" in verdicts
+    assert {f"better {name}" for name in arms} <= verdicts.keys()
 
 
 def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(benchmarks):

@@ -130,12 +130,12 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
 def test_what_was_tried_stands_in_order_of_entropy(tmp_path):
     folder = tmp_path / "records" / "toy"
     folder.mkdir(parents=True)
-    assert "not measured" in published.quote("<!--moonshot of toy--><!--end-->", tmp_path)
+    assert "not measured" in published.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path)
     ends = ",".join(f"{score}{end}" for score in ("label_entropy", "accuracy") for end in ("", "_low", "_high"))
     (folder / "moonshot.csv").write_text(f"candidate,trainings,runs,n,{ends},taken_away,kept\n"
                                          "control,1,3,3,0.1,0.09,0.11,0.85,0.84,0.86,0,True\n"
                                          "calm,2,3,3,0.04,0.03,0.05,0.8,0.79,0.81,0.6,False\n", encoding="utf-8")
-    lines = published.quote("<!--moonshot of toy--><!--end-->", tmp_path).splitlines()
+    lines = published.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path).splitlines()
     assert lines[3] == "| calm | 2 | 0.040 [0.030, 0.050] | 60.0 % | 80.0 % [79.0, 81.0] | no |"
     assert lines[4].startswith("| control | 1 |") and lines[4].endswith("| yes |")
 

@@ -84,6 +84,13 @@ def test_unequal_chances_are_refused():
         tuning.choose(CONTROL, {"a": {1.0: arm(1, runs=4)}}, GOLD)
 
 
+def test_a_candidate_is_judged_by_entropy_and_kept_by_accuracy():
+    control = np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    table = tuning.tried(control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, np.zeros(4, int))
+    assert table.candidate.tolist() == ["control", "calm", "wrong"]
+    assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
+
+
 # ---- the table on disk
 
 @pytest.fixture
@@ -101,7 +108,7 @@ def test_tuning_has_seeds_of_its_own_and_its_table_comes_back(study, tmp_path):
     assert study.plan("control", 2)["to train"] == study.plan(EMA(0.8), 2)["to train"] == 2  # fresh ones for the board
     files = [file.name for file in (tmp_path / "runs").glob("*.safetensors")]
     assert len(files) == 2 * 7 and all("seed-1005" in name or "seed-1006" in name for name in files)
-    written = tuning.write(study, table)
+    written = tuning.write(table, tuning.path(study))
     assert written == tmp_path / "records" / "tiny" / "tuning.csv" and b"\r" not in written.read_bytes()
     back = tuning.read(study)
     assert tuning.chosen(back, doses, list(doses)) == tuning.chosen(table, doses, list(doses))
