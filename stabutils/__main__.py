@@ -270,7 +270,7 @@ def refresh(arguments: argparse.Namespace) -> int:
 
 
 def tidy(notebook):
-    """Without timings, progress bars and warnings of the machinery; tags and results stay."""
+    """Without timings, progress bars, warnings of the machinery and places in memory; tags and results stay."""
     notebook.metadata = {name: value for name, value in notebook.metadata.items()
                          if name in ("kernelspec", "language_info")}
     for cell in notebook.cells:
@@ -278,6 +278,8 @@ def tidy(notebook):
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
                             and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
+            for data in (output.data for output in cell.outputs if "text/html" in output.get("data", {})):
+                data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data.get("text/plain", ""))  # of where it stood
     return notebook
 
 

@@ -1,6 +1,7 @@
 """Every plot of the study, one style. Functions take arrays and tables and return a matplotlib figure."""
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -71,9 +72,12 @@ def _png(figure: Figure) -> bytes:
 
 def table(rows: pd.DataFrame) -> Styler:
     """A table to read: no index, left-aligned, and text of the data as text, whatever it contains; no formula either,
-    so the classes by which MathJax knows what is none of its business."""
+    so the classes by which MathJax knows what is none of its business. Named by its contents, so that equal tables are
+    equal pages."""
     left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top"}]
-    escaped = rows.style.format(escape="html", precision=3).format_index(escape="html", axis="columns")
+    name = hashlib.sha256(rows.to_csv().encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    escaped = Styler(rows, precision=3, uuid=name, cell_ids=False, escape="html")
+    escaped = escaped.format_index(escape="html", axis="columns")
     return escaped.hide().set_table_styles(left).set_table_attributes('class="tex2jax_ignore mathjax_ignore"')
 
 

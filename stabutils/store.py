@@ -142,6 +142,33 @@ def _unpacked(blob: bytes) -> bytes:
         raise DamagedFile(f"not a gzip file ({type(error).__name__})") from error
 
 
+STEPS, FEW = 16, 160  # codes per halving of a probability; the code of all below 2 ** -10
+
+
+def coded(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (..., classes) as bytes, for files that are committed: to 2 %, and those below a thousandth alike.
+
+    >>> coded(np.array([1.0, 0.5, 0.001, 0.0])).tolist()
+    [0, 16, 159, 160]
+    """
+    with np.errstate(divide="ignore"):
+        return np.minimum(np.rint(-STEPS * np.log2(np.maximum(probabilities, 2.0**-20))), FEW).astype(np.uint8)
+
+
+def decoded(codes: np.ndarray) -> np.ndarray:
+    """What `coded` made bytes of, float32 (..., classes), rows summing to 1: what the others leave of a row is shared
+    evenly by those that were next to nothing.
+
+    >>> decoded(np.array([16, 32, 32])), decoded(np.array([1, 160, 160])).round(3)
+    (array([0.5 , 0.25, 0.25], dtype=float32), array([0.958, 0.021, 0.021], dtype=float32))
+    """
+    few = codes == FEW
+    found = np.where(few, 0, np.exp2(codes / -float(STEPS)))
+    left = np.maximum(1 - found.sum(-1, keepdims=True), 2.0**-14)
+    found = np.where(few, left / np.maximum(few.sum(-1, keepdims=True), 1), found)
+    return (found / found.sum(-1, keepdims=True)).astype(np.float32)
+
+
 class Store:
     """A folder of finished runs and, while they train, of where they stand.
 

@@ -1,7 +1,7 @@
 """A study: one classifier retrained many times on the same data.
 
 `Study` is the schema of every notebook's parameters cell and is checked when it is made; `retrain` answers with `Runs`.
-What is stored is read, what was published is read where labels suffice, and only what is missing is trained.
+What was published is read where it suffices, what is stored besides, and only what is missing is trained.
 """
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Runs:
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
     confidence_spread (runs, examples): of one run over its own checkpoints; of published answers control's only.
-    probabilities (runs, examples, classes), checkpoints and confidence (runs, checkpoints, examples): None for runs
-    that were read from published answers, which keep labels and summaries only. kept: what `keep` asked for, by name,
-    each (runs, ...) as `probes` describes it.
+    probabilities (runs, examples, classes): of published answers control's only, to 2 %. validation_probabilities,
+    checkpoints and confidence (runs, checkpoints, examples): None for runs that were read from published answers.
+    kept: what `keep` asked for, by name, each (runs, ...) as `probes` describes it.
     """
 
     arm: str
@@ -149,8 +149,9 @@ class Study:
         """The answers of `n` trainings (default: `runs`) with seeds seed + start, seed + start + 1, ...; or of `seeds`.
 
         keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
-        A run that has been trained, or published, without them is trained again. STABUTILS_PUBLISH in the environment
-        commits the answers of every plain sample that is asked for, as the command `publish` does.
+        A run that has been trained, or published, without them is trained again. Published answers come before stored
+        ones, so that a published number is the same on every machine. STABUTILS_PUBLISH in the environment commits the
+        answers of every plain sample that is asked for, as the command `publish` does, and answers with these.
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         from . import probes
@@ -168,16 +169,18 @@ class Study:
         runs = [self.identify(mitigation, s) for s in seeds]
         arm = describe(mitigation)
         published = self.published_answers(arm, keep)
-        found = published | {run.name: answers for run in runs if (answers := self.stored(run, keep)) is not None}
-        while missing := [run for run in runs if run.name not in found]:
+        stored = {run.name: self.stored(run, keep) for run in runs}
+        while missing := [run for run in runs if run.name not in published and stored[run.name] is None]:
             self.train(mitigation, missing, keep)
-            found |= {run.name: answers for run in missing if (answers := self.stored(run, keep)) is not None}
-        stacked = self.stack(arm, runs, [found[run.name] for run in runs])
+            stored |= {run.name: self.stored(run, keep) for run in missing}
+        stacked = self.stack(arm, runs, [either(stored[run.name], published.get(run.name)) for run in runs])
         if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
             knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
             part = " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None)
-            # What a run says over its checkpoints is large, and shown of the study's own control only.
+            # Probabilities, and what a run says over its checkpoints, are large: of the study's own control only.
             self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs)
+            published = self.published_answers(arm)
+            stacked = self.stack(arm, runs, [either(stored[run.name], published[run.name]) for run in runs])
         return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
@@ -266,14 +269,16 @@ class Study:
         parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
         for part in sorted(parts) if self.published else ():
             arrays, record = store.read_file(part) or ({}, {"runs": ()})
+            if "probabilities" in arrays:
+                arrays["probabilities"] = store.decoded(arrays["probabilities"])
             wanted = [name for name in arrays if not name.startswith("kept.") or name in keep]
             for i, run in enumerate(record["runs"]):
                 found[run] = found.get(run, {}) | {name: arrays[name][i] for name in wanted}
         return {run: answers for run, answers in found.items() if answers.keys() >= keep}
 
     def publish(self, runs: Runs, part: str = "", whole: bool = False) -> Path:
-        """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them;
-        probabilities are left out, and unless `whole` what a run says over its checkpoints. Runs that are no plain
+        """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them; unless
+        `whole`, probabilities and what a run says over its checkpoints are left out. Runs that are no plain
         sample of the arm (crossed seeds, another length), or of which more was kept than of the others, go to a file of
         their own, named by `part`."""
         small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
@@ -282,6 +287,8 @@ class Study:
         more = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
         kept |= {name: getattr(runs, name).astype(np.float16)
                  for name in ("doubt", *(more if whole else ()))}
+        if whole and runs.probabilities is not None:
+            kept["probabilities"] = store.coded(runs.probabilities)
         kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
         path = self.published_path(runs.arm, part)
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
@@ -363,7 +370,7 @@ class Study:
         return self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
 
     def stack(self, arm: str, runs: Sequence[Run], answers: Sequence[store.Arrays]) -> Runs:
-        """Runs over one another; what some of them lack (published ones keep no probabilities) is left out."""
+        """Runs over one another; what some of them lack (published ones keep few probabilities) is left out."""
         shared = [name for name in answers[0] if all(name in entry for entry in answers)]
         stacked = {name: np.stack([entry[name] for entry in answers]) for name in shared}
         for name in ("labels", "validation_labels"):
@@ -372,6 +379,14 @@ class Study:
         return Runs(arm=arm, names=tuple(run.name for run in runs), gold=self.data.test.labels,
                     seeds=np.array([run.seeds.init for run in runs]),
                     kept={name.removeprefix("kept."): array for name, array in kept.items()}, **stacked)
+
+
+def either(stored: store.Arrays | None, published: store.Arrays | None) -> store.Arrays:
+    """The answers of one run: published ones come first. A stored run adds what these lack, unless it is another
+    machine's and answered otherwise."""
+    if stored is None or published is None:
+        return stored or published or {}
+    return (stored if np.array_equal(stored["labels"], published["labels"]) else {}) | published
 
 
 def progress(**settings):

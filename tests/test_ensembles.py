@@ -144,7 +144,7 @@ def test_members_of_one_training_and_of_many_are_better_than_one():
 def test_published_runs_can_vote_and_nothing_else():
     runs = labels_only(pool())
     for how in ("probability", "logit"):
-        with pytest.raises(InputError, match="how: got .*; expected vote: published runs keep labels"):
+        with pytest.raises(InputError, match="how: got .*; expected vote: these published runs have labels"):
             ensemble(runs, 2, how)
     found = ensemble(runs, 4, "vote")
     members = partition(8, 4)[0]

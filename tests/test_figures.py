@@ -201,3 +201,10 @@ def test_learning_has_a_mean_over_the_seeds_for_each_way():
     means = [line for line in axis.lines if line.get_label() in ("slow", "fast")]
     assert [line.get_label() for line in means] == ["slow", "fast"]
     assert means[0].get_xdata().tolist() == [4, 8] and means[1].get_ydata() == pytest.approx([10.5, 20.5])
+
+
+def test_equal_tables_are_equal_pages_and_others_are_not():
+    rows = pd.DataFrame({"arm": ["a", "<b>"], "churn": [0.1234, Interval(1, 1, 1, 1)]})
+    page = figures.table(rows).to_html()
+    assert page == figures.table(rows.copy()).to_html() != figures.table(rows.iloc[:1]).to_html()
+    assert "0.123" in page and "&lt;b&gt;" in page and "_row0_" not in page

@@ -9,6 +9,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 
 from stabutils import store
@@ -209,3 +211,20 @@ def test_reading_an_intact_file_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_file(tmp_path / "x") is not None
+
+
+# ---- probabilities as bytes
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(2, 60), st.floats(0.1, 12), st.integers(0, 2**32 - 1))
+def test_probabilities_come_back_from_bytes(classes, sharpness, seed):
+    logits = sharpness * np.random.default_rng(seed).normal(size=(5, classes))
+    told = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    codes = store.coded(told)
+    read = store.decoded(codes)
+    assert codes.dtype == np.uint8 and codes.max() <= store.FEW
+    assert np.allclose(read.sum(-1), 1, atol=1e-5) and (read > 0).all()
+    few = codes == store.FEW
+    # Each is within 2.2 %, then a row is divided by its sum, which is as near to one.
+    assert np.allclose(read[~few], told[~few], rtol=0.05) and (told[few] < 2.0**-9.9).all()
+    assert np.array_equal(store.coded(read).argmin(-1), codes.argmin(-1))

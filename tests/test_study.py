@@ -250,18 +250,41 @@ def test_published_answers_need_no_training(tiny_study, trained, monkeypatch, tm
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     read = tiny_study().retrain(n=3)
     assert len(trained) == 3 and read.names == runs.names
-    assert read.probabilities is None and read.checkpoints is None and read.confidence is None
-    assert read.labels.dtype == np.int64
+    assert read.validation_probabilities is None and read.checkpoints is None and read.confidence is None
+    assert read.labels.dtype == np.int64 and np.allclose(read.probabilities, runs.probabilities, rtol=0.05, atol=2e-3)
     for exact in ("labels", "validation_labels", "accuracy", "nll", "ece", "cpu_seconds", "gold", "seeds"):
         assert np.array_equal(getattr(read, exact), getattr(runs, exact)), exact
     for rounded in ("checkpoint_entropy", "confidence_mean", "confidence_spread"):
         assert np.allclose(getattr(read, rounded), getattr(runs, rounded), atol=1e-3)
     assert tiny_study().plan(n=4) == {"runs": 4, "stored": 0, "published": 3, "to train": 1}
     mixed = tiny_study().retrain(n=4)
-    assert trained[3:] == [3] and len(mixed) == 4 and mixed.probabilities is None
+    assert trained[3:] == [3] and len(mixed) == 4 and mixed.checkpoints is None
     assert np.array_equal(mixed.labels[:3], runs.labels)
     again = tiny_study(published=False).retrain(n=3)
     assert trained[4:] == [0, 1, 2] and np.array_equal(again.probabilities, runs.probabilities)
+    both = tiny_study().retrain(n=3)  # stored and published: what is published comes first, the rest is added
+    assert np.array_equal(both.checkpoints, runs.checkpoints) and np.array_equal(both.probabilities, read.probabilities)
+
+
+def test_answers_of_another_machine_are_not_mixed_with_published_ones(tiny_study, trained):
+    made = tiny_study()
+    runs = made.retrain(n=2)
+    made.publish(runs, whole=True)
+    store_of = made.store
+    for name in runs.names:
+        arrays, record = store_of.read(name)
+        store_of.write(name, arrays | {"labels": (arrays["labels"] + 1) % 3}, record)
+    read = tiny_study().retrain(n=2)
+    assert trained == [0, 1] and np.array_equal(read.labels, runs.labels) and read.checkpoints is None
+
+
+def test_a_published_number_is_of_the_published_answers(tiny_study, trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
+    told = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
+    read = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
+    assert trained == [0, 1] and np.array_equal(read.probabilities, told.probabilities)
+    assert np.array_equal(read.doubt, told.doubt) and np.array_equal(read.doubt, read.doubt.astype(np.float16))
 
 
 def test_published_answers_of_another_recipe_are_not_taken(tiny_study, trained):

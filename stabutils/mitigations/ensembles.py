@@ -82,9 +82,9 @@ def ensemble(runs: Runs, size: int, how: str = "probability", seed: int = 0) -> 
     """The replicas of one random partition as Runs, a replica each, to be scored, put on a board or published.
 
     Members stand where a single run has checkpoints: checkpoint_entropy, confidence_mean and confidence_spread are over
-    the members. A replica's seed is its first member's; cpu_seconds is the sum. Runs read from published answers have
-    no probabilities: they can vote only (nll and ece are nan then), anything else raises InputError. Of what was kept
-    only "out_of_scope" is put together.
+    the members. A replica's seed is its first member's; cpu_seconds is the sum. Runs without probabilities (published
+    answers of other arms than control) can vote only (nll and ece are nan then), anything else raises InputError. Of
+    what was kept only "out_of_scope" is put together.
     """
     check(runs, how)
     groups = partition(len(runs), size, seed)
@@ -101,8 +101,8 @@ def check(runs: Runs, how: str) -> None:
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
     if runs.probabilities is None and how != "vote":
-        raise InputError("how", how, 'vote: published runs keep labels and no probabilities (Study(published=False) '
-                         "trains them here)")
+        raise InputError("how", how, "vote: these published runs have labels and no probabilities "
+                         "(Study(published=False) trains them here)")
 
 
 def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]:
@@ -115,10 +115,12 @@ def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]
                        "doubt": np.mean(labels != answer, axis=0), "checkpoint_entropy": metrics.label_entropy(labels),
                        "confidence": right, "confidence_mean": right.mean(0), "confidence_spread": right.std(0)}
     test = combine(runs.probabilities[members], how)
-    validation = combine(runs.validation_probabilities[members], how)
-    answers = seen | {"labels": test.argmax(-1), "probabilities": test, "validation_labels": validation.argmax(-1),
-                      "validation_probabilities": validation,
+    answers = seen | {"labels": test.argmax(-1), "probabilities": test,
+                      "validation_labels": vote(runs.validation_labels[members]),
                       "confidence": runs.probabilities[members][:, np.arange(len(gold)), gold]}
+    if runs.validation_probabilities is not None:  # published answers have none
+        validation = combine(runs.validation_probabilities[members], how)
+        answers |= {"validation_labels": validation.argmax(-1), "validation_probabilities": validation}
     return answers | summarise(answers, gold)
 
 
