@@ -45,11 +45,12 @@ def asked(text: str) -> dict[str, int]:
 
 def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
           ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
-    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away.
+    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away, and
+    for TGTSS whether its share is nine tenths.
 
     Reductions are at five votes, or where there are fewer runs or replicas at as many as there are of these.
     """
-    how = "vote" if control.probabilities is None else "probability"
+    how, kind = ("vote", "vote") if control.probabilities is None else ("probability", "ensemble")
     pool, runs = frontier.Pool(control, how), len(control)
     sizes = [size for size in SIZES if runs // size >= 2]
     table = board.board(control, arms, convex=convex, costs=costs)
@@ -57,10 +58,14 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
     columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
                "passes"]
     numbers = board.found(ensembles[columns]) | board.found(table)
+    claims = board.claims(frontier.frontier(control, ensembles, table))
     if largest := largest_of(runs):
-        numbers |= {f"share_of_ensemble {name}": frontier.share(pool, arm, largest) for name, arm in arms.items()
-                    if len(arm) >= 10}  # five votes also without a group of the runs
-    return numbers, tuple(board.claims(frontier.frontier(control, ensembles, table)))
+        shares = {name: frontier.share(pool, arm, largest) for name, arm in arms.items()
+                  if len(arm) >= 10}  # five votes also without a group of the runs
+        numbers |= {f"share_of_{kind} {name}": share for name, share in shares.items()}
+        claims.append(records.claim("nine tenths", f"TGTSS takes away {{value}} of what {kind}s of {largest} do.",
+                                    shares.get("TGTSS"), 0.9))
+    return numbers, tuple(claims)
 
 
 def largest_of(runs: int) -> int:
