@@ -269,6 +269,8 @@ class Study:
         parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
         for part in sorted(parts) if self.published else ():
             arrays, record = store.read_file(part) or ({}, {"runs": ()})
+            arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array  # narrow on disk only
+                      for name, array in arrays.items()}
             if "probabilities" in arrays:
                 arrays["probabilities"] = store.decoded(arrays["probabilities"])
             wanted = [name for name in arrays if not name.startswith("kept.") or name in keep]

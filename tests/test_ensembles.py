@@ -41,6 +41,12 @@ def labels_only(runs: Runs) -> Runs:
     return replace(runs, probabilities=None, validation_probabilities=None)
 
 
+def test_a_tie_goes_to_the_surer_member_however_narrow_its_doubt():
+    labels, doubt = np.array([[4, 1], [2, 3]]), np.array([[0.02, 0.9], [0.01, 0.91]])
+    for kind in (np.float16, np.float32, np.float64):
+        assert vote(labels, doubt.astype(kind)).tolist() == [2, 1], kind
+
+
 # ---- members
 
 @pytest.mark.parametrize("runs, size", [(10, 2), (10, 3), (10, 5), (50, 10), (7, 7)])

@@ -73,7 +73,7 @@ def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
     >>> vote(np.array([[4, 1], [2, 3], [2, 1]])).tolist(), vote(np.array([[4], [2]]), np.array([[0.3], [0.1]])).tolist()
     ([2, 1], [2])
     """
-    weights = 1 + SMALL * (1 - np.broadcast_to(doubt, labels.shape))
+    weights = 1 + SMALL * (1 - np.broadcast_to(np.asarray(doubt, float), labels.shape))  # narrower ones lose SMALL
     votes = np.stack([np.where(labels == own, weights, 0.0).sum(axis=0) for own in labels])
     return np.take_along_axis(labels, votes.argmax(axis=0)[None], axis=0)[0]
 
