@@ -167,6 +167,7 @@ PROBES = {"hidden": Probe("hidden", partial(hidden, "test")), "head": Probe("hea
 PROBES |= {f"hidden {split}": Probe(f"hidden {split}", partial(hidden, split.removesuffix("ing")))
            for split in ("training", "validation")}
 PROBES |= {name: Probe(name, measure) for name, measure in MEASURES.items()}
+COMMITTED = {(): "", PROXIES: "probed", ("hidden",): "heldout"}  # what a published study commits; the rest is large
 
 
 def names(keep: str | Sequence[str]) -> tuple[str, ...]:

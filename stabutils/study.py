@@ -151,7 +151,8 @@ class Study:
         keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
         A run that has been trained, or published, without them is trained again. Published answers come before stored
         ones, so that a published number is the same on every machine. STABUTILS_PUBLISH in the environment commits the
-        answers of every plain sample that is asked for, as the command `publish` does, and answers with these.
+        answers of every plain sample that is asked for (with what was kept, if in `probes.COMMITTED`), as the command
+        `publish` does, and answers with these.
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         from . import probes
@@ -174,12 +175,14 @@ class Study:
             self.train(mitigation, missing, keep)
             stored |= {run.name: self.stored(run, keep) for run in missing}
         stacked = self.stack(arm, runs, [either(stored[run.name], published.get(run.name)) for run in runs])
-        if os.environ.get("STABUTILS_PUBLISH") and sample and not keep and not published.keys() >= set(stacked.names):
+        if (os.environ.get("STABUTILS_PUBLISH") and sample and keep in probes.COMMITTED
+                and not published.keys() >= set(stacked.names)):
             knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
-            part = " ".join(f"{name} {value}" for name, value in knobs.items() if value is not None)
+            words = (f"{name} {value}" for name, value in knobs.items() if value is not None)
+            part = " ".join([probes.COMMITTED[keep], *words]).strip()
             # Probabilities, and what a run says over its checkpoints, are large: of the study's own control only.
-            self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs)
-            published = self.published_answers(arm)
+            self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs and not keep)
+            published = self.published_answers(arm, keep)
             stacked = self.stack(arm, runs, [either(stored[run.name], published[run.name]) for run in runs])
         return stacked
 

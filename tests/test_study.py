@@ -544,13 +544,17 @@ def test_publishing_commits_every_plain_sample_that_is_asked_for(tiny_study, tra
              lambda s: replace(s, epochs=1).retrain(n=2)]
     first = [ask(made) for ask in asked]
     crossed = made.retrain(seeds=[Seeds(0, 1, 0), Seeds(1, 0, 0)])
+    held_out = made.retrain(n=1, start=5, keep=("hidden",))
+    made.retrain(n=1, start=6, keep=("training",))  # large: committed by nobody
     files = {path.name for path in made.published_path("control").parent.iterdir()}
     assert files == {f"compact-{arm}-batch-size-16{PACKED}" for arm in
                      ("control-epochs-2", "control-from-3-epochs-2", "labelsmoothing-strength-0.3-epochs-2",
-                      "control-epochs-1")}
+                      "control-epochs-1", "control-heldout-from-5-epochs-2")}
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     before = len(trained)
     again = [ask(tiny_study()) for ask in asked]
+    read = tiny_study().retrain(n=1, start=5, keep=("hidden",))
+    assert np.array_equal(read.kept["hidden"], held_out.kept["hidden"])
     assert len(trained) == before and [runs.names for runs in again] == [runs.names for runs in first]
     assert all(np.array_equal(a.labels, b.labels) for a, b in zip(again, first, strict=True))
     assert again[0].confidence_mean is not None and again[2].confidence_mean is None  # of control's plain sample only
