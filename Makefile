@@ -49,7 +49,8 @@ study: $(READY) ## run the study's notebooks; reports and figures go to results/
 # A cell may take ten minutes: the longest trains 35 runs, three minutes on two free cores, and CI's are not always free.
 test: $(READY) ## lint, then all tests, the notebooks included
 	$(PY) -m ruff check .
-	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 tests stabutils notebooks
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+		notebooks tests stabutils
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab

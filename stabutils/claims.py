@@ -34,9 +34,17 @@ def _rows(root: Path, claim: dict) -> list[str]:
     found = {corpus: own for corpus, own in found.items() if own[0]} or {"none yet": (None, claim["notebook"])}
     says = [claim["says"], *[""] * (len(found) - 1)]  # once, for all corpora
     return [f"| {text} | {corpus} | {f'{i} ({i.runs} runs)' if i else 'not measured'} | {side} {beyond:g} "
-            f"| {verdict(i, beyond, side)} | [{notebook[:2]}](../notebooks/{notebook}.ipynb)"
-            f"{', *' + claim['section'] + '*' if notebook == claim['notebook'] else ''} |"
-            for text, (corpus, (i, notebook)) in zip(says, found.items(), strict=True)]
+            f"| {verdict(i, beyond, side)} | {_made_by(root, made_by)}"
+            f"{', *' + claim['section'] + '*' if made_by == claim['notebook'] else ''} |"
+            for text, (corpus, (i, made_by)) in zip(says, found.items(), strict=True)]
+
+
+def _made_by(root: Path, record: str) -> str:
+    """A link to the notebook that wrote a record, or to the script."""
+    if (root / "notebooks" / f"{record}.ipynb").is_file():
+        return f"[{record[:2]}](../notebooks/{record}.ipynb)"
+    script = f"benchmarks/{record[3:]}.py"
+    return f"[`{script}`](../{script})"
 
 
 def _corpora(root: Path, claim: dict) -> list[str]:

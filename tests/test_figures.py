@@ -96,7 +96,7 @@ def an_intent_each():
 
 def test_a_board_is_drawn_as_it_stands():
     axis = figures.trade_off(a_board()).axes[0]
-    assert {text.get_text() for text in axis.texts} == {"calm", "rash", "placebo", "convex: 100 %"}
+    assert {text.get_text() for text in axis.texts} == {"calm", "rash", "placebo", "convex: 100 %, +0.3 points"}
     places = [tuple(dots.get_offsets()[0]) for dots in axis.collections if len(dots.get_offsets()) == 1]
     assert (20.0, 0.0) in places and (-5.0, pytest.approx(0.1)) in places and axis.get_xlim()[1] < 100
     areas = [dots.get_sizes()[0] for dots in axis.collections if len(dots.get_sizes())]
