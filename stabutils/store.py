@@ -142,14 +142,14 @@ def _unpacked(blob: bytes) -> bytes:
         raise DamagedFile(f"not a gzip file ({type(error).__name__})") from error
 
 
-STEPS, FEW = 16, 160  # codes per halving of a probability; the code of all below 2 ** -10
+STEPS, FEW = 16, 128  # codes per halving of a probability; the code of all below 2 ** -8
 
 
 def coded(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities (..., classes) as bytes, for files that are committed: to 2 %, and those below a thousandth alike.
+    """Probabilities (..., classes) as bytes, for files that are committed: to 2 %, and those below 1/256 alike.
 
-    >>> coded(np.array([1.0, 0.5, 0.001, 0.0])).tolist()
-    [0, 16, 159, 160]
+    >>> coded(np.array([1.0, 0.5, 0.004, 0.0])).tolist()
+    [0, 16, 127, 128]
     """
     with np.errstate(divide="ignore"):
         return np.minimum(np.rint(-STEPS * np.log2(np.maximum(probabilities, 2.0**-20))), FEW).astype(np.uint8)
@@ -159,7 +159,7 @@ def decoded(codes: np.ndarray) -> np.ndarray:
     """What `coded` made bytes of, float32 (..., classes), rows summing to 1: what the others leave of a row is shared
     evenly by those that were next to nothing.
 
-    >>> decoded(np.array([16, 32, 32])), decoded(np.array([1, 160, 160])).round(3)
+    >>> decoded(np.array([16, 32, 32])), decoded(np.array([1, 128, 128])).round(3)
     (array([0.5 , 0.25, 0.25], dtype=float32), array([0.958, 0.021, 0.021], dtype=float32))
     """
     few = codes == FEW
