@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from stabutils import board, frontier, records, tuning
 from stabutils.baseline import convex_labels
 from stabutils.errors import InputError
 from stabutils.intervals import Interval
-from stabutils.study import Runs, Study
+from stabutils.study import Runs, Study, publishing
 
 SIZES = (2, 3, 5, 10)
 
@@ -45,21 +46,22 @@ def asked(text: str) -> dict[str, int]:
 
 def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
           ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
-    """The numbers of the board and of ensembles, with the methods' shares of what `largest_of` of them takes away, and
+    """The numbers of the board and of ensembles, with the methods' shares of what the largest of these takes away, and
     for TGTSS whether its share is nine tenths.
 
-    Reductions are at five votes, or where there are fewer runs or replicas at as many as there are of these.
+    Reductions are at five votes: of ensembles of which there are five, as in notebook 05, or where none has so many of
+    any of which there are two, at as many votes as there are of the largest.
     """
     how, kind = ("vote", "vote") if control.probabilities is None else ("probability", "ensemble")
     pool, runs = frontier.Pool(control, how), len(control)
-    sizes = [size for size in SIZES if runs // size >= 2]
+    sizes = sizes_of(runs)
     table = board.board(control, arms, convex=convex, costs=costs)
-    ensembles = frontier.measured(pool, sizes)
+    ensembles = frontier.measured(pool, sizes, min(5, runs // max(sizes)))
     columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
                "passes"]
     numbers = board.found(ensembles[columns]) | board.found(table)
     claims = board.claims(frontier.frontier(control, ensembles, table))
-    if largest := largest_of(runs):
+    if runs // (largest := max(sizes)) >= 5:
         shares = {name: frontier.share(pool, arm, largest) for name, arm in arms.items()
                   if len(arm) >= 10}  # five votes also without a group of the runs
         numbers |= {f"share_of_{kind} {name}": share for name, share in shares.items()}
@@ -68,9 +70,13 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
     return numbers, tuple(claims)
 
 
-def largest_of(runs: int) -> int:
-    """The largest ensemble of which there are five, as in notebook 05; 0 where there is none."""
-    return max((size for size in SIZES if runs // size >= 5), default=0)
+def sizes_of(runs: int) -> list[int]:
+    """Of ensembles of so many runs: those of which there are five, or where there are none, two.
+
+    >>> sizes_of(20), sizes_of(8)
+    ([2, 3], [2, 3])
+    """
+    return next(found for least in (5, 2) if (found := [size for size in SIZES if runs // size >= least]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,12 +95,11 @@ def main(argv: list[str] | None = None) -> int:
             plan = study.plan(arm, given.methods.get(name, given.runs))
             print(f"{name}: " + ", ".join(f"{what} {count}" for what, count in plan.items()))
         return 0
-    if not given.output:
-        os.environ["STABUTILS_PUBLISH"] = "1"
-    control = study.retrain("control")
-    trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
+    with nullcontext() if given.output else publishing():
+        control = study.retrain("control")
+        trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
     numbers, claims = found(control, trained, convex_labels(study.data), {name: arm.cost for name, arm in arms.items()})
-    parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": largest_of(given.runs)}
+    parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": max(sizes_of(given.runs))}
     record = records.Record("08_pretrained", parameters, study.about(), records.numbers(numbers), claims)
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
     print(record.write(Path(given.output) if given.output else study.records))

@@ -25,7 +25,7 @@ from .predictions import SAMPLE
 from .provenance import project_root
 from .report import add_arguments, harmless
 from .report import command as write_report
-from .study import Study, check, results_of
+from .study import Study, check, publishing, results_of
 
 
 class Failed(RuntimeError):
@@ -189,12 +189,9 @@ def publish(arguments: argparse.Namespace) -> int:
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
         return plan(plans)
-    os.environ["STABUTILS_PUBLISH"] = "1"  # for the kernels: what they ask the study for is committed
-    try:
+    with publishing():
         for path, values in plans.items():
             print(publish_one(path, values))
-    finally:
-        del os.environ["STABUTILS_PUBLISH"]
     return 0
 
 

@@ -143,21 +143,24 @@ def lengths(folder: Path) -> pd.DataFrame:
 
 def board(folder: Path, notebook: str = "") -> pd.DataFrame:
     """The methods on the boards of a published corpus, or on that of one notebook, best reduction first: arm,
-    reduction, churn, accuracy_change, trainings and passes an answer, and better, the verdict of the last board that it
-    stands on, which is the largest family. No rows where none is published."""
-    found = _numbers(folder, notebook)
-    verdicts = {claim.name: claim.verdict for record in _records(folder, notebook) for claim in record.claims}
-    interval = {name: records.interval(number) for name, number in found.items()}
-    one = Interval(1, 1, 1, 1)
-    rows = [{"arm": arm, "reduction": interval[f"reduction {arm}"], "churn": interval.get(f"churn {arm}"),
-             "accuracy_change": interval[f"accuracy_change {arm}"],
-             "trainings": interval.get(f"trainings {arm}", one).value,
-             "passes": interval.get(f"passes {arm}", one).value, "better": verdicts.get(f"better {arm}", "")}
-            for arm in (name.removeprefix("reduction ") for name in found if name.startswith("reduction "))
-            if f"accuracy_change {arm}" in found]  # a cell of a grid stands on no board
-    rows.sort(key=lambda row: -row["reduction"].value)
+    reduction, churn, accuracy_change, trainings and passes an answer, and better, the verdict. A method on several
+    boards stands as on that of most runs; of equals, on the last. No rows where none is published."""
+    rows: dict[str, dict] = {}
+    for record in _records(folder, notebook):
+        verdicts = {claim.name: claim.verdict for claim in record.claims}
+        interval = {name: records.interval(number) for name, number in record.numbers.items()}
+        one = Interval(1, 1, 1, 1)
+        for arm in (name.removeprefix("reduction ") for name in interval if name.startswith("reduction ")):
+            taken = interval[f"reduction {arm}"]
+            if f"accuracy_change {arm}" in interval and (  # a cell of a grid stands on no board
+                    arm not in rows or taken.runs >= rows[arm]["reduction"].runs):
+                rows[arm] = {"arm": arm, "reduction": taken, "churn": interval.get(f"churn {arm}"),
+                             "accuracy_change": interval[f"accuracy_change {arm}"],
+                             "trainings": interval.get(f"trainings {arm}", one).value,
+                             "passes": interval.get(f"passes {arm}", one).value,
+                             "better": verdicts.get(f"better {arm}", "")}
     columns = ["arm", "reduction", "churn", "accuracy_change", "trainings", "passes", "better"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(sorted(rows.values(), key=lambda row: -row["reduction"].value), columns=columns)
 
 
 def _board(folder: Path, notebook: str = "") -> str:

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .training import Seeds
 
 
+PUBLISH = "STABUTILS_PUBLISH"  # in the environment: answers are committed
 OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length")  # knobs that make another control
 
 
@@ -46,8 +47,9 @@ class Runs:
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
     confidence_spread (runs, examples): of one run over its own checkpoints; of published answers control's only.
-    probabilities (runs, examples, classes): of published answers control's only, to 2 %. validation_probabilities,
-    checkpoints and confidence (runs, checkpoints, examples): None for runs that were read from published answers.
+    probabilities (runs, examples, classes): of published answers control's only, rounded (`store.decoded`).
+    validation_probabilities, checkpoints and confidence (runs, checkpoints, examples): None for runs that were read
+    from published answers.
     kept: what `keep` asked for, by name, each (runs, ...) as `probes` describes it.
     """
 
@@ -105,7 +107,7 @@ class Study:
     precision: str = field(default="fp32", metadata={"help": "of the training", "choices": ("fp32", "bf16")})
     workers: int = field(default=0, metadata={"help": "processes; 0: one a core", "least": 0})
     cluster: str = field(default="", metadata={"help": "address of a Dask scheduler, or local"})
-    published: bool = field(default=True, metadata={"help": "read committed answers where labels suffice"})
+    published: bool = field(default=True, metadata={"help": "read committed answers where there are some"})
 
     def __post_init__(self):
         hints = get_type_hints(type(self))
@@ -150,9 +152,8 @@ class Study:
 
         keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
         A run that has been trained, or published, without them is trained again. Published answers come before stored
-        ones, so that a published number is the same on every machine. STABUTILS_PUBLISH in the environment commits the
-        answers of every plain sample that is asked for (with what was kept, if in `probes.COMMITTED`), as the command
-        `publish` does, and answers with these.
+        ones, so that what follows from them is the same on every machine. Within `publishing()` the answers of every
+        plain sample that is asked for are committed (with what was kept, if in `probes.COMMITTED`), and answered with.
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         from . import probes
@@ -174,16 +175,20 @@ class Study:
         while missing := [run for run in runs if run.name not in published and stored[run.name] is None]:
             self.train(mitigation, missing, keep)
             stored |= {run.name: self.stored(run, keep) for run in missing}
-        stacked = self.stack(arm, runs, [either(stored[run.name], published.get(run.name)) for run in runs])
-        if (os.environ.get("STABUTILS_PUBLISH") and sample and keep in probes.COMMITTED
-                and not published.keys() >= set(stacked.names)):
-            knobs = {"from": start or None} | {name: getattr(self, name) for name in OF_RECIPE}
+        stacked = self.stack(arm, runs, stored, published)
+        if os.environ.get(PUBLISH) and sample and keep in probes.COMMITTED:
+            knobs = {"from": start or None, "seed": self.seed or None}
+            knobs |= {name: getattr(self, name) for name in OF_RECIPE}
             words = (f"{name} {value}" for name, value in knobs.items() if value is not None)
             part = " ".join([probes.COMMITTED[keep], *words]).strip()
             # Probabilities, and what a run says over its checkpoints, are large: of the study's own control only.
-            self.publish(stacked, part, whole=arm == "control" and not start and n >= self.runs and not keep)
-            published = self.published_answers(arm, keep)
-            stacked = self.stack(arm, runs, [either(stored[run.name], published[run.name]) for run in runs])
+            whole = arm == "control" and not start and not keep and n >= self.runs
+            lacking = not published.keys() >= set(stacked.names) or (
+                whole and stacked.probabilities is not None and "shares" not in published[stacked.names[0]])
+            if lacking and (whole or part or arm != "control"):  # less of control must not stand in the place of more
+                self.publish(stacked, part, whole)
+                published = self.published_answers(arm, keep)
+                stacked = self.stack(arm, runs, stored, published)
         return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,
@@ -270,15 +275,14 @@ class Study:
         summaries, put together from every file that begins with the arm's name."""
         path, found, keep = self.published_path(arm), {}, {f"kept.{name}" for name in keep}
         parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
-        for part in sorted(parts) if self.published else ():
+        for part in sorted(parts, key=lambda part: len(part.name)) if self.published else ():  # the plain sample first
             arrays, record = store.read_file(part) or ({}, {"runs": ()})
             arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array  # narrow on disk only
-                      for name, array in arrays.items()}
-            if "probabilities" in arrays:
-                arrays["probabilities"] = store.decoded(arrays["probabilities"])
-            wanted = [name for name in arrays if not name.startswith("kept.") or name in keep]
+                      for name, array in arrays.items() if not name.startswith("kept.") or name in keep}
             for i, run in enumerate(record["runs"]):
-                found[run] = found.get(run, {}) | {name: arrays[name][i] for name in wanted}
+                answers = {name: array[i] for name, array in arrays.items()}
+                if run not in found or same(found[run], answers):  # else trained twice, on two machines
+                    found[run] = found.get(run, {}) | answers
         return {run: answers for run, answers in found.items() if answers.keys() >= keep}
 
     def publish(self, runs: Runs, part: str = "", whole: bool = False) -> Path:
@@ -289,12 +293,13 @@ class Study:
         small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
         kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
         kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
-        more = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
-        kept |= {name: getattr(runs, name).astype(np.float16)
-                 for name in ("doubt", *(more if whole else ()))}
+        more = [name for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread")
+                if whole and getattr(runs, name) is not None]
+        kept |= {name: getattr(runs, name).astype(np.float16) for name in more} | {"doubt": store.narrow(runs.doubt)}
         if whole and runs.probabilities is not None:
-            kept["probabilities"] = store.coded(runs.probabilities)
-        kept |= {f"kept.{name}": array.astype(np.float16) for name, array in runs.kept.items()}
+            kept |= store.coded(runs.probabilities, runs.gold)
+        kept |= {f"kept.{name}": store.narrow(array) if array.ndim > 2 else array.astype(np.float16)  # vectors, scores
+                 for name, array in runs.kept.items()}
         path = self.published_path(runs.arm, part)
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
                   "dataset": self.data.name, "model": self.model,
@@ -374,8 +379,21 @@ class Study:
     def address(self) -> str:
         return self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
 
-    def stack(self, arm: str, runs: Sequence[Run], answers: Sequence[store.Arrays]) -> Runs:
+    def either(self, stored: store.Arrays | None, published: store.Arrays | None) -> store.Arrays:
+        """The answers of one run: published ones come first. A stored run adds what these lack, unless it is another
+        machine's and answered otherwise."""
+        if published is None:
+            return stored or {}
+        answers = (stored if stored is not None and same(stored, published) else {}) | published
+        if "shares" in answers:
+            answers["probabilities"] = store.decoded(answers.pop("right"), answers.pop("shares"), answers["labels"],
+                                                     answers["doubt"], self.data.test.labels)
+        return answers
+
+    def stack(self, arm: str, runs: Sequence[Run], stored: Mapping[str, store.Arrays | None],
+              published: Mapping[str, store.Arrays]) -> Runs:
         """Runs over one another; what some of them lack (published ones keep few probabilities) is left out."""
+        answers = [self.either(stored[run.name], published.get(run.name)) for run in runs]
         shared = [name for name in answers[0] if all(name in entry for entry in answers)]
         stacked = {name: np.stack([entry[name] for entry in answers]) for name in shared}
         for name in ("labels", "validation_labels"):
@@ -386,12 +404,19 @@ class Study:
                     kept={name.removeprefix("kept."): array for name, array in kept.items()}, **stacked)
 
 
-def either(stored: store.Arrays | None, published: store.Arrays | None) -> store.Arrays:
-    """The answers of one run: published ones come first. A stored run adds what these lack, unless it is another
-    machine's and answered otherwise."""
-    if stored is None or published is None:
-        return stored or published or {}
-    return (stored if np.array_equal(stored["labels"], published["labels"]) else {}) | published
+def same(one: store.Arrays, other: store.Arrays) -> bool:
+    """Whether two trainings of a run answered alike."""
+    return all(np.array_equal(one[name], other[name]) for name in ("labels", "validation_labels"))
+
+
+@contextmanager
+def publishing() -> Iterator[None]:
+    """Commits what is asked of a study, here and in the notebooks that are run meanwhile."""
+    os.environ[PUBLISH] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[PUBLISH]
 
 
 def progress(**settings):

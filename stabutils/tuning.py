@@ -89,8 +89,8 @@ def tried(control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.nd
 
 
 def try_out(study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int) -> pd.DataFrame:
-    """Train candidates that no one strength orders, with seeds that choose and measure nothing: what was `tried`, and
-    what each costs in trainings."""
+    """Train candidates that no one strength orders, with seeds that stand on no board: what was `tried`, and what each
+    costs in trainings."""
     from .mitigations import resolve
 
     labels = {name: study.retrain(arm, n=runs, start=START).validation_labels
@@ -131,10 +131,12 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
 def arms(study: Study, names: Sequence[str]) -> dict[str, Mitigation]:
     """Methods of both catalogues by name, at the strengths chosen for the study's corpus and model, or at their
     defaults. Raises InputError for a name that neither catalogue has."""
-    from .mitigations import data_centric, regularizers, wanted
+    from .mitigations import data_centric, regularizers
 
     catalogue = regularizers.CATALOGUE | data_centric.CATALOGUE
-    names = wanted(", ".join(names), catalogue, quick=())
+    for name in names:
+        if name not in catalogue:
+            raise InputError("method", name, f"one of {', '.join(catalogue)}")
     doses = chosen(read(study), regularizers.CATALOGUE, [name for name in names if name in regularizers.CATALOGUE])
     return {name: doses.get(name) or catalogue[name] for name in names}
 

@@ -200,15 +200,15 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
     numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
     share = numbers["share_of_ensemble calm"]
     assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 2).value
-    assert [pretrained.largest_of(runs) for runs in (5, 9, 12, 20, 25, 50)] == [0, 0, 2, 3, 5, 10]
+    assert [max(pretrained.sizes_of(runs)) for runs in (5, 9, 12, 20, 25, 50)] == [2, 3, 2, 3, 5, 10]
     assert numbers["reduction calm"].low > 0 and numbers["trainings calm"].value == 2
     verdicts = {claim.name: claim.verdict for claim in claims}
-    assert verdicts.keys() == {f"better {arm}" for arm in ("calm", "ensemble of 2", "ensemble of 3", "ensemble of 5")
-                               } | {"nine tenths"}
+    assert verdicts.keys() == {"better calm", "better ensemble of 2", "nine tenths"}  # of three there are only four
     assert verdicts["nine tenths"] == "cannot be tested here"  # there is no TGTSS
-    assert verdicts["better calm"] == "holds" and verdicts["better ensemble of 5"].startswith("undecided")  # two of it
-    assert {"reduction ensemble of 2", "reduction ensemble of 5", "churn control"} <= numbers.keys()
-    assert "reduction ensemble of 10" not in numbers and records.numbers(numbers)
+    assert verdicts["better calm"] == "holds" and {"reduction ensemble of 2", "churn control"} <= numbers.keys()
+    assert records.numbers(numbers)
+    _, open_ = pretrained.found(pool(8), {"calm": calm}, control.gold, {})
+    assert {claim.name: claim.verdict for claim in open_}["better ensemble of 3"].startswith("undecided")  # two of it
     _, taught = pretrained.found(control, {"TGTSS": calm}, control.gold, {})
     assert taught[-1].value == pytest.approx(share.value) and taught[-1].verdict != "cannot be tested here"
     few, _ = pretrained.found(control, {"calm": pool(3, noise=0.8)}, control.gold, {"calm": (2.0, 1.0)})

@@ -84,7 +84,8 @@ def ensemble(runs: Runs, size: int, how: str = "probability", seed: int = 0) -> 
     Members stand where a single run has checkpoints: checkpoint_entropy, confidence_mean and confidence_spread are over
     the members. A replica's seed is its first member's; cpu_seconds is the sum. Runs without probabilities (published
     answers of other arms than control) can vote only (nll and ece are nan then), anything else raises InputError. Of
-    what was kept only "out_of_scope" is put together.
+    what was kept only "out_of_scope" is put together. Validation labels are a plain vote where their probabilities are
+    missing.
     """
     check(runs, how)
     groups = partition(len(runs), size, seed)
