@@ -74,7 +74,7 @@ def measure(control: Runs, trained: dict[str, Runs], placebo: Runs, convex, cost
     if len(control) >= 3 * MEMBERS:
         shares = {name: frontier.share(pool, trained[name], MEMBERS) for name in ("TGTSS", "TGTSS (chosen)")
                   if name in trained}
-        numbers |= {f"share_of_{kind} {name}, {kind} of {MEMBERS}": share for name, share in shares.items()}
+        numbers |= {f"share_of_{kind} {name}": share for name, share in shares.items()}
         claims.append(records.claim("nine tenths", f"TGTSS (chosen) takes away {{value}} of what a {kind} of {MEMBERS} "
                                     "does.", shares["TGTSS (chosen)"], 0.9))
     return numbers, tuple(claims)

@@ -183,7 +183,7 @@ def test_a_tuned_tgtss_is_chosen_on_validation_and_held_against_smoothing_that_k
     trained = {name: pool(6, noise=0.5 if name.startswith("TGTSS") else 0.9, seed=2) for name in arms}
     numbers, claims = tgtss.measure(control, trained, placebo, control.gold, {})
     assert numbers["label_entropy gap, matched smoothing (chosen) less TGTSS (chosen)"].low > 0
-    share = numbers["share_of_ensemble TGTSS (chosen), ensemble of 10"]
+    share = numbers["share_of_ensemble TGTSS (chosen)"]
     assert share.value == frontier.share(frontier.Pool(control), trained["TGTSS (chosen)"], 10).value
     verdicts = {claim.name: claim.verdict for claim in claims}
     assert verdicts["more than matched smoothing (chosen)"] == "holds" and "nine tenths" in verdicts
