@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +11,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from pandas.io.formats.style import Styler
 from PIL import Image
+from scipy.optimize import isotonic_regression
 
 from .intervals import Interval, runs_needed
 from .metrics import label_entropy
@@ -314,13 +316,9 @@ def trade_off(table: pd.DataFrame) -> Figure:
     axis.axhspan(low, -0.5, color=RED, alpha=0.08, linewidth=0)
     axis.set(xlim=(left, right), ylim=(low, high), xlabel="label entropy taken away, % of control's",
              ylabel="change of accuracy (points)")
-    order = sorted(points, key=lambda name: -points[name][1])
     names = {row.arm: f"convex: 100 %, {100 * row.accuracy_change.value:+.1f} points" for row in rows.itertuples()
              if row.arm == "convex"}
-    for place, name in zip(np.linspace(0.97, 0.03, len(order)), order, strict=True):
-        axis.annotate(names.get(name, name), points[name], (1.03, place), fontsize=10,
-                      va="center", textcoords="axes fraction", annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5, "linewidth": 0.8, "shrinkB": 4})
+    _named(axis, {names.get(name, name): point for name, point in points.items()})
     axis.set_title("Blue: steadier beyond doubt at no cost in accuracy. Area: trainings", fontsize=11)
     return figure
 
@@ -521,12 +519,12 @@ def frontier(table: pd.DataFrame) -> Figure:
     table: of `frontier.frontier`. Grey: another one costs no more and is no worse in anything. Triangle: the convex
     learner, which costs next to nothing and never flips. Dashed: the ensemble that takes most away.
     """
-    rows = table[table.arm != "control"].sort_values("trainings")
-    figure, axis = plt.subplots(figsize=(10, 5.2))
-    points, seen = {}, {}
-    for row in rows.itertuples():
-        seen[row.trainings] = seen.get(row.trainings, -1) + 1
-        points[row.arm] = x, y = max(row.trainings, 0.6) * 1.04 ** seen[row.trainings], 100 * row.reduction.value
+    rows = table[table.arm != "control"].sort_values(["trainings", "arm"])
+    figure, axis = plt.subplots(figsize=(10, max(5.2, 0.19 * len(rows))))
+    places = (rows.groupby("trainings").cumcount() + 0.5) / rows.groupby("trainings").arm.transform("size")
+    points = {}
+    for row, place in zip(rows.itertuples(), places, strict=True):  # those of one price side by side, within a tenth
+        points[row.arm] = x, y = max(row.trainings, 0.6) * 1.2 ** (place - 0.5), 100 * row.reduction.value
         colour = RED if row.arm == "convex" else GREY if row.dominated else BLUE
         axis.plot([x, x], np.clip([100 * row.reduction.low, 100 * row.reduction.high], -60, 110), color=colour,
                   alpha=0.45, linewidth=1)
@@ -535,15 +533,26 @@ def frontier(table: pd.DataFrame) -> Figure:
     ensembles = [y for name, (_, y) in points.items() if name.startswith("ensemble")]
     axis.axhline(max(ensembles, default=0), color=BLUE, linestyle="--", linewidth=1)
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    order = sorted(points, key=lambda name: -points[name][1])
-    for place, name in zip(np.linspace(0.97, 0.03, len(order)), order, strict=True):
-        axis.annotate(name, points[name], (1.03, place), fontsize=10, va="center", textcoords="axes fraction",
-                      annotation_clip=False, arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5,
-                                                         "linewidth": 0.8, "shrinkB": 4})
     axis.set(xscale="log", xlabel="trainings", ylabel="label entropy taken away, % of control's")
     axis.set_xticks([1, 2, 3, 5, 10], [1, 2, 3, 5, 10])
     axis.minorticks_off()
+    _named(axis, points, {row.arm for row in rows.itertuples() if row.dominated})
     return figure
+
+
+def _named(axis: Axes, points: Mapping[str, tuple[float, float]], pale: Collection[str] = ()) -> None:
+    """Names of points at the right of an axis, as near to the height of each as those of its neighbours let it be."""
+    order = sorted(points, key=lambda name: points[name][1])
+    heights = np.array([axis.transAxes.inverted().transform(axis.transData.transform(points[name]))[1]
+                        for name in order])
+    gap = min(1 / len(order), 15 / axis.bbox.height)
+    steps = gap * np.arange(len(order))
+    places = np.clip(isotonic_regression(heights - steps).x, 0, 1 - gap * (len(order) - 1)) + steps
+    for name, place in zip(order, places, strict=True):
+        axis.annotate(name, points[name], (1.05, place), fontsize=10, va="center", textcoords="axes fraction",
+                      color=GREY if name in pale else "black", annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5, "linewidth": 0.8, "shrinkB": 4,
+                                  "relpos": (0, 0.5)})
 
 
 def budgets(best: pd.DataFrame) -> Figure:

@@ -182,9 +182,15 @@ def test_the_frontier_greys_what_is_dominated_and_shows_the_baseline():
     """Fails if the colour goes by anything else, or the convex learner is left out because it costs nothing."""
     axis = figures.frontier(priced()).axes[0]
     seen = {tuple(dots.get_offsets()[0].round(6)): tuple(dots.get_facecolor()[0][:3]) for dots in axis.collections}
+    colours = {height: colour for (_, height), colour in seen.items()}
     assert len(seen) == 4 and seen[(0.6, 100)] == pytest.approx(figures.RED)
-    assert seen[(5, 40)] == pytest.approx(figures.BLUE) and seen[(2, 30)] == pytest.approx(figures.BLUE)
+    assert seen[(5, 40)] == pytest.approx(figures.BLUE) and colours[30] == pytest.approx(figures.BLUE)
     assert any(colour == pytest.approx(figures.GREY) for colour in seen.values())
+    assert sorted(round(across) for across, _ in seen) == [1, 2, 2, 5]  # those of one price stand at it, side by side
+    pale = {text.get_text() for text in axis.texts if text.get_color() == figures.GREY}
+    assert pale == set(priced().arm[priced().dominated != ""])
+    heights = sorted(text.xyann[1] for text in axis.texts)
+    assert min(np.diff(heights)) > 0.02  # names do not lie on one another
     assert "control" not in [text.get_text() for text in axis.texts]
 
 
