@@ -188,7 +188,8 @@ class Study:
             if lacking and (whole or part or arm != "control"):  # less of control must not stand in the place of more
                 self.publish(stacked, part, whole)
                 published = self.published_answers(arm, keep)
-                stacked = self.stack(arm, runs, stored, published)
+            if published.keys() >= set(stacked.names):  # as anyone will read them; of control a notebook shows more
+                stacked = self.stack(arm, runs, stored if whole else dict.fromkeys(stored), published)
         return stacked
 
     def plan(self, mitigation: str | Mitigation | tuple[Mitigation, ...] = "control", n: int | None = None,

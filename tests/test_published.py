@@ -44,6 +44,22 @@ def test_there_is_a_published_study_and_prose_says_what_it_says():
                 assert published.quote(source, ROOT) == source and "not measured" not in source
 
 
+def test_ensembles_follow_from_the_committed_answers(corpora, monkeypatch, tmp_path):
+    """Of probabilities, as they were measured, and without a training."""
+    from stabutils import frontier
+    from stabutils.study import Study
+
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(Study, "train", lambda *given: pytest.fail("nothing is to be trained"))
+    control = Study(dataset="massive", runs=50).retrain("control")
+    found = frontier.Pool(control).measure(10, 5)
+    numbers = records.read(ROOT / "records" / "massive" / "05_ensembles.json").numbers
+    for name in ("reduction", "churn", "accuracy"):
+        interval, number = found[name], numbers[f"{name} ensemble of 10"]
+        assert (interval.value, interval.low, interval.high) == pytest.approx(
+            (number["value"], number["low"], number["high"]), rel=1e-9), name
+
+
 def test_what_is_said_of_the_moonshot_is_what_was_found():
     record = records.read(ROOT / "records" / "massive" / "07_moonshot.json")
     verdicts = {claim.name: claim.verdict for claim in record.claims}

@@ -310,9 +310,10 @@ def test_probabilities_join_answers_that_were_published_without(tiny_study, trai
 def test_a_published_number_is_of_the_published_answers(tiny_study, trained, monkeypatch, tmp_path):
     monkeypatch.setenv("STABUTILS_PUBLISH", "1")
     told = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
+    assert tiny_study(epochs=None, batch_size=None).retrain(LabelSmoothing(0.3), n=2).probabilities is None
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     read = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
-    assert trained == [0, 1] and np.array_equal(read.probabilities, told.probabilities)
+    assert trained == [0, 1, 0, 1] and np.array_equal(read.probabilities, told.probabilities)
     assert np.array_equal(read.doubt, told.doubt) and np.array_equal(read.doubt, read.doubt.astype(np.float16))
 
 
