@@ -145,14 +145,15 @@ def _unpacked(blob: bytes) -> bytes:
 STEPS, FEW = 8, 32  # codes per halving of a share; the code of all below 2 ** -4
 
 
-def narrow(array: np.ndarray) -> np.ndarray:
-    """Numbers for files that are committed: float16 to 0.4 %, with bits left at zero that would not pack.
+def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
+    """Numbers for files that are committed: float16 with so many of its ten bits, the others left at zero, where they
+    pack. Seven bits: to 0.4 %.
 
-    >>> narrow(np.array([0.3, -1.0])).tolist()
-    [0.30078125, -1.0]
+    >>> narrow(np.array([0.3, -1.0])).tolist(), narrow(np.array([0.3]), bits=2).tolist()
+    ([0.30078125, -1.0], [0.3125])
     """
-    bits = np.ascontiguousarray(array, np.float16).view(np.uint16)
-    return ((bits + 4) & ~np.uint16(7)).view(np.float16)
+    whole, least = np.ascontiguousarray(array, np.float16).view(np.uint16), 1 << (10 - bits)
+    return ((whole + least // 2) & ~np.uint16(least - 1)).view(np.float16)
 
 
 def coded(probabilities: np.ndarray, gold: np.ndarray) -> Arrays:

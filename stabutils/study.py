@@ -299,8 +299,8 @@ class Study:
         kept |= {name: getattr(runs, name).astype(np.float16) for name in more} | {"doubt": store.narrow(runs.doubt)}
         if whole and runs.probabilities is not None:
             kept |= store.coded(runs.probabilities, runs.gold)
-        kept |= {f"kept.{name}": store.narrow(array) if array.ndim > 2 else array.astype(np.float16)  # vectors, scores
-                 for name, array in runs.kept.items()}
+        kept |= {f"kept.{name}": store.narrow(array, bits=3) if array.ndim > 2 else array.astype(np.float16)
+                 for name, array in runs.kept.items()}  # of vectors neighbourhoods are asked: three bits leave these
         path = self.published_path(runs.arm, part)
         record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
                   "dataset": self.data.name, "model": self.model,
