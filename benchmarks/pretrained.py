@@ -22,9 +22,10 @@ import numpy as np
 
 from stabutils import board, frontier, records, tuning
 from stabutils.baseline import convex_labels
+from stabutils.committed import publishing
 from stabutils.errors import InputError
 from stabutils.intervals import Interval
-from stabutils.study import Runs, Study, publishing
+from stabutils.study import Runs, Study
 
 SIZES = (2, 3, 5, 10)
 

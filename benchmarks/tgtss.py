@@ -21,11 +21,12 @@ import pandas as pd
 
 from stabutils import board, frontier, metrics, records, tuning
 from stabutils.baseline import convex_labels
+from stabutils.committed import publishing
 from stabutils.intervals import Interval, jackknife_arms
 from stabutils.mitigations import describe
 from stabutils.mitigations.data_centric import TGTSS, MatchedSmoothing
 from stabutils.provenance import project_root
-from stabutils.study import Runs, Study, publishing
+from stabutils.study import Runs, Study
 
 MEMBERS = 10
 SETTINGS = [{"temperature": temperature, "mixing": mixing} for temperature in (1.0, 2.0, 4.0)

@@ -19,13 +19,14 @@ from pathlib import Path
 import pandas as pd
 
 from . import claims, comparison, published, site, verify
+from .committed import publishing
 from .datasets import NAMES
 from .errors import Incomplete, InputError
 from .predictions import SAMPLE
 from .provenance import project_root
 from .report import add_arguments, harmless
 from .report import command as write_report
-from .study import Study, check, publishing, results_of
+from .study import Study, check, results_of
 
 
 class Failed(RuntimeError):

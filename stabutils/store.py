@@ -142,58 +142,6 @@ def _unpacked(blob: bytes) -> bytes:
         raise DamagedFile(f"not a gzip file ({type(error).__name__})") from error
 
 
-STEPS, FEW = 8, 32  # codes per halving of a share; the code of all below 2 ** -4
-
-
-def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
-    """Numbers for files that are committed: float16 with so many of its ten bits, the others left at zero, where they
-    pack. Seven bits: to 0.4 %.
-
-    >>> narrow(np.array([0.3, -1.0])).tolist(), narrow(np.array([0.3]), bits=2).tolist()
-    ([0.30078125, -1.0], [0.3125])
-    """
-    whole, least = np.ascontiguousarray(array, np.float16).view(np.uint16), 1 << (10 - bits)
-    return ((whole + least // 2) & ~np.uint16(least - 1)).view(np.float16)
-
-
-def coded(probabilities: np.ndarray, gold: np.ndarray) -> Arrays:
-    """What is committed of probabilities (..., examples, classes) beside `labels` and `doubt`: what the right label
-    costs (`right`, nats), and as bytes how the other classes share what is left (`shares`), those with little alike."""
-    rest = np.where(_known(probabilities.argmax(-1), gold, probabilities.shape[-1]), 0, probabilities.astype(float))
-    shares = rest / np.maximum(rest.sum(-1, keepdims=True), 1e-30)
-    right = np.take_along_axis(probabilities, np.broadcast_to(gold[:, None], (*rest.shape[:-1], 1)), -1)[..., 0]
-    return {"right": narrow(-np.log(np.maximum(right, 1e-30))),
-            "shares": np.minimum(np.rint(-STEPS * np.log2(np.maximum(shares, 1e-9))), FEW).astype(np.uint8)}
-
-
-def decoded(right: np.ndarray, shares: np.ndarray, labels: np.ndarray, doubt: np.ndarray, gold: np.ndarray
-            ) -> np.ndarray:
-    """The probabilities that `coded` was given, float32 (..., examples, classes): the answer's and the right label's to
-    0.4 % of the doubt, the others' nearly so. The highest of each row is its label's.
-
-    >>> told, answer, right = np.array([[0.5, 0.3, 0.12, 0.08]]), np.array([0]), np.array([1])
-    >>> decoded(**coded(told, right), labels=answer, doubt=np.array([0.5]), gold=right).round(2)
-    array([[0.5 , 0.3 , 0.12, 0.08]], dtype=float32)
-    """
-    known = _known(labels, gold, shares.shape[-1])
-    few = (shares == FEW) & ~known
-    found = np.where(known | few, 0, np.exp2(shares / -float(STEPS)))
-    left = np.maximum(1 - found.sum(-1, keepdims=True), 2.0**-8)
-    found = np.where(few, left / np.maximum(few.sum(-1, keepdims=True), 1), found)
-    top, below = 1 - doubt[..., None].astype(float), 1 - 2.0**-12
-    own = np.where(labels == gold, 0, np.exp(-right.astype(float)))[..., None].clip(max=top * below)
-    found *= np.maximum(1 - top - own, 0) / np.maximum(found.sum(-1, keepdims=True), 1e-30)
-    found = np.minimum(found, top * below)
-    np.put_along_axis(found, np.broadcast_to(gold[:, None], own.shape), own, -1)
-    np.put_along_axis(found, labels[..., None], top, -1)
-    return (found / found.sum(-1, keepdims=True)).astype(np.float32)
-
-
-def _known(labels: np.ndarray, gold: np.ndarray, classes: int) -> np.ndarray:
-    """Which classes are a run's answer or the right one, bool (..., examples, classes)."""
-    return (np.arange(classes) == labels[..., None]) | (np.arange(classes) == gold[:, None])
-
-
 class Store:
     """A folder of finished runs and, while they train, of where they stand.
 

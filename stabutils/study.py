@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from . import metrics, store
+from . import committed, metrics, store
 from .datasets import Dataset, load_dataset
 from .errors import Incomplete, InputError
 from .provenance import project_root, provenance
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from .training import Seeds
 
 
-PUBLISH = "STABUTILS_PUBLISH"  # in the environment: answers are committed
 OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length")  # knobs that make another control
 
 
@@ -47,7 +46,7 @@ class Runs:
     labels (runs, examples) and validation_labels, int; accuracy, nll (nats), ece and cpu_seconds (runs,);
     doubt (runs, examples): one minus the probability of the answer given; checkpoint_entropy, confidence_mean,
     confidence_spread (runs, examples): of one run over its own checkpoints; of published answers control's only.
-    probabilities (runs, examples, classes): of published answers control's only, rounded (`store.decoded`).
+    probabilities (runs, examples, classes): of published answers control's only, rounded (`committed.decoded`).
     validation_probabilities, checkpoints and confidence (runs, checkpoints, examples): None for runs that were read
     from published answers.
     kept: what `keep` asked for, by name, each (runs, ...) as `probes` describes it.
@@ -152,8 +151,8 @@ class Study:
 
         keep: names out of `probes.PROBES`, measured on each training beside its answers, which they leave as they are.
         A run that has been trained, or published, without them is trained again. Published answers come before stored
-        ones, so that what follows from them is the same on every machine. Within `publishing()` the answers of every
-        plain sample that is asked for are committed (with what was kept, if in `probes.COMMITTED`), and answered with.
+        ones, so that what follows from them is the same on every machine. Within `committed.publishing()` answers of
+        every plain sample that is asked for are committed (with what was kept, if in `probes.COMMITTED`).
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         from . import probes
@@ -176,7 +175,7 @@ class Study:
             self.train(mitigation, missing, keep)
             stored |= {run.name: self.stored(run, keep) for run in missing}
         stacked = self.stack(arm, runs, stored, published)
-        if os.environ.get(PUBLISH) and sample and keep in probes.COMMITTED:
+        if os.environ.get(committed.PUBLISH) and sample and keep in probes.COMMITTED:
             knobs = {"from": start or None, "seed": self.seed or None}
             knobs |= {name: getattr(self, name) for name in OF_RECIPE}
             words = (f"{name} {value}" for name, value in knobs.items() if value is not None)
@@ -272,41 +271,16 @@ class Study:
         return folder / f"{name}{part and '-' + slug(part)}{store.PACKED}"
 
     def published_answers(self, arm: str, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
-        """Committed answers of an arm by run name, of those runs of which all of `keep` was committed: labels and
-        summaries, put together from every file that begins with the arm's name."""
-        path, found, keep = self.published_path(arm), {}, {f"kept.{name}" for name in keep}
-        parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
-        for part in sorted(parts, key=lambda part: len(part.name)) if self.published else ():  # the plain sample first
-            arrays, record = store.read_file(part) or ({}, {"runs": ()})
-            arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array  # narrow on disk only
-                      for name, array in arrays.items() if not name.startswith("kept.") or name in keep}
-            for i, run in enumerate(record["runs"]):
-                answers = {name: array[i] for name, array in arrays.items()}
-                if run not in found or same(found[run], answers):  # else trained twice, on two machines
-                    found[run] = found.get(run, {}) | answers
-        return {run: answers for run, answers in found.items() if answers.keys() >= keep}
+        """Committed answers of an arm by run name, of those runs of which all of `keep` was committed."""
+        return committed.read(self.published_path(arm), keep) if self.published else {}
 
     def publish(self, runs: Runs, part: str = "", whole: bool = False) -> Path:
-        """Write the answers of an arm, and what was kept beside them, to where `published_answers` finds them; unless
-        `whole`, probabilities and what a run says over its checkpoints are left out. Runs that are no plain
-        sample of the arm (crossed seeds, another length), or of which more was kept than of the others, go to a file of
-        their own, named by `part`."""
-        small = np.uint8 if len(self.data.label_names) <= 256 else np.uint16
-        kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
-        kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
-        more = [name for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread")
-                if whole and getattr(runs, name) is not None]
-        kept |= {name: getattr(runs, name).astype(np.float16) for name in more} | {"doubt": store.narrow(runs.doubt)}
-        if whole and runs.probabilities is not None:
-            kept |= store.coded(runs.probabilities, runs.gold)
-        kept |= {f"kept.{name}": store.narrow(array, bits=3) if array.ndim > 2 else array.astype(np.float16)
-                 for name, array in runs.kept.items()}  # of vectors neighbourhoods are asked: three bits leave these
-        path = self.published_path(runs.arm, part)
-        record = {"runs": list(runs.names), "arm": runs.arm, "gold": runs.gold.tolist(), "seeds": runs.seeds.tolist(),
-                  "dataset": self.data.name, "model": self.model,
-                  "recipe": asdict(self.task.recipe), "identity": self.task.identity} | provenance()
-        store.write_file(path, store.pack(store.encode(kept, record)))
-        return path
+        """Commit the answers of an arm to where `published_answers` finds them. Runs that are no plain sample of the
+        arm (crossed seeds, another length), or of which more was kept than of the others, go to a file of their own,
+        named by `part`."""
+        about = {"dataset": self.data.name, "model": self.model, "recipe": asdict(self.task.recipe),
+                 "identity": self.task.identity} | provenance()
+        return committed.write(self.published_path(runs.arm, part), runs, len(self.data.label_names), about, whole)
 
     def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
         """Train what is not stored yet: one process and one thread a run, so that a run's bits are its own.
@@ -380,21 +354,10 @@ class Study:
     def address(self) -> str:
         return self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
 
-    def either(self, stored: store.Arrays | None, published: store.Arrays | None) -> store.Arrays:
-        """The answers of one run: published ones come first. A stored run adds what these lack, unless it is another
-        machine's and answered otherwise."""
-        if published is None:
-            return stored or {}
-        answers = (stored if stored is not None and same(stored, published) else {}) | published
-        if "shares" in answers:
-            answers["probabilities"] = store.decoded(answers.pop("right"), answers.pop("shares"), answers["labels"],
-                                                     answers["doubt"], self.data.test.labels)
-        return answers
-
     def stack(self, arm: str, runs: Sequence[Run], stored: Mapping[str, store.Arrays | None],
               published: Mapping[str, store.Arrays]) -> Runs:
         """Runs over one another; what some of them lack (published ones keep few probabilities) is left out."""
-        answers = [self.either(stored[run.name], published.get(run.name)) for run in runs]
+        answers = [committed.first(published.get(run.name), stored[run.name], self.data.test.labels) for run in runs]
         shared = [name for name in answers[0] if all(name in entry for entry in answers)]
         stacked = {name: np.stack([entry[name] for entry in answers]) for name in shared}
         for name in ("labels", "validation_labels"):
@@ -403,21 +366,6 @@ class Study:
         return Runs(arm=arm, names=tuple(run.name for run in runs), gold=self.data.test.labels,
                     seeds=np.array([run.seeds.init for run in runs]),
                     kept={name.removeprefix("kept."): array for name, array in kept.items()}, **stacked)
-
-
-def same(one: store.Arrays, other: store.Arrays) -> bool:
-    """Whether two trainings of a run answered alike."""
-    return all(np.array_equal(one[name], other[name]) for name in ("labels", "validation_labels"))
-
-
-@contextmanager
-def publishing() -> Iterator[None]:
-    """Commits what is asked of a study, here and in the notebooks that are run meanwhile."""
-    os.environ[PUBLISH] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[PUBLISH]
 
 
 def progress(**settings):

@@ -9,8 +9,6 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 
 from stabutils import store
@@ -211,30 +209,3 @@ def test_reading_an_intact_file_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_file(tmp_path / "x") is not None
-
-
-# ---- what is committed of probabilities
-
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.integers(2, 60), st.floats(0.1, 12), st.integers(0, 2**32 - 1))
-def test_probabilities_come_back_from_what_is_committed(classes, sharpness, seed):
-    draw = np.random.default_rng(seed)
-    logits, gold = sharpness * draw.normal(size=(3, 5, classes)), draw.integers(0, classes, 5)
-    told = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
-    labels, doubt = told.argmax(-1), 1 - told.max(-1)
-    read = store.decoded(**store.coded(told, gold), labels=labels, doubt=store.narrow(doubt), gold=gold)
-    assert np.array_equal(read.argmax(-1), labels) and np.allclose(read.sum(-1), 1, atol=1e-5) and (read >= 0).all()
-    assert np.allclose(1 - read.max(-1), doubt, rtol=0.02, atol=1e-4)
-    right, kept = (np.take_along_axis(each, gold[None, :, None], -1)[..., 0] for each in (told, read))
-    assert np.allclose(np.log(kept), np.log(np.maximum(right, 1e-30)), rtol=0.01, atol=0.02)
-    wrong = np.where(labels == gold, 0, right)  # 0.4 % of its cost in nats are so much of it
-    slack = 0.07 * (doubt - wrong) + 0.01 * doubt + wrong * -np.log(np.maximum(wrong, 1e-30)) / 200
-    assert (np.abs(read - told).max(-1) <= slack + 1e-5).all()  # shares below 1/16 of what is left are alike
-
-
-def test_what_is_committed_of_numbers_is_near_them_and_packs():
-    numbers = np.random.default_rng(0).normal(size=1000)
-    narrow = store.narrow(numbers)
-    assert narrow.dtype == np.float16 and np.allclose(narrow, numbers, rtol=0.005, atol=1e-6)
-    assert not store.narrow([0.0]).any()
-    assert len(pack(narrow.tobytes())) < 0.85 * len(pack(numbers.astype(np.float16).tobytes()))
