@@ -186,24 +186,23 @@ def _methods(root: Path) -> str:
               if len(board(folder))}
     boards = dict(sorted(boards.items(), key=lambda item: -len(item[1])))
     arms = list(dict.fromkeys(arm for table in boards.values() for arm in table.index))
-    lines = ["", "| method | " + " | ".join(f"LE@5 taken away, {name} | churn | accuracy, points" for name in boards)
-             + " | trainings | passes an answer |", "|" + "---|" * (3 + 3 * len(boards))]
+    lines = ["", f"| method | trainings | passes an answer | {' | '.join(boards)} |", "|" + "---|" * (3 + len(boards))]
     for arm in arms:
         rows = [table.loc[arm] if arm in table.index else None for table in boards.values()]
         first = next(row for row in rows if row is not None)
-        cells = [cell for row in rows for cell in _cells(row)]
         price = ("0", "1") if arm == "convex" else (f"{first.trainings:g}", f"{first.passes:g}")
-        lines.append(f"| {arm} | {' | '.join([*cells, *price])} |")
+        lines.append(f"| {' | '.join([arm, *price, *map(_cell, rows)])} |")
     return "\n".join([*lines, ""])
 
 
-def _cells(row: pd.Series | None) -> tuple[str, str, str]:
+def _cell(row: pd.Series | None) -> str:
     """Bold where the board says that the method is better."""
     if row is None:
-        return "", "", ""
-    taken = _in_percent(row.reduction)
+        return ""
+    taken = f"{_in_percent(row.reduction)} ({row.reduction.runs})"
     churn = "0" if row.churn is None else _in_percent(row.churn, "")
-    return f"**{taken}**" if row.better == "holds" else taken, churn, _in_percent(row.accuracy_change, "", 2)
+    return (f"{f'**{taken}**' if row.better == 'holds' else taken}<br>churn {churn}"
+            f"<br>accuracy {_in_percent(row.accuracy_change, '', 2, '+')}")
 
 
 def _tried(path: Path) -> str:
@@ -222,8 +221,8 @@ def _tried(path: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def _in_percent(interval: Interval, unit: str = " %", places: int = 1) -> str:
-    value, low, high = (f"{100 * number:.{places}f}" for number in (interval.value, interval.low, interval.high))
+def _in_percent(interval: Interval, unit: str = " %", places: int = 1, sign: str = "") -> str:
+    value, low, high = (f"{100 * number:{sign}.{places}f}" for number in (interval.value, interval.low, interval.high))
     return f"{value}{unit} [{low}, {high}]"
 
 
