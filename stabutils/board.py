@@ -119,6 +119,24 @@ def change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
     return _difference(control, arm, old, new)
 
 
+def updates(before: Runs, arms: Mapping[str, Runs]) -> pd.DataFrame:
+    """What queries meet when one network is replaced by a run of an arm: a row an arm.
+
+    before: the one run that is replaced. Columns: arm, runs, churn (the share of queries that the new run answers
+    otherwise), good (wrong before, right after), bad (right before, wrong after), accuracy and churn_among (between two
+    of the new runs). Intervals over the new runs: they speak of updates of this one network.
+    """
+    def row(runs):
+        parts = {part: jackknife(lambda new, part=part: metrics.churn_between(before.labels, new, runs.gold)[part],
+                                 runs.labels) for part in ("churn", "good", "bad")}
+        return parts | {"accuracy": jackknife(np.mean, runs.accuracy),
+                        "churn_among": jackknife(metrics.churn, runs.labels)}
+
+    if len(before) != 1:
+        raise InputError("runs before", len(before), "one: the network that is replaced")
+    return pd.DataFrame([{"arm": name, "runs": len(runs)} | row(runs) for name, runs in arms.items()])
+
+
 def _votes(control, arm, n):
     _check(control, {arm.arm: arm})
     return min(n, len(control), len(arm))

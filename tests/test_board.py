@@ -5,10 +5,22 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from stabutils import metrics
-from stabutils.board import board, change, claims, described, found, readable, reduction, unstable, who_pays
+from stabutils.board import (
+    board,
+    change,
+    claims,
+    described,
+    found,
+    readable,
+    reduction,
+    unstable,
+    updates,
+    who_pays,
+)
 from stabutils.errors import InputError
 from stabutils.intervals import Interval, jackknife, jackknife_arms
 from stabutils.records import numbers
@@ -221,3 +233,18 @@ def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(
     assert found.value == pytest.approx(entropies[1] - entropies[0]) and found.low < found.value < found.high
     with pytest.raises(InputError, match="runs of small: got 2"):
         change(CONTROL, arm(0.1, runs=2, name="small"), where)
+
+
+def test_an_update_is_held_against_the_one_network_before_it():
+    before, after = arm(0.5, runs=1, start=900), {"calm": ARMS["calm"], "rash": ARMS["rash"]}
+    rows = updates(before, after).set_index("arm")
+    for name, runs in after.items():
+        differs = (runs.labels != before.labels[0]).mean(axis=1)
+        low, high = stats.t.interval(0.95, len(runs) - 1, differs.mean(), stats.sem(differs))
+        same(rows.churn[name], Interval(differs.mean(), low, high, len(runs)))
+        lost = ((before.labels[0] == GOLD) & (runs.labels != GOLD)).mean()
+        won = ((before.labels[0] != GOLD) & (runs.labels == GOLD)).mean()
+        assert (rows.bad[name].value, rows.good[name].value) == pytest.approx((lost, won))
+        assert rows.churn_among[name].value == metrics.churn(runs.labels) and rows.runs[name] == len(runs)
+    with pytest.raises(InputError, match="runs before: got 6"):
+        updates(CONTROL, after)

@@ -23,6 +23,7 @@ from stabutils.mitigations.data_centric import (
     Relabel,
     StabilityWeights,
     TemporalEnsembling,
+    churn_distillation,
     ensemble_distillation,
     mean_entropy,
     most_unstable,
@@ -97,6 +98,8 @@ def test_teachers_are_those_of_the_examples_asked_for():
 def test_special_cases_are_tgtss_of_some_settings():
     assert self_distillation() == TGTSS(checkpoints="last", temperature=1.0)
     assert ensemble_distillation(3) == TGTSS(checkpoints="last", teachers=3)
+    assert churn_distillation(0.7) == TGTSS(checkpoints="last", mixing=0.7, shared=True)
+    assert len({churn_distillation().taught_by(Seeds(s, s, s)) for s in range(5)}) == 1
     alone = self_distillation().data(targets(ONE)).probabilities
     assert torch.allclose(alone, ensemble_distillation(2).data(targets(ONE * 2)).probabilities)
     assert torch.allclose(alone, TGTSS(checkpoints="late").data(targets(ONE)).probabilities)

@@ -157,6 +157,12 @@ def ensemble_distillation(teachers: int = 5, mixing: float = 0.5, shared: bool =
     return TGTSS(mixing=mixing, checkpoints="last", teachers=teachers, shared=shared)
 
 
+def churn_distillation(mixing: float = 0.5) -> TGTSS:
+    """The last answer of the one network that is in service, for all of its updates: what keeps these near to it (Jiang
+    et al. 2022, "Churn Reduction via Distillation")."""
+    return self_distillation(mixing, shared=True)
+
+
 @dataclass(frozen=True)
 class MatchedSmoothing(TGTSS):
     """Smooths all labels evenly until their mean entropy is that of TGTSS's targets with the same settings.
@@ -384,6 +390,7 @@ CATALOGUE: dict[str, Mitigation] = {
     "TGTSS (unstable half)": TGTSS(unstable=0.5),
     "self-distillation": self_distillation(),
     "ensemble distillation": ensemble_distillation(),
+    "churn distillation": churn_distillation(),
     "matched smoothing": MatchedSmoothing(),
     "k-NN smoothing": KNNSmoothing(),
     "temporal ensembling": TemporalEnsembling(),
