@@ -25,6 +25,7 @@ from stabutils.baseline import convex_labels
 from stabutils.committed import publishing
 from stabutils.errors import InputError
 from stabutils.intervals import Interval
+from stabutils.mitigations import price
 from stabutils.study import Runs, Study
 
 SIZES = (2, 3, 5, 10)
@@ -99,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     with nullcontext() if given.output else publishing():
         control = study.retrain("control")
         trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
-    numbers, claims = found(control, trained, convex_labels(study.data), {name: arm.cost for name, arm in arms.items()})
+    costs = {name: price(arm, study.task.recipe) for name, arm in arms.items()}
+    numbers, claims = found(control, trained, convex_labels(study.data), costs)
     parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": max(sizes_of(given.runs))}
     record = records.Record("08_pretrained", parameters, study.about(), records.numbers(numbers), claims)
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))

@@ -23,7 +23,7 @@ from stabutils import board, frontier, metrics, records, tuning
 from stabutils.baseline import convex_labels
 from stabutils.committed import publishing
 from stabutils.intervals import Interval, jackknife_arms
-from stabutils.mitigations import describe
+from stabutils.mitigations import describe, price
 from stabutils.mitigations.data_centric import TGTSS, MatchedSmoothing
 from stabutils.provenance import project_root
 from stabutils.study import Runs, Study
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         control, placebo = study.retrain("control"), study.retrain("control", n=runs, start=study.runs)
         trained = {name: study.retrain(arm, n=runs) for name, arm in used.items()}
     numbers, claims = measure(control, trained, placebo, convex_labels(study.data),
-                              {name: arm.cost for name, arm in used.items()})
+                              {name: price(arm, study.task.recipe) for name, arm in used.items()})
     about = study.about() | {"arms": {name: describe(arm) for name, arm in used.items()}}
     record = records.Record("09_tgtss", asdict(study) | {"runs_per_method": runs}, about, records.numbers(numbers),
                             claims)

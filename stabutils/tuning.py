@@ -91,12 +91,12 @@ def tried(control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.nd
 def try_out(study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int) -> pd.DataFrame:
     """Train candidates that no one strength orders, with seeds that stand on no board: what was `tried`, and what each
     costs in trainings."""
-    from .mitigations import resolve
+    from .mitigations import price
 
     labels = {name: study.retrain(arm, n=runs, start=START).validation_labels
               for name, arm in {"control": "control", **candidates}.items()}
     table = tried(labels.pop("control"), labels, study.data.validation.labels)
-    table.insert(1, "trainings", [1.0, *(resolve(arm).cost[0] for arm in candidates.values())])
+    table.insert(1, "trainings", [1.0, *(price(arm, study.task.recipe)[0] for arm in candidates.values())])
     return table
 
 

@@ -152,15 +152,16 @@ def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
 def test_every_candidate_of_the_moonshot_keeps_its_rules(benchmarks):
     import moonshot
 
-    from stabutils.mitigations import atoms, resolve
+    from stabutils.mitigations import atoms, price, resolve
+    from stabutils.models import COMPACT
 
     for name, arm in moonshot.CANDIDATES.items():
-        arm = resolve(arm)
-        assert arm.cost[0] <= moonshot.MOST and arm.cost[1] == 1, name
-        assert not any(getattr(atom, "shared", False) for atom in atoms(arm)), name
+        assert price(arm, COMPACT)[1] == 1 and not any(getattr(a, "shared", False) for a in atoms(resolve(arm))), name
     table = pd.read_csv(BENCHMARKS.parent / "records" / "massive" / "moonshot.csv").set_index("candidate")
-    assert table[table.kept].label_entropy.idxmin() == moonshot.CHOSEN and {*table.index} == {
-        "control", *moonshot.CANDIDATES}
+    assert {*table.index} == {"control", *moonshot.CANDIDATES}
+    prices = {name: price(arm, COMPACT)[0] for name, arm in moonshot.CANDIDATES.items()}
+    assert table.trainings[list(prices)].tolist() == pytest.approx(list(prices.values()), rel=1e-4)
+    assert table[table.kept & (table.trainings <= moonshot.MOST)].label_entropy.idxmin() == moonshot.CHOSEN
 
 
 def test_a_tuned_tgtss_is_chosen_on_validation_and_held_against_smoothing_that_knows_nothing(benchmarks):

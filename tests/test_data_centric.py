@@ -10,7 +10,7 @@ import torch
 
 from stabutils import models, study, training
 from stabutils.errors import Incomplete, InputError
-from stabutils.mitigations import Composed, Mitigation, describe, identity
+from stabutils.mitigations import Composed, Mitigation, describe, identity, price
 from stabutils.mitigations.data_centric import (
     CATALOGUE,
     QUICK,
@@ -350,7 +350,7 @@ def test_costs():
                                      TemporalEnsembling(), Composed((TGTSS(), LabelSmoothing())))]
     assert prices == [(2, 1), (6, 1), (1.02, 1), (1, 1), (1, 1), (2, 1)]
     assert TGTSS(mixing=0).cost == (1, 1)
-    assert Composed((LongerTraining(3.0), TGTSS())).cost == (4, 1)  # its teacher is not trained three times as long
+    assert price((LongerTraining(3.0), TGTSS()), LONG.recipe) == (4, 1)  # its teacher is not
 
 
 def test_it_composes_in_order_and_only_one_has_teachers():

@@ -16,7 +16,7 @@ from torch import nn
 
 from stabutils import training
 from stabutils.errors import InputError
-from stabutils.mitigations import Composed, Mitigation, describe, identity, resolve
+from stabutils.mitigations import Composed, Mitigation, describe, identity, price, resolve
 from stabutils.mitigations.regularizers import (
     EMA,
     SAM,
@@ -376,9 +376,12 @@ def test_an_impossible_dose_is_refused_by_name(kind, wrong):
 
 def test_costs():
     prices = {kind.__name__: kind().cost for kind in CATALOGUE if kind().cost != (1, 1)}
-    assert prices == {"LongerTraining": (2, 1), "RDrop": (2, 1), "CoDistillation": (2, 1), "SAM": (2, 1),
+    assert prices == {"RDrop": (2, 1), "CoDistillation": (2, 1), "SAM": (2, 1),
                       "MCDropout": (1, 10)}
-    assert Composed((LongerTraining(3.0), RDrop(), MCDropout(5))).cost == (6, 5)
+    nine = replace(tiny.RECIPE, epochs=9)
+    assert price((LongerTraining(3.0), RDrop(), MCDropout(5)), nine) == (6, 5)
+    assert price(LongerTraining(1.5), nine) == (14 / 9, 1)  # the price of the epochs that are trained
+    assert price("control", nine) == price(EMA(), nine) == (1, 1)
     assert CONTROL.cost == Composed((LabelSmoothing(), EMA())).cost == (1, 1)
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Mitigation:
     """Does nothing: the control every other one is measured against.
 
-    `cost`: what it takes, in trainings and in passes for an answer, of control's. `idle`: its settings make it control.
-    `brief`: its name leaves out settings at their defaults.
+    `cost`: what it takes, in trainings of as many epochs and in passes for an answer, of control's; `price` counts the
+    epochs too. `idle`: its settings make it control. `brief`: its name leaves out settings at their defaults.
     """
 
     cost = (1.0, 1.0)
@@ -93,9 +93,7 @@ class Composed(Mitigation):
     def cost(self):
         trainings, passes = zip((1.0, 1.0), *(part.cost for part in self.parts if not overrides(part, "taught_by")),
                                 strict=True)
-        # Teachers are trained as control is, whatever it takes to train what learns from them.
-        taught = sum(part.cost[0] - 1 for part in self.parts if overrides(part, "taught_by"))
-        return math.prod(trainings) + taught, math.prod(passes)
+        return math.prod(trainings) + _taught(self), math.prod(passes)
 
     def taught_by(self, seeds):
         return tuple(dict.fromkeys(teacher for part in self.parts for teacher in part.taught_by(seeds)))
@@ -172,6 +170,19 @@ def overrides(mitigation: Mitigation, hook: str) -> bool:
     if isinstance(mitigation, Composed):
         return any(overrides(part, hook) for part in mitigation.parts)
     return getattr(type(mitigation), hook) is not getattr(Mitigation, hook)
+
+
+def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> tuple[float, float]:
+    """What a mitigation takes under a recipe: trainings and passes for an answer, of control's; epochs are whole."""
+    mitigation = resolve(given)
+    trainings, passes = mitigation.cost
+    taught = _taught(mitigation)
+    return (trainings - taught) * mitigation.recipe(recipe).epochs / recipe.epochs + taught, passes
+
+
+def _taught(mitigation: Mitigation) -> float:
+    """The trainings of teachers, who are trained as control is, whatever it takes to train what learns from them."""
+    return sum(atom.cost[0] - 1 for atom in atoms(mitigation) if overrides(atom, "taught_by"))
 
 
 def atoms(mitigation: Mitigation) -> list[Mitigation]:

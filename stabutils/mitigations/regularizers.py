@@ -76,7 +76,7 @@ class WeightDecay(Dose):
 
 @dataclass(frozen=True)
 class LongerTraining(Dose):
-    """Trains `factor` times as many epochs, the learning rate's schedule stretched over them.
+    """Trains `factor` times as many epochs, to the nearest whole one; the learning rate's schedule is stretched.
 
     Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", who train 20 epochs instead of 3. Default ours: what
     other methods of twice the cost are to be held against; 1 is control.
@@ -85,10 +85,6 @@ class LongerTraining(Dose):
     factor: float = 2.0
     allowed = (0.01, math.inf)
     neutral = 1.0
-
-    @property
-    def cost(self):
-        return self.factor, 1.0
 
     def recipe(self, recipe):
         return replace(recipe, epochs=max(1, round(recipe.epochs * self.factor)))
