@@ -18,7 +18,7 @@ from . import metrics
 from .board import better
 from .comparison import GUARD
 from .errors import InputError
-from .intervals import Interval, delete_a_group, holm, over_examples, verdict
+from .intervals import Interval, delete_a_group, divisions, holm, over_examples, verdict
 from .mitigations.ensembles import cast, check, partition, vote
 from .study import Runs, Study
 
@@ -97,8 +97,8 @@ def _numbers(rows: Sequence[np.ndarray]) -> dict[str, float]:
 def intervals_of(statistic: Callable[[np.ndarray], dict[str, float]], runs: int, groups: int) -> dict[str, Interval]:
     """Intervals of several numbers at once, by leaving out groups of runs; statistic(positions of the runs kept)."""
     found = cache(lambda kept: statistic(np.array(kept)))
-    every = np.arange(runs)
-    return {name: delete_a_group(lambda kept, name=name: found(tuple(kept))[name], every, groups=groups)
+    every, divided = np.arange(runs), divisions(np.zeros(runs), groups)
+    return {name: delete_a_group(lambda kept, name=name: found(tuple(kept))[name], every, groups=divided)
             for name in found(tuple(every))}
 
 
@@ -159,7 +159,8 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
     """How much of the label entropy that ensembles of `size` take away an arm takes away: 1 is as much.
 
     arm: runs, or the size of other ensembles of the pool. The ratio is taken whole: a group of seeds is left out of
-    every arm that used them, as many groups as there are replicas, of which it takes 3.
+    every arm that used them, as many groups as there are replicas, of which it takes 3. Its runs are those of the
+    smaller arm.
     """
     runs = pool.runs
     if len(runs) // size < 3:
@@ -176,7 +177,10 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
                          for labels in (runs.labels[own], arm.labels[np.isin(arm.seeds, kept)]))
         return (1 - after / before) / reference
 
-    return delete_a_group(taken, seeds, groups=len(runs) // size)
+    others = 0 if isinstance(arm, int) else np.isin(seeds, arm.seeds)
+    divided = divisions(2 * np.isin(seeds, runs.seeds) + others, len(runs) // size)
+    least = len(runs) if isinstance(arm, int) else min(len(runs), len(arm))
+    return replace(delete_a_group(taken, seeds, groups=divided), runs=least)
 
 
 def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:

@@ -75,21 +75,41 @@ def jackknife(statistic, *arrays, examples=(), level=0.95):
 def delete_a_group(statistic, *arrays, groups, examples=(), level=0.95):
     """The same, leaving out whole groups of runs: for statistics of ensembles that are built from the runs.
 
-    groups: how many, or the group of each run. The statistic forms its ensembles from whatever runs it is
-    given and averages over random partitions; a group as large as an ensemble costs it one replica.
+    groups: how many, or the group of each run, or several such divisions, (divisions, runs), over which the
+    squared error is averaged: of one division into few groups it is a matter of luck. The statistic forms its
+    ensembles from whatever runs it is given and averages over random partitions; a group as large as an
+    ensemble costs it one replica.
 
     >>> print(delete_a_group(np.mean, [1.0, 1.0, 2.0, 2.0, 3.0, 3.0], groups=[0, 0, 1, 1, 2, 2]))
     2.000 [-0.484, 4.484]
     """
     level, arrays = _level(level), _alike(arrays)
     runs = len(arrays[0])
-    groups = np.arange(runs) % groups if np.ndim(groups) == 0 else np.asarray(groups)
-    names = np.unique(groups)
-    if len(groups) != runs or len(names) < 2:
-        raise InputError("groups", groups.tolist(), f"at least 2 groups, one entry for each of {runs} runs")
+    divided = np.atleast_2d(np.arange(runs) % groups if np.ndim(groups) == 0 else groups)
+    names = [np.unique(division) for division in divided]
+    if divided.shape[1:] != (runs,) or min(map(len, names)) < 2:
+        raise InputError("groups", divided.tolist(), f"at least 2 groups, one entry for each of {runs} runs")
     value = float(statistic(*arrays, *examples))
-    moves = _moves([statistic(*_pick(arrays, groups != name), *examples) for name in names])
-    return _interval(value, np.sum(moves**2), len(names) - 1, runs, level)
+    moves = [_moves([statistic(*_pick(arrays, division != name), *examples) for name in own])
+             for division, own in zip(divided, names, strict=True)]
+    return _interval(value, np.mean([np.sum(each**2) for each in moves]), min(map(len, names)) - 1, runs, level)
+
+
+def divisions(kinds, groups, deletions=50):
+    """Random divisions of runs into so many groups, each kind of run divided as evenly as it can be: (divisions, runs).
+
+    kinds: of each run. As many divisions as it takes to delete `deletions` groups; drawn from seed 0.
+
+    >>> divisions([0, 0, 1, 1], groups=2, deletions=2).tolist()
+    [[1, 0, 0, 1]]
+    """
+    draw, kinds, found = np.random.default_rng(0), np.asarray(kinds), []
+    for _ in range(-(-deletions // groups)):
+        order = draw.permutation(len(kinds))
+        order = order[np.argsort(kinds[order], kind="stable")]
+        found.append(np.empty(len(kinds), int))
+        found[-1][order] = np.arange(len(kinds)) % groups
+    return np.stack(found)
 
 
 def over_examples(statistic, *arrays, examples=(), level=0.95):

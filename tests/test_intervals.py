@@ -16,6 +16,7 @@ from stabutils.errors import InputError
 from stabutils.intervals import (
     Interval,
     delete_a_group,
+    divisions,
     holm,
     jackknife,
     jackknife_arms,
@@ -97,6 +98,27 @@ def test_groups_can_be_a_number(rng):
     values = rng.normal(size=12)
     expected = jackknife(mean, values.reshape(3, 4).mean(axis=0))
     assert ends(delete_a_group(mean, values, groups=4)) == pytest.approx(ends(expected))
+
+
+def test_divisions_are_even_in_every_kind_of_run():
+    kinds = np.repeat([3, 1, 2], [20, 31, 7])
+    divided = divisions(kinds, 5)
+    assert divided.shape == (10, 58) and len({tuple(division) for division in divided}) == 10
+    for division in divided:
+        assert np.ptp(np.bincount(division)) <= 1
+        assert all(np.ptp(np.bincount(division[kinds == kind], minlength=5)) <= 1 for kind in set(kinds))
+
+
+def test_several_divisions_take_the_luck_out_of_one(rng):
+    """Fails if errors are averaged instead of their squares, or one division decides."""
+    values, divided = rng.normal(size=50), divisions(np.zeros(50), 5)
+    ses = [delete_a_group(mean, values, groups=division).se for division in divided]
+    whole = delete_a_group(mean, values, groups=divided)
+    assert whole.se == pytest.approx(np.sqrt(np.mean(np.square(ses)))) and whole.df == 4
+    truth = jackknife(mean, values).se
+    many = [delete_a_group(mean, values, groups=divisions(np.zeros(50), 5)).se for values in rng.normal(size=(40, 50))]
+    one = [delete_a_group(mean, values, groups=5).se for values in rng.normal(size=(40, 50))]
+    assert abs(whole.se / truth - 1) < 0.35 and np.std(many) < 0.6 * np.std(one)
 
 
 def test_identical_runs_give_an_interval_of_no_width():
