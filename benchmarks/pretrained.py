@@ -3,8 +3,9 @@
     python benchmarks/pretrained.py --plan                         # what there is, and what it would train
     python benchmarks/pretrained.py --runs 50 --methods "TGTSS=20, label smoothing=10, EMA=10"
 
-The paper's claims are about pretrained encoders and rest on these numbers. Ten minutes of a core for every run that is
-neither stored nor published. Written to records/<dataset>-<model>/, the answers beside; with -o only the record, there.
+Verdicts on the paper's numbers, of a pretrained encoder as far as we know, rest on these. Ten minutes of a core for each
+run that is neither stored nor published. Written to records/<dataset>-<model>/, the answers beside; with -o only the
+record, there.
 """
 from __future__ import annotations
 

@@ -99,8 +99,9 @@ def found(table: pd.DataFrame) -> dict[str, Interval]:
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the board says of each method, with its own verdict: Holm's p and the guard are part of it."""
     return [Claim(f"better {row.arm}", f"{row.arm} takes away {row.reduction} of control's label entropy "
-                  f"({row.reduction.runs} runs) and keeps its accuracy.", row.reduction.value, row.reduction.low,
-                  row.reduction.high, row.better) for row in table.itertuples() if pd.notna(row.p) and row.reduction]
+                  f"({row.reduction.runs} runs) and keeps its accuracy to half a point.", row.reduction.value,
+                  row.reduction.low, row.reduction.high, row.better)
+            for row in table.itertuples() if pd.notna(row.p) and row.reduction]
 
 
 def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:

@@ -43,7 +43,7 @@ def criticism(vectors: np.ndarray, entropy: np.ndarray, intents: np.ndarray, eac
 
     Prototypes never flip less than others, and of those lie nearest to the intent's centre; criticisms flip most, and
     of those lie furthest from it. A query that always keeps its answer is no criticism, one that flips no prototype.
-    Source: the scheme of Stock and Cisse 2018, label entropy in place of the distance to a flip.
+    Prototypes and criticisms are an idea of Stock and Cisse 2018; to choose them by label entropy is ours.
     """
     points, entropy, intents = points_of(vectors), np.asarray(entropy, float), np.asarray(intents)
     rows = []

@@ -319,7 +319,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     names = {row.arm: f"convex: 100 %, {100 * row.accuracy_change.value:+.1f} points" for row in rows.itertuples()
              if row.arm == "convex"}
     _named(axis, {names.get(name, name): point for name, point in points.items()})
-    axis.set_title("Blue: steadier beyond doubt at no cost in accuracy. Area: trainings", fontsize=11)
+    axis.set_title("Blue: steadier beyond doubt, accuracy kept to half a point. Area: trainings", fontsize=11)
     return figure
 
 
@@ -533,7 +533,8 @@ def frontier(table: pd.DataFrame) -> Figure:
     ensembles = [y for name, (_, y) in points.items() if name.startswith("ensemble")]
     axis.axhline(max(ensembles, default=0), color=BLUE, linestyle="--", linewidth=1)
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", xlabel="trainings", ylabel="label entropy taken away, % of control's")
+    axis.set(xscale="log", xlabel="trainings (of one price side by side)",
+             ylabel="label entropy taken away, % of control's")
     axis.set_xticks([1, 2, 3, 5, 10], [1, 2, 3, 5, 10])
     axis.minorticks_off()
     _named(axis, points, {row.arm for row in rows.itertuples() if row.dominated})

@@ -171,7 +171,7 @@ def _board(folder: Path, notebook: str = "") -> str:
         return f"No board is published for {folder.name} yet."
     better, best = methods[methods.better == "holds"], methods.iloc[0]
     lines = [f"On {folder.name}, {len(better)} of {len(methods)} methods and combinations are steadier than control "
-             f"beyond doubt and keep its accuracy. Most label entropy takes away {best.arm}: "
+             f"beyond doubt and keep its accuracy to half a point. Most label entropy takes away {best.arm}: "
              f"{_in_percent(best.reduction)} ({best.reduction.runs} runs).", "",
              "| method | label entropy taken away | accuracy, in points | trainings | better |", "|" + "---|" * 5]
     lines += [f"| {row.arm} | {_in_percent(row.reduction)} | {_in_percent(row.accuracy_change, '', 2)} "
