@@ -3,7 +3,7 @@
     python benchmarks/pretrained.py --plan                         # what there is, and what it would train
     python benchmarks/pretrained.py --runs 50 --methods "TGTSS=20, label smoothing=10, EMA=10"
 
-Verdicts on the paper's numbers, of a pretrained encoder as far as we know, rest on these. Ten minutes of a core for each
+Verdicts on the paper's numbers, of a pretrained encoder as far as we know, rest on these. Ten minutes of a core for a
 run that is neither stored nor published. Written to records/<dataset>-<model>/, the answers beside; with -o only the
 record, there.
 """

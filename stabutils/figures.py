@@ -395,15 +395,16 @@ def dose_response(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 
 def lengths(table: pd.DataFrame, usual: float) -> Figure:
-    """Label entropy and accuracy over epochs of training, a whole schedule each; a dotted line at the usual length."""
+    """Label entropy and accuracy over epochs of training, a whole schedule each, and of how many runs; a dotted line at
+    the usual length."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     labels = f"label entropy (nats, {table.n[0]} runs)", "accuracy (%)"
     for axis, name, label, scale in zip(axes, ("label_entropy", "accuracy"), labels, (1, 100), strict=True):
         value, low, high = scale * np.array([[i.value, i.low, i.high] for i in table[name]]).T
         axis.errorbar(table.epochs, value, yerr=[value - low, high - value], fmt="o-", color=BLUE, capsize=3)
         axis.axvline(usual, color="black", linestyle=":", linewidth=1)
-        axis.set(xscale="log", xlabel="epochs of training", ylabel=label)
-        axis.set_xticks(table.epochs, [f"{epochs:g}" for epochs in table.epochs], fontsize=8)
+        axis.set(xscale="log", xlabel="epochs of training (of how many runs)", ylabel=label)
+        axis.set_xticks(table.epochs, [f"{row.epochs:g}\n({row.runs})" for row in table.itertuples()], fontsize=8)
         axis.minorticks_off()
     return figure
 

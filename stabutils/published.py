@@ -130,7 +130,7 @@ def lengths(folder: Path) -> pd.DataFrame:
         arrays, record = answers(folder, arm)
         longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
         if longer or re.fullmatch(r"compact-control(-epochs-\d+)?", arm):
-            found[record["recipe"]["epochs"] * (float(longer[1]) if longer else 1)] = arrays
+            found[round(record["recipe"]["epochs"] * (float(longer[1]) if longer else 1))] = arrays
     n, rows = min([5, *(len(arrays["labels"]) for arrays in found.values())]), []
     for epochs, arrays in found.items():
         labels = arrays["labels"].astype(int)
@@ -181,7 +181,7 @@ def _board(folder: Path, notebook: str = "") -> str:
 
 def _methods(root: Path) -> str:
     """Every published method, in the order of the corpus that has most of them: what it takes away of each corpus's
-    label entropy, and what it costs."""
+    label entropy, and what it costs (there, where that differs)."""
     boards = {folder.name: board(folder).set_index("arm") for folder in sorted((root / "records").glob("*"))
               if len(board(folder))}
     boards = dict(sorted(boards.items(), key=lambda item: -len(item[1])))
@@ -189,8 +189,9 @@ def _methods(root: Path) -> str:
     lines = ["", f"| method | trainings | passes an answer | {' | '.join(boards)} |", "|" + "---|" * (3 + len(boards))]
     for arm in arms:
         rows = [table.loc[arm] if arm in table.index else None for table in boards.values()]
-        first = next(row for row in rows if row is not None)
-        price = ("0", "1") if arm == "convex" else (f"{first.trainings:g}", f"{first.passes:g}")
+        price = [", ".join(dict.fromkeys(f"{row[name]:.3g}" for row in rows if row is not None))
+                 for name in ("trainings", "passes")]
+        price = ["0", "1"] if arm == "convex" else price
         lines.append(f"| {' | '.join([arm, *price, *map(_cell, rows)])} |")
     return "\n".join([*lines, ""])
 
