@@ -72,7 +72,8 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
          "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost",
          "share_of_ensemble": "of the largest ensemble's reduction",
-         "share_of_vote": "of the largest ensemble's reduction, members voting", "latency": "milliseconds a query"}
+         "share_of_vote": "of the largest ensemble's reduction, members voting", "latency": "milliseconds a query",
+         "cpu_ratio": "of control's CPU-seconds"}
 
 
 def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:
