@@ -6,14 +6,13 @@ out again. A damaged file is named, set aside as `<name>.damaged` and treated as
 """
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import struct
 import warnings
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from safetensors import numpy as safetensors
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # what Windows takes for devices, whatever the ending
 FORMAT = 1
-PACKED = ".safetensors.gz"  # of what is committed; the runs of a store are read often, and stay as they are
+PACKED = ".safetensors.xz"  # of what is committed; the runs of a store are read often, and stay as they are
 Arrays = dict[str, np.ndarray]
 
 
@@ -132,14 +131,14 @@ def read_file(path: Path) -> tuple[Arrays, dict] | None:
 
 def pack(blob: bytes) -> bytes:
     """The bytes of a committed file: equal ones for equal contents."""
-    return gzip.compress(blob, mtime=0)
+    return lzma.compress(blob, preset=9 | lzma.PRESET_EXTREME)
 
 
 def _unpacked(blob: bytes) -> bytes:
     try:
-        return gzip.decompress(blob)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DamagedFile(f"not a gzip file ({type(error).__name__})") from error
+        return lzma.decompress(blob)
+    except (EOFError, lzma.LZMAError) as error:
+        raise DamagedFile(f"not an xz file ({type(error).__name__})") from error
 
 
 class Store:

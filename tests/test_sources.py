@@ -223,7 +223,7 @@ def test_crossed_runs_are_published_beside_the_ordinary_ones(tiny_study, monkeyp
     ordinary, crossed = tiny_study.retrain(), tiny_study.retrain(seeds=design(2))
     assert set(crossed.names) & set(ordinary.names) == set(ordinary.names[:2])  # where all seeds agree
     paths = {tiny_study.publish(ordinary), tiny_study.publish(crossed, "crossed")}
-    assert sorted(path.name for path in paths) == [f"compact-control{end}.safetensors.gz" for end in ("-crossed", "")]
+    assert sorted(path.name for path in paths) == [f"compact-control{end}.safetensors.xz" for end in ("-crossed", "")]
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     monkeypatch.setattr(Study, "train", lambda *anything: pytest.fail("nothing is left to train"))
     again = Study(dataset=tiny_study.dataset, runs=3, epochs=2, batch_size=16, workers=1)

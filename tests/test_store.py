@@ -95,7 +95,7 @@ def test_a_packed_file_holds_the_same_and_a_damaged_one_is_set_aside(tmp_path):
     assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
     for broken in (blob, pack(blob)[:-9], pack(blob[:-1]), pack(blob).replace(b"\x00", b"\x01")):
         path.write_bytes(broken)
-        with pytest.warns(DamagedRun, match="set aside as arm.safetensors.gz.damaged"):
+        with pytest.warns(DamagedRun, match="set aside as arm.safetensors.xz.damaged"):
             assert read_file(path) is None
 
 

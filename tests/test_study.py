@@ -330,7 +330,7 @@ def test_where_runs_and_published_answers_lie(tiny_study, monkeypatch, tmp_path)
     assert made.store.folder == tmp_path / "project" / "runs"
     path = made.published_path("LabelSmoothing(strength=0.1)")
     assert path.relative_to(tmp_path / "project").as_posix() == (
-        "records/tiny/answers/compact-labelsmoothing-strength-0.1.safetensors.gz")
+        "records/tiny/answers/compact-labelsmoothing-strength-0.1.safetensors.xz")
 
 
 def test_a_stored_run_says_what_made_it(tiny_study):
