@@ -28,7 +28,7 @@ def test_probabilities_come_back_from_what_is_committed(classes, sharpness, seed
 
 
 def test_what_is_committed_of_numbers_is_near_them_and_packs():
-    numbers = np.random.default_rng(0).normal(size=1000)
+    numbers = np.random.default_rng(0).normal(size=20_000)
     narrow = committed.narrow(numbers)
     assert narrow.dtype == np.float16 and np.allclose(narrow, numbers, rtol=0.005, atol=1e-6)
     assert not committed.narrow([0.0]).any()
