@@ -22,7 +22,7 @@ from . import claims, comparison, published, site, verify
 from .committed import publishing
 from .datasets import NAMES
 from .errors import Incomplete, InputError
-from .predictions import SAMPLE
+from .predictions import SAMPLE, read_predictions
 from .provenance import project_root
 from .report import add_arguments, harmless
 from .report import command as write_report
@@ -72,6 +72,9 @@ def parameters(paths: list[Path], preset: str | None, given: list[list[str]]) ->
             raise InputError("parameter", name, "one of " + ", ".join(sorted({n for t in known.values() for n in t})))
         values[name] = absolute(name, parse(name, text, kinds.pop()))
     study_of(values)
+    for name in ("predictions", "before"):
+        if values.get(name):
+            read_predictions(values[name], values.get("columns") or None)
     return {path: {name: value for name, value in values.items() if name in table} for path, table in known.items()}
 
 

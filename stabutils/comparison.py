@@ -152,6 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Read both, print the comparison; 0 whatever its verdict."""
-    print(compare(*(read_predictions(path, columns_of(arguments)) for path in (arguments.before, arguments.after))))
+    """Read both, print how they were read and the comparison; 0 whatever its verdict."""
+    read = [read_predictions(path, columns_of(arguments)) for path in (arguments.before, arguments.after)]
+    print(*(each.layout for each in read), compare(*read), sep="\n")
     return 0

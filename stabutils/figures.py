@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.patches import Patch
 from pandas.io.formats.style import Styler
 from PIL import Image
 from scipy.optimize import isotonic_regression
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .regions import Clustering
     from .sources import Effects
 
+FEW = 5  # queries: of fewer an intent says nothing by itself
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
 OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Hiragino Sans",
@@ -93,13 +95,14 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     """The idea: the same query under every retraining. Rows: the most unstable, the middling and stable queries.
 
     labels (runs, examples). A cell's colour tells which answer the run gave: the most frequent one of the row, the
-    second, the third ...; a dot marks the right answer; the bar beside is the label entropy.
+    second, the third, the fourth, or any rarer one; a dot marks the right answer; the bar beside is the label entropy.
     """
     entropy, rows = label_entropy(labels), telling_rows(labels, each)
     rank = np.array([_rank_of_answers(labels[:, row]) for row in rows])
-    figure, (grid, bars) = plt.subplots(1, 2, figsize=(10, 0.36 * len(rows) + 1.2), width_ratios=(3, 1), sharey=True)
-    colours = ListedColormap([(0.85, 0.87, 0.9), ORANGE, BLUE, GREEN, PURPLE])
-    grid.pcolormesh(np.minimum(rank, 4), cmap=colours, vmin=-0.5, vmax=4.5, edgecolors="white", linewidth=2)
+    figure, (grid, bars) = plt.subplots(1, 2, figsize=(10, 0.36 * len(rows) + 1.5), width_ratios=(3, 1), sharey=True)
+    colours = [(0.85, 0.87, 0.9), ORANGE, BLUE, GREEN, PURPLE]
+    grid.pcolormesh(np.minimum(rank, 4), cmap=ListedColormap(colours), vmin=-0.5, vmax=4.5, edgecolors="white",
+                    linewidth=2)
     hit_row, hit_run = np.nonzero(labels[:, rows].T == gold[rows, None])
     grid.plot(hit_run + 0.5, hit_row + 0.5, ".", color="black", markersize=5)
     grid.set(yticks=np.arange(len(rows)) + 0.5, xticks=np.arange(len(labels)) + 0.5,
@@ -108,7 +111,10 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     grid.set_xticklabels(np.arange(1, len(labels) + 1) if len(labels) <= 20 else [""] * len(labels))
     grid.invert_yaxis()
     grid.grid(False)
-    grid.set_title("What each retraining answered (colour: which answer, dot: right)")
+    grid.set_title("What each retraining answered (dot: right)")
+    named = ("the query's commonest answer", "its second", "its third", "its fourth", "rarer ones, not one answer")
+    figure.legend([Patch(color=colour) for colour in colours], named, loc="outside lower center", ncols=5, fontsize=9,
+                  frameon=False)
     bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
     bars.set(xlabel="entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
     return figure
@@ -212,14 +218,13 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     """
     figure, axis = plt.subplots(figsize=(8, 4.4))
     order = np.argsort(entropy, kind="stable")
-    dots = axis.scatter(spread[order], confidence[order], c=entropy[order], cmap="viridis", s=16, linewidth=0)
+    dots = axis.scatter(spread[order], confidence[order], c=entropy[order], cmap="viridis_r", s=16, linewidth=0)
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training",
-             ylabel="its mean while training", ylim=(-0.02, 1.02))
-    for x, y, text in ((0.98, 0.5, "ambiguous"), (0.02, 0.98, "easy"), (0.02, 0.02, "hard")):
-        axis.text(x, y, text, transform=axis.transAxes, ha="right" if x > 0.5 else "left",
-                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic",
-                  bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5})
+             ylabel="mean of it while training", ylim=(-0.02, 1.02))
+    for x, y, text in ((0.98, 0.5, "ambiguous"), (0.98, 0.98, "easy: top left"), (0.98, 0.02, "hard: bottom left")):
+        axis.text(x, y, text, transform=axis.transAxes, ha="right",
+                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic")
     return figure
 
 
@@ -278,11 +283,16 @@ def instability_map(xy: np.ndarray, entropy: np.ndarray, regions: np.ndarray, na
     figure.colorbar(dots, label="label entropy over the runs (nats)", shrink=0.7)
     for town, intent in zip(towns, intents, strict=True):
         axis.text(*town, short(intent), fontsize=8, color="black", alpha=0.6, ha="center", va="center")
+    badges: list[np.ndarray] = []
     for region, name in enumerate(names):
         own, colour = xy[regions == region], PALETTE[(0, 1, 3, 4, 9, 5, 6, 2, 8, 7)[region % 10]]
         axis.plot(*own.T, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, linewidth=1,
                   label=f"{region + 1}: {short(name, 60)}")
-        axis.text(*np.median(own, axis=0), region + 1, fontsize=12, weight="bold", color=colour, ha="center",
+        badge, far = np.median(own, axis=0), np.ptp(xy, axis=0).max() / 25
+        if badges and np.linalg.norm(np.subtract(badges, badge), axis=1).min() < far:  # not one upon the other
+            badge = own[np.argmax([np.linalg.norm(np.subtract(badges, place), axis=1).min() for place in own])]
+        badges.append(badge)
+        axis.text(*badge, region + 1, fontsize=12, weight="bold", color=colour, ha="center",
                   bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": colour, "alpha": 0.9})
     if len(names):
         figure.legend(loc="outside lower left", ncols=2, fontsize=10, title="regions more unstable than chance")
@@ -325,7 +335,8 @@ def trade_off(table: pd.DataFrame) -> Figure:
 
 def soft_labels(soft: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str],
                 most: int = 4) -> Figure:
-    """What a teacher says of some texts, a bar each: its likeliest answers, the label as it stands in grey.
+    """What a teacher says of some texts, a bar each: its likeliest answers, the label as it stands in grey,
+    all other answers hatched.
 
     soft (texts, classes), labels (texts,).
     """
@@ -340,6 +351,7 @@ def soft_labels(soft: np.ndarray, labels: np.ndarray, texts: Sequence[str], name
                 axis.text(left + width / 2, row, short(names[answer], max(4, int(75 * width))), fontsize=9,
                           ha="center", va="center", color="black" if own or rank > 1 else "white")
             left += width
+        axis.barh(row, 1 - left, left=left, color="white", edgecolor=GREY, hatch="////", linewidth=0.3)
     axis.set(yticks=range(len(texts)), yticklabels=[short(text, 50) for text in texts], xlim=(0, 1),
              xlabel="probability that the teacher gave, mean over its training")
     axis.invert_yaxis()
@@ -398,14 +410,15 @@ def lengths(table: pd.DataFrame, usual: float) -> Figure:
     """Label entropy and accuracy over epochs of training, a whole schedule each, and of how many runs; a dotted line at
     the usual length."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-    labels = f"label entropy (nats, {table.n[0]} runs)", "accuracy (%)"
+    labels = f"LE@{table.n[0]} (nats)", "accuracy (%)"
     for axis, name, label, scale in zip(axes, ("label_entropy", "accuracy"), labels, (1, 100), strict=True):
         value, low, high = scale * np.array([[i.value, i.low, i.high] for i in table[name]]).T
         axis.errorbar(table.epochs, value, yerr=[value - low, high - value], fmt="o-", color=BLUE, capsize=3)
-        axis.axvline(usual, color="black", linestyle=":", linewidth=1)
+        axis.axvline(usual, color="black", linestyle=":", linewidth=1, label="control")
         axis.set(xscale="log", xlabel="epochs of training (of how many runs)", ylabel=label)
         axis.set_xticks(table.epochs, [f"{row.epochs:g}\n({row.runs})" for row in table.itertuples()], fontsize=8)
         axis.minorticks_off()
+    axes[0].legend(frameon=False)
     return figure
 
 
@@ -426,10 +439,13 @@ def learning(curves: pd.DataFrame, reference: float) -> Figure:
 
 
 def per_intent(table: pd.DataFrame, most: int = 6) -> Figure:
-    """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples).
+    """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples), if it has
+    `FEW` or more.
 
-    table: of `board.who_pays`. Named: those that lose and those that gain most accuracy; red: harmed beyond doubt.
+    table: of `board.who_pays`. Named: those that lose and those that gain most accuracy, with their examples; red:
+    harmed beyond doubt.
     """
+    table = table[table.examples >= FEW]
     figure, axis = plt.subplots(figsize=(8, 4.6))
     x = np.array([interval.value for interval in table.label_entropy_change])
     y = 100 * np.array([interval.value for interval in table.accuracy_change])
@@ -437,7 +453,8 @@ def per_intent(table: pd.DataFrame, most: int = 6) -> Figure:
     axis.scatter(x, y, s=10 + 1.5 * table.examples, c=colours, alpha=0.6, edgecolor="white")
     ends = [*range(min(most, len(table))), *range(max(most, len(table) - 2), len(table))]
     for row in (row for row in ends if y[row]):
-        axis.annotate(short(str(table.intent.iloc[row]), 30), (x[row], y[row]), (5, 0), fontsize=8, va="center",
+        name = f"{short(str(table.intent.iloc[row]), 30)} ({table.examples.iloc[row]})"
+        axis.annotate(name, (x[row], y[row]), (5, 0), fontsize=8, va="center",
                       textcoords="offset points")
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
     axis.axvline(0, color="black", linestyle=":", linewidth=1)

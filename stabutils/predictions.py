@@ -83,7 +83,7 @@ def read_predictions(path: str | Path, columns: Mapping[str, str | Sequence[str]
     if path.suffix.lower() not in readers:
         raise InputError("predictions", str(path), f"a file of {', '.join(readers)}; others can be saved as CSV")
     if not path.is_file():
-        raise InputError("predictions", str(path), "a file that exists")
+        raise InputError("predictions", str(path), "a file, not a folder" if path.is_dir() else "a file that exists")
     content = readers[path.suffix.lower()](path)
     if isinstance(columns, str):
         columns = _mapped(columns)
@@ -288,10 +288,17 @@ def _roles(header, columns, name):
     known = {role: [free[alias]] for role, names in COLUMNS.items() for alias in reversed(names) if alias in free}
     roles = {**known, **asked}
     of_runs = [column for column in header if A_RUN.fullmatch(column) and column not in taken]
+    said = [free[alias] for alias in COLUMNS["label"] if alias in free]
+    beside = [] if "run" in roles else of_runs
+    if "label" not in asked and (len(said) > 1 or said and beside and "gold" not in roles):  # which is the truth?
+        raise InputError(f"columns of {name}", ", ".join([*said, *beside]),
+                         "told apart: which are answers, and which the truth, as in --label prediction --gold label")
     if len(asked.get("label", ())) > 1 or "run" not in roles and "label" not in asked and of_runs:
         kept = {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
         return {**kept, "label": asked.get("label", of_runs)}
     if not {"example", "label"} <= set(roles) or not {"run", "checkpoint"} & set(roles):
+        if {"example", "label"} <= set(roles):
+            raise InputError(f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS)
         apart = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
         expected = f"commas between them, not {apart!r}" if apart else FORMS
         raise InputError(f"columns of {name}", ", ".join(header), expected)

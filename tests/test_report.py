@@ -158,11 +158,11 @@ def test_long_form(tmp_path):
 
 
 def test_wide_form(tmp_path):
-    found = read_predictions(write(tmp_path, "example,label,run10,run2,note\n10,x,NA,None\n2,x,null,NA\n".replace(
+    found = read_predictions(write(tmp_path, "example,tag,run10,run2,note\n10,x,NA,None\n2,x,null,NA\n".replace(
         "None\n", "None,z\n").replace("NA\n", "NA,z\n")))
     assert np.array(found.label_names)[found.labels].tolist() == [["null", "NA"], ["NA", "None"]]
     assert found.runs == ("run10", "run2") and found.examples == ("2", "10")
-    assert found.layout.endswith("not used: label, note)")
+    assert found.layout.endswith("not used: tag, note)")
 
 
 def test_columns_are_mapped(tmp_path):
@@ -172,6 +172,16 @@ def test_columns_are_mapped(tmp_path):
     found = read_predictions(write(tmp_path, LONG.replace("run,example,label", "who,what,said")),
                              {"run": "who", "example": "what", "label": "said"})
     assert found.labels.tolist() == [[1, 0], [1, 1]]
+
+
+def test_the_truth_is_not_taken_for_an_answer(tmp_path):
+    """Fails if a column `label` beside one of predictions is read as the answers: churn of the truth is 0."""
+    long = write(tmp_path, "run,example,label,prediction\n1,a,x,x\n1,b,x,x\n2,a,x,y\n2,b,x,x\n")
+    found = read_predictions(long, {"label": "prediction", "gold": "label"})
+    assert found.gold.tolist() == [0, 0] and report(found).numbers["churn"].value == 0.5
+    wide = write(tmp_path, "example,label,prediction1,prediction2\na,x,x,y\nb,x,x,x\n")
+    found = read_predictions(wide, {"gold": "label"})
+    assert found.gold.tolist() == [0, 0] and report(found).numbers["accuracy"].value == 0.75
 
 
 def test_weights_and_probabilities(tmp_path):
@@ -246,7 +256,9 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i 
     (LONG + "3,\0,a,a,a\n", "line 6: got 'a NUL byte'"),
     (LONG + "3,a\n", "mine.csv, data row 5: got '2 cells'; expected 5"),
     (LONG + '3,a,"x\n', "mine.csv, line 6"), (LONG.replace("gold", "run"), "header of mine.csv"),
-    (LONG.replace("run", "who"), "columns of mine.csv: got 'who, example, label, gold, text'"),
+    (LONG.replace("run", "who"), "runs in mine.csv: got 'no column of them: who, example, label, gold, text'"),
+    ("run,example,label,prediction\n1,a,x,x\n2,a,x,y\n", "got 'label, prediction'; expected told apart"),
+    ("example,label,prediction1,prediction2\na,x,x,y\n", "got 'label, prediction1, prediction2'; expected told apart"),
     ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
     ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\"")])
 def test_what_cannot_be_read_is_named(tmp_path, text, words):
@@ -461,6 +473,27 @@ def test_command_guards_a_release(tmp_path, capsys):
     assert run(*words, churn.high + 0.001) == 0 and "passed: nothing of" in capsys.readouterr().out
     with pytest.raises(InputError, match="--max-churn"):
         run(*words, 5)
+    assert run(*words, churn.value, "--strict") == 1 and run(*words, churn.high + 0.001, "--strict") == 0
+
+
+def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):
+    """Fails if ten equal answers count as proof: 21.7 % of churn gives them once in twenty times (Jeffreys)."""
+    still = write(tmp_path, "example,run1,run2\n" + "".join(f"{i},a,a\n" for i in range(10)))
+    assert run(still, "-o", tmp_path / "r.html", "--max-churn", 0.05) == 0
+    said = capsys.readouterr().out
+    assert "undecided" in said and "with 10 of them churn could still be as high as 22 %" in said
+    assert run(still, "-o", tmp_path / "r.html", "--max-churn", 0.05, "--strict") == 1
+    assert run(still, "-o", tmp_path / "r.html", "--max-churn", 0.22) == 0
+    assert "passed" in capsys.readouterr().out
+
+
+def test_two_versions_say_what_was_mended_and_what_broke():
+    old, new, gold = [0, 0, 0, 1, 1], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0]
+    found = report([old, new], gold, run_names=["v1", "v2"])
+    assert found.notes[-1].startswith("From v1 to v2: accuracy 60.0 %") and "to 60.0 %" in found.notes[-1]
+    assert "20.0 % " in found.notes[-1].split(";")[1] and "another run leaves" not in found._repr_html_()
+    assert "another run leaves" in report([old, new, old], gold)._repr_html_()
+    assert "No query changed" in report([old, old], gold).notes[0]
 
 
 def test_command_on_one_run(tmp_path, capsys):
@@ -541,7 +574,7 @@ def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
     found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
     assert str(found) == str(plain) and found.verdicts["churn"] == "holds" and found.verdicts["accuracy"] == found.guard
     assert main.main(["compare", str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
-    assert capsys.readouterr().out.strip() == str(plain)
+    assert capsys.readouterr().out.strip() == f"{old.layout}\n{new.layout}\n{plain}"
     other = Predictions(new.labels, new.label_names, new.runs, ("x", *new.examples[1:]), "", new.gold)
     for wrong, thing in ((other, "examples of before and after"), (Predictions(
             new.labels, new.label_names, new.runs, new.examples, "", 1 - new.gold.clip(0, 1)), "gold labels of after")):
