@@ -222,9 +222,9 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training",
              ylabel="mean of it while training", ylim=(-0.02, 1.02))
-    for x, y, text in ((0.98, 0.5, "ambiguous"), (0.98, 0.98, "easy: top left"), (0.98, 0.02, "hard: bottom left")):
+    for x, y, text in ((0.98, 0.3, "ambiguous: right"), (0.98, 0.98, "easy: top left"), (0.98, 0.02, "hard: bottom left")):
         axis.text(x, y, text, transform=axis.transAxes, ha="right",
-                  va="center" if y == 0.5 else "top" if y > 0.5 else "bottom", style="italic")
+                  va="center" if y == 0.3 else "top" if y > 0.5 else "bottom", style="italic")
     return figure
 
 

@@ -175,7 +175,7 @@ def _board(folder: Path, notebook: str = "") -> str:
              f"{_in_percent(best.reduction)} ({best.reduction.runs} runs).", "",
              "| method | label entropy taken away | accuracy, in points | trainings | better |", "|" + "---|" * 5]
     lines += [f"| {row.arm} | {_in_percent(row.reduction)} | {_in_percent(row.accuracy_change, '', 2)} "
-              f"| {row.trainings:g} | {row.better} |" for row in table.itertuples() if row.arm != "convex"]
+              f"| {row.trainings:.3g} | {row.better} |" for row in table.itertuples() if row.arm != "convex"]
     return "\n".join([*lines, ""])
 
 
@@ -216,7 +216,7 @@ def _tried(path: Path) -> str:
     for row in table.to_dict("records"):
         entropy, accuracy = ({end or "value": row[f"{score}{end and '_' + end}"] for end in ("", "low", "high")}
                              for score in ("label_entropy", "accuracy"))
-        lines.append(f"| {row['candidate']} | {row['trainings']:g} | {shown(entropy, 'nats', runs=False)} "
+        lines.append(f"| {row['candidate']} | {row["trainings"]:.3g} | {shown(entropy, 'nats', runs=False)} "
                      f"| {100 * row['taken_away']:.1f} % | {shown(accuracy, '%', runs=False)} "
                      f"| {'yes' if row['kept'] else 'no'} |")
     return "\n".join([*lines, ""])
