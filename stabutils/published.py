@@ -216,7 +216,7 @@ def _tried(path: Path) -> str:
     for row in table.to_dict("records"):
         entropy, accuracy = ({end or "value": row[f"{score}{end and '_' + end}"] for end in ("", "low", "high")}
                              for score in ("label_entropy", "accuracy"))
-        lines.append(f"| {row['candidate']} | {row["trainings"]:.3g} | {shown(entropy, 'nats', runs=False)} "
+        lines.append(f"| {row['candidate']} | {row['trainings']:.3g} | {shown(entropy, 'nats', runs=False)} "
                      f"| {100 * row['taken_away']:.1f} % | {shown(accuracy, '%', runs=False)} "
                      f"| {'yes' if row['kept'] else 'no'} |")
     return "\n".join([*lines, ""])
