@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,9 +222,9 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training",
              ylabel="mean of it while training", ylim=(-0.02, 1.02))
-    for x, y, text in ((0.98, 0.3, "ambiguous: right"), (0.98, 0.98, "easy: top left"), (0.98, 0.02, "hard: bottom left")):
-        axis.text(x, y, text, transform=axis.transAxes, ha="right",
-                  va="center" if y == 0.3 else "top" if y > 0.5 else "bottom", style="italic")
+    for y, text, where in ((0.98, "easy: top left", "top"), (0.3, "ambiguous: right", "center"),
+                           (0.02, "hard: bottom left", "bottom")):
+        axis.text(0.98, y, text, transform=axis.transAxes, ha="right", va=where, style="italic")
     return figure
 
 
@@ -534,11 +534,12 @@ def votes(rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]]
 def frontier(table: pd.DataFrame) -> Figure:
     """What each method takes away against what its training costs; the dots' area: passes for an answer.
 
-    table: of `frontier.frontier`. Grey: another one costs no more and is no worse in anything. Triangle: the convex
-    learner, which costs next to nothing and never flips. Dashed: the ensemble that takes most away.
+    table: of `frontier.frontier`. Named: those that no other one dominates; grey: another costs no more and is no worse
+    in anything. Triangle: the convex learner, which costs next to nothing and never flips. Dashed: the ensemble that
+    takes most away.
     """
     rows = table[table.arm != "control"].sort_values(["trainings", "arm"])
-    figure, axis = plt.subplots(figsize=(10, max(5.2, 0.19 * len(rows))))
+    figure, axis = plt.subplots(figsize=(10, 5.6))
     places = (rows.groupby("trainings").cumcount() + 0.5) / rows.groupby("trainings").arm.transform("size")
     points = {}
     for row, place in zip(rows.itertuples(), places, strict=True):  # those of one price side by side, within a tenth
@@ -553,13 +554,16 @@ def frontier(table: pd.DataFrame) -> Figure:
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
     axis.set(xscale="log", xlabel="trainings (of one price side by side)",
              ylabel="label entropy taken away, % of control's")
-    axis.set_xticks([1, 2, 3, 5, 10], [1, 2, 3, 5, 10])
+    axis.set_xticks([0.6, 1, 2, 3, 5, 10], [0, 1, 2, 3, 5, 10])
     axis.minorticks_off()
-    _named(axis, points, {row.arm for row in rows.itertuples() if row.dominated})
+    dots = [axis.plot([], [], "o", color=colour)[0] for colour in (BLUE, GREY)]
+    figure.legend(dots, ["no other is as good in all for as little", "another is, for no more"],
+                  loc="outside upper left", ncols=2, frameon=False, fontsize=10)
+    _named(axis, {row.arm: points[row.arm] for row in rows.itertuples() if not row.dominated})
     return figure
 
 
-def _named(axis: Axes, points: Mapping[str, tuple[float, float]], pale: Collection[str] = ()) -> None:
+def _named(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Names of points at the right of an axis, as near to the height of each as those of its neighbours let it be."""
     order = sorted(points, key=lambda name: points[name][1])
     heights = np.array([axis.transAxes.inverted().transform(axis.transData.transform(points[name]))[1]
@@ -569,7 +573,7 @@ def _named(axis: Axes, points: Mapping[str, tuple[float, float]], pale: Collecti
     places = np.clip(isotonic_regression(heights - steps).x, 0, 1 - gap * (len(order) - 1)) + steps
     for name, place in zip(order, places, strict=True):
         axis.annotate(name, points[name], (1.05, place), fontsize=10, va="center", textcoords="axes fraction",
-                      color=GREY if name in pale else "black", annotation_clip=False,
+                      annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": GREY, "alpha": 0.5, "linewidth": 0.8, "shrinkB": 4,
                                   "relpos": (0, 0.5)})
 
