@@ -286,11 +286,11 @@ def draw(folder: Path, target: Path) -> list[Path]:
     if moran := {name.removeprefix("moran "): records.interval(number)
                  for name, number in _numbers(folder, "02").items() if name.startswith("moran ")}:
         plots["clusters"] = lambda: figures.intervals(moran, "Moran's I of label entropy: 0 is chance", reference=0)
-    if len(methods := board(folder)):
-        plots["trade-off"] = lambda: figures.trade_off(methods)
-    for notebook, name in (("03", "regularizers"), ("04", "data-centric")):
-        if len(own := board(folder, notebook)):
-            plots[f"trade-off-{name}"] = lambda own=own: figures.trade_off(own)
+    methods = board(folder)
+    boards = {"-regularizers": board(folder, "03"), "-data-centric": board(folder, "04")}
+    boards = {name: own for name, own in boards.items() if len(own)} or ({"": methods} if len(methods) else {})
+    for name, own in boards.items():  # all on one are too many to read
+        plots[f"trade-off{name}"] = lambda own=own: figures.trade_off(own)
     if (folder / "05_ensembles.json").is_file():
         plots["frontier"] = lambda: figures.frontier(_frontier(methods))
     if len(table := lengths(folder)):
