@@ -101,7 +101,7 @@ def divisions(kinds, groups, deletions=50):
     kinds: of each run. As many divisions as it takes to delete `deletions` groups; drawn from seed 0.
 
     >>> divisions([0, 0, 1, 1], groups=2, deletions=2).tolist()
-    [[1, 0, 0, 1]]
+    [[0, 1, 0, 1]]
     """
     draw, kinds, found = np.random.default_rng(0), np.asarray(kinds), []
     for _ in range(-(-deletions // groups)):

@@ -108,8 +108,12 @@ def small(tmp_path, monkeypatch):
 
 def test_an_interrupt_from_the_keyboard_loses_the_run_at_work_only(small, tmp_path, monkeypatch):
     monkeypatch.setenv("STABUTILS_INTERRUPTED", "")
-    with pytest.raises(KeyboardInterrupt):
-        small().retrain(Interrupted(), n=4)
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            small().retrain(Interrupted(), n=4)
+    finally:
+        signal.signal(signal.SIGINT, usual)
     assert small().plan(Interrupted(), n=4)["stored"] == 2
     assert len(small().retrain(Interrupted(), n=4)) == 4  # its lock was given back
     assert not list((tmp_path / "runs").glob("unfinished/*"))

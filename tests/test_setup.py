@@ -55,7 +55,7 @@ def tracked() -> list[Path]:
         pytest.skip("not a git checkout")
     listed = output("git", "ls-files", "-co", "--exclude-standard", "-z")
     paths = [ROOT / name for name in listed.split("\0") if name]
-    binary = {".png", ".pdf", ".safetensors", ".npy", ".gz", ".zip", ".parquet", ".woff2"}
+    binary = {".png", ".pdf", ".safetensors", ".npy", ".xz", ".zip", ".parquet", ".woff2"}
     return [path for path in paths if path.is_file() and path.suffix not in binary]
 
 
