@@ -245,6 +245,9 @@ def test_an_update_is_held_against_the_one_network_before_it():
         lost = ((before.labels[0] == GOLD) & (runs.labels != GOLD)).mean()
         won = ((before.labels[0] != GOLD) & (runs.labels == GOLD)).mean()
         assert (rows.bad[name].value, rows.good[name].value) == pytest.approx((lost, won))
+        change = rows.churn_change[name]
+        assert change is None if name == "calm" else change.value == pytest.approx(
+            rows.churn["rash"].value - rows.churn["calm"].value) and change.low > 0  # the rash are farther from it
         assert rows.churn_among[name].value == metrics.churn(runs.labels) and rows.runs[name] == len(runs)
     with pytest.raises(InputError, match="runs before: got 6"):
         updates(CONTROL, after)

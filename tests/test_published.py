@@ -157,6 +157,13 @@ def test_what_was_tried_stands_in_order_of_entropy(tmp_path):
     assert lines[4].startswith("| control | 1 |") and lines[4].endswith("| yes |")
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/0[1-5]*.ipynb")), ids=lambda path: path.stem[:2])
+def test_the_first_cell_shows_a_published_figure_and_a_number(path):
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    [figure] = re.findall(r"\]\(\.\./(figures/massive/[\w-]+\.png)\)", first)
+    assert (ROOT / figure).is_file() and published.QUOTE.search(first)
+
+
 def test_lengths_of_training_come_from_the_committed_answers():
     table = published.lengths(ROOT / "records" / "massive")
     assert table.epochs.tolist()[:5] == [1, 2, 4, 9, 14] and table.runs.tolist()[:5] == [10, 10, 10, 50, 10]
