@@ -9,6 +9,7 @@ import argparse
 import ast
 import logging
 import os
+import posixpath
 import re
 import shutil
 import sys
@@ -224,7 +225,8 @@ def keep_executed(notebook: Path, target: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", ()):  # of other places their last two names
             cell.source = re.sub(r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"', r'"\1"', cell.source)
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\]\((?!\w+:|#)", "](../../notebooks/", cell.source)
+            cell.source = re.sub(r"\]\((?!\w+:|#)([^)]*)", lambda link: "](" + posixpath.normpath(
+                f"../../notebooks/{link[1]}"), cell.source)
     nbformat.write(content, target)
 
 
@@ -257,13 +259,11 @@ def html(notebook: Path) -> Path:
 
 def refresh(arguments: argparse.Namespace) -> int:
     """Execute the committed notebooks in place, at their defaults, and keep only what a reader needs of the outputs."""
-    import nbformat
-
     for path in notebooks(arguments.notebooks):
         finished = path.with_name(f".{path.name}")
         try:
             execute(path, finished, {})
-            nbformat.write(nbformat.read(finished, as_version=4), path)
+            finished.replace(path)
         finally:
             finished.unlink(missing_ok=True)
         print(path)

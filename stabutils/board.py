@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, votes
-from .comparison import GUARD
 from .errors import InputError
-from .intervals import Interval, holm, jackknife, jackknife_arms, verdict
+from .intervals import GUARD, Interval, holm, jackknife, jackknife_arms, together, verdict
 from .records import Claim
 from .study import Runs
 
@@ -163,14 +162,15 @@ def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
     return np.sort(np.argsort(-entropy, kind="stable")[:max(1, round(top * len(entropy)))])
 
 
-def who_pays(control: Runs, arm: Runs, label_names, n: int = 5) -> pd.DataFrame:
-    """What a method does to each intent, the one that loses most accuracy first.
+def who_pays(control: Runs, arm: Runs, label_names, n: int = 5, least: int = 5) -> pd.DataFrame:
+    """What a method does to each intent of at least so many examples, the one that loses most accuracy first: of fewer
+    an intent says nothing by itself.
 
     intent, examples; label_entropy (control's, nats), label_entropy_change and accuracy_change (shares) as Intervals;
     p of the accuracy's change, Holm-adjusted over the intents, and whether the intent is `harmed` by it.
     """
     n, rows = _votes(control, arm, n), []
-    for label in np.unique(control.gold):
+    for label in np.flatnonzero(np.bincount(control.gold) >= least):
         here = np.flatnonzero(control.gold == label)
         old, new = (votes.scores(runs.labels[:, here], control.gold[here], n) for runs in (control, arm))
         entropy, accuracy = (_difference(control, arm, old[name], new[name])
@@ -250,8 +250,7 @@ def better(reduction: Interval, p: float, guard: str) -> str:
     stability = verdict(reduction, 0.0)
     if stability == "holds" and p >= LEVEL:
         stability = f"undecided at {reduction.runs} runs"
-    decided = [each for each in (stability, guard) if each != "holds"]
-    return "does not hold" if "does not hold" in decided else decided[0] if decided else "holds"
+    return together(stability, guard)
 
 
 def _check(control, rows, placebo=None, chooser=None):

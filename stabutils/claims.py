@@ -10,6 +10,7 @@ from .intervals import Interval, verdict
 
 RESTS = {"pretrained": "Verdicts on these numbers need a pretrained encoder (which one, we do not know for sure); what "
                        "a network trained from scratch does supports or weakens them, and settles nothing.",
+         "fine-tuning": "A claim about fine-tuning BERT: a network trained from scratch settles nothing of it.",
          "images": "A claim about image classifiers.",
          "fastText": "A claim about another corpus, where generations of a model also differed in their training data.",
          "no claim": "Nothing about churn was claimed there."}
@@ -27,25 +28,42 @@ def markdown(root: Path) -> str:
     for group in yaml.safe_load((root / "docs" / "claims.yaml").read_text(encoding="utf-8")):
         lines += ["", f"## {group['source']}", "", RESTS[group["rests"]], "",
                   "| claim | corpus | here | threshold | verdict | shown in |", "|" + "---|" * 6]
-        lines += [row for claim in group["claims"] for row in _rows(root, claim)]
+        lines += [row for claim in group["claims"] for row in _rows(root, claim, group["rests"] == "pretrained")]
     return "\n".join(lines) + "\n"
 
 
-def _rows(root: Path, claim: dict) -> list[str]:
-    side, beyond = claim.get("side", "above"), claim["beyond"]
+def _rows(root: Path, claim: dict, every: bool) -> list[str]:
+    """A row for each corpus that has the number, or for `every` one."""
+    side, number = claim.get("side", "above"), claim["number"]
     found = {corpus: _number(root / "records" / corpus, claim) for corpus in _corpora(root, claim)}
-    found = {corpus: own for corpus, own in found.items() if own[0]} or {"none yet": (None, claim["notebook"])}
+    found = {corpus: (own[0], own[1] or claim["notebook"]) for corpus, own in found.items() if every or own[0]}
+    found = found or {"none yet": (None, claim["notebook"])}
     says = [claim["says"], *[""] * (len(found) - 1)]  # once, for all corpora
-    return [f"| {text} | {corpus} | {f'{i} ({i.runs} runs)' if i else 'not measured'} | {side} {beyond:g} "
-            f"| {verdict(i, beyond, side)} | {_made_by(root, made_by)}"
-            f"{', *' + claim['section'] + '*' if made_by == claim['notebook'] else ''} |"
-            for text, (corpus, (i, made_by)) in zip(says, found.items(), strict=True)]
+    rows = []
+    for text, (corpus, (i, made_by)) in zip(says, found.items(), strict=True):
+        beyond = _threshold(root / "records" / corpus, claim)
+        shown = f"{i} ({records.behind(number, i.runs)})" if i else "not measured"
+        limit = "chance" if beyond != beyond else f"{beyond:.4g}"
+        section = f", *{claim['section']}*" if made_by == claim["notebook"] else ""
+        rows.append(f"| {text} | {corpus} | {shown} | {side} {limit} | {verdict(i, beyond, side)} "
+                    f"| {_made_by(root, corpus, made_by)}{section} |")
+    return rows
 
 
-def _made_by(root: Path, record: str) -> str:
-    """A link to the notebook that wrote a record, or to the script."""
-    if (root / "notebooks" / f"{record}.ipynb").is_file():
-        return f"[{record[:2]}](../notebooks/{record}.ipynb)"
+def _threshold(folder: Path, claim: dict) -> float:
+    """The number beyond which a claim holds, or the upper end of that with this name in the same record."""
+    if not isinstance(claim["beyond"], str):
+        return claim["beyond"]
+    path = folder / f"{claim['notebook']}.json"
+    found = records.read(path).numbers.get(claim["beyond"]) if path.is_file() else None
+    return found["high"] if found else float("nan")
+
+
+def _made_by(root: Path, corpus: str, record: str) -> str:
+    """A link to the executed notebook that wrote a record, or to the script."""
+    for notebook in (f"records/{corpus}/{record}.ipynb", f"notebooks/{record}.ipynb"):
+        if (root / notebook).is_file():
+            return f"[{record[:2]}](../{notebook})"
     script = f"benchmarks/{record[3:]}.py"
     return f"[`{script}`](../{script})"
 

@@ -95,7 +95,7 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, store.Arrays]:
     Put together from every file that begins with the arm's name; two machines' answers of a run are not mixed."""
     found, keep = {}, {f"kept.{name}" for name in keep}
     parts = path.parent.glob(f"{path.name.removesuffix(store.PACKED)}*{store.PACKED}")
-    for part in sorted(parts, key=lambda part: len(part.name)):  # the plain sample first
+    for part in sorted(parts, key=lambda part: (len(part.name), part.name)):  # the plain sample first
         arrays, record = store.read_file(part) or ({}, {"runs": ()})
         arrays = {name: array.astype(np.float32) if array.dtype == np.float16 else array  # narrow on disk only
                   for name, array in arrays.items() if not name.startswith("kept.") or name in keep}

@@ -8,12 +8,10 @@ import numpy as np
 
 from . import votes
 from .errors import InputError
-from .intervals import Interval, jackknife_arms, over_examples, verdict
+from .intervals import GUARD, Interval, jackknife_arms, over_examples, together, verdict
 from .metrics import churn_between
 from .predictions import Predictions, encode, read_predictions
 from .report import add_columns, columns_of, shown, title
-
-GUARD = 0.005  # of accuracy may be lost and a system still count as better
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +77,17 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
     difference = {name: _difference(old[name], new[name], before, after, arms, seeds) for name in names}
     stability = verdict(difference[names[1]], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
-    weakest = [stability] if gold is None else [stability, guard]
-    decided = [each for each in weakest if each != "holds"]
     return Comparison(
         {name: score.interval(before) for name, score in old.items() if name in names},
         {name: score.interval(after) for name, score in new.items() if name in names},
         difference, _between(before, after, gold, seeds), stability, guard,
-        "does not hold" if "does not hold" in decided else decided[0] if decided else "holds")
+        together(stability, *([] if gold is None else [guard])))
 
 
 def _of_both(before, after):
     """Labels, gold and seeds of two Predictions or Runs, by the names of labels and runs where they have names."""
     if getattr(before, "examples", ()) != getattr(after, "examples", ()):
-        only = sorted(set(before.examples) ^ set(after.examples))
+        only = sorted(set(getattr(before, "examples", ())) ^ set(getattr(after, "examples", ())))
         raise InputError("examples of before and after", only[:5], "the same in both: these are in one only")
     sides = []
     for each in (before, after):

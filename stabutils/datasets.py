@@ -306,7 +306,7 @@ def _read(path: Path, split: str = "") -> list[Row]:
     reader = {".csv": _csv, ".jsonl": _jsonl, ".json": _json}.get(path.suffix.lower())
     if reader is None or not path.is_file():
         raise InputError("dataset file", str(path), f"a regular file that ends in {', '.join(SUFFIXES)}")
-    rows = list(reader(path, _text(path)))
+    rows = list(reader(path, read_text(path)))
     if not rows:
         raise InputError(str(path), "no rows", "at least one text with its label")
     for row in rows:
@@ -322,14 +322,16 @@ def _bytes(path: Path) -> bytes:
         raise InputError(str(path), error.strerror, "a readable file") from None
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, name: str = "") -> str:
+    """What a file of UTF-8 says, without the mark that some programs put first. Raises InputError with the line that is
+    none; `name` stands there for the path."""
     raw = _bytes(path).removeprefix(codecs.BOM_UTF8)
     try:
         text, bad = raw.decode("utf-8"), raw.find(b"\0")
     except UnicodeDecodeError as error:
         text, bad = "", error.start
     if bad >= 0:
-        where = f"{path}, line {raw.count(10, 0, bad) + 1}"
+        where = f"{name or path}, line {raw.count(10, 0, bad) + 1}"
         raise InputError(where, f"byte 0x{raw[bad]:02x}", "text saved as UTF-8, without NUL bytes")
     return text
 

@@ -34,8 +34,10 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
 
 
 def finds(score: np.ndarray, entropy: np.ndarray) -> float:
-    """How well a score finds the examples of any entropy at all: AUROC, 0 .. 1, 0.5 is blind."""
-    return auroc(score, np.asarray(entropy) > 0)
+    """How well a score finds the examples of any entropy at all: AUROC, 0 .. 1, 0.5 is blind; 0.5 too where there is
+    nothing to find, as no example has any, or all have."""
+    unstable = np.asarray(entropy) > 0
+    return auroc(score, unstable) if 0 < unstable.sum() < unstable.size else 0.5
 
 
 def rank_correlation(score: np.ndarray, entropy: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,18 +17,19 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 from pandas.io.formats.style import Styler
 from PIL import Image
 from scipy.optimize import isotonic_regression
 
 from .intervals import Interval, runs_needed
 from .metrics import label_entropy
+from .records import ENSEMBLE
 
 if TYPE_CHECKING:
     from .regions import Clustering
     from .sources import Effects
 
-FEW = 5  # queries: of fewer an intent says nothing by itself
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
 OTHER_SCRIPTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "PingFang SC", "Hiragino Sans",
@@ -116,7 +118,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     figure.legend([Patch(color=colour) for colour in colours], named, loc="outside lower center", ncols=5, fontsize=9,
                   frameon=False)
     bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
-    bars.set(xlabel="entropy (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
+    bars.set(xlabel=f"entropy over these {len(labels)} runs (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
     return figure
 
 
@@ -221,10 +223,10 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     dots = axis.scatter(spread[order], confidence[order], c=entropy[order], cmap="viridis_r", s=16, linewidth=0)
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training",
-             ylabel="mean of it while training", ylim=(-0.02, 1.02))
-    for y, text, where in ((0.98, "easy: top left", "top"), (0.3, "ambiguous: right", "center"),
-                           (0.02, "hard: bottom left", "bottom")):
-        axis.text(0.98, y, text, transform=axis.transAxes, ha="right", va=where, style="italic")
+             ylabel="mean probability of the right answer", ylim=(-0.02, 1.02))
+    for x, y, text, across, up in ((0.02, 0.9, "easy", "left", "top"), (0.98, 0.45, "ambiguous", "right", "center"),
+                                   (0.02, 0.02, "hard", "left", "bottom")):
+        axis.text(x, y, text, transform=axis.transAxes, ha=across, va=up, style="italic", weight="bold")
     return figure
 
 
@@ -243,30 +245,37 @@ def how_many_runs(churn: Interval, most: int = 100) -> Figure:
         if runs[0] <= needed <= most:
             axis.plot([needed, needed, 0], [0, width, width], color=GREY, linestyle=":", linewidth=1.5)
             axis.text(needed, width, f" ±{width} points: {needed} runs", va="bottom", fontsize=9)
-    axis.set(xscale="log", xlabel="runs", ylabel="half-width of churn (± points)", ylim=0, xlim=(3, most))
+    axis.set(xscale="log", xlabel="runs", ylabel="half-width of churn (± points)", xlim=(3, most))
+    axis.set_ylim(0, max(1.2, 1.05 * axis.get_ylim()[1]))
     axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
     return figure
 
 
-def nulls(tests: Mapping[str, Clustering]) -> Figure:
+def nulls(spaces: Mapping[str, Mapping[str, Clustering]]) -> Figure:
     """Is it more than chance? Moran's I with its interval over runs (diamond), and where places do not matter (grey).
 
-    tests: the questions asked, a row each; the grey dots are a quarter of the values under shuffling, the bar spans the
-    middle 95 % of all.
+    spaces: a panel each, of the questions asked, a row each. Grey dots are a quarter of the values under shuffling,
+    where they are known; the bar spans the middle 95 % of all.
     """
-    figure, axis = plt.subplots(figsize=(8, 0.55 * len(tests) + 1.0))
-    for place, test in enumerate(tests.values()):
-        dots = test.null[::4]
-        jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dots.size)
-        axis.plot(dots, place + jitter, ".", color=GREY, alpha=0.4, markersize=3, rasterized=True)
-        axis.plot(np.quantile(test.null, [0.025, 0.975]), [place, place], color="black", linewidth=3)
-        value, low, high = test.observed.value, test.observed.low, test.observed.high
-        axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="D", color=ORANGE, capsize=4)
-        axis.text(high, place, f"  p {'=' if test.p > 0.001 else '≤'} {test.p:.3f}", va="center", fontsize=10)
-    axis.set(yticks=range(len(tests)), yticklabels=list(tests),
-             xlabel="Moran's I of label entropy across halves of the runs")
-    axis.margins(x=0.12)
-    axis.invert_yaxis()
+    count, rows = len(spaces), max(map(len, spaces.values()))
+    figure, axes = plt.subplots(1, count, figsize=(2 + 2.9 * count, 0.55 * rows + 1.4), sharey=True, sharex=True,
+                                squeeze=False)
+    for axis, (space, tests) in zip(axes[0], spaces.items(), strict=True):
+        for place, test in enumerate(tests.values()):
+            dots = test.null[::4]
+            jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dots.size)
+            axis.plot(dots, place + jitter, ".", color=GREY, alpha=0.4, markersize=3, rasterized=True)
+            axis.plot([test.chance.low, test.chance.high], [place, place], color="black", linewidth=4)
+            value, low, high = test.observed.value, test.observed.low, test.observed.high
+            axis.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="D", color=ORANGE, capsize=4)
+            if test.p == test.p:
+                axis.text(value, place - 0.18, f"p {'=' if test.p > 0.001 else '≤'} {test.p:.3f}", fontsize=9,
+                          ha="center", va="bottom")
+        axis.axvline(0, color="black", linestyle=":", linewidth=1)
+        axis.set_title(f"space of {space}", fontsize=11)
+        axis.margins(x=0.12)
+    axes[0, 0].set(yticks=range(rows), yticklabels=list(next(iter(spaces.values()))), ylim=(rows - 0.4, -0.7))
+    figure.supxlabel("Moran's I of label entropy; black: 95 % of what shuffled places give", fontsize=11)
     return figure
 
 
@@ -275,18 +284,25 @@ def instability_map(xy: np.ndarray, entropy: np.ndarray, regions: np.ndarray, na
     """Where the unstable queries lie: places xy (examples, 2), coloured by label entropy, regions outlined and named.
 
     regions (examples,): ids from 0, -1 for none; names: one for each region that is outlined, the others are left out;
-    towns (intents, 2): where to write the names of the intents.
+    towns (intents, 2): where to write the names of the intents, as far as there is room.
     """
     figure, axis = plt.subplots(figsize=(10, 7))
     order = np.argsort(entropy, kind="stable")
     dots = axis.scatter(*xy[order].T, c=entropy[order], cmap="viridis_r", s=14, linewidth=0)
     figure.colorbar(dots, label="label entropy over the runs (nats)", shrink=0.7)
-    for town, intent in zip(towns, intents, strict=True):
-        axis.text(*town, short(intent), fontsize=8, color="black", alpha=0.6, ha="center", va="center")
+    figure.canvas.draw()  # to know how large words will be
+    taken: list[Bbox] = []
+    for town, intent in zip(towns, intents, strict=True):  # names that would lie upon others are left out
+        word = axis.text(*town, short(intent), fontsize=8, color="black", alpha=0.6, ha="center", va="center")
+        box = word.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            word.remove()
+        else:
+            taken.append(box)
     badges: list[np.ndarray] = []
     for region, name in enumerate(names):
-        own, colour = xy[regions == region], PALETTE[(0, 1, 3, 4, 9, 5, 6, 2, 8, 7)[region % 10]]
-        axis.plot(*own.T, "o", markersize=9, markerfacecolor="none", markeredgecolor=colour, linewidth=1,
+        own, colour = xy[regions == region], PALETTE[(0, 3, 2, 4, 5, 6, 1, 9, 8, 7)[region % 10]]
+        axis.plot(*own.T, "os^Dvp"[region % 6], markersize=9, markerfacecolor="none", markeredgecolor=colour,
                   label=f"{region + 1}: {short(name, 60)}")
         badge, far = np.median(own, axis=0), np.ptp(xy, axis=0).max() / 25
         if badges and np.linalg.norm(np.subtract(badges, badge), axis=1).min() < far:  # not one upon the other
@@ -302,34 +318,38 @@ def instability_map(xy: np.ndarray, entropy: np.ndarray, regions: np.ndarray, na
 
 
 def trade_off(table: pd.DataFrame) -> Figure:
-    """The board at a glance: stability gained against accuracy, both against control with their intervals.
+    """The board at a glance, a row a method, best first: stability gained (left) and what it does to accuracy (right),
+    both against control with their intervals.
 
-    table: rows of a board with arm, reduction, accuracy_change (Intervals or None), trainings (the area of the dots)
-    and better; convex, which takes all away, is drawn at the right edge with its change of accuracy beside. Shaded: a
-    method costs too much.
+    table: rows of a board with arm, reduction, accuracy_change (Intervals or None), trainings and better. Blue: better
+    than control beyond doubt; convex, which takes all away, is drawn at the edge. Shaded: a method costs too much.
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
-    arms, figure, axis = rows[rows.arm != "convex"], *plt.subplots(figsize=(10, max(5.2, 0.19 * len(rows))))
-    ends = 100 * np.array([[[i.low, i.high] for i in arms[name]] for name in ("reduction", "accuracy_change")])
-    left, right = np.clip([ends[0].min() - 2, ends[0].max() + 2], -60, 100)
-    low, high = min(-1.0, ends[1].min() - 0.2), max(1.0, ends[1].max() + 0.2)
-    points = {row.arm: np.clip([100 * row.reduction.value, 100 * row.accuracy_change.value], [left, low], [right, high])
-              for row in rows.itertuples()}
-    for row, (across, up) in zip(arms.itertuples(), ends.swapaxes(0, 1), strict=True):
-        (x, y), colour = points[row.arm], ORANGE if row.arm == "placebo" else BLUE if row.better == "holds" else GREY
-        axis.plot(across, [y, y], [x, x], up, color=colour, alpha=0.45, linewidth=1)
-        axis.scatter([x], [y], s=60 * row.trainings, color=colour, zorder=3, edgecolor="white")
-    if "convex" in points:
-        axis.plot(*points["convex"][:, None], ">", color=RED, markersize=10, clip_on=False)
-    axis.axvline(0, color="black", linestyle=":", linewidth=1)
-    axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.axhspan(low, -0.5, color=RED, alpha=0.08, linewidth=0)
-    axis.set(xlim=(left, right), ylim=(low, high), xlabel="label entropy taken away, % of control's",
-             ylabel="change of accuracy (points)")
-    names = {row.arm: f"convex: 100 %, {100 * row.accuracy_change.value:+.1f} points" for row in rows.itertuples()
-             if row.arm == "convex"}
-    _named(axis, {names.get(name, name): point for name, point in points.items()})
-    axis.set_title("Blue: steadier beyond doubt, accuracy kept to half a point. Area: trainings", fontsize=11)
+    rows = rows.iloc[np.argsort([-i.value for i in rows.reduction], kind="stable")]
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(rows) + 1.6), sharey=True)
+    places, convex = np.arange(len(rows)), (rows.arm == "convex").to_numpy()
+    colours = [{"convex": RED, "placebo": ORANGE}.get(row.arm, BLUE if row.better == "holds" else GREY)
+               for row in rows.itertuples()]
+    for axis, name in zip(axes, ("reduction", "accuracy_change"), strict=True):
+        value, low, high = 100 * np.array([[i.value, i.low, i.high] for i in rows[name]]).T
+        if name == "reduction":
+            edge = max(high[~convex], default=100) + 4
+            value, low, high = np.where(convex, edge, [value, low, high])
+            axis.plot(value[convex], places[convex], ">", color=RED, markersize=10, clip_on=False)
+            axis.set_xlim(min([-2, *(low[~convex] - 2)]), edge)
+        for place, colour in enumerate(colours):
+            axis.errorbar([value[place]], [place], xerr=[[value[place] - low[place]], [high[place] - value[place]]],
+                          fmt="none" if convex[place] and name == "reduction" else "o", color=colour, capsize=3)
+        axis.axvline(0, color="black", linestyle=":", linewidth=1)
+    priced = [f"{row.arm} ({row.trainings:.3g})" if row.trainings == row.trainings and row.trainings != 1 else row.arm
+              for row in rows.itertuples()]
+    axes[0].set(yticks=places, ylim=(len(rows) - 0.4, -0.6), xlabel="label entropy taken away, % of control's")
+    axes[0].set_yticklabels([short(name, 46) for name in priced])
+    axes[1].set_xlim(min(-1.0, axes[1].get_xlim()[0]))
+    axes[1].axvspan(axes[1].get_xlim()[0], -0.5, color=RED, alpha=0.08, linewidth=0)
+    axes[1].set(xlabel="change of accuracy (points)")
+    figure.suptitle("Blue: steadier beyond doubt, accuracy kept to half a point. In brackets: trainings, if not one",
+                    fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -438,28 +458,24 @@ def learning(curves: pd.DataFrame, reference: float) -> Figure:
     return figure
 
 
-def per_intent(table: pd.DataFrame, most: int = 6) -> Figure:
-    """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples), if it has
-    `FEW` or more.
+def per_intent(table: pd.DataFrame) -> Figure:
+    """Who pays: each intent by what a method does to its label entropy and its accuracy (area: examples).
 
     table: of `board.who_pays`. Named: those that lose and those that gain most accuracy, with their examples; red:
     harmed beyond doubt.
     """
-    table = table[table.examples >= FEW]
-    figure, axis = plt.subplots(figsize=(8, 4.6))
+    figure, axis = plt.subplots(figsize=(9, 4.6))
     x = np.array([interval.value for interval in table.label_entropy_change])
     y = 100 * np.array([interval.value for interval in table.accuracy_change])
     colours = [RED if harmed else BLUE for harmed in table.harmed]
     axis.scatter(x, y, s=10 + 1.5 * table.examples, c=colours, alpha=0.6, edgecolor="white")
-    ends = [*range(min(most, len(table))), *range(max(most, len(table) - 2), len(table))]
-    for row in (row for row in ends if y[row]):
-        name = f"{short(str(table.intent.iloc[row]), 30)} ({table.examples.iloc[row]})"
-        axis.annotate(name, (x[row], y[row]), (5, 0), fontsize=8, va="center",
-                      textcoords="offset points")
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
     axis.axvline(0, color="black", linestyle=":", linewidth=1)
     axis.set(xlabel="change of label entropy (nats); left: steadier", ylabel="change of accuracy (points)")
-    axis.margins(x=0.15)
+    axis.margins(x=0.05)
+    ends = [*range(min(6, len(table))), *range(max(6, len(table) - 2), len(table))]
+    _named(axis, {f"{short(str(table.intent.iloc[row]), 30)} ({table.examples.iloc[row]})": (x[row], y[row])
+                  for row in ends if y[row]})
     return figure
 
 
@@ -532,35 +548,46 @@ def votes(rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]]
 
 
 def frontier(table: pd.DataFrame) -> Figure:
-    """What each method takes away against what its training costs; the dots' area: passes for an answer.
+    """What each method takes away against what its training costs; the marker: passes for an answer.
 
-    table: of `frontier.frontier`. Named: those that no other one dominates; grey: another costs no more and is no worse
-    in anything. Triangle: the convex learner, which costs next to nothing and never flips. Dashed: the ensemble that
-    takes most away.
+    table: of `frontier.frontier`. Blue and named: better than control beyond doubt, and no other network is as good in
+    everything for no more, by the values; all others are grey. Triangle: the convex learner, which costs next to
+    nothing and never flips. Dashed: the ensemble that takes most away.
     """
     rows = table[table.arm != "control"].sort_values(["trainings", "arm"])
     figure, axis = plt.subplots(figsize=(10, 5.6))
     places = (rows.groupby("trainings").cumcount() + 0.5) / rows.groupby("trainings").arm.transform("size")
-    points = {}
+    points, named, ensembles = {}, {}, [0.0]
     for row, place in zip(rows.itertuples(), places, strict=True):  # those of one price side by side, within a tenth
         points[row.arm] = x, y = max(row.trainings, 0.6) * 1.2 ** (place - 0.5), 100 * row.reduction.value
-        colour = RED if row.arm == "convex" else GREY if row.dominated else BLUE
+        first, convex = row.better == "holds" and not row.dominated, row.arm == "convex"
+        colour, mark = RED if convex else BLUE if first else GREY, "^" if convex else _marker(row.passes)
         axis.plot([x, x], np.clip([100 * row.reduction.low, 100 * row.reduction.high], -60, 110), color=colour,
                   alpha=0.45, linewidth=1)
-        axis.scatter([x], [y], s=40 * max(2, row.passes), color=colour, marker="^" if row.arm == "convex" else "o",
-                     edgecolor="white", zorder=3)
-    ensembles = [y for name, (_, y) in points.items() if name.startswith("ensemble")]
-    axis.axhline(max(ensembles, default=0), color=BLUE, linestyle="--", linewidth=1)
+        axis.scatter([x], [y], s=120 if convex else 60, color=colour, marker=mark, edgecolor="white", zorder=3 + first)
+        if convex:
+            named[f"convex: accuracy {100 * row.accuracy_change.value:+.1f} points"] = x, y
+        elif first:
+            named[row.arm] = x, y
+        if re.match(ENSEMBLE, row.arm):
+            ensembles.append(y)
+    axis.axhline(max(ensembles), color=BLUE, linestyle="--", linewidth=1)
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
     axis.set(xscale="log", xlabel="trainings (of one price side by side)",
              ylabel="label entropy taken away, % of control's")
     axis.set_xticks([0.6, 1, 2, 3, 5, 10], [0, 1, 2, 3, 5, 10])
     axis.minorticks_off()
-    dots = [axis.plot([], [], "o", color=colour)[0] for colour in (BLUE, GREY)]
-    figure.legend(dots, ["no other is as good in all for as little", "another is, for no more"],
-                  loc="outside upper left", ncols=2, frameon=False, fontsize=10)
-    _named(axis, {row.arm: points[row.arm] for row in rows.itertuples() if not row.dominated})
+    dots = [axis.plot([], [], mark, color=colour, linestyle="none")[0]
+            for mark, colour in (("o", BLUE), ("o", GREY), ("o", "black"), ("s", "black"), ("D", "black"))]
+    figure.legend(dots, ["no other network is as good for no more", "others, or not beyond doubt better than control",
+                         "one pass an answer", "up to five", "more"],
+                  loc="outside upper left", ncols=5, frameon=False, fontsize=9, columnspacing=1, handletextpad=0.2)
+    _named(axis, named)
     return figure
+
+
+def _marker(passes: float) -> str:
+    return "o" if passes <= 1 else "s" if passes <= 5 else "D"
 
 
 def _named(axis: Axes, points: Mapping[str, tuple[float, float]]) -> None:

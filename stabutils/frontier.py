@@ -16,9 +16,8 @@ import pandas as pd
 
 from . import metrics
 from .board import better
-from .comparison import GUARD
 from .errors import InputError
-from .intervals import Interval, delete_a_group, divisions, holm, over_examples, verdict
+from .intervals import GUARD, Interval, delete_a_group, divisions, holm, over_examples, verdict
 from .mitigations.ensembles import cast, check, partition, vote
 from .study import Runs, Study
 

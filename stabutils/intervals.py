@@ -18,6 +18,8 @@ from scipy import special
 
 from .errors import InputError
 
+GUARD = 0.005  # of accuracy may be lost and a system still count as better
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -259,6 +261,17 @@ def verdict(interval, threshold, direction="above"):
     if worst > 0:
         return "holds"
     return "does not hold" if best <= 0 else f"undecided at {interval.runs} runs"
+
+
+def together(*verdicts: str) -> str:
+    """The verdict on several claims at once: `holds` where all do, else the first that does not hold, else the first
+    that is not decided.
+
+    >>> together("holds", "undecided at 5 runs"), together("undecided at 5 runs", "does not hold")
+    ('undecided at 5 runs', 'does not hold')
+    """
+    left = [verdict for verdict in verdicts if verdict != "holds"]
+    return "does not hold" if "does not hold" in left else left[0] if left else "holds"
 
 
 # ---- shared ----

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .datasets import read_text
 from .errors import InputError
 from .provenance import project_root
 
@@ -172,15 +173,7 @@ def _ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def _csv(path: Path) -> tuple[list[str], Iterator[list[Sequence[str]]]]:
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        where = f"{path.name}, line {raw.count(10, 0, error.start) + 1}"
-        raise InputError(where, raw[error.start:error.start + 4], "text encoded as UTF-8") from None
-    if "\0" in text:
-        line = text.partition("\0")[0].count("\n") + 1
-        raise InputError(f"{path.name}, line {line}", "a NUL byte", "text encoded as UTF-8")
+    text = read_text(path, path.name)
     chunks = _chunks(csv.reader(io.StringIO(text, newline=""), strict=True), path.name)
     return [name.strip() for name in next(chunks)], chunks
 

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from . import figures, metrics, records, store, votes
-from .intervals import Interval, jackknife
+from .intervals import Interval, jackknife, verdict
 from .provenance import project_root
+from .regions import Clustering
 
 QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
 NUMBER = re.compile(r"(?P<name>.+) of (?P<dataset>\S+) in (?P<unit>%|points|nats|minutes|1)")
@@ -29,7 +30,8 @@ def quote(text: str, root: Path | None = None) -> str:
 
 
 def _quoted(what: str, root: Path) -> str:
-    tables = {"corpora": _corpora, "ablation": _ablation, "benchmark": _benchmark, "methods": _methods}
+    tables = {"corpora": _corpora, "ablation": _ablation, "benchmark": _benchmark, "methods": _methods,
+              "sweep": _sweep, "executed": _executed}
     if what in tables:
         return tables[what](root)
     if match := re.fullmatch(r"board (\d\d )?of (\S+)", what):
@@ -40,21 +42,22 @@ def _quoted(what: str, root: Path) -> str:
     found = {} if asked is None else _numbers(root / "records" / asked["dataset"])
     if asked is None or asked["name"] not in found:
         return "not measured"
-    return shown(found[asked["name"]], asked["unit"])
+    number = found[asked["name"]]
+    return f"{shown(number, asked['unit'])} ({records.behind(asked['name'], number['runs'])})"
 
 
-def shown(number: dict, unit: str, runs: bool = True) -> str:
-    """A number of a record in words: value, interval and runs.
+def shown(number: dict, unit: str) -> str:
+    """A number of a record in words: value and interval.
 
-    >>> shown({"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10}, "%")
-    '8.1 % [7.0, 9.2] (10 runs)'
-    >>> shown({"value": 0.0051, "low": 0.0039, "high": 0.0062, "runs": 20}, "points", runs=False)
+    >>> shown({"value": 0.0812, "low": 0.07, "high": 0.0924}, "%")
+    '8.1 % [7.0, 9.2]'
+    >>> shown({"value": 0.0051, "low": 0.0039, "high": 0.0062}, "points")
     '+0.51 points [+0.39, +0.62]'
     """
     scale, places = {"%": (100, ".1f"), "points": (100, "+.2f"), "minutes": (1, ".1f")}.get(unit, (1, ".3f"))
     value, low, high = (f"{scale * number[key]:{places}}" for key in ("value", "low", "high"))
     named = f" {unit}" if unit in ("%", "points") else ""
-    return f"{value}{named} [{low}, {high}]" + (f" ({number['runs']} runs)" if runs else "")
+    return f"{value}{named} [{low}, {high}]"
 
 
 def _records(folder: Path, notebook: str = "") -> list[records.Record]:
@@ -73,17 +76,27 @@ def _numbers(folder: Path, notebook: str = "") -> dict[str, dict]:
 
 def _corpora(root: Path) -> str:
     """The table of README: one row a corpus."""
-    columns = (("accuracy", "%"), ("churn", "%"), ("share_unstable@10", "%"), ("label_entropy@5", "nats"),
-               ("auroc single-run label entropy", "1"), ("cpu_minutes", "minutes"))
-    lines = ["", "| corpus | runs | accuracy | convex baseline | churn | change in 10 runs | LE@5 (nats) "
-             "| AUROC of single-run LE | CPU-minutes a run |", "|" + "---|" * 9]
+    columns = (("accuracy", "%"), ("churn", "%"), ("churn without duplicates", "%"), ("share_unstable@10", "%"),
+               ("label_entropy@5", "nats"), ("auroc single-run label entropy", "1"), ("cpu_minutes", "minutes"))
+    lines = ["", "| corpus | runs | accuracy | convex baseline | churn | churn without duplicates | change in 10 runs "
+             "| LE@5 (nats) | AUROC of single-run LE | CPU-minutes a run |", "|" + "---|" * 10]
     for folder in sorted((root / "records").glob("*")):
         found = _numbers(folder)
         if "churn" in found:
-            cells = [shown(found[name], unit, False) if name in found else "not measured" for name, unit in columns]
+            cells = [shown(found[name], unit) if name in found else "not measured" for name, unit in columns]
             lines.append(f"| {folder.name} | {found['churn']['runs']} | {cells[0]} "
                          f"| {100 * found['accuracy_convex']['value']:.1f} %, churn 0 | "
                          + " | ".join(cells[1:]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _executed(root: Path) -> str:
+    """Where the executed notebooks of each corpus lie, and what they found as data."""
+    lines = ["", "| corpus | executed notebooks | numbers |", "|" + "---|" * 3]
+    for folder in sorted(path.parent for path in (root / "records").glob("*/answers")):
+        pages, data = ([f"[{path.stem[:2]}](records/{folder.name}/{path.name})" for path in sorted(folder.glob(kind))]
+                       for kind in ("[0-9]*.ipynb", "[0-9]*.json"))
+        lines.append(f"| {folder.name} | {' · '.join(pages)} | {' · '.join(data)} |")
     return "\n".join([*lines, ""])
 
 
@@ -94,7 +107,7 @@ def _ablation(root: Path) -> str:
         for arm in arms(folder, "compact*control"):
             arrays, record = answers(folder, arm)
             rows = [jackknife(np.mean, arrays["accuracy"]), jackknife(metrics.churn, arrays["labels"])]
-            cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%", runs=False) for i in rows]
+            cells = [shown({"value": i.value, "low": i.low, "high": i.high}, "%") for i in rows]
             lines.append(f"| {folder.name} | {record['model']} | {len(arrays['labels'])} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -116,9 +129,27 @@ def benchmark(root: Path) -> dict[str, Interval]:
 
 
 def _benchmark(root: Path) -> str:
-    lines = ["", "| times as fast | measured (rounds or seeds) | aimed at |", "|" + "---|" * 3]
-    lines += [f"| {RATIOS[name][0]} | {i.value:.2g} [{i.low:.2g}, {i.high:.2g}] ({i.runs}) "
-              f"| {RATIOS[name][1] or ''} |" for name, i in benchmark(root).items()]
+    lines = ["", "| times as fast | measured (rounds or seeds) | aimed at | reached |", "|" + "---|" * 4]
+    for name, i in benchmark(root).items():
+        says, aim = RATIOS[name]
+        lines.append(f"| {says} | {i.value:.2g} [{i.low:.2g}, {i.high:.2g}] ({i.runs}) | {aim or ''} "
+                     f"| {verdict(i, aim) if aim else ''} |")
+    return "\n".join([*lines, ""])
+
+
+FILE = {"massive": 1.3, "banking77": 1.5, "clinc150": 4.8}  # MiB that a run of *compact* takes in the store
+
+
+def _sweep(root: Path) -> str:
+    """What 10,000 runs of `compact` would take, from what one took."""
+    lines = ["", "| *compact* on | CPU-minutes a run | file | 10,000 runs: cores for one day | cores for one hour "
+             "| disk |", "|" + "---|" * 6]
+    for corpus, size in FILE.items():
+        found = _numbers(root / "records" / corpus)
+        if "cpu_minutes" in found:
+            minutes = 10_000 * found["cpu_minutes"]["value"]
+            lines.append(f"| {corpus} | {shown(found['cpu_minutes'], 'minutes')} | {size} MiB | {minutes / 1440:.0f} "
+                         f"| {minutes / 60:.0f} | {10_000 * size / 1024:.0f} GiB |")
     return "\n".join([*lines, ""])
 
 
@@ -127,10 +158,10 @@ def lengths(folder: Path) -> pd.DataFrame:
     votes, the same for all lengths) and accuracy with intervals, runs. No rows where one length only is published."""
     found = {}
     for arm in arms(folder, "compact-*"):
-        arrays, record = answers(folder, arm)
-        longer = re.fullmatch(r"LongerTraining\(factor=([\d.]+)\)", record["arm"])
-        if longer or re.fullmatch(r"compact-control(-epochs-\d+)?", arm):
-            found[round(record["recipe"]["epochs"] * (float(longer[1]) if longer else 1))] = arrays
+        own = re.fullmatch(r"compact-(?:control(?:-epochs-\d+)?|longertraining-factor-([\d.]+)(?:-from-\d+)?)", arm)
+        if own:
+            arrays, record = answers(folder, arm)
+            found[round(record["recipe"]["epochs"] * float(own[1] or 1))] = arrays
     n, rows = min([5, *(len(arrays["labels"]) for arrays in found.values())]), []
     for epochs, arrays in found.items():
         labels = arrays["labels"].astype(int)
@@ -172,7 +203,7 @@ def _board(folder: Path, notebook: str = "") -> str:
     better, best = methods[methods.better == "holds"], methods.iloc[0]
     lines = [f"On {folder.name}, {len(better)} of {len(methods)} methods and combinations are steadier than control "
              f"beyond doubt and keep its accuracy to half a point. Most label entropy takes away {best.arm}: "
-             f"{_in_percent(best.reduction)} ({best.reduction.runs} runs).", "",
+             f"{_in_percent(best.reduction)} ({records.behind(f'reduction {best.arm}', best.reduction.runs)}).", "",
              "| method | label entropy taken away | accuracy, in points | trainings | better |", "|" + "---|" * 5]
     lines += [f"| {row.arm} | {_in_percent(row.reduction)} | {_in_percent(row.accuracy_change, '', 2)} "
               f"| {row.trainings:.3g} | {row.better} |" for row in table.itertuples() if row.arm != "convex"]
@@ -197,10 +228,11 @@ def _methods(root: Path) -> str:
 
 
 def _cell(row: pd.Series | None) -> str:
-    """Bold where the board says that the method is better."""
+    """Bold where the board says that the method is better; of an ensemble, how many of how many runs."""
     if row is None:
         return ""
-    taken = f"{_in_percent(row.reduction)} ({row.reduction.runs})"
+    runs = records.behind(f"reduction {row.arm}", row.reduction.runs)
+    taken = f"{_in_percent(row.reduction)} ({runs.replace(' ensembles of ', ' of ').removesuffix(' runs')})"
     churn = "0" if row.churn is None else _in_percent(row.churn, "")
     return (f"{f'**{taken}**' if row.better == 'holds' else taken}<br>churn {churn}"
             f"<br>accuracy {_in_percent(row.accuracy_change, '', 2, '+')}")
@@ -216,8 +248,8 @@ def _tried(path: Path) -> str:
     for row in table.to_dict("records"):
         entropy, accuracy = ({end or "value": row[f"{score}{end and '_' + end}"] for end in ("", "low", "high")}
                              for score in ("label_entropy", "accuracy"))
-        lines.append(f"| {row['candidate']} | {row['trainings']:.3g} | {shown(entropy, 'nats', runs=False)} "
-                     f"| {100 * row['taken_away']:.1f} % | {shown(accuracy, '%', runs=False)} "
+        lines.append(f"| {row['candidate']} | {row['trainings']:.3g} | {shown(entropy, 'nats')} "
+                     f"| {100 * row['taken_away']:.1f} % | {shown(accuracy, '%')} "
                      f"| {'yes' if row['kept'] else 'no'} |")
     return "\n".join([*lines, ""])
 
@@ -234,19 +266,40 @@ def requote(root: Path | None = None) -> list[Path]:
     for path in (root / "README.md", *sorted(root.glob("docs/*.md")), *sorted(root.glob("notebooks/[0-9]*.ipynb")),
                  *sorted(root.glob("records/*/[0-9]*.ipynb"))):
         before = path.read_text(encoding="utf-8")
-        after = _in_cells(before, root) if path.suffix == ".ipynb" else quote(before, root)
+        corpus = path.parent.name if path.parent.parent.name == "records" else ""
+        after = _in_cells(before, root, corpus) if path.suffix == ".ipynb" else quote(before, root)
         if after != before:
             path.write_text(after, encoding="utf-8", newline="\n")
             changed.append(path)
     return changed
 
 
-def _in_cells(text: str, root: Path) -> str:
+def _in_cells(text: str, root: Path, corpus: str = "") -> str:
+    """A notebook with its quotes anew; the first cell of one executed on a corpus speaks of that."""
     notebook = json.loads(text)
-    for cell in notebook["cells"]:
+    for i, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
-            cell["source"] = quote("".join(cell["source"]), root).splitlines(keepends=True)
+            source = "".join(cell["source"])
+            source = _own(source, root, corpus) if corpus and i == 0 else source
+            cell["source"] = quote(source, root).splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _own(source: str, root: Path, corpus: str) -> str:
+    """What notebooks/ say of MASSIVE, said of another corpus: its picture, its neighbours in records/, and its numbers
+    unless it has them already."""
+    def picture(match: re.Match) -> str:
+        return match[0].replace("/massive/", f"/{corpus}/").replace("MASSIVE", name)
+
+    def neighbour(match: re.Match) -> str:
+        return match["file"] if (root / "records" / corpus / match["file"]).is_file() else match[0]
+
+    name = "MASSIVE" if corpus.startswith("massive") else corpus.upper()
+    source = re.sub(r"!\[[^\]]*\]\([^)]*figures/massive/[^)]*\)", picture, source)
+    source = re.sub(r"\.\./\.\./notebooks/(?P<file>[^/)]+\.ipynb)", neighbour, source)
+    if f"of {corpus} in" in source:
+        return source
+    return source.replace(" of massive", f" of {corpus}").replace("MASSIVE", name)
 
 
 def arms(folder: Path, pattern: str) -> list[str]:
@@ -283,9 +336,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
         "how-many-runs": lambda: figures.how_many_runs(churn),
         "training-map": lambda: figures.training_map(arrays["confidence_mean"][0], arrays["confidence_spread"][0],
                                                      metrics.label_entropy(labels[1:]))}
-    if moran := {name.removeprefix("moran "): records.interval(number)
-                 for name, number in _numbers(folder, "02").items() if name.startswith("moran ")}:
-        plots["clusters"] = lambda: figures.intervals(moran, "Moran's I of label entropy: 0 is chance", reference=0)
+    if spaces := _clusters(folder):
+        plots["clusters"] = lambda: figures.nulls(spaces)
     methods = board(folder)
     boards = {"-regularizers": board(folder, "03"), "-data-centric": board(folder, "04")}
     boards = {name: own for name, own in boards.items() if len(own)} or ({"": methods} if len(methods) else {})
@@ -296,6 +348,18 @@ def draw(folder: Path, target: Path) -> list[Path]:
     if len(table := lengths(folder)):
         plots["training-length"] = lambda: figures.lengths(table, record["recipe"]["epochs"])
     return _drawn(plots, target)
+
+
+def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:
+    """What notebook 02 found, by space and question; of shuffled places the record has the middle 95 % only."""
+    found, spaces = _numbers(folder, "02"), {}
+    for name, number in found.items():
+        asked = re.fullmatch(r"moran (?P<question>.+) \((?P<space>\w+)\)", name)
+        chance = found.get(name.replace("moran", "chance", 1))
+        if asked and chance:
+            spaces.setdefault(asked["space"], {})[asked["question"]] = Clustering(
+                records.interval(number), records.interval(chance), np.nan, np.empty(0))
+    return spaces
 
 
 def _frontier(methods: pd.DataFrame) -> pd.DataFrame:

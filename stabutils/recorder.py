@@ -28,16 +28,17 @@ class Recorder(TrainerCallback):
                  label_names: Sequence[str] | None = None, run: str | None = None, probabilities: bool = True):
         self.trainer, self.path, self.dataset, self.texts = trainer, Path(path), dataset, texts
         self.label_names, self.run, self.probabilities = label_names, run, probabilities
-        self.last = None  # the step that was recorded last: an evaluation at the end of an epoch is no second one
+        self.name = ""  # of the training that is recorded
+        self.last = None  # its step that was recorded last: an evaluation at the end of an epoch is no second one
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.run = str(args.seed if self.run is None else self.run)
+        self.name, self.last = str(args.seed if self.run is None else self.run), state.global_step
         if state.is_world_process_zero and self.path.exists():
             with open(self.path, encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))
             if rows and rows[0][:3] != ["run", "checkpoint", "example"]:  # somebody else's, not to be overwritten
                 raise InputError("Recorder path", str(self.path), "a file that a Recorder wrote, or none yet")
-            kept = [row for row in rows[1:] if row[0] != self.run or int(row[1]) <= state.global_step]
+            kept = [row for row in rows[1:] if row[0] != self.name or int(row[1]) <= state.global_step]
             self._write("w", [rows[0], *kept]) if kept else self.path.unlink()
 
     def on_epoch_end(self, args, state, control, **kwargs):
@@ -51,7 +52,7 @@ class Recorder(TrainerCallback):
             self._record(state, state.global_step + 1)
 
     def _record(self, state, step):
-        if step == self.last:
+        if self.last is None or step <= self.last:  # nothing is trained yet, or it is recorded
             return
         self.last = step
         with torch.random.fork_rng(devices=[]):  # a data loader draws a number, and dropout would draw others after it
@@ -64,7 +65,7 @@ class Recorder(TrainerCallback):
         config = getattr(self.trainer.model, "config", None)
         found = self.label_names or list(getattr(config, "id2label", {}).values())
         names = found if len(found) == scores.shape[1] else list(map(str, range(scores.shape[1])))
-        columns = {"run": [self.run] * len(scores), "checkpoint": [step] * len(scores), "example": range(len(scores)),
+        columns = {"run": [self.name] * len(scores), "checkpoint": [step] * len(scores), "example": range(len(scores)),
                    "label": [names[i] for i in scores.argmax(axis=1)]}
         if answers.label_ids is not None:
             columns["gold"] = [names[i] for i in answers.label_ids]

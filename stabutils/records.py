@@ -6,6 +6,7 @@ it never raises, and an unwelcome one stands.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 
 from .errors import InputError
 from .intervals import Interval, verdict
+
+ENSEMBLE = r"(?:ensemble|logits|vote) of (\d+)$"  # the name of an arm that is one
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "lab
          "kappa": "1 is full agreement",
          "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
          "precision": "share of those named", "correlation": "-1 to 1",
-         "moran": "0 is chance", "share": "of another churn", "cpu_minutes": "minutes a run",
+         "moran": "1 is most alike", "chance": "Moran's I of shuffled places, middle 95 %",
+         "share": "of another churn", "cpu_minutes": "minutes a run",
          "reduction": "share of control's", "reduction_unstable": "share of control's",
          "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
          "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost",
@@ -84,6 +88,19 @@ def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:
         raise InputError("number", name, "a name that begins with one of " + ", ".join(UNITS))
     return {name: {"value": i.value, "low": i.low, "high": i.high, "runs": i.runs, "unit": units[name]}
             for name, i in found.items()}
+
+
+def behind(name: str, runs: int) -> str:
+    """What stands behind a number in words: runs, and what was made of them where that is what varies.
+
+    >>> behind("churn", 10), behind("reduction ensemble of 10", 50), behind("churn only init", 64)
+    ('10 runs', '5 ensembles of 50 runs', '4 seeds each, 64 runs')
+    """
+    if ensemble := re.match(rf"\w+ {ENSEMBLE}", name):
+        return f"{runs // int(ensemble[1])} ensembles of {runs} runs"
+    if re.match(r"(churn|share) (all sources|only|taken by fixing)\b|churn \w+ fixed$", name):
+        return f"{round(runs ** (1 / 3))} seeds each, {runs} runs"
+    return f"{runs} runs"
 
 
 def read(path: Path | str) -> Record:

@@ -18,7 +18,7 @@ from scipy import linalg, sparse, special, stats
 from scipy.spatial import distance
 from sklearn.decomposition import TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from sklearn.manifold import MDS
 from sklearn.preprocessing import normalize
 
@@ -183,11 +183,13 @@ def halves(labels: np.ndarray, halvings: int = 10, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Moran's I with its interval over runs, its values where places do not matter, and the one-sided p-value."""
+    """Moran's I with its interval over runs; its mean and middle 95 % where places do not matter, which need not lie
+    about 0; the one-sided p-value; and all that shuffling gave."""
 
     observed: Interval
-    null: np.ndarray
+    chance: Interval
     p: float
+    null: np.ndarray
 
 
 def clustering(entropies: np.ndarray, graph: sparse.csr_array, groups: np.ndarray | None = None,
@@ -207,7 +209,8 @@ def clustering(entropies: np.ndarray, graph: sparse.csr_array, groups: np.ndarra
         places = _shuffled(left.shape[-1], groups, draw)
         null[i] = _cross(first[:, places], second[:, places], weights)
     p = (1 + np.sum(null >= found[-1] - 1e-12)) / (1 + permutations)
-    return Clustering(jackknife(lambda kept: found[missing(kept, runs)], np.arange(runs)), null, float(p))
+    chance = Interval(float(null.mean()), *map(float, np.quantile(null, [0.025, 0.975])), runs)
+    return Clustering(jackknife(lambda kept: found[missing(kept, runs)], np.arange(runs)), chance, float(p), null)
 
 
 def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:
@@ -319,7 +322,8 @@ def _confusions(labels, classes):
 def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str],
              words: int = 4) -> pd.DataFrame:
     """A readable table of regions, one row each: queries, disagreement (share of pairs of runs, with its interval),
-    confused intents, typical words (highest mean TF-IDF against the rest), and the text that flips most."""
+    confused intents, typical words (highest mean TF-IDF against the rest; English stop words tell nothing), and the
+    text that flips most."""
     columns = ["region", "queries", "disagreement", "confused", "words", "example"]
     if max(regions, default=-1) < 0:
         return pd.DataFrame(columns=columns)
@@ -330,7 +334,8 @@ def describe(regions: np.ndarray, labels: np.ndarray, texts: Sequence[str], name
         own = np.flatnonzero(regions == region)
         rest = np.flatnonzero(regions != region)
         typical = weight[own].mean(axis=0) - (weight[rest].mean(axis=0) if rest.size else 0)
-        best = vocabulary[np.argsort(-np.asarray(typical).ravel(), kind="stable")[:words]]
+        ranked_words = vocabulary[np.argsort(-np.asarray(typical).ravel(), kind="stable")]
+        best = [word for word in ranked_words if word not in ENGLISH_STOP_WORDS][:words]
         pairs = confusions(labels[:, own], names)
         rows.append((region, own.size, jackknife(churn, labels[:, own]), pairs.index[0] if pairs.size else "none",
                      ", ".join(best), texts[own[differ[own].argmax()]]))

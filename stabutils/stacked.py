@@ -227,6 +227,9 @@ def train(task: Task, mitigation: Mitigation, seeds: Sequence[Seeds], device: st
                 raise Diverged(f"the loss became no number in epoch {epoch + 1} of {recipe.epochs}, init seeds {lost}, "
                                f"learning rate {recipe.learning_rate}; a lower one usually helps")
     test, validation = torch.stack(seen, 1), stack.predict(task.validation)
+    if not (test[:, -1].isfinite().all() and validation.isfinite().all()):  # the last step ruined the weights
+        raise Diverged(f"the answers are no numbers at a learning rate of {recipe.learning_rate}; a lower one usually "
+                       "helps")
     gold = torch.tensor(task.test_labels).expand(*test.shape[:3])[..., None]
     answers = {"labels": test[:, -1].argmax(-1), "probabilities": test[:, -1], "checkpoints": test.argmax(-1),
                "confidence": test.gather(-1, gold)[..., 0], "validation_labels": validation.argmax(-1),

@@ -73,19 +73,15 @@ def decode(blob: bytes) -> tuple[Arrays, dict]:
         arrays = safetensors.load(blob)
         (size,) = struct.unpack("<Q", blob[:8])
         record = json.loads(json.loads(blob[8:8 + size])["__metadata__"]["record"])
-        wanted = record.pop("sha256")
-        intact = content_hash(arrays, record) == wanted and encode(arrays, _without_format(record)) == blob
+        found, _ = record.pop("format", None), record.pop("sha256")
+        intact = encode(arrays, record) == blob  # its hash included
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(f"not a readable run file ({type(error).__name__})") from error
-    if record.get("format") != FORMAT:
-        raise DamagedFile(f"format {record.get('format')!r}; this version reads {FORMAT}")
+    if found != FORMAT:
+        raise DamagedFile(f"format {found!r}; this version reads {FORMAT}")
     if not intact:
         raise DamagedFile("its bytes are not the ones that were written")
-    return arrays, _without_format(record)
-
-
-def _without_format(record: dict) -> dict:
-    return {name: value for name, value in record.items() if name != "format"}
+    return arrays, record
 
 
 def write_file(path: Path, blob: bytes) -> None:

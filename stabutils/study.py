@@ -248,7 +248,7 @@ class Study:
 
     def lacks(self, run: Run, keep: Sequence[str]) -> bool:
         """Whether a run is still to be trained, or once more for what is to be kept of it."""
-        return run.name not in self.store or bool(keep) and self.stored(run, keep) is None
+        return self.stored(run, keep) is None
 
     def kept_before(self, run: Run) -> list[str]:
         """What the stored file of a run holds beside its answers."""

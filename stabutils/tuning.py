@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from . import votes
-from .comparison import GUARD
 from .errors import InputError
+from .intervals import GUARD
 from .study import Study
 
 if TYPE_CHECKING:

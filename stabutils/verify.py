@@ -9,14 +9,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from itertools import combinations
 from pathlib import Path
-from pkgutil import iter_modules
 
 import numpy as np
 
-from . import mitigations, sources, study
+from . import mitigations, study
 from .datasets import NAMES, load_dataset
 from .errors import InputError
 from .store import Arrays, Store
@@ -141,8 +139,10 @@ def _mitigation(entries: list[dict]) -> mitigations.Mitigation:
 @cache
 def _kinds() -> dict[str, type]:
     """The package's mitigations by name."""
-    modules = [import_module(f"{mitigations.__name__}.{found.name}") for found in iter_modules(mitigations.__path__)]
-    modules.append(sources)  # its Poke is one too
+    from . import influence, sources
+    from .mitigations import data_centric, ensembles, regularizers
+
+    modules = mitigations, regularizers, data_centric, ensembles, influence, sources
     return {kind.__name__: kind for module in modules for kind in vars(module).values()
             if isinstance(kind, type) and issubclass(kind, mitigations.Mitigation)}
 

@@ -183,6 +183,15 @@ def test_published_runs_have_no_probabilities():
     assert "jensen_shannon" not in table and table.nll[0].value > 0
 
 
+def test_an_intent_of_few_queries_is_not_judged():
+    hurt = arm(0.1, hurt=0.6, name="hurt")
+    names = np.array(["alarm", "light", "music", "weather"])
+    rare = np.arange(EXAMPLES) >= 50  # ten queries less of each intent
+    few, other = (replace(runs, gold=np.where(rare, 0, GOLD)) for runs in (CONTROL, hurt))
+    sizes = np.bincount(few.gold)
+    assert set(who_pays(few, other, names, least=sizes.min() + 1).intent) == set(names[sizes > sizes.min()]) < {*names}
+
+
 def test_who_pays_names_the_intent_that_is_hurt():
     names = np.array(["alarm", "light", "music", "weather"])
     hurt = arm(0.1, hurt=0.6, name="hurt")

@@ -11,7 +11,9 @@ from stabutils.detection import (
     auroc,
     board,
     ceiling,
+    finds,
     judge,
+    judgeable,
     planted_auroc,
     proxy_auroc,
     rank_correlation,
@@ -148,6 +150,14 @@ def test_the_board_has_the_best_first_and_intervals_of_the_plain_scores(voted):
             assert found[name][what] == jackknife(statistic, scores, labels)
     assert found["knows"]["AUROC"].low > 0.7 and found["blind"]["AUROC"].low < 0.5
     assert board(proxies, labels[:3]) == {}  # too few to judge by
+
+
+def test_where_halves_of_the_runs_have_nothing_to_find_the_ceiling_is_blind():
+    """Fails if a nearly stable system ends in an error after all was trained."""
+    labels = np.zeros((10, 30), int)
+    labels[[0, 1, 2], [0, 1, 2]] = 1
+    assert judgeable(labels) and 0.4 < ceiling(labels).value < 0.6
+    assert finds(np.arange(3), np.zeros(3)) == finds(np.arange(3), np.ones(3)) == 0.5
 
 
 def test_a_few_scored_runs_are_judged_by_all(voted):

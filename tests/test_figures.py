@@ -35,7 +35,7 @@ def every():
             "training": figures.through_training({"entropy": line}, np.array([0.5, 1.0]), 0.9),
             "map": figures.training_map(DRAW.random(40), DRAW.random(40), label_entropy(LABELS)),
             "runs": figures.how_many_runs(interval),
-            "nulls": figures.nulls({"anywhere": Clustering(interval, DRAW.normal(size=99), 0.01)}),
+            "nulls": figures.nulls({"words": {"anywhere": Clustering(interval, interval, 0.01, DRAW.normal(size=99))}}),
             "regions": figures.instability_map(DRAW.random((40, 2)), label_entropy(LABELS), np.arange(40) % 5 - 1,
                                                ["a $ sign", "b"], DRAW.random((2, 2)), ["one", "two"]),
             "board": figures.trade_off(a_board()), "doses": figures.dose_response(tuned(), ["two"]),
@@ -56,6 +56,8 @@ def priced():
     taken = [Interval(value, value - 0.1, value + 0.1, 5) for value in (1.0, 0.4, 0.3, 0.1, 0.0)]
     return pd.DataFrame({"arm": ["convex", "ensemble of 5", "ensemble of 2", "calm", "control"], "reduction": taken,
                          "trainings": [0.0, 5, 2, 2, 1], "passes": [0.0, 5, 2, 1, 1],
+                         "accuracy_change": [Interval(0.01, 0.0, 0.02, 5)] * 5,
+                         "better": ["holds", "holds", "holds", "holds", ""],
                          "dominated": ["", "", "", "ensemble of 2", ""]})
 
 
@@ -95,12 +97,26 @@ def an_intent_each():
 
 
 def test_a_board_is_drawn_as_it_stands():
-    axis = figures.trade_off(a_board()).axes[0]
-    assert {text.get_text() for text in axis.texts} == {"calm", "rash", "placebo", "convex: 100 %, +0.3 points"}
-    places = [tuple(dots.get_offsets()[0]) for dots in axis.collections if len(dots.get_offsets()) == 1]
-    assert (20.0, 0.0) in places and (-5.0, pytest.approx(0.1)) in places and axis.get_xlim()[1] < 100
-    areas = [dots.get_sizes()[0] for dots in axis.collections if len(dots.get_sizes())]
-    assert areas[1] == 2 * areas[0]
+    taken, accuracy = figures.trade_off(a_board()).axes
+    assert [label.get_text() for label in taken.get_yticklabels()] == ["convex", "calm", "placebo", "rash (2)"]
+    dots = {axis: {line.get_ydata()[0]: (line.get_xdata()[0], line.get_color()) for line in axis.lines
+                   if line.get_marker() == "o"} for axis in (taken, accuracy)}
+    assert dots[taken] == {1: (pytest.approx(20), figures.BLUE), 2: (0, figures.ORANGE), 3: (-5, figures.GREY)}
+    assert [dots[accuracy][row][0] for row in range(4)] == pytest.approx([0.3, 0, 0.2, 0.1])
+    assert taken.get_xlim()[1] < 100  # what takes all away is drawn at the edge
+
+
+def test_the_frontier_names_no_method_that_is_not_better(tmp_path):
+    """Fails if a method without an interval beyond doubt is drawn as one to take."""
+    table = priced().assign(better=["holds", "holds", "undecided at 5 runs", "holds", ""])
+    axis = figures.frontier(table).axes[0]
+    assert {text.get_text() for text in axis.texts} == {"convex: accuracy +1.0 points", "ensemble of 5"}
+
+
+def test_the_dashed_line_is_that_of_the_largest_ensemble():
+    table = priced().assign(arm=["convex", "vote of 5", "logits of 2", "ensemble distillation", "control"])
+    [line] = [line for line in figures.frontier(table).axes[0].lines if line.get_linestyle() == "--"]
+    assert line.get_ydata()[0] == pytest.approx(40)
 
 
 def test_the_strength_chosen_is_the_filled_dot():
@@ -118,7 +134,7 @@ def test_the_strength_chosen_is_the_filled_dot():
 def test_every_figure_has_labelled_axes_and_draws_without_a_warning():
     for name, figure in every().items():
         figure.canvas.draw()
-        assert any(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes), name
+        assert figure.get_supxlabel() or any(axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes), name
 
 
 def test_saved_twice_is_the_same_file(tmp_path):
@@ -189,7 +205,7 @@ def test_the_frontier_greys_what_is_dominated_and_shows_the_baseline():
     assert any(colour == pytest.approx(figures.GREY) for colour in seen.values())
     assert sorted(round(across) for across, _ in seen) == [1, 2, 2, 5]  # those of one price stand at it, side by side
     named = {text.get_text() for text in axis.texts}
-    assert named == {*priced().arm[priced().dominated == ""]} - {"control"}
+    assert named == {"convex: accuracy +1.0 points", "ensemble of 5", "ensemble of 2"}
     heights = sorted(text.xyann[1] for text in axis.texts)
     assert min(np.diff(heights)) > 0.02  # names do not lie on one another
 

@@ -164,6 +164,30 @@ def test_the_first_cell_shows_a_published_figure_and_a_number(path):
     assert (ROOT / figure).is_file() and published.QUOTE.search(first)
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("records/*/0[1-5]*.ipynb")),
+                         ids=lambda path: f"{path.parent.name} {path.stem[:2]}")
+def test_an_executed_notebook_opens_with_its_own_corpus(path):
+    """Fails if the figure or the board of another corpus stands above what was found on this one."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    first, corpus = "".join(cells[0]["source"]), path.parent.name
+    [figure] = re.findall(r"\]\(\.\./\.\./(figures/[\w-]+/[\w-]+\.png)\)", first)
+    assert (ROOT / figure).is_file() and f"figures/{corpus}/" in figure
+    quoted = [quote["what"] for quote in published.QUOTE.finditer(first)]
+    assert quoted and (path.stem[:2] == "01" or all(f" of {corpus}" in what for what in quoted))
+
+
+def test_what_notebooks_say_of_massive_is_said_of_another_corpus(tmp_path):
+    (tmp_path / "records" / "clinc150").mkdir(parents=True)
+    (tmp_path / "records" / "clinc150" / "02_b.ipynb").touch()
+    text = ("On MASSIVE <!--churn of massive in %-->9 %<!--end-->.\n![a of MASSIVE](../../figures/massive/a.png)\n"
+            "[02](../../notebooks/02_b.ipynb) [03](../../notebooks/03_c.ipynb)")
+    assert published._own(text, tmp_path, "clinc150") == (
+        "On CLINC150 <!--churn of clinc150 in %-->9 %<!--end-->.\n![a of CLINC150](../../figures/clinc150/a.png)\n"
+        "[02](02_b.ipynb) [03](../../notebooks/03_c.ipynb)")
+    both = text.replace("churn of massive in %", "churn of clinc150 in %")
+    assert "On MASSIVE" in published._own(both, tmp_path, "clinc150")  # it speaks of several corpora
+
+
 def test_lengths_of_training_come_from_the_committed_answers():
     table = published.lengths(ROOT / "records" / "massive")
     assert table.epochs.tolist()[:5] == [1, 2, 4, 9, 14] and table.runs.tolist()[:5] == [10, 10, 10, 50, 10]

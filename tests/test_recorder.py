@@ -80,6 +80,41 @@ def test_the_weights_that_stay_are_recorded_last(tmp_path):
     assert st.read_predictions(tmp_path / "mine.csv").checkpoints.shape == (1, 3, 16)
 
 
+def trainer_of(folder, epochs=1, **settings):
+    arguments = TrainingArguments(str(folder / "trainer"), num_train_epochs=epochs, report_to=[], use_cpu=True,
+                                  logging_strategy="no", disable_tqdm=True, **{"save_strategy": "no", **settings})
+    network = BertForSequenceClassification(BertConfig(
+        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=8))
+    trainer = Trainer(network, arguments, train_dataset=DATA[:24], eval_dataset=DATA[24:])
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(st.Recorder(trainer, folder / "mine.csv", DATA[24:]))
+    return trainer
+
+
+def test_evaluations_before_and_after_the_training_are_no_checkpoints(tmp_path):
+    """Fails if a network that is not trained yet is recorded, or the one that stays is recorded twice."""
+    trainer = trainer_of(tmp_path, 2, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+                         metric_for_best_model="loss")
+    trainer.evaluate()
+    assert not (tmp_path / "mine.csv").exists()
+    trainer.train()
+    trainer.evaluate()
+    assert st.read_predictions(tmp_path / "mine.csv").checkpoints.shape == (1, 3, 16)
+
+
+def test_trained_again_one_recorder_writes_anew_and_another_seed_beside(tmp_path):
+    trainer = trainer_of(tmp_path)
+    trainer.train()
+    trainer.train()
+    assert len((tmp_path / "mine.csv").read_text(encoding="utf-8").splitlines()) == 17
+    trainer.args.seed = 7
+    trainer.train()
+    read = st.read_predictions(tmp_path / "mine.csv")
+    assert read.runs == ("7", "42") and read.labels.shape == (2, 16)
+
+
 def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
     (tmp_path / "mine.csv").write_text("name,age\nann,7\n", encoding="utf-8")
     with pytest.raises(st.InputError, match="Recorder path: got .*expected a file that a Recorder wrote"):

@@ -215,6 +215,16 @@ class BreaksSeed(Mitigation):
             training.model.head.weight.data.fill_(float("nan"))
 
 
+def test_a_file_of_another_run_under_a_runs_name_is_trained_over(tiny_study, trained):
+    """Fails, and never ends, if what lies there counts as trained while it is not read."""
+    study = tiny_study()
+    first = study.retrain()
+    path = study.store.path
+    path(first.names[0]).write_bytes(path(first.names[1]).read_bytes())
+    again = study.retrain()
+    assert trained == [0, 1, 0] and np.array_equal(first.probabilities, again.probabilities)
+
+
 def test_a_run_that_diverges_is_named_and_the_others_go_on(tiny_study, trained):
     with pytest.raises(Incomplete) as caught:
         tiny_study().retrain(BreaksSeed(which=1), n=3)

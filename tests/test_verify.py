@@ -7,6 +7,7 @@ import tiny
 
 from stabutils import models
 from stabutils.__main__ import main
+from stabutils.influence import TurnOver
 from stabutils.mitigations.regularizers import EMA, LabelSmoothing
 from stabutils.sources import Poke
 from stabutils.study import Study
@@ -31,9 +32,10 @@ def change(study: Study, name: str, **arrays) -> None:
 def test_runs_come_out_again_bit_for_bit(made, capsys):
     made.retrain((LabelSmoothing(0.1), EMA(0.9)), n=1)
     made.retrain(Poke(), n=1)
+    made.retrain(TurnOver(), n=1)
     assert main(["verify", "--sample", "9", "--dataset", made.dataset]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 6 and printed[-1].startswith("5 trained again: 5 with the same bits")
+    assert len(printed) == 7 and printed[-1].startswith("6 trained again: 6 with the same bits")
 
 
 def test_a_sample_is_drawn_by_its_seed(made):

@@ -29,7 +29,6 @@ from .regularizers import Dose, weighted
 # ones are run 0's own. Stored runs do not name their teachers: to change this is to raise RECIPE_VERSION.
 TEACHERS = 100_000
 MOST = 100
-RUNS = 50  # of a full study: among so many the price of a shared teacher is divided
 
 fraction = partial(field, metadata={"least": 0, "most": 1})
 positive = partial(field, metadata={"above": 0})
@@ -40,7 +39,8 @@ count = partial(field, metadata={"least": 1})
 class Taught(Mitigation):
     """What those that learn from earlier trainings have in common: how many, and whether all runs have the same.
 
-    Only runs whose three seeds are equal have teachers of their own.
+    Their price counts the teachers, shared ones too: who trains one network pays for its teacher. Only runs whose three
+    seeds are equal have teachers of their own.
     """
 
     teachers: int = field(default=1, metadata={"least": 1, "most": MOST})
@@ -54,7 +54,7 @@ class Taught(Mitigation):
 
     @property
     def cost(self):
-        return 1.0 + (not self.idle) * self.teachers / (RUNS if self.shared else 1), 1.0
+        return 1.0 + (not self.idle) * self.teachers, 1.0
 
     def taught_by(self, seeds):
         if self.idle:
