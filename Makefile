@@ -35,7 +35,7 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
 	@echo
-	@echo '  Variables of study and publish:  PRESET=quick|course|full  DATASET=massive  MODEL=compact  RUNS=10'
+	@echo '  Variables of study and publish:  PRESET=quick|course|full|paper  DATASET=massive  MODEL=compact  RUNS=10'
 	@echo '                                   NOTEBOOKS="01 02"  PARAMS="epochs=4 seed=7"'
 	@echo '                                   CLUSTER=tcp://10.0.0.1:8786  (a Dask scheduler, or local)'
 	@echo '  Variables of verify:             SAMPLE=3  SEED=0'

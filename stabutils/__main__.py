@@ -292,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text)
         command.add_argument("notebooks", nargs="*", help="numbers, such as 01 02; all when none is given")
         command.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-        command.add_argument("--preset", help="quick, course, full, or a YAML file")
+        command.add_argument("--preset", help="quick, course, full, paper, or a YAML file")
         command.add_argument("--plan", action="store_true", help="say how many trainings control needs, and stop")
         command.set_defaults(command=act)
     command = commands.add_parser("report", help="the same report for predictions of any system")

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
+from .detection import rank_correlation
 from .errors import InputError
-from .intervals import Interval, jackknife
+from .intervals import Interval, from_deletions
 from .metrics import label_entropy
-from .regions import NOTHING, SAME_PLACE, missing, points_of, residuals, words_of
+from .regions import NOTHING, SAME_PLACE, points_of, words_of
 
 
 def attributes(train: Sequence[str], train_labels: np.ndarray, texts: Sequence[str]) -> pd.DataFrame:
@@ -86,21 +87,12 @@ def _left_out(labels: np.ndarray) -> np.ndarray:
 
 def by_group(labels: np.ndarray, groups: np.ndarray) -> dict[object, Interval]:
     """Mean label entropy (LE@5, nats) of each group of examples with its interval over runs, highest first."""
-    entropy, groups, runs = _left_out(labels), np.asarray(groups), len(labels)
-    found = {}
-    for group in np.unique(groups).tolist():
-        mean = entropy[:, groups == group].mean(axis=1)
-        found[group] = jackknife(lambda kept, mean=mean: mean[missing(kept, runs)], np.arange(runs))
+    entropy, groups = _left_out(labels), np.asarray(groups)
+    found = {group: from_deletions(entropy[:, groups == group].mean(axis=1)) for group in np.unique(groups).tolist()}
     return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
 
 
 def gradients(labels: np.ndarray, attributes: pd.DataFrame) -> dict[str, Interval]:
     """Rank correlation (Spearman) of each attribute with label entropy, -1 .. 1, with its interval over runs."""
-    entropy, runs, found = stats.rankdata(_left_out(labels), axis=1), len(labels), {}
-    entropy = residuals(entropy)
-    for name in attributes:
-        ranks = residuals(stats.rankdata(attributes[name]))
-        scale = np.linalg.norm(entropy, axis=1) * np.linalg.norm(ranks)
-        value = np.divide(entropy @ ranks, scale, out=np.zeros(runs + 1), where=scale > 1e-6)
-        found[name] = jackknife(lambda kept, value=value: value[missing(kept, runs)], np.arange(runs))
-    return found
+    entropy = _left_out(labels)
+    return {name: from_deletions([rank_correlation(attributes[name], row) for row in entropy]) for name in attributes}

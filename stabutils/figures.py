@@ -69,10 +69,11 @@ def save(figure: Figure, name: str, folder: Path, alt: str = "") -> list[Path]:
 
 
 def _png(figure: Figure) -> bytes:
-    """Without transparency, which no figure here uses, in 256 colours, and packed as tightly as PNG can be."""
+    """Without transparency, which no figure here uses, in 256 colours (of few dots too), packed as PNG can be."""
     drawn, packed = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png", metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, "png", optimize=True)
+    colours = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    colours.save(packed, "png", optimize=True)
     return packed.getvalue()
 
 
@@ -118,7 +119,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     figure.legend([Patch(color=colour) for colour in colours], named, loc="outside lower center", ncols=5, fontsize=9,
                   frameon=False)
     bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
-    bars.set(xlabel=f"entropy over these {len(labels)} runs (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
+    bars.set(xlabel=f"entropy over these\n{len(labels)} runs (nats)", xlim=(0, max(1.0, entropy.max() * 1.05)))
     return figure
 
 
@@ -225,7 +226,7 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     axis.set(xlabel="spread of the right answer's probability while training",
              ylabel="mean probability of the right answer", ylim=(-0.02, 1.02))
     for x, y, text, across, up in ((0.02, 0.9, "easy", "left", "top"), (0.98, 0.45, "ambiguous", "right", "center"),
-                                   (0.02, 0.02, "hard", "left", "bottom")):
+                                   (0.02, 0.2, "hard", "left", "center")):
         axis.text(x, y, text, transform=axis.transAxes, ha=across, va=up, style="italic", weight="bold")
     return figure
 

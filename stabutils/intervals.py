@@ -97,6 +97,16 @@ def delete_a_group(statistic, *arrays, groups, examples=(), level=0.95):
     return _interval(value, np.mean([np.sum(each**2) for each in moves]), min(map(len, names)) - 1, runs, level)
 
 
+def from_deletions(values, level=0.95):
+    """The same of a statistic that is known already without each run and, last, with all: (runs + 1,).
+
+    >>> print(from_deletions([2.5, 2.0, 1.5, 2.0]))  # the mean of 1, 2 and 3
+    2.000 [-0.484, 4.484]
+    """
+    runs = _enough(len(values) - 1)
+    return _interval(float(values[-1]), np.sum(_moves(values[:-1]) ** 2), runs - 1, runs, _level(level))
+
+
 def divisions(kinds, groups, deletions=50):
     """Random divisions of runs into so many groups, each kind of run divided as evenly as it can be: (divisions, runs).
 

@@ -114,7 +114,7 @@ def _ablation(root: Path) -> str:
 
 RATIOS = {"throughput_ratio_fp32": ("texts trained a CPU-second, against `Trainer`, fp32", 2),
           "throughput_ratio_fp32_no_text_skipped": ("the same, every text through every layer", None),
-          "throughput_ratio_bf16": ("the same, bf16", 2.8),
+          "throughput_ratio_bf16": ("texts trained a CPU-second, against `Trainer`, bf16", 2.8),
           "throughput_ratio_plain": ("a plain padded loop, against `Trainer`", None),
           "time_to_accuracy_ratio": ("CPU-seconds to 99 % of the accuracy that `Trainer` ends at", 3),
           "two_worker_ratio": ("two workers against one", 1.9),
@@ -231,7 +231,7 @@ def _cell(row: pd.Series | None) -> str:
     """Bold where the board says that the method is better; of an ensemble, how many of how many runs."""
     if row is None:
         return ""
-    runs = records.behind(f"reduction {row.arm}", row.reduction.runs)
+    runs = records.behind(f"reduction {row.name}", row.reduction.runs)
     taken = f"{_in_percent(row.reduction)} ({runs.replace(' ensembles of ', ' of ').removesuffix(' runs')})"
     churn = "0" if row.churn is None else _in_percent(row.churn, "")
     return (f"{f'**{taken}**' if row.better == 'holds' else taken}<br>churn {churn}"
@@ -347,7 +347,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
         plots["frontier"] = lambda: figures.frontier(_frontier(methods))
     if len(table := lengths(folder)):
         plots["training-length"] = lambda: figures.lengths(table, record["recipe"]["epochs"])
-    return _drawn(plots, target)
+    return _drawn(plots, target, f"{folder.name} · {record['model']} · {len(labels)} runs of control")
 
 
 def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:
@@ -381,14 +381,18 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
     if curves.is_file():
         reference = records.read(root / "records" / "benchmark.json").numbers["reference_accuracy"]["value"]
         plots["time-to-accuracy"] = lambda: figures.learning(pd.read_csv(curves), reference)
-    return _drawn(plots, target)
+    return _drawn(plots, target, "texts of MASSIVE")
 
 
-def _drawn(plots: dict[str, Callable], target: Path) -> list[Path]:
+def _drawn(plots: dict[str, Callable], target: Path, about: str) -> list[Path]:
+    """Each with what it is about in its upper right corner, for a slide has no caption."""
     figures.style()
     written = []
     for name, plot in plots.items():
         figure = plot()
+        inch = 1 / figure.get_figheight()
+        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.22 * inch))
+        figure.text(0.995, 1 - 0.03 * inch, about, ha="right", va="top", fontsize=9, color="dimgrey")
         written += figures.save(figure, name, target)
         plt.close(figure)
     return written

@@ -23,7 +23,7 @@ from sklearn.manifold import MDS
 from sklearn.preprocessing import normalize
 
 from .errors import InputError
-from .intervals import Interval, jackknife
+from .intervals import Interval, from_deletions, jackknife
 from .metrics import churn, disagreement, label_entropy
 
 SAME_PLACE = 1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
@@ -201,7 +201,7 @@ def clustering(entropies: np.ndarray, graph: sparse.csr_array, groups: np.ndarra
     rate, length, nearness to duplicates) are one test. The p-value is (1 + as large by chance)/(1 + permutations).
     """
     left = residuals(entropies, groups, covariates)
-    weights, runs = _symmetric(graph), len(left) - 1
+    weights = _symmetric(graph)
     found = np.array([_cross(*sides, weights) for sides in left])
     draw, (first, second) = np.random.default_rng(seed), left[-1]
     null = np.empty(permutations)
@@ -209,8 +209,8 @@ def clustering(entropies: np.ndarray, graph: sparse.csr_array, groups: np.ndarra
         places = _shuffled(left.shape[-1], groups, draw)
         null[i] = _cross(first[:, places], second[:, places], weights)
     p = (1 + np.sum(null >= found[-1] - 1e-12)) / (1 + permutations)
-    chance = Interval(float(null.mean()), *map(float, np.quantile(null, [0.025, 0.975])), runs)
-    return Clustering(jackknife(lambda kept: found[missing(kept, runs)], np.arange(runs)), chance, float(p), null)
+    chance = Interval(float(null.mean()), *map(float, np.quantile(null, [0.025, 0.975])), len(left) - 1)
+    return Clustering(from_deletions(found), chance, float(p), null)
 
 
 def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:
@@ -219,11 +219,6 @@ def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) 
     places = np.empty(count, int)
     places[np.argsort(groups, kind="stable")] = np.lexsort((draw.random(count), groups))
     return places
-
-
-def missing(kept: np.ndarray, runs: int) -> int:
-    """Which run a jackknife has left out, by the ids of those it kept; `runs` when it kept all."""
-    return runs if len(kept) == runs else int(runs * (runs - 1) // 2 - kept.sum())
 
 
 # ---- local hot spots ----

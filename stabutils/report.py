@@ -25,6 +25,7 @@ from . import metrics, votes
 from .errors import InputError
 from .intervals import Interval, jackknife, jeffreys, over_examples, runs_needed, verdict
 from .predictions import COLUMNS, MORE_RUNS, Predictions, encode, read_predictions
+from .site import render
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
     "churn": ("Churn", True, "queries that two runs answer differently"),
@@ -350,18 +351,14 @@ def _behind(interval):
 
 
 def _page(report: Report, page: bool, source: str = "") -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     rows = [{"name": title(name), "value": _value(name, interval), "range": _range(name, interval),
              "behind": _behind(interval), "says": SCORES[name.partition("@")[0]][2].format(n=name.partition("@")[2])}
             for name, interval in report.numbers.items()]
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
     cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
-    loader = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
-                         trim_blocks=True, lstrip_blocks=True)
-    return loader.get_template("report.html").render(
-        page=page, source=source, runs=len(report.labels), queries=f"{report.labels.shape[1]:,}", rows=rows,
-        cards=cards, classes=len(report.label_names), figures=_figures(report) if page else [],
+    return render(
+        "report.html", page=page, source=source, runs=len(report.labels), queries=f"{report.labels.shape[1]:,}",
+        rows=rows, cards=cards, classes=len(report.label_names), figures=_figures(report) if page else [],
         unstable=_unstable(report), texts="text" in report.examples,
         regions=report.regions().to_dict("records") if page else [], notes=report.notes,
         changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}")

@@ -58,12 +58,17 @@ def alone(notebook: Path, home: Path) -> str:
 
 
 def _page(title: str, body: str, **about) -> str:
+    blank = {"style": "", "up": "", "here": "", "groups": ()}
+    return render("site.html", title=title, body=body, **blank | about)
+
+
+def render(template: str, **fields) -> str:
+    """A template of the package, filled in; text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(loader=PackageLoader("stabutils", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    blank = {"style": "", "up": "", "here": "", "groups": ()}
-    return environment.get_template("site.html").render(title=title, body=body, **blank | about)
+    return environment.get_template(template).render(fields)
 
 
 def address(source: str) -> str:

@@ -131,14 +131,10 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
 def arms(study: Study, names: Sequence[str]) -> dict[str, Mitigation]:
     """Methods of both catalogues by name, at the strengths chosen for the study's corpus and model, or at their
     defaults. Raises InputError for a name that neither catalogue has."""
-    from .mitigations import data_centric, regularizers
+    from .mitigations import data_centric, regularizers, wanted
 
-    catalogue = regularizers.CATALOGUE | data_centric.CATALOGUE
-    for name in names:
-        if name not in catalogue:
-            raise InputError("method", name, f"one of {', '.join(catalogue)}")
-    doses = chosen(read(study), regularizers.CATALOGUE, [name for name in names if name in regularizers.CATALOGUE])
-    return {name: doses.get(name) or catalogue[name] for name in names}
+    catalogue = data_centric.CATALOGUE | chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
+    return {name: catalogue[name] for name in wanted(", ".join(names), catalogue, ())} if names else {}
 
 
 def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -161,9 +157,8 @@ def chosen(table: pd.DataFrame | None, doses: Mapping[str, Sequence[Dose]], want
 
     Raises InputError for a method that is not in `doses`.
     """
-    for name in wanted:
-        if name not in doses:
-            raise InputError("method", name, f"one of {', '.join(doses)}")
+    if strange := [name for name in wanted if name not in doses]:
+        raise InputError("method", strange[0], f"one of {', '.join(doses)}")
     strengths = {} if table is None else table[table.chosen].set_index("method").strength.to_dict()
     kinds = {name: type(doses[name][0]) for name in wanted}
     return {name: next((dose for dose in doses[name] if dose.dose == strengths.get(name)), kind())

@@ -212,6 +212,9 @@ def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(ben
     assert {claim.name: claim.verdict for claim in open_}["better ensemble of 3"].startswith("undecided")  # two of it
     _, taught = pretrained.found(control, {"TGTSS": calm}, control.gold, {})
     assert taught[-1].value == pytest.approx(share.value) and taught[-1].verdict != "cannot be tested here"
+    other = replace(pool(8, noise=1.2), seeds=np.arange(8) + 100)
+    beside, _ = pretrained.found(control, {"calm": calm}, control.gold, {}, other)
+    assert {"reduction placebo", "reduction_unstable calm"} <= beside.keys() and "reduction placebo" not in numbers
     few, _ = pretrained.found(control, {"calm": pool(3, noise=0.8)}, control.gold, {"calm": (2.0, 1.0)})
     assert "reduction calm" in few and "share_of_ensemble calm" not in few
 

@@ -140,7 +140,7 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     ratio = {"value": 3.0, "low": 2.5, "high": 3.5, "runs": 5, "unit": "times"}
     records.Record("benchmark", {}, {}, {"throughput_ratio_fp32": ratio}).write(tmp_path / "records")
     text = published.quote("<!--benchmark--><!--end-->", tmp_path)
-    assert "| 3 [2.5, 3.5] (5) | 2 |" in text and "bf16" not in text
+    assert "| 3 [2.5, 3.5] (5) | 2 | holds |" in text and "bf16" not in text
     assert {path.suffix for path in published.draw_benchmark(tmp_path, tmp_path / "figures")} == {".png", ".svg"}
 
 
