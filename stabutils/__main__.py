@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import claims, comparison, published, site, verify
+from . import claims, comparison, published, quotes, site, verify
 from .committed import publishing
 from .datasets import NAMES
 from .errors import Incomplete, InputError
@@ -237,7 +237,7 @@ def draw(arguments: argparse.Namespace) -> int:
             print(path)
     for path in published.draw_benchmark(project_root(), project_root() / "figures"):
         print(path)
-    for path in published.requote():
+    for path in quotes.requote():
         print(path)
     page = project_root() / "docs" / "claims.md"
     page.write_text(claims.markdown(project_root()), encoding="utf-8", newline="\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from . import records
+from . import quotes, records
 from .intervals import Interval, verdict
 
 RESTS = {"pretrained": "Verdicts on these numbers need a pretrained encoder (which one, we do not know for sure); what "
@@ -26,13 +26,13 @@ def markdown(root: Path) -> str:
              "Numbers are of *compact*, a small network trained from scratch; where a corpus has the name of a "
              "checkpoint behind its own, of that pretrained encoder."]
     for group in yaml.safe_load((root / "docs" / "claims.yaml").read_text(encoding="utf-8")):
-        lines += ["", f"## {group['source']}", "", RESTS[group["rests"]], "",
-                  "| claim | corpus | here | threshold | verdict | shown in |", "|" + "---|" * 6]
-        lines += [row for claim in group["claims"] for row in _rows(root, claim, group["rests"] == "pretrained")]
+        rows = [row for claim in group["claims"] for row in _rows(root, claim, group["rests"] == "pretrained")]
+        lines += ["", f"## {group['source']}", "", RESTS[group["rests"]],
+                  quotes.table(["claim", "corpus", "here", "threshold", "verdict", "shown in"], rows).rstrip("\n")]
     return "\n".join(lines) + "\n"
 
 
-def _rows(root: Path, claim: dict, every: bool) -> list[str]:
+def _rows(root: Path, claim: dict, every: bool) -> list[tuple]:
     """A row for each corpus that has the number, or for `every` one."""
     side, number = claim.get("side", "above"), claim["number"]
     found = {corpus: _number(root / "records" / corpus, claim) for corpus in _corpora(root, claim)}
@@ -45,8 +45,8 @@ def _rows(root: Path, claim: dict, every: bool) -> list[str]:
         shown = f"{i} ({records.behind(number, i.runs)})" if i else "not measured"
         limit = "chance" if beyond != beyond else f"{beyond:.4g}"
         section = f", *{claim['section']}*" if made_by == claim["notebook"] else ""
-        rows.append(f"| {text} | {corpus} | {shown} | {side} {limit} | {verdict(i, beyond, side)} "
-                    f"| {_made_by(root, corpus, made_by)}{section} |")
+        rows.append((text, corpus, shown, f"{side} {limit}", verdict(i, beyond, side),
+                     _made_by(root, corpus, made_by) + section))
     return rows
 
 

@@ -142,8 +142,7 @@ def test_an_executed_notebook_is_kept_with_links_that_lead_from_where_it_lies(tm
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_y.ipynb")
     main.keep_executed(tmp_path / "01_y.ipynb", tmp_path / "kept.ipynb")
     prose, code = nbformat.read(tmp_path / "kept.ipynb", as_version=4).cells
-    assert prose.source == ("[a](../../notebooks/../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) "
-                            "[d](#e)")
+    assert prose.source == "[a](../../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) [d](#e)"
     assert code.source == 'output = ""'
 
 

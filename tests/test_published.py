@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stabutils import metrics, published, records
+from stabutils import metrics, published, quotes, records
 from stabutils.intervals import jackknife
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,14 +34,14 @@ def test_there_is_a_published_study_and_prose_says_what_it_says():
     assert {folder.name for folder in FOLDERS} >= {"massive", "clinc150", "banking77"}
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         prose = page.read_text(encoding="utf-8")
-        assert published.quote(prose, ROOT) == prose and "-->not measured<" not in prose, page
+        assert quotes.quote(prose, ROOT) == prose and "-->not measured<" not in prose, page
         # A line that begins with a comment ends the paragraph before it, and is not read as Markdown.
         assert not re.findall(r"^ *<!--.*?-->(?=.)", prose, re.MULTILINE), page
     for path in sorted([*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("records/*/[0-9]*.ipynb")]):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":
                 source = "".join(cell["source"])
-                assert published.quote(source, ROOT) == source and "not measured" not in source
+                assert quotes.quote(source, ROOT) == source and "not measured" not in source
 
 
 def test_ensembles_follow_from_the_committed_answers(corpora, monkeypatch, tmp_path):
@@ -80,7 +80,7 @@ def test_a_quoted_number_is_replaced_and_an_unknown_one_said_to_be_missing(tmp_p
     churn = {"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10, "unit": "share"}
     records.Record("01_x", {}, {}, {"churn": churn}).write(folder)
     text = "a <!--churn of toy in %-->old<!--end--> b <!--churn of none in %-->old<!--end--> <!--a comment-->"
-    assert published.quote(text, tmp_path) == ("a <!--churn of toy in %-->8.1 % [7.0, 9.2] (10 runs)<!--end--> b "
+    assert quotes.quote(text, tmp_path) == ("a <!--churn of toy in %-->8.1 % [7.0, 9.2] (10 runs)<!--end--> b "
                                                "<!--churn of none in %-->not measured<!--end--> <!--a comment-->")
 
 
@@ -89,7 +89,7 @@ def test_a_number_that_two_notebooks_have_is_that_of_most_runs(tmp_path):
     for notebook, value, runs in (("01_x", 0.1, 50), ("02_x", 0.2, 40), ("03_x", 0.3, 50)):
         number = {"value": value, "low": value, "high": value, "runs": runs, "unit": "share"}
         records.Record(notebook, {}, {}, {"churn": number}).write(folder)
-        text = published.quote("<!--churn of toy in 1-->?<!--end-->", tmp_path)
+        text = quotes.quote("<!--churn of toy in 1-->?<!--end-->", tmp_path)
         assert ("0.300" if notebook == "03_x" else "0.100") in text
 
 
@@ -106,15 +106,15 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     table = published.board(tmp_path / "records" / "toy").set_index("arm")
     assert table.index.tolist() == ["convex", "calm", "placebo", "rash"]
     assert table.trainings.tolist() == [1, 2, 1, 1] and table.better.tolist() == ["", "holds", "", "does not hold"]
-    text = published.quote("<!--board of toy-->old<!--end-->", tmp_path)
+    text = quotes.quote("<!--board of toy-->old<!--end-->", tmp_path)
     assert "On toy, 1 of 2 methods" in text and "takes away calm: 20.0 % [15.0, 25.0] (10 runs)" in text
     assert "| calm | 20.0 % [15.0, 25.0] | 0.30 [0.20, 0.40] | 2 | holds |" in text and "| convex" not in text
     records.Record("04_y", {}, {}, {"reduction soft": number(0.3), "accuracy_change soft": number(0)}, ()).write(
         tmp_path / "records" / "toy")
     boards = [published.board(tmp_path / "records" / "toy", notebook).arm.tolist() for notebook in ("", "03", "04")]
     assert boards[0] == ["convex", "soft", "calm", "placebo", "rash"] and boards[1] == table.index.tolist()
-    assert boards[2] == ["soft"] and published.quote("<!--board 03 of toy-->old<!--end-->", tmp_path)[22:] == text[19:]
-    assert "No board is published for none yet." in published.quote("<!--board of none--><!--end-->", tmp_path)
+    assert boards[2] == ["soft"] and quotes.quote("<!--board 03 of toy-->old<!--end-->", tmp_path)[22:] == text[19:]
+    assert "No board is published for none yet." in quotes.quote("<!--board of none--><!--end-->", tmp_path)
 
 
 def test_all_methods_stand_in_one_table_with_the_verdict_of_the_board_of_most_runs(tmp_path):
@@ -128,7 +128,7 @@ def test_all_methods_stand_in_one_table_with_the_verdict_of_the_board_of_most_ru
         for notebook, verdict in (("04_x", "holds"), ("05_y", "undecided at 10 runs")):
             claims = (records.Claim("better calm", "", 0, 0, 0, verdict if corpus == "big" else "holds"),)
             records.Record(notebook, {}, {}, found, claims).write(tmp_path / "records" / corpus)
-    text = published.quote("<!--methods-->old<!--end-->", tmp_path)
+    text = quotes.quote("<!--methods-->old<!--end-->", tmp_path)
     assert text.splitlines()[1] == "| method | trainings | passes an answer | big | small |" and "old" not in text
     [calm] = [line for line in text.splitlines() if line.startswith("| calm | 2 | 1 |")]
     assert "| 20.0 % [15.0, 25.0] (10)<br>" in calm and "| **30.0 % [25.0, 35.0] (10)**<br>" in calm
@@ -139,7 +139,7 @@ def test_all_methods_stand_in_one_table_with_the_verdict_of_the_board_of_most_ru
 def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     ratio = {"value": 3.0, "low": 2.5, "high": 3.5, "runs": 5, "unit": "times"}
     records.Record("benchmark", {}, {}, {"throughput_ratio_fp32": ratio}).write(tmp_path / "records")
-    text = published.quote("<!--benchmark--><!--end-->", tmp_path)
+    text = quotes.quote("<!--benchmark--><!--end-->", tmp_path)
     assert "| 3 [2.5, 3.5] (5) | 2 | holds |" in text and "bf16" not in text
     assert {path.suffix for path in published.draw_benchmark(tmp_path, tmp_path / "figures")} == {".png", ".svg"}
 
@@ -147,12 +147,12 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
 def test_what_was_tried_stands_in_order_of_entropy(tmp_path):
     folder = tmp_path / "records" / "toy"
     folder.mkdir(parents=True)
-    assert "not measured" in published.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path)
+    assert "not measured" in quotes.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path)
     ends = ",".join(f"{score}{end}" for score in ("label_entropy", "accuracy") for end in ("", "_low", "_high"))
     (folder / "moonshot.csv").write_text(f"candidate,trainings,runs,n,{ends},taken_away,kept\n"
                                          "control,1,3,3,0.1,0.09,0.11,0.85,0.84,0.86,0,True\n"
                                          "calm,2,3,3,0.04,0.03,0.05,0.8,0.79,0.81,0.6,False\n", encoding="utf-8")
-    lines = published.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path).splitlines()
+    lines = quotes.quote("<!--tried for moonshot on toy--><!--end-->", tmp_path).splitlines()
     assert lines[3] == "| calm | 2 | 0.040 [0.030, 0.050] | 60.0 % | 80.0 % [79.0, 81.0] | no |"
     assert lines[4].startswith("| control | 1 |") and lines[4].endswith("| yes |")
 
@@ -161,7 +161,7 @@ def test_what_was_tried_stands_in_order_of_entropy(tmp_path):
 def test_the_first_cell_shows_a_published_figure_and_a_number(path):
     first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
     [figure] = re.findall(r"\]\(\.\./(figures/massive/[\w-]+\.png)\)", first)
-    assert (ROOT / figure).is_file() and published.QUOTE.search(first)
+    assert (ROOT / figure).is_file() and quotes.QUOTE.search(first)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("records/*/0[1-5]*.ipynb")),
@@ -172,7 +172,7 @@ def test_an_executed_notebook_opens_with_its_own_corpus(path):
     first, corpus = "".join(cells[0]["source"]), path.parent.name
     [figure] = re.findall(r"\]\(\.\./\.\./(figures/[\w-]+/[\w-]+\.png)\)", first)
     assert (ROOT / figure).is_file() and f"figures/{corpus}/" in figure
-    quoted = [quote["what"] for quote in published.QUOTE.finditer(first)]
+    quoted = [quote["what"] for quote in quotes.QUOTE.finditer(first)]
     assert quoted and (path.stem[:2] == "01" or all(f" of {corpus}" in what for what in quoted))
 
 
@@ -181,11 +181,11 @@ def test_what_notebooks_say_of_massive_is_said_of_another_corpus(tmp_path):
     (tmp_path / "records" / "clinc150" / "02_b.ipynb").touch()
     text = ("On MASSIVE <!--churn of massive in %-->9 %<!--end-->.\n![a of MASSIVE](../../figures/massive/a.png)\n"
             "[02](../../notebooks/02_b.ipynb) [03](../../notebooks/03_c.ipynb)")
-    assert published._own(text, tmp_path, "clinc150") == (
+    assert quotes._own(text, tmp_path, "clinc150") == (
         "On CLINC150 <!--churn of clinc150 in %-->9 %<!--end-->.\n![a of CLINC150](../../figures/clinc150/a.png)\n"
         "[02](02_b.ipynb) [03](../../notebooks/03_c.ipynb)")
     both = text.replace("churn of massive in %", "churn of clinc150 in %")
-    assert "On MASSIVE" in published._own(both, tmp_path, "clinc150")  # it speaks of several corpora
+    assert "On MASSIVE" in quotes._own(both, tmp_path, "clinc150")  # it speaks of several corpora
 
 
 def test_lengths_of_training_come_from_the_committed_answers():
