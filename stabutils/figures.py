@@ -582,7 +582,7 @@ def frontier(table: pd.DataFrame) -> Figure:
             for mark, colour in (("o", BLUE), ("o", GREY), ("o", "black"), ("s", "black"), ("D", "black"))]
     figure.legend(dots, ["no other network is as good for no more", "others, or not beyond doubt better than control",
                          "one pass an answer", "up to five", "more"],
-                  loc="outside upper left", ncols=5, frameon=False, fontsize=9, columnspacing=1, handletextpad=0.2)
+                  loc="outside lower center", ncols=5, frameon=False, fontsize=9, columnspacing=1, handletextpad=0.2)
     _named(axis, named)
     return figure
 
