@@ -327,7 +327,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
     rows = rows.iloc[np.argsort([-i.value for i in rows.reduction], kind="stable")]
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(rows) + 1.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(rows) + 1.7), sharey=True)
     places, convex = np.arange(len(rows)), (rows.arm == "convex").to_numpy()
     colours = [{"convex": RED, "placebo": ORANGE}.get(row.arm, BLUE if row.better == "holds" else GREY)
                for row in rows.itertuples()]
@@ -349,8 +349,8 @@ def trade_off(table: pd.DataFrame) -> Figure:
     axes[1].set_xlim(min(-1.0, axes[1].get_xlim()[0]))
     axes[1].axvspan(axes[1].get_xlim()[0], -0.5, color=RED, alpha=0.08, linewidth=0)
     axes[1].set(xlabel="change of accuracy (points)")
-    figure.suptitle("Blue: steadier beyond doubt, accuracy kept to half a point. In brackets: trainings, if not one",
-                    fontsize=11, x=0.01, ha="left")
+    figure.supxlabel("Blue: steadier beyond doubt, accuracy kept to half a point. In brackets: trainings, if not one",
+                     fontsize=11)
     return figure
 
 

@@ -130,7 +130,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
         plots["frontier"] = lambda: figures.frontier(_frontier(methods))
     if len(table := lengths(folder)):
         plots["training-length"] = lambda: figures.lengths(table, record["recipe"]["epochs"])
-    return _drawn(plots, target, f"{folder.name} · {record['model']} · {len(labels)} runs of control")
+    corpus = folder.name.removesuffix(f"-{record['model']}")
+    return _drawn(plots, target, f"{corpus} · {record['model']} · {len(labels)} runs of control")
 
 
 def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:

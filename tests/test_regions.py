@@ -194,6 +194,15 @@ def test_what_intents_or_covariates_explain_is_no_clustering():
     assert regions.clustering(entropies, graph, groups=other, permutations=99).p == 0.01
 
 
+def test_chance_is_what_shuffled_places_give():
+    """Fails if a verdict is held against 0, where residuals need not lie, or against another share of the shuffles."""
+    places, labels, corner = world(examples=300)
+    found = regions.clustering(regions.halves(labels), regions.neighbours(places), permutations=99)
+    assert [found.chance.low, found.chance.high] == np.quantile(found.null, [0.025, 0.975]).tolist()
+    assert found.chance.value == pytest.approx(found.null.mean()) and len(found.null) == 99
+    assert found.observed.value > found.chance.high and found.p == 0.01  # what was planted
+
+
 def test_the_interval_is_the_jackknife_over_whole_runs():
     places, labels, _ = world(runs=6)
     entropies, graph = regions.halves(labels), regions.neighbours(places)

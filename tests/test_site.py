@@ -75,6 +75,21 @@ def test_claims_say_what_the_records_say(tmp_path):
         assert f"| {word} |" in row and "toy" in row and verdict(None, 0) in claims.markdown(tmp_path)
 
 
+def test_a_claim_of_clusters_is_held_against_what_shuffled_places_give(tmp_path):
+    """Fails if an interval above 0, but not above the shuffles, is a verdict; without these there is none."""
+    folder = tmp_path / "records" / "toy"
+    (folder / "answers").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    shutil.copyfile(ROOT / "docs" / "claims.yaml", tmp_path / "docs" / "claims.yaml")
+    found = {"moran within intents (network)": {"value": 0.2, "low": 0.1, "high": 0.3, "runs": 7, "unit": ""}}
+    for high, word in ((None, "cannot be tested here"), (0.05, "holds"), (0.15, "undecided at 7 runs")):
+        if high:
+            found["chance within intents (network)"] = {"value": 0, "low": -high, "high": high, "runs": 7, "unit": ""}
+        records.Record("02_where_it_clusters", {}, {}, found).write(folder)
+        [row] = [line for line in claims.markdown(tmp_path).splitlines() if "(7 runs)" in line]
+        assert f"| {word} |" in row and f"above {high or 'chance'}" in row
+
+
 def test_every_claim_names_a_section_that_exists():
     import yaml
 
