@@ -3,6 +3,7 @@
 Everything is measured side by side in one process tree, alternating, in CPU-seconds on one thread; a ratio is the mean
 over the rounds with a t interval over them. Wall time is used only where two workers are set against one.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,17 +30,22 @@ from measure import Ways, alternate, ratio, show, spread
 from timing import time_to_accuracy
 
 from stabutils import metrics, records
-from stabutils.datasets import Dataset, load_dataset
+from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.mitigations import Mitigation
-from stabutils.models import CompactShape, Recipe, Task, default_recipe, packaged, prepare, prepare_compact
 from stabutils.provenance import project_root, provenance
-from stabutils.study import Study
-from stabutils.training import Batch, Seeds, Stream, Training, batches, one_hot, one_step, optimizer_of, train
+from stabutils.study.study import Study
+from stabutils.training.checkpoints import packaged
+from stabutils.training.loop import batches, one_step, optimizer_of, train
+from stabutils.training.networks import CompactShape
+from stabutils.training.preparation import default_recipe, prepare, prepare_compact
+from stabutils.training.state import Batch, Seeds, Stream, Training, one_hot
+from stabutils.training.task import Recipe, Task
 
 PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
 
 # ------------------------------------------------------------------------------------------------- throughput
+
 
 def endless(task: Task) -> Iterator[Batch]:
     targets = one_hot(task.train_labels, task.classes)
@@ -53,7 +59,9 @@ def ours(task: Task, steps: int) -> None:
 
 def take_steps(task: Task, numbered: Iterator[tuple[int, Batch]]) -> None:
     network = task.build().train()
-    training = Training(task, Mitigation(), Seeds(0, 0, 0), network, optimizer_of(network, task.recipe), 10**4)
+    training = Training(
+        task, Mitigation(), Seeds(0, 0, 0), network, optimizer_of(network, task.recipe), 10**4
+    )
     dropout = Stream("dropout", 0)
     for _, batch in numbered:
         one_step(training, batch, dropout)
@@ -64,39 +72,67 @@ def ways_of(data: Dataset, recipe: Recipe, steps: int, folder: str) -> Ways:
     task = prepare_compact(data, recipe, CompactShape(layers=2))
     whole = prepare_compact(data, recipe, CompactShape(layers=2, skip=0.0))
     half = replace(task, recipe=replace(recipe, precision="bf16"))
-    return {"Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
-            "plain loop": lambda: padded.plain_loop(task, padded.Padded(task.build()), steps),
-            "ours": lambda: ours(task, steps), "ours bf16": lambda: ours(half, steps),
-            "ours, no text skipped": lambda: ours(whole, steps)}
+    return {
+        "Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
+        "plain loop": lambda: padded.plain_loop(task, padded.Padded(task.build()), steps),
+        "ours": lambda: ours(task, steps),
+        "ours bf16": lambda: ours(half, steps),
+        "ours, no text skipped": lambda: ours(whole, steps),
+    }
 
 
 def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         rows = alternate(ways_of(data, recipe, steps, folder), rounds, steps * recipe.batch_size)
-    found = {"throughput_ratio_fp32": ratio(rows, "ours", "Trainer"),
-             "throughput_ratio_fp32_no_text_skipped": ratio(rows, "ours, no text skipped", "Trainer"),
-             "throughput_ratio_bf16": ratio(rows, "ours bf16", "Trainer"),
-             "throughput_ratio_plain": ratio(rows, "plain loop", "Trainer")}
-    found |= {f"texts per CPU-second {name}": spread(row, "texts per CPU-second") for name, row in rows.items()}
-    return found | products(data, recipe, found["texts per CPU-second ours, no text skipped"]["value"], rounds)
+    found = {
+        "throughput_ratio_fp32": ratio(rows, "ours", "Trainer"),
+        "throughput_ratio_fp32_no_text_skipped": ratio(rows, "ours, no text skipped", "Trainer"),
+        "throughput_ratio_bf16": ratio(rows, "ours bf16", "Trainer"),
+        "throughput_ratio_plain": ratio(rows, "plain loop", "Trainer"),
+    }
+    found |= {
+        f"texts per CPU-second {name}": spread(row, "texts per CPU-second")
+        for name, row in rows.items()
+    }
+    return found | products(
+        data, recipe, found["texts per CPU-second ours, no text skipped"]["value"], rounds
+    )
 
 
 def products(data: Dataset, recipe: Recipe, texts: float, rounds: int) -> dict:
     """The rate of matrix products of our shapes alone, and what share of it the training of all layers reaches."""
-    tokens = prepare_compact(data, recipe, CompactShape(layers=0)).train.lengths.float().mean().item()
+    tokens = (
+        prepare_compact(data, recipe, CompactShape(layers=0)).train.lengths.float().mean().item()
+    )
     rows, width = round(recipe.batch_size * tokens), CompactShape().width
-    work = sum(6 * rows * a * b * width**2 for a, b in PRODUCTS.values())  # one forward, two backward, two a product
+    work = sum(
+        6 * rows * a * b * width**2 for a, b in PRODUCTS.values()
+    )  # one forward, two backward, two a product
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        pairs = [(torch.randn(rows, a * width, dtype=dtype), torch.randn(a * width, b * width, dtype=dtype))
-                 for a, b in PRODUCTS.values()]
+        pairs = [
+            (
+                torch.randn(rows, a * width, dtype=dtype),
+                torch.randn(a * width, b * width, dtype=dtype),
+            )
+            for a, b in PRODUCTS.values()
+        ]
         repeats = 20 if dtype is torch.float32 else 5
-        rates[name] = alternate({name: lambda p=pairs, r=repeats: [multiply(*pair) for _ in range(r) for pair in p]},
-                                rounds, repeats * work / 1e9)[name]
-    found = {f"GFLOP per CPU-second of products {name}": spread(row, "GFLOP per CPU-second")
-             for name, row in rates.items()}
-    used = texts / recipe.batch_size * 2 * work / 1e9  # two layers; attention, embedding and head not counted
-    return found | {"share_of_product_rate": spread([used / rate for rate in rates["fp32"]], "share")}
+        rates[name] = alternate(
+            {name: lambda p=pairs, r=repeats: [multiply(*pair) for _ in range(r) for pair in p]},
+            rounds,
+            repeats * work / 1e9,
+        )[name]
+    found = {
+        f"GFLOP per CPU-second of products {name}": spread(row, "GFLOP per CPU-second")
+        for name, row in rates.items()
+    }
+    used = (
+        texts / recipe.batch_size * 2 * work / 1e9
+    )  # two layers; attention, embedding and head not counted
+    return found | {
+        "share_of_product_rate": spread([used / rate for rate in rates["fp32"]], "share")
+    }
 
 
 def multiply(x: torch.Tensor, weight: torch.Tensor) -> None:
@@ -108,8 +144,12 @@ def multiply(x: torch.Tensor, weight: torch.Tensor) -> None:
 
 def workers(task: Task, steps: int, rounds: int) -> dict:
     """Trainings a second of wall time, by two worker processes against one."""
-    ways = {name: lambda n=count: Parallel(n_jobs=n, backend="loky")(delayed(alone)(task, steps) for _ in range(2))
-            for name, count in (("one", 1), ("two", 2))}
+    ways = {
+        name: lambda n=count: Parallel(n_jobs=n, backend="loky")(
+            delayed(alone)(task, steps) for _ in range(2)
+        )
+        for name, count in (("one", 1), ("two", 2))
+    }
     return {"two_worker_ratio": ratio(alternate(ways, rounds, 2, time.perf_counter), "two", "one")}
 
 
@@ -120,6 +160,7 @@ def alone(task: Task, steps: int) -> None:
 
 # ------------------------------------------------------------------------------------------- memory, checkpoints
 
+
 def memory(dataset: str, recipe: Recipe, steps: int, names: tuple[str, ...]) -> dict:
     """Peak memory of each way in a process of its own; where the system counts it."""
     if importlib.util.find_spec("resource") is None:
@@ -127,7 +168,9 @@ def memory(dataset: str, recipe: Recipe, steps: int, names: tuple[str, ...]) -> 
     found = {}
     for name in names:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            found[f"peak memory {name}"] = spread([pool.submit(peak, dataset, recipe, steps, name).result()], "MB")
+            found[f"peak memory {name}"] = spread(
+                [pool.submit(peak, dataset, recipe, steps, name).result()], "MB"
+            )
     return found
 
 
@@ -155,16 +198,24 @@ def minilm(data: Dataset, steps: int, rounds: int) -> dict:
 
     def seconds(precision: str, steps: int, rounds: int) -> dict:
         every = max(1, len(epoch) // steps)
-        some, at = by_length[every // 2::every], replace(task, recipe=replace(task.recipe, precision=precision))
-        rows = alternate({precision: lambda: take_steps(at, enumerate(some))}, rounds, len(some) / len(epoch))
+        some, at = (
+            by_length[every // 2 :: every],
+            replace(task, recipe=replace(task.recipe, precision=precision)),
+        )
+        rows = alternate(
+            {precision: lambda: take_steps(at, enumerate(some))}, rounds, len(some) / len(epoch)
+        )
         return spread([1 / done for done in rows[precision]], "CPU-seconds")
 
     # A processor without bf16 arithmetic needs ten times as long: fewer steps tell that.
-    return {"minilm_epoch_seconds": seconds("fp32", steps, rounds),
-            "minilm_epoch_seconds_bf16": seconds("bf16", max(1, steps // 6), min(rounds, 2))}
+    return {
+        "minilm_epoch_seconds": seconds("fp32", steps, rounds),
+        "minilm_epoch_seconds_bf16": seconds("bf16", max(1, steps // 6), min(rounds, 2)),
+    }
 
 
 # -------------------------------------------------------------------------------------------------- what is around
+
 
 def overhead(dataset: str, rounds: int) -> dict:
     """CPU-seconds that store, summaries and progress bar add to a training, as a share of it."""
@@ -177,13 +228,20 @@ def overhead(dataset: str, rounds: int) -> dict:
             vars(study).pop("store", None)
             study.retrain("control", n=2)
 
-    ways = {"bare": lambda: [train(task, Mitigation(), Seeds(s, s, s)) for s in (0, 1)], "whole": whole}
+    ways = {
+        "bare": lambda: [train(task, Mitigation(), Seeds(s, s, s)) for s in (0, 1)],
+        "whole": whole,
+    }
     try:
         rows = alternate(ways, rounds, 1)
     finally:
         os.environ.update({} if kept is None else {"STABUTILS_RUNS": kept})
     found = ratio(rows, "bare", "whole")
-    return {"overhead": found | {name: found[name] - 1 for name in ("value", "low", "high")} | {"unit": "share"}}
+    return {
+        "overhead": found
+        | {name: found[name] - 1 for name in ("value", "low", "high")}
+        | {"unit": "share"}
+    }
 
 
 def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds: int = 3) -> dict:
@@ -195,7 +253,9 @@ def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds
     draw = np.random.default_rng(0)
     labels = draw.integers(0, classes, (runs, examples), np.uint8)
     gold = labels[0].astype(int)
-    alike = np.where(draw.random(examples) < 0.9, labels[0], labels).astype(np.uint8)  # 90 % of them unanimous
+    alike = np.where(draw.random(examples) < 0.9, labels[0], labels).astype(
+        np.uint8
+    )  # 90 % of them unanimous
 
     def loop(columns: np.ndarray) -> None:
         for column in columns.T:
@@ -203,30 +263,48 @@ def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds
             -(share * np.log(share)).sum()
 
     few = examples // 100
-    fast = alternate({"random": lambda: metrics.label_entropy(labels), "alike": lambda: metrics.label_entropy(alike)},
-                     rounds, examples)
-    slow = alternate({"loop": lambda: loop(labels[:, :few]), "alike loop": lambda: loop(alike[:, :few])}, rounds, few)
-    found = {"entropy_ratio": ratio(fast | slow, "random", "loop"),
-             "entropy_ratio_tenth_unstable": ratio(fast | slow, "alike", "alike loop")}
-    scores = {"label_entropy": lambda: metrics.label_entropy(labels), "majority": lambda: metrics.majority(labels),
-              "label_entropy of 10": lambda: metrics.label_entropy(labels, 10),
-              "disagreement": lambda: metrics.disagreement(labels), "churn": lambda: metrics.churn(labels),
-              "churn_matrix": lambda: metrics.churn_matrix(labels),
-              "churn_parts": lambda: metrics.churn_parts(labels, gold),
-              "churn_between": lambda: metrics.churn_between(labels, labels, gold),
-              "share_unstable": lambda: metrics.share_unstable(labels),
-              "fleiss_kappa": lambda: metrics.fleiss_kappa(labels),
-              "distribution_variance": lambda: metrics.distribution_variance(labels, gold),
-              "accuracy": lambda: metrics.accuracy(labels, gold)}
+    fast = alternate(
+        {
+            "random": lambda: metrics.label_entropy(labels),
+            "alike": lambda: metrics.label_entropy(alike),
+        },
+        rounds,
+        examples,
+    )
+    slow = alternate(
+        {"loop": lambda: loop(labels[:, :few]), "alike loop": lambda: loop(alike[:, :few])},
+        rounds,
+        few,
+    )
+    found = {
+        "entropy_ratio": ratio(fast | slow, "random", "loop"),
+        "entropy_ratio_tenth_unstable": ratio(fast | slow, "alike", "alike loop"),
+    }
+    scores = {
+        "label_entropy": lambda: metrics.label_entropy(labels),
+        "majority": lambda: metrics.majority(labels),
+        "label_entropy of 10": lambda: metrics.label_entropy(labels, 10),
+        "disagreement": lambda: metrics.disagreement(labels),
+        "churn": lambda: metrics.churn(labels),
+        "churn_matrix": lambda: metrics.churn_matrix(labels),
+        "churn_parts": lambda: metrics.churn_parts(labels, gold),
+        "churn_between": lambda: metrics.churn_between(labels, labels, gold),
+        "share_unstable": lambda: metrics.share_unstable(labels),
+        "fleiss_kappa": lambda: metrics.fleiss_kappa(labels),
+        "distribution_variance": lambda: metrics.distribution_variance(labels, gold),
+        "accuracy": lambda: metrics.accuracy(labels, gold),
+    }
     for name, score in scores.items():
         found |= cost(name, score, 1)
     part = max(10, examples // 1000)
     probabilities = draw.random((runs, part, classes), np.float32)
     probabilities /= probabilities.sum(2, keepdims=True)
-    scores = {"gold_confidence": lambda: metrics.gold_confidence(probabilities, gold[:part]),
-              "nll": lambda: metrics.nll(probabilities, gold[:part]),
-              "ece": lambda: metrics.ece(probabilities, gold[:part]),
-              "jensen_shannon": lambda: metrics.jensen_shannon(probabilities)}
+    scores = {
+        "gold_confidence": lambda: metrics.gold_confidence(probabilities, gold[:part]),
+        "nll": lambda: metrics.nll(probabilities, gold[:part]),
+        "ece": lambda: metrics.ece(probabilities, gold[:part]),
+        "jensen_shannon": lambda: metrics.jensen_shannon(probabilities),
+    }
     for name, score in scores.items():
         found |= cost(name, score, examples / part)
     return found
@@ -241,8 +319,10 @@ def cost(name: str, score, scale: float) -> dict:
     score()
     megabytes = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
-    return {f"seconds {name}": spread([seconds * scale], "CPU-seconds"),
-            f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB")}
+    return {
+        f"seconds {name}": spread([seconds * scale], "CPU-seconds"),
+        f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB"),
+    }
 
 
 def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
@@ -252,46 +332,72 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
     if given.quick:
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
-    ways = ("nothing", "ours") if given.quick else ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
+    ways = (
+        ("nothing", "ours")
+        if given.quick
+        else ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
+    )
 
     def compact() -> Task:
         return prepare_compact(data, recipe, CompactShape())
 
-    return {"memory": lambda: memory(given.dataset, recipe, steps, ways),
-            "throughput": lambda: throughput(data, recipe, steps, rounds),
-            "workers": lambda: workers(compact(), steps, rounds),
-            "analysis": lambda: analysis(examples=examples),
-            "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
-            "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
-            "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output))}
+    return {
+        "memory": lambda: memory(given.dataset, recipe, steps, ways),
+        "throughput": lambda: throughput(data, recipe, steps, rounds),
+        "workers": lambda: workers(compact(), steps, rounds),
+        "analysis": lambda: analysis(examples=examples),
+        "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
+        "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
+        "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
+    }
 
 
 def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
     """Time to accuracy at one recipe for both; the curves go beside the record."""
-    found, curves = time_to_accuracy(task, data.validation.labels, task.recipe, task.recipe, None, range(seeds))
-    curves.to_csv(folder / "benchmark_curves.csv", index=False, lineterminator="\n", float_format="%.6g")
+    found, curves = time_to_accuracy(
+        task, data.validation.labels, task.recipe, task.recipe, None, range(seeds)
+    )
+    curves.to_csv(
+        folder / "benchmark_curves.csv", index=False, lineterminator="\n", float_format="%.6g"
+    )
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant")
+    parser.add_argument(
+        "--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant"
+    )
     parser.add_argument("--steps", type=int, default=100, help="training steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=8, help="trainings to reference accuracy, of each kind")
-    parser.add_argument("--parts", nargs="+", help="measure these only; the record keeps what it has of the others")
-    parser.add_argument("--quick", action="store_true", help="sizes for a test: the numbers mean nothing")
+    parser.add_argument(
+        "--seeds", type=int, default=8, help="trainings to reference accuracy, of each kind"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", help="measure these only; the record keeps what it has of the others"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="sizes for a test: the numbers mean nothing"
+    )
     parser.add_argument("-o", "--output", default=str(project_root() / "records"))
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     every = parts(given)
     if unknown := set(given.parts or ()) - set(every):
-        parser.error(f"--parts: got {', '.join(sorted(unknown))}; expected some of {', '.join(every)}")
+        parser.error(
+            f"--parts: got {', '.join(sorted(unknown))}; expected some of {', '.join(every)}"
+        )
     about = {name: getattr(given, name) for name in ("dataset", "steps", "rounds", "seeds")}
     path = Path(given.output) / "benchmark.json"
-    record = records.read(path) if given.parts and path.is_file() else records.Record("benchmark", {}, {}, {})
+    record = (
+        records.read(path)
+        if given.parts and path.is_file()
+        else records.Record("benchmark", {}, {}, {})
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    for part in (name for name in every if name in (given.parts or every)):  # each is written once it is measured
+    for part in (
+        name for name in every if name in (given.parts or every)
+    ):  # each is written once it is measured
         found = every[part]()
         show(found)
         outdated = record.provenance.get(part, {}).get("names", ())

@@ -6,6 +6,7 @@ Throughput is wall time on one GPU with everything else idle, texts of all runs 
 of runs a stack. A whole study is trained stacked, for its accuracy, churn and time. Without a GPU the script runs on
 the CPU, where its numbers mean little.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,13 +22,17 @@ import padded
 import torch
 from measure import alternate, number, ratio, show, spread
 
-from stabutils import intervals, metrics, records
-from stabutils.datasets import load_dataset
+from stabutils import metrics, records
+from stabutils.data.datasets import load_dataset
+from stabutils.metrics import intervals
 from stabutils.mitigations import Mitigation
-from stabutils.models import CompactShape, Task, default_recipe, prepare, prepare_compact
 from stabutils.provenance import project_root, provenance
-from stabutils.stacked import Stack, train
-from stabutils.training import Seeds, in_order
+from stabutils.training.loop import batch_indices
+from stabutils.training.networks import CompactShape
+from stabutils.training.preparation import default_recipe, prepare, prepare_compact
+from stabutils.training.stacked import Stack, train
+from stabutils.training.state import Seeds
+from stabutils.training.task import Task
 
 
 def clock() -> float:
@@ -42,7 +47,9 @@ def stacked(task: Task, runs: int, steps: int, device: str) -> None:
     seeds = [Seeds(s, s, s) for s in range(runs)]
     stack, done = Stack(task, Mitigation(), seeds, device), 0
     while done < steps:
-        for rows in zip(*(in_order(stack.task, stack.targets, s.order, done) for s in seeds), strict=True):
+        for rows in zip(
+            *(batch_indices(stack.task, stack.targets, s.order, done) for s in seeds), strict=True
+        ):
             stack.step(rows)
             done += 1
             if done == steps:
@@ -66,15 +73,22 @@ def throughput(task: Task, sizes: list[int], steps: int, rounds: int, device: st
     for name, precise in (("fp32", task), ("bf16", half(task))):
         # Each way does its own amount of work; `alternate` counts rounds, so texts are multiplied in after it.
         ways = {f"Trainer {name}": lambda t=precise: trainer(t, steps, device)}
-        ways |= {f"{runs} runs {name}": lambda t=precise, r=runs: stacked(t, r, steps, device) for runs in sizes}
+        ways |= {
+            f"{runs} runs {name}": lambda t=precise, r=runs: stacked(t, r, steps, device)
+            for runs in sizes
+        }
         for way, turns in alternate(ways, rounds, steps * batch, clock).items():
-            rows[way] = [turn * (1 if way.startswith("Trainer") else int(way.split()[0])) for turn in turns]
+            rows[way] = [
+                turn * (1 if way.startswith("Trainer") else int(way.split()[0])) for turn in turns
+            ]
     for way, row in rows.items():
         found[f"texts per second {way}"] = spread(row, "texts per second of all runs")
     largest = 10 if 10 in sizes else max(sizes)
     for suffix, name in (("", "fp32"), ("_bf16", "bf16")):
         found[f"gpu_ratio{suffix}"] = ratio(rows, f"{largest} runs {name}", f"Trainer {name}")
-    return found | {f"gpu_memory {runs} runs": peak(task, runs, device) for runs in sizes if device == "cuda"}
+    return found | {
+        f"gpu_memory {runs} runs": peak(task, runs, device) for runs in sizes if device == "cuda"
+    }
 
 
 def peak(task: Task, runs: int, device: str) -> dict:
@@ -92,16 +106,26 @@ def study(task: Task, runs: int, device: str) -> dict:
         found[f"seconds of {runs} runs {name}"] = spread([clock() - began], "seconds")
         labels = np.stack([each["labels"] for each in answers])
         accuracy = metrics.accuracy(labels, task.test_labels)
-        found[f"accuracy {name}"] = number(intervals.jackknife(np.mean, accuracy), "share of examples")
-        found[f"churn {name}"] = number(intervals.jackknife(metrics.churn, labels), "share of examples")
+        found[f"accuracy {name}"] = number(
+            intervals.jackknife(np.mean, accuracy), "share of examples"
+        )
+        found[f"churn {name}"] = number(
+            intervals.jackknife(metrics.churn, labels), "share of examples"
+        )
     return found
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant")
-    parser.add_argument("--checkpoint", default="", help="also measure this one: a folder or hub id")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2, 5, 10, 25], help="runs a stack")
+    parser.add_argument(
+        "--dataset", default="massive" if os.environ.get("STABUTILS_DATA") else "assistant"
+    )
+    parser.add_argument(
+        "--checkpoint", default="", help="also measure this one: a folder or hub id"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[1, 2, 5, 10, 25], help="runs a stack"
+    )
     parser.add_argument("--runs", type=int, default=10, help="of the study")
     parser.add_argument("--steps", type=int, default=300, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
@@ -113,17 +137,30 @@ def main(argv: list[str] | None = None) -> int:
     recipe = default_recipe("compact", len(data.train))
     recipe = replace(recipe, epochs=given.epochs or recipe.epochs)
     # Throughput by two layers of width 128, as everywhere in the benchmark; the study by compact as it is.
-    numbers = throughput(prepare_compact(data, recipe, CompactShape(layers=2)), given.sizes, given.steps, given.rounds,
-                         device)
+    numbers = throughput(
+        prepare_compact(data, recipe, CompactShape(layers=2)),
+        given.sizes,
+        given.steps,
+        given.rounds,
+        device,
+    )
     numbers |= study(prepare_compact(data, recipe, CompactShape()), given.runs, device)
     if given.checkpoint:
         task = prepare(given.checkpoint, data, default_recipe(given.checkpoint, len(data.train)))
-        found = study(replace(task, recipe=replace(task.recipe, epochs=given.epochs or task.recipe.epochs)), given.runs,
-                      device)
+        found = study(
+            replace(task, recipe=replace(task.recipe, epochs=given.epochs or task.recipe.epochs)),
+            given.runs,
+            device,
+        )
         numbers |= {f"checkpoint {name}": value for name, value in found.items()}
-    about = {name: value for name, value in vars(given).items() if name not in ("output", "checkpoint")}
-    about |= {"checkpoint": Path(given.checkpoint).name, "epochs": recipe.epochs,
-              "device": torch.cuda.get_device_name() if device == "cuda" else "cpu"}
+    about = {
+        name: value for name, value in vars(given).items() if name not in ("output", "checkpoint")
+    }
+    about |= {
+        "checkpoint": Path(given.checkpoint).name,
+        "epochs": recipe.epochs,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
     record = records.Record("gpu", about, provenance(), numbers)
     show(numbers)
     print(record.write(Path(given.output)))

@@ -1,4 +1,5 @@
 """What the benchmarks share: ways to do the same work, measured in turns, and numbers as records keep them."""
+
 from __future__ import annotations
 
 import time
@@ -6,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from stabutils import intervals
+from stabutils.metrics import intervals
 
 Ways = Mapping[str, Callable[[], object]]
 Rows = dict[str, list[float]]
 
 
-def alternate(ways: Ways, rounds: int, work: float, clock: Callable[[], float] = time.process_time) -> Rows:
+def alternate(
+    ways: Ways, rounds: int, work: float, clock: Callable[[], float] = time.process_time
+) -> Rows:
     """Work done a second, one entry a round; a round before them all warms up."""
     found: Rows = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -26,19 +29,34 @@ def alternate(ways: Ways, rounds: int, work: float, clock: Callable[[], float] =
 
 def ratio(rows: Rows, above: str, below: str) -> dict:
     """How many times as fast, round by round, with a t interval over the rounds."""
-    return number(intervals.jackknife(np.mean, np.array(rows[above]) / np.array(rows[below])), "times")
+    return number(
+        intervals.jackknife(np.mean, np.array(rows[above]) / np.array(rows[below])), "times"
+    )
 
 
 def number(found: intervals.Interval, unit: str) -> dict:
-    return {"value": found.value, "low": found.low, "high": found.high, "runs": found.runs, "unit": unit}
+    return {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "runs": found.runs,
+        "unit": unit,
+    }
 
 
 def spread(values: Sequence[float], unit: str) -> dict:
     """Mean with the lowest and the highest value; for what is reported without a claim."""
-    return {"value": float(np.mean(values)), "low": float(min(values)), "high": float(max(values)),
-            "runs": len(values), "unit": f"{unit}, lowest and highest"}
+    return {
+        "value": float(np.mean(values)),
+        "low": float(min(values)),
+        "high": float(max(values)),
+        "runs": len(values),
+        "unit": f"{unit}, lowest and highest",
+    }
 
 
 def show(numbers: Mapping[str, dict]) -> None:
     for name, found in numbers.items():
-        print(f"{name:<46}{found['value']:>12.4g}  [{found['low']:.4g}, {found['high']:.4g}]  {found['unit']}")
+        print(
+            f"{name:<46}{found['value']:>12.4g}  [{found['low']:.4g}, {found['high']:.4g}]  {found['unit']}"
+        )

@@ -6,6 +6,7 @@
 Control's architecture, one pass an answer, at most three trainings' cost, nothing that a random training made shared
 between runs, and accuracy not below control's by more than half a point.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -23,13 +24,22 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from stabutils import board, frontier, records, tuning
-from stabutils.intervals import Interval, jackknife_arms
+from stabutils import records
+from stabutils.analysis import board, ensembles
+from stabutils.metrics.intervals import Interval, jackknife_arms
 from stabutils.mitigations import Mitigation, describe, price, resolve
 from stabutils.mitigations.data_centric import TemporalEnsembling
-from stabutils.mitigations.regularizers import CoDistillation, DropoutRate, LongerTraining, RDrop, WeightDecay
+from stabutils.mitigations.regularizers import (
+    CoDistillation,
+    DropoutRate,
+    LongerTraining,
+    RDrop,
+    WeightDecay,
+)
 from stabutils.provenance import project_root, provenance
-from stabutils.study import Runs, Study
+from stabutils.study import tuning
+from stabutils.study.runs import Runs
+from stabutils.study.study import Study
 
 MEMBERS, MOST = 10, 3.0  # of the ensemble; trainings
 
@@ -62,12 +72,15 @@ class ConvexTeacher(Mitigation):
         texts, labels = targets.texts.take(targets.indices), targets.probabilities.argmax(1).numpy()
         rows = np.repeat(np.arange(len(labels)), texts.lengths.numpy())
         words = TfidfTransformer(sublinear_tf=True).fit_transform(
-            csr_array((np.ones(len(rows)), (rows, texts.ids.numpy()))))
+            csr_array((np.ones(len(rows)), (rows, texts.ids.numpy())))
+        )
         answers = np.zeros(targets.probabilities.shape, np.float32)
         for kept, out in StratifiedKFold(5).split(words, labels):
             learner = LogisticRegression(C=20.0, max_iter=100).fit(words[kept], labels[kept])
             answers[np.ix_(out, learner.classes_)] = learner.predict_proba(words[out])
-        return targets.towards((1 - self.mixing) * targets.probabilities + self.mixing * torch.from_numpy(answers))
+        return targets.with_labels(
+            (1 - self.mixing) * targets.probabilities + self.mixing * torch.from_numpy(answers)
+        )
 
 
 PAST = TemporalEnsembling()
@@ -83,41 +96,72 @@ CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
     "R-Drop, temporal ensembling, decay 40, 14 epochs": (*STEADY, LongerTraining(1.5)),
     "R-Drop, temporal ensembling, decay 40, half of the dropout": (*STEADY, DropoutRate(0.5)),
     "R-Drop, temporal ensembling, decay 40, a quarter of the dropout": (*STEADY, DropoutRate(0.25)),
-    "R-Drop 3, temporal ensembling, decay 40, half of the dropout": (RDrop(3.0), *STEADY[1:], DropoutRate(0.5)),
+    "R-Drop 3, temporal ensembling, decay 40, half of the dropout": (
+        RDrop(3.0),
+        *STEADY[1:],
+        DropoutRate(0.5),
+    ),
     "all of it: half of the dropout, 13 epochs": (*STEADY, DropoutRate(0.5), LongerTraining(1.45)),
     "all of it: half of the dropout, 14 epochs": (*STEADY, DropoutRate(0.5), LongerTraining(1.5)),
-    "R-Drop 0.5, temporal ensembling, decay 10, convex teacher": (RDrop(), WeightDecay(10.0), PAST, ConvexTeacher()),
+    "R-Drop 0.5, temporal ensembling, decay 10, convex teacher": (
+        RDrop(),
+        WeightDecay(10.0),
+        PAST,
+        ConvexTeacher(),
+    ),
     "small start, layer mostly skipped": Start(0.1, 0.9),
     "large start": Start(3.0),
 }
 CHOSEN = "all of it: half of the dropout, 13 epochs"  # with 14, two passes a step come to more than three trainings
 
 
-def confirmed(control: Runs, chosen: Runs, cost: tuple[float, float], beside: Runs) -> tuple[
-        dict[str, Interval], tuple[records.Claim, ...]]:
+def confirmed(
+    control: Runs, chosen: Runs, cost: tuple[float, float], beside: Runs
+) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
     """What the chosen one does on fresh seeds, on the test split, against control and ensembles of control's runs; and
     its CPU-seconds against those of control runs that were trained beside it."""
     table = board.board(control, {"moonshot": chosen}, costs={"moonshot": cost})
     how = "vote" if control.probabilities is None else "probability"
-    share = frontier.share(frontier.Pool(control, how), chosen, MEMBERS)
-    numbers = {name: number for name, number in board.found(table).items() if name.endswith(" moonshot")}
-    claims = *board.claims(table), records.claim("nine tenths", f"It takes away {{value}} of what an ensemble of "
-                                                 f"{MEMBERS} does.", share, 0.9)
-    seconds = jackknife_arms(lambda one, other: np.mean(one) / np.mean(other), [chosen.cpu_seconds, beside.cpu_seconds],
-                             [chosen.seeds, beside.seeds])
-    numbers |= {f"share_of_ensemble moonshot, ensemble of {MEMBERS}": share, "cpu_ratio moonshot": seconds}
+    share = ensembles.share(ensembles.Pool(control, how), chosen, MEMBERS)
+    numbers = {
+        name: number for name, number in board.found(table).items() if name.endswith(" moonshot")
+    }
+    claims = (
+        *board.claims(table),
+        records.claim(
+            "nine tenths",
+            f"It takes away {{value}} of what an ensemble of {MEMBERS} does.",
+            share,
+            0.9,
+        ),
+    )
+    seconds = jackknife_arms(
+        lambda one, other: np.mean(one) / np.mean(other),
+        [chosen.cpu_seconds, beside.cpu_seconds],
+        [chosen.seeds, beside.seeds],
+    )
+    numbers |= {
+        f"share_of_ensemble moonshot, ensemble of {MEMBERS}": share,
+        "cpu_ratio moonshot": seconds,
+    }
     return numbers, claims
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="massive")
-    parser.add_argument("--runs", type=int, help="trainings: 3 to try, 20 to confirm; control's own to confirm are 50")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        help="trainings: 3 to try, 20 to confirm; control's own to confirm are 50",
+    )
     parser.add_argument("--confirm", action="store_true")
     parser.add_argument("-o", "--output", help="folder (default: records/ of the corpus)")
     given = parser.parse_args(argv)
-    study, folder = Study(dataset=given.dataset, runs=50), Path(
-        given.output or project_root() / "records" / given.dataset)
+    study, folder = (
+        Study(dataset=given.dataset, runs=50),
+        Path(given.output or project_root() / "records" / given.dataset),
+    )
     if not given.confirm:
         table = tuning.try_out(study, CANDIDATES, given.runs or 3)
         tuning.write(table, folder / "moonshot.csv")
@@ -127,10 +171,19 @@ def main(argv: list[str] | None = None) -> int:
     chosen = study.retrain(arm, n=given.runs or 20)  # seeds that chose nothing
     if not given.output:
         study.publish(chosen)
-    beside = replace(study, published=False).retrain("control", n=3, start=tuning.START)  # those of the trial
-    numbers, claims = confirmed(study.retrain("control"), chosen, price(arm, study.task.recipe), beside)
-    record = records.Record("07_moonshot", asdict(study) | {"chosen": describe(arm)}, provenance(),
-                            records.numbers(numbers), claims)
+    beside = replace(study, published=False).retrain(
+        "control", n=3, start=tuning.START
+    )  # those of the trial
+    numbers, claims = confirmed(
+        study.retrain("control"), chosen, price(arm, study.task.recipe), beside
+    )
+    record = records.Record(
+        "07_moonshot",
+        asdict(study) | {"chosen": describe(arm)},
+        provenance(),
+        records.numbers(numbers),
+        claims,
+    )
     print("\n".join(f"{name:<50}{value}" for name, value in numbers.items()))
     print(record.write(folder))
     return 0

@@ -3,22 +3,29 @@
 Same architecture, same weights, same answers as `stabutils.models.Compact` (a test holds the two against each other);
 every layer computes the padding too, and the texts that pass it by.
 """
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stabutils.models import Task, Tokens
-from stabutils.stacked import Blocks, CompactBlocks
+from stabutils.training.stacked import Blocks, CompactBlocks
+from stabutils.training.task import Task, Tokens
 
 
 class Padded(CompactBlocks):
     """As Trainer calls it: ids and mask (texts, longest) to logits (texts, classes), and a loss where labels come."""
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
         logits = super().forward(Blocks(input_ids, attention_mask.bool()))
-        return {"logits": logits} if labels is None else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+        return (
+            {"logits": logits}
+            if labels is None
+            else {"loss": F.cross_entropy(logits, labels), "logits": logits}
+        )
 
     def embed(self, ids: Tensor) -> Tensor:
         """On a CPU every distinct word is spelled once, as ours does: the comparison is about all the rest."""
@@ -31,7 +38,10 @@ class Texts(torch.utils.data.Dataset):
     """The training split as Trainer expects it: one dictionary a text."""
 
     def __init__(self, task: Task):
-        self.texts, self.labels = task.train.ids.split(task.train.lengths.tolist()), task.train_labels
+        self.texts, self.labels = (
+            task.train.ids.split(task.train.lengths.tolist()),
+            task.train_labels,
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -42,7 +52,9 @@ class Texts(torch.utils.data.Dataset):
 
 def collate(rows: list[dict]) -> dict[str, Tensor]:
     """A batch padded to its longest text."""
-    return pad(Tokens.pack([row["input_ids"] for row in rows])) | {"labels": torch.tensor([r["labels"] for r in rows])}
+    return pad(Tokens.pack([row["input_ids"] for row in rows])) | {
+        "labels": torch.tensor([r["labels"] for r in rows])
+    }
 
 
 def pad(tokens: Tokens) -> dict[str, Tensor]:
@@ -50,17 +62,44 @@ def pad(tokens: Tokens) -> dict[str, Tensor]:
     return {"input_ids": block.ids, "attention_mask": block.taken.long()}
 
 
-def trainer(task: Task, network: Padded, steps: int, folder: str, seed: int = 0, device: str = "cpu", callbacks=()):
+def trainer(
+    task: Task,
+    network: Padded,
+    steps: int,
+    folder: str,
+    seed: int = 0,
+    device: str = "cpu",
+    callbacks=(),
+):
     """Hugging Face's Trainer at the task's recipe, without evaluation, checkpoints or reports."""
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     recipe = task.recipe
     arguments = TrainingArguments(
-        folder, max_steps=steps, per_device_train_batch_size=recipe.batch_size, learning_rate=recipe.learning_rate,
-        weight_decay=recipe.weight_decay, warmup_steps=round(recipe.warmup * steps), lr_scheduler_type="linear",
-        optim="adamw_torch", save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True,
-        use_cpu=device == "cpu", bf16=recipe.precision == "bf16", dataloader_pin_memory=False, seed=seed)
-    made = Trainer(network, arguments, train_dataset=Texts(task), data_collator=collate, callbacks=list(callbacks))
+        folder,
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        warmup_steps=round(recipe.warmup * steps),
+        lr_scheduler_type="linear",
+        optim="adamw_torch",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=recipe.precision == "bf16",
+        dataloader_pin_memory=False,
+        seed=seed,
+    )
+    made = Trainer(
+        network,
+        arguments,
+        train_dataset=Texts(task),
+        data_collator=collate,
+        callbacks=list(callbacks),
+    )
     made.remove_callback(PrinterCallback)
     return made
 
@@ -68,7 +107,9 @@ def trainer(task: Task, network: Padded, steps: int, folder: str, seed: int = 0,
 def plain_loop(task: Task, network: Padded, steps: int) -> None:
     """The loop of a tutorial: random batches padded to their longest text, AdamW."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=task.recipe.learning_rate)
-    loader = torch.utils.data.DataLoader(Texts(task), task.recipe.batch_size, shuffle=True, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(
+        Texts(task), task.recipe.batch_size, shuffle=True, collate_fn=collate
+    )
     network.train()
     for _, batch in zip(range(steps), loader, strict=False):
         optimizer.zero_grad()

@@ -4,6 +4,7 @@ records/<corpus>/precision.json.
 The same seeds in both precisions: churn and accuracy of each, their difference, and how often an answer changes when
 nothing but the precision does, beside how often it does when the seed does.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -18,19 +19,29 @@ import numpy as np
 
 import stabutils as st
 from stabutils import records
-from stabutils.intervals import Interval, jackknife, jackknife_arms
+from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms
 from stabutils.provenance import project_root, provenance
-from stabutils.study import Runs
+from stabutils.study.runs import Runs
 
 
 def measure(full: Runs, half: Runs) -> dict[str, Interval]:
     """Churn and accuracy in fp32 and bf16, bf16 less fp32, and churn between the two trainings of each seed."""
     labels, seeds = [full.labels, half.labels], [full.seeds, half.seeds]
     found = {}
-    for name, score in (("churn", st.metrics.churn), ("accuracy", lambda rows: float(np.mean(rows == full.gold)))):
-        found |= {f"{name} fp32": jackknife(score, full.labels), f"{name} bf16": jackknife(score, half.labels),
-                  f"{name} change": jackknife_arms(lambda a, b, score=score: score(b) - score(a), labels, seeds)}
-    return found | {"churn of equal seeds": jackknife(np.mean, (full.labels != half.labels).mean(1))}
+    for name, score in (
+        ("churn", st.metrics.churn),
+        ("accuracy", lambda rows: float(np.mean(rows == full.gold))),
+    ):
+        found |= {
+            f"{name} fp32": jackknife(score, full.labels),
+            f"{name} bf16": jackknife(score, half.labels),
+            f"{name} change": jackknife_arms(
+                lambda a, b, score=score: score(b) - score(a), labels, seeds
+            ),
+        }
+    return found | {
+        "churn of equal seeds": jackknife(np.mean, (full.labels != half.labels).mean(1))
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +50,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=20, help="trainings in each precision")
     parser.add_argument("-o", "--output", help="folder (default: records/ of the corpus)")
     given = parser.parse_args(argv)
-    full, half = (st.Study(dataset=given.dataset, runs=given.runs, precision=each) for each in ("fp32", "bf16"))
+    full, half = (
+        st.Study(dataset=given.dataset, runs=given.runs, precision=each)
+        for each in ("fp32", "bf16")
+    )
     numbers = measure(full.retrain("control"), half.retrain("control"))
     about = asdict(half) | {"precision": "fp32 and bf16"}
     record = records.Record("precision", about, provenance(), records.numbers(numbers))

@@ -1,4 +1,5 @@
 """CPU-seconds until a training first reaches an accuracy on the validation split; evaluations are not counted."""
+
 from __future__ import annotations
 
 import math
@@ -14,10 +15,11 @@ import torch
 from measure import number, spread
 from transformers import TrainerCallback
 
-from stabutils import intervals
+from stabutils.metrics import intervals
 from stabutils.mitigations import Mitigation
-from stabutils.models import Recipe, Task
-from stabutils.training import Seeds, Stream, Training, batches, one_hot, one_step, optimizer_of, predict
+from stabutils.training.loop import batches, one_step, optimizer_of, predict
+from stabutils.training.state import Seeds, Stream, Training, one_hot
+from stabutils.training.task import Recipe, Task
 
 SHARE = 0.99  # of the accuracy the Trainer ends at: between one seed and the next the last hundredth comes and goes
 
@@ -40,13 +42,17 @@ def looks(task: Task, each_epoch: int = 4) -> set[int]:
     """The steps after which to look: the last one and `each_epoch` an epoch."""
     steps = math.ceil(len(task.train_labels) / task.recipe.batch_size)
     total = steps * task.recipe.epochs
-    return {math.ceil(total * k / (each_epoch * task.recipe.epochs))
-            for k in range(1, each_epoch * task.recipe.epochs + 1)}
+    return {
+        math.ceil(total * k / (each_epoch * task.recipe.epochs))
+        for k in range(1, each_epoch * task.recipe.epochs + 1)
+    }
 
 
 def accuracy(network: torch.nn.Module, task: Task, labels: np.ndarray) -> float:
     with Stream("look", 0):
-        return float((predict(network, task.validation, task.recipe).argmax(1).numpy() == labels).mean())
+        return float(
+            (predict(network, task.validation, task.recipe).argmax(1).numpy() == labels).mean()
+        )
 
 
 def ours(task: Task, labels: np.ndarray, seed: int) -> Curve:
@@ -55,8 +61,14 @@ def ours(task: Task, labels: np.ndarray, seed: int) -> Curve:
         network = task.build()
     watch, at = Watch(lambda: accuracy(network, task, labels)), looks(task)
     targets = one_hot(task.train_labels, task.classes)
-    training = Training(task, Mitigation(), Seeds(seed, seed, seed), network, optimizer_of(network, task.recipe),
-                        max(at))
+    training = Training(
+        task,
+        Mitigation(),
+        Seeds(seed, seed, seed),
+        network,
+        optimizer_of(network, task.recipe),
+        max(at),
+    )
     network.train()
     for epoch in range(task.recipe.epochs):
         dropout = Stream("dropout", seed, epoch)
@@ -82,7 +94,9 @@ def trainers(task: Task, labels: np.ndarray, seed: int) -> Curve:
                 watch.look()
 
     with tempfile.TemporaryDirectory() as folder:
-        padded.trainer(task, padded.Padded(network), max(at), folder, seed, callbacks=[Look()]).train()
+        padded.trainer(
+            task, padded.Padded(network), max(at), folder, seed, callbacks=[Look()]
+        ).train()
     return watch.curve
 
 
@@ -97,16 +111,27 @@ def reached(curves: np.ndarray, reference: float) -> float:
     return float(seconds[there.argmax()]) if there.any() else math.inf
 
 
-def time_to_accuracy(task: Task, labels: np.ndarray, our_recipe: Recipe, trainer_recipe: Recipe,
-                     reference: float | None, seeds: Sequence[int]) -> tuple[dict, pd.DataFrame]:
+def time_to_accuracy(
+    task: Task,
+    labels: np.ndarray,
+    our_recipe: Recipe,
+    trainer_recipe: Recipe,
+    reference: float | None,
+    seeds: Sequence[int],
+) -> tuple[dict, pd.DataFrame]:
     """CPU-seconds in which both first reach the reference, on the mean over the seeds, and their ratio; and the curves
     behind it, one row a look: way, seed, seconds, accuracy.
 
     `labels` are the validation split's; a reference of None is `SHARE` of the accuracy at which the Trainer ends. Where
     the reference is never reached there is no ratio, and the record has none.
     """
-    ways = (trainers, replace(task, recipe=trainer_recipe)), (ours, replace(task, recipe=our_recipe))
-    found = [[way(recipe, labels, seed) for way, recipe in ways] for seed in seeds]  # in turns: both share what slows
+    ways = (
+        (trainers, replace(task, recipe=trainer_recipe)),
+        (ours, replace(task, recipe=our_recipe)),
+    )
+    found = [
+        [way(recipe, labels, seed) for way, recipe in ways] for seed in seeds
+    ]  # in turns: both share what slows
     theirs, mine = (np.array(curves) for curves in zip(*found, strict=True))
 
     def goal(theirs: np.ndarray) -> float:
@@ -123,7 +148,12 @@ def time_to_accuracy(task: Task, labels: np.ndarray, our_recipe: Recipe, trainer
     ratio = intervals.jackknife(times, theirs, mine)
     if np.isfinite([ratio.low, ratio.high]).all() and ratio.value > 0:
         found["time_to_accuracy_ratio"] = number(ratio, "times")
-    curves = pd.DataFrame([{"way": name, "seed": seed, "seconds": seconds, "accuracy": accuracy}
-                           for name, every in (("Trainer", theirs), ("ours", mine))
-                           for seed, curve in zip(seeds, every, strict=True) for seconds, accuracy in curve])
+    curves = pd.DataFrame(
+        [
+            {"way": name, "seed": seed, "seconds": seconds, "accuracy": accuracy}
+            for name, every in (("Trainer", theirs), ("ours", mine))
+            for seed, curve in zip(seeds, every, strict=True)
+            for seconds, accuracy in curve
+        ]
+    )
     return found | {"reference_accuracy": spread([goal(theirs)], share)}, curves

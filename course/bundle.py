@@ -5,6 +5,7 @@
 Wheels are those of requirements.lock for this system and this version of Python: machines of another kind need a bundle
 of their own. Trained runs of the embedded corpora come along, so that nothing has to be trained twice.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -16,8 +17,23 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("stabutils", "notebooks", "course", "docs", "examples", "figures", "records", "Makefile", "README.md",
-         "LICENSE", "CITATION.cff", "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "requirements.lock")
+PARTS = (
+    "stabutils",
+    "notebooks",
+    "course",
+    "docs",
+    "examples",
+    "figures",
+    "records",
+    "Makefile",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "pyproject.toml",
+    "requirements.lock",
+)
 README = """# stabutils, without network
 
 For {system} and Python {python}. In this folder:
@@ -51,8 +67,9 @@ def bundle(target: Path, runs: Path, wheels: bool = True, torch_index: str = "")
     for path in trained:
         shutil.copy(path, target / "runs")
     python = ".".join(map(str, sys.version_info[:2]))
-    (target / "START.md").write_text(README.format(system=platform.system(), python=python, runs=len(trained)),
-                                     encoding="utf-8")
+    (target / "START.md").write_text(
+        README.format(system=platform.system(), python=python, runs=len(trained)), encoding="utf-8"
+    )
     if wheels:
         download(target / "wheels", torch_index)
 
@@ -61,7 +78,16 @@ def download(folder: Path, torch_index: str) -> None:
     """All that `make setup` would fetch: torch first, from its own index, for the others would bring another build."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     torch = next(line for line in lines if line.startswith("torch=="))
-    pip = [sys.executable, "-m", "pip", "download", "--dest", str(folder), "--find-links", str(folder)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--dest",
+        str(folder),
+        "--find-links",
+        str(folder),
+    ]
     if torch_index:
         subprocess.run([*pip, "--index-url", torch_index, "--no-deps", torch], check=True)
     subprocess.run([*pip, "-r", str(ROOT / "requirements.lock"), "setuptools>=77"], check=True)

@@ -3,6 +3,7 @@
 It does what nbgrader's `generate_assignment` does with the same marks and metadata, so that either can be used: regions
 of solution and hidden tests go, written answers go as a whole, tests are locked, outputs are cleared.
 """
+
 from __future__ import annotations
 
 import re
@@ -11,8 +12,12 @@ from pathlib import Path
 import nbformat
 
 HERE = Path(__file__).resolve().parent
-SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S)
-HIDDEN = re.compile(r"^[ \t]*### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.M | re.S)
+SOLUTION = re.compile(
+    r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.M | re.S
+)
+HIDDEN = re.compile(
+    r"^[ \t]*### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS[ \t]*\n?", re.M | re.S
+)
 
 
 def student(notebook):
@@ -20,7 +25,9 @@ def student(notebook):
     for cell in notebook.cells:
         role = cell.metadata.get("nbgrader", {})
         if cell.cell_type == "code":
-            kept = HIDDEN.sub("", SOLUTION.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", cell.source))
+            kept = HIDDEN.sub(
+                "", SOLUTION.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", cell.source)
+            )
             cell.source, cell.outputs, cell.execution_count = kept.rstrip("\n"), [], None
         elif role.get("solution"):
             cell.source = "YOUR ANSWER HERE"

@@ -1,5 +1,11 @@
 """What a user gets to see: something given is wrong, or some of the work could not be done."""
+
 from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import get_args
 
 
 class InputError(ValueError):
@@ -21,3 +27,47 @@ class InputError(ValueError):
 
 class Incomplete(RuntimeError):
     """Some of the runs asked for could not be trained; the others are stored."""
+
+
+def check(name: str, value: object, kind: object, rule: Mapping) -> None:
+    """Hold a knob against its type and rule. Raises InputError."""
+    optional = type(None) in get_args(kind)
+    kind = get_args(kind)[0] if optional else kind
+    if value is None and optional:
+        return
+    words = {int: "an integer", float: "a number", str: "a text", bool: "True or False"}[kind]
+    number = (
+        kind is float
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )  # no number is not, nor is an integer too large for a float
+    right = number or type(value) is kind and kind is not float
+    if right and kind is str and re.search("[\0\ud800-\udfff]", value):
+        right, words = (
+            False,
+            words + " that a file could hold, without NUL or half a surrogate pair",
+        )
+    for key, text, holds in (
+        ("least", "of at least {}", lambda v, x: v >= x),
+        ("most", "and at most {}", lambda v, x: v <= x),
+        ("above", "above {}", lambda v, x: v > x),
+        ("choices", "out of {}", lambda v, x: v in x),
+    ):
+        if key in rule:
+            words += " " + text.format(rule[key])
+            right = right and holds(value, rule[key])
+    if not right:
+        raise InputError(name, value, words + (" or None" if optional else ""))
+
+
+def floats(name: str, text: str) -> list[float]:
+    """The numbers that a knob lists, separated by commas. Raises InputError.
+
+    >>> floats("temperatures", "0.5, 2")
+    [0.5, 2.0]
+    """
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise InputError(name, text, "numbers separated by commas") from error

@@ -3,6 +3,7 @@
 A record holds the parameters, what made it, numbers with their intervals, and claims with verdicts. A verdict is data:
 it never raises, and an unwelcome one stands.
 """
+
 from __future__ import annotations
 
 import json
@@ -14,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .errors import InputError
-from .intervals import Interval, verdict
+from stabutils.errors import InputError
+from stabutils.metrics.intervals import Interval, verdict
 
 ENSEMBLE = r"(?:ensemble|logits|vote) of (\d+)$"  # the name of an arm that is one
 
@@ -32,7 +33,9 @@ class Claim:
     verdict: str
 
 
-def claim(name: str, sentence: str, interval: Interval | None, threshold: float, direction: str = "above") -> Claim:
+def claim(
+    name: str, sentence: str, interval: Interval | None, threshold: float, direction: str = "above"
+) -> Claim:
     """The claim that a number lies above (below) a threshold; `{value}` in the sentence becomes value and interval.
 
     >>> claim("churn", "Churn is {value}.", Interval(0.2, 0.1, 0.3, runs=5), 0.05).verdict
@@ -58,26 +61,49 @@ class Record:
         """Write `<notebook>.json` into the folder; equal records are equal texts. Returns the path."""
         path = Path(folder) / f"{self.notebook}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-                        encoding="utf-8", newline="\n")
+        path.write_text(
+            json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+            encoding="utf-8",
+            newline="\n",
+        )
         return path
 
 
-UNITS = {"churn": "share of examples", "churn_weighted": "share of weight", "label_entropy": "nats",
-         "checkpoint_entropy": "nats", "share_changed": "share of examples",
-         "share_unstable": "share of examples", "right_to_wrong": "share of examples",
-         "wrong_to_wrong": "share of examples", "accuracy": "share of examples", "accuracy_convex": "share of examples",
-         "kappa": "1 is full agreement",
-         "jensen_shannon": "nats", "nll": "nats", "ece": "share", "auroc": "chance, 0.5 is blind",
-         "precision": "share of those named", "correlation": "-1 to 1",
-         "moran": "1 is most alike", "chance": "Moran's I of shuffled places, middle 95 %",
-         "share": "of another churn", "cpu_minutes": "minutes a run",
-         "reduction": "share of control's", "reduction_unstable": "share of control's",
-         "churn_reduction": "share of control's", "good": "share of examples", "bad": "share of examples",
-         "accuracy_change": "share of examples", "trainings": "of control's cost", "passes": "of control's cost",
-         "share_of_ensemble": "of the largest ensemble's reduction",
-         "share_of_vote": "of the largest ensemble's reduction, members voting", "latency": "milliseconds a query",
-         "cpu_ratio": "of control's CPU-seconds"}
+UNITS = {
+    "churn": "share of examples",
+    "churn_weighted": "share of weight",
+    "label_entropy": "nats",
+    "checkpoint_entropy": "nats",
+    "share_changed": "share of examples",
+    "share_unstable": "share of examples",
+    "right_to_wrong": "share of examples",
+    "wrong_to_wrong": "share of examples",
+    "accuracy": "share of examples",
+    "accuracy_convex": "share of examples",
+    "kappa": "1 is full agreement",
+    "jensen_shannon": "nats",
+    "nll": "nats",
+    "ece": "share",
+    "auroc": "chance, 0.5 is blind",
+    "precision": "share of those named",
+    "correlation": "-1 to 1",
+    "moran": "1 is most alike",
+    "chance": "Moran's I of shuffled places, middle 95 %",
+    "share": "of another churn",
+    "cpu_minutes": "minutes a run",
+    "reduction": "share of control's",
+    "reduction_unstable": "share of control's",
+    "churn_reduction": "share of control's",
+    "good": "share of examples",
+    "bad": "share of examples",
+    "accuracy_change": "share of examples",
+    "trainings": "of control's cost",
+    "passes": "of control's cost",
+    "share_of_ensemble": "of the largest ensemble's reduction",
+    "share_of_vote": "of the largest ensemble's reduction, members voting",
+    "latency": "milliseconds a query",
+    "cpu_ratio": "of control's CPU-seconds",
+}
 
 
 def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:
@@ -86,8 +112,10 @@ def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:
     units = {name: UNITS.get(name.split("@")[0].split()[0]) for name in found}
     for name in (name for name, unit in units.items() if unit is None):
         raise InputError("number", name, "a name that begins with one of " + ", ".join(UNITS))
-    return {name: {"value": i.value, "low": i.low, "high": i.high, "runs": i.runs, "unit": units[name]}
-            for name, i in found.items()}
+    return {
+        name: {"value": i.value, "low": i.low, "high": i.high, "runs": i.runs, "unit": units[name]}
+        for name, i in found.items()
+    }
 
 
 def behind(name: str, runs: int) -> str:
@@ -110,7 +138,9 @@ def read(path: Path | str) -> Record:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Record(**{**content, "claims": tuple(map(_claim, content["claims"]))})
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError("record", str(path), f"a JSON file that a notebook wrote ({error})") from error
+        raise InputError(
+            "record", str(path), f"a JSON file that a notebook wrote ({error})"
+        ) from error
 
 
 def interval(number: Mapping) -> Interval:
@@ -123,7 +153,9 @@ def interval(number: Mapping) -> Interval:
 
 
 def _claim(entry: dict) -> Claim:
-    numbers = {name: np.nan if entry[name] is None else entry[name] for name in ("value", "low", "high")}
+    numbers = {
+        name: np.nan if entry[name] is None else entry[name] for name in ("value", "low", "high")
+    }
     return Claim(**entry | numbers)
 
 
@@ -133,8 +165,11 @@ def table(folder: Path | str) -> pd.DataFrame:
     rows = []
     for path in sorted(Path(folder).rglob("[0-9]*.json")):
         record = read(path)
-        about = {"dataset": record.parameters.get("dataset"), "model": record.parameters.get("model"),
-                 "notebook": record.notebook}
+        about = {
+            "dataset": record.parameters.get("dataset"),
+            "model": record.parameters.get("model"),
+            "notebook": record.notebook,
+        }
         rows += [about | {"number": name} | entry for name, entry in record.numbers.items()]
     columns = ["dataset", "model", "notebook", "number", "value", "low", "high", "runs", "unit"]
     return pd.DataFrame(rows, columns=columns)

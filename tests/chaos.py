@@ -4,6 +4,7 @@ Run as `python -c "import chaos; chaos.main()" folder kills workers runs`: forks
 of its workers, or all of them at a random moment, and starts it anew until all runs are done; then once more, in
 another store, undisturbed. Prints counts as JSON.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,11 +21,12 @@ from pathlib import Path
 
 import tiny
 
-from stabutils import Incomplete, Study, models, training
+from stabutils import Incomplete, Study
 from stabutils.mitigations import Mitigation
+from stabutils.training import loop, preparation, state
 
-models.prepare = tiny.prepare
-training.train = partial(training.train, save_every=0)  # where a training stands is kept after every epoch
+preparation.prepare = tiny.prepare
+loop.train = partial(loop.train, save_every=0)  # where a training stands is kept after every epoch
 EPOCHS = 4
 
 
@@ -47,7 +49,13 @@ class Logged(Mitigation):
 
 
 def study(folder: Path, workers: int) -> Study:
-    return Study(dataset=str(folder / "tiny.csv"), epochs=EPOCHS, batch_size=16, workers=workers, published=False)
+    return Study(
+        dataset=str(folder / "tiny.csv"),
+        epochs=EPOCHS,
+        batch_size=16,
+        workers=workers,
+        published=False,
+    )
 
 
 def begin(folder: Path, workers: int, runs: int) -> int:
@@ -76,9 +84,13 @@ def ended(child: int, seconds: float) -> int | None:
 
 
 def workers_of(leader: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, encoding="utf-8").stdout
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, encoding="utf-8"
+    ).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()]
-    return [int(pid) for pid, parent, args in rows if parent == str(leader) and "LokyProcess" in args]
+    return [
+        int(pid) for pid, parent, args in rows if parent == str(leader) and "LokyProcess" in args
+    ]
 
 
 def strike(leader: int, draw: random.Random, which: str = "") -> str:
@@ -124,7 +136,7 @@ def main() -> None:
     folder, (kills, workers, runs) = Path(sys.argv[1]), map(int, sys.argv[2:])
     # What is loaded once is loaded here. But no progress bar is drawn: its lock would be shared by all that are forked,
     # and kept for ever by one that is killed.
-    training.train(study(folder, workers).task, Mitigation(), training.Seeds(0, 0, 0))
+    loop.train(study(folder, workers).task, Mitigation(), state.Seeds(0, 0, 0))
     draw, killed, leaders, status = random.Random(0), [], [], None
     hold = folder / "killed" / "hold"
     hold.touch()
@@ -134,7 +146,9 @@ def main() -> None:
             status = ended(leaders[-1], 600)
             assert status is not None, "the study hangs"
         elif not killed and (status := under_way(leaders[-1], folder)) is None:
-            killed.append(strike(leaders[-1], draw, "all"))  # one that must be resumed, whatever chance has in store
+            killed.append(
+                strike(leaders[-1], draw, "all")
+            )  # one that must be resumed, whatever chance has in store
             hold.unlink()
             status = ended(leaders[-1], 60)
         elif killed and (status := moment(leaders[-1], folder, draw)) is None:
@@ -145,4 +159,11 @@ def main() -> None:
     until = time.monotonic() + 15
     while (left := sum(map(alive, leaders))) and time.monotonic() < until:
         time.sleep(0.1)
-    print(json.dumps({"kills": {kind: killed.count(kind) for kind in sorted(set(killed))}, "processes left": left}))
+    print(
+        json.dumps(
+            {
+                "kills": {kind: killed.count(kind) for kind in sorted(set(killed))},
+                "processes left": left,
+            }
+        )
+    )

@@ -3,6 +3,7 @@
 The store is named in the environment, so that worker processes, commands and notebook kernels started by a
 test share it.
 """
+
 from __future__ import annotations
 
 import os
@@ -20,7 +21,9 @@ HOME = pytest.StashKey[Path]()
 
 
 def pytest_configure(config):
-    if hasattr(config, "workerinput"):  # a worker of pytest-xdist inherits the environment of its controller
+    if hasattr(
+        config, "workerinput"
+    ):  # a worker of pytest-xdist inherits the environment of its controller
         return
     home = Path(tempfile.mkdtemp(prefix="stabutils-tests-")).resolve()
     config.stash[HOME] = home
@@ -28,7 +31,9 @@ def pytest_configure(config):
         "STABUTILS_RUNS": str(home / "runs"),
         "OMP_NUM_THREADS": "1",  # read by torch when it is first imported, here and in every child process
         "MKL_NUM_THREADS": "1",
-        "IPYTHONDIR": str(home / "ipython"),  # a kernel must not depend on the user's start-up files
+        "IPYTHONDIR": str(
+            home / "ipython"
+        ),  # a kernel must not depend on the user's start-up files
         "JUPYTER_PLATFORM_DIRS": "1",  # otherwise jupyter_core warns about where it will look one day
     }
     if os.environ.get("STABUTILS_DATA"):  # notebooks run in their own folder

@@ -1,4 +1,5 @@
 """The embedded corpus: sizes, tags, what is planted where, and what switching a cause off changes."""
+
 from __future__ import annotations
 
 import re
@@ -6,8 +7,16 @@ from collections import Counter
 
 import pytest
 
-from stabutils.assistant import CAUSES, FAMILIES, INTENT_SIZES, REGION_SIZES, STRENGTHS, describe, generate
-from stabutils.datasets import load_dataset
+from stabutils.data.assistant import (
+    CAUSES,
+    FAMILIES,
+    INTENT_SIZES,
+    REGION_SIZES,
+    STRENGTHS,
+    describe,
+    generate,
+)
+from stabutils.data.datasets import load_dataset
 
 SPLITS = ("train", "validation", "test")
 REGIONS = sorted(f"{cause}:{strength}" for cause in CAUSES for strength in STRENGTHS[cause])
@@ -76,7 +85,9 @@ def test_no_text_twice(corpus):
 
 
 def test_fillers_do_not_hide_a_training_sentence_in_test(corpus):
-    fillers = set("hey ok so um hi hello there alright well please thanks thank you cheers can could".split())
+    fillers = set(
+        "hey ok so um hi hello there alright well please thanks thank you cheers can could".split()
+    )
 
     def core(text):
         return " ".join(word for word in text.split() if word not in fillers)
@@ -93,8 +104,10 @@ def test_shared_phrasings_go_to_both_intents_in_the_planted_share(corpus, seed, 
         assert {intent for _, intent in rows} == {planting.intent, planting.sibling}
         leaning = sum(intent == planting.sibling for _, intent in rows)
         assert abs(leaning - STRENGTHS["shared"][strength] * len(rows)) <= 1
-        spoken = [text.replace("what's", "what is").replace("how's", "how is").replace("don't", "do not")
-                  for text, _ in rows]
+        spoken = [
+            text.replace("what's", "what is").replace("how's", "how is").replace("don't", "do not")
+            for text, _ in rows
+        ]
         assert all(any(cue in text for cue in neutral_cues(planting)) for text in spoken)
 
 
@@ -106,8 +119,13 @@ def test_rare_intents_have_the_planted_number_of_training_examples(corpus, seed,
     assert {counts[intent] for intent in pair} == {STRENGTHS["rare"][strength]}
     assert {intent for _, intent in tagged(corpus["test"], f"rare:{strength}")} == pair
     plantings = describe(seed).items()
-    rare = {intent for tag, p in plantings if tag.startswith("rare") for intent in (p.intent, p.sibling)}
-    assert min(count for intent, count in counts.items() if intent not in rare) >= INTENT_SIZES["train"]
+    rare = {
+        intent for tag, p in plantings if tag.startswith("rare") for intent in (p.intent, p.sibling)
+    }
+    assert (
+        min(count for intent, count in counts.items() if intent not in rare)
+        >= INTENT_SIZES["train"]
+    )
 
 
 @pytest.mark.parametrize("strength", STRENGTHS["noise"])
@@ -158,7 +176,9 @@ def test_causes_can_be_named_in_any_order_and_from_an_iterator():
 
 
 def test_an_unknown_cause_is_refused():
-    with pytest.raises(ValueError, match="^causes: got 'nois'; expected some of shared, rare, noise$"):
+    with pytest.raises(
+        ValueError, match="^causes: got 'nois'; expected some of shared, rare, noise$"
+    ):
         generate(causes=["nois"])
 
 
@@ -170,6 +190,8 @@ def test_a_name_with_a_seed_is_a_corpus_of_its_own():
     assert other.label_names == own.label_names and len(other.train) == len(own.train)
     assert len(set(other.test.texts) & set(own.test.texts)) < len(own.test) / 20
     key = describe(7)
-    assert {key[region].intent for region in REGIONS} != {describe(0)[region].intent for region in REGIONS}
+    assert {key[region].intent for region in REGIONS} != {
+        describe(0)[region].intent for region in REGIONS
+    }
     for text, tag in zip(other.test.texts, other.test.tags, strict=True):
         assert not tag.startswith("noise") or key[tag].topic in text

@@ -1,10 +1,10 @@
 """The benchmark compares like with like, and its small version runs to the end."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,8 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from test_ensembles import pool
 
-from stabutils import frontier, records, training
-from stabutils.errors import InputError
+from stabutils.training import loop, state
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -76,11 +74,16 @@ def test_the_clock_stands_still_during_a_look(timing):
 
 def test_time_to_accuracy_is_where_the_mean_curve_first_reaches_the_reference(timing, monkeypatch):
     slow = {0: [(2, 0.5), (4, 0.9)], 1: [(2, 0.7), (4, 0.8)], 2: [(2, 0.6), (4, 0.7)]}
-    fast = {seed: [(1, accuracy - 0.1), (2, accuracy + 0.2)] for seed, ((_, accuracy), _) in slow.items()}
+    fast = {
+        seed: [(1, accuracy - 0.1), (2, accuracy + 0.2)]
+        for seed, ((_, accuracy), _) in slow.items()
+    }
     monkeypatch.setattr(timing, "trainers", lambda task, labels, seed: slow[seed])
     monkeypatch.setattr(timing, "ours", lambda task, labels, seed: fast[seed])
     task = tiny.task()
-    found, curves = timing.time_to_accuracy(task, np.zeros(12), task.recipe, task.recipe, None, range(3))
+    found, curves = timing.time_to_accuracy(
+        task, np.zeros(12), task.recipe, task.recipe, None, range(3)
+    )
     assert found["reference_accuracy"]["value"] == pytest.approx(0.99 * 0.8)
     assert found["time_to_accuracy_ratio"]["value"] == 2
     assert len(curves) == 12 and curves[curves.way == "ours"].seconds.max() == 2
@@ -90,10 +93,19 @@ def test_time_to_accuracy_is_where_the_mean_curve_first_reaches_the_reference(ti
 
 def run(script, tmp_path, *options):
     data = tiny.write_csv(tmp_path / "tiny.csv")
-    subprocess.run([sys.executable, BENCHMARKS / script, "--dataset", data, "-o", tmp_path, *options], check=True,
-                   timeout=300)
-    numbers = json.loads((tmp_path / f"{Path(script).stem}.json").read_text(encoding="utf-8"))["numbers"]
-    assert all(number["value"] > 0 for name, number in numbers.items() if not name.startswith(("churn", "overhead")))
+    subprocess.run(
+        [sys.executable, BENCHMARKS / script, "--dataset", data, "-o", tmp_path, *options],
+        check=True,
+        timeout=300,
+    )
+    numbers = json.loads((tmp_path / f"{Path(script).stem}.json").read_text(encoding="utf-8"))[
+        "numbers"
+    ]
+    assert all(
+        number["value"] > 0
+        for name, number in numbers.items()
+        if not name.startswith(("churn", "overhead"))
+    )
     return numbers.keys()
 
 
@@ -101,8 +113,16 @@ def run(script, tmp_path, *options):
 def test_a_small_benchmark_writes_its_record(tmp_path):
     pytest.importorskip("accelerate")
     assert run("benchmark.py", tmp_path, "--quick") >= {
-        "throughput_ratio_fp32", "throughput_ratio_bf16", "throughput_ratio_fp32_no_text_skipped", "two_worker_ratio",
-        "entropy_ratio", "overhead", "share_of_product_rate", "peak memory ours", "seconds churn_matrix"}
+        "throughput_ratio_fp32",
+        "throughput_ratio_bf16",
+        "throughput_ratio_fp32_no_text_skipped",
+        "two_worker_ratio",
+        "entropy_ratio",
+        "overhead",
+        "share_of_product_rate",
+        "peak memory ours",
+        "seconds churn_matrix",
+    }
     assert (tmp_path / "benchmark_curves.csv").is_file()
 
 
@@ -110,7 +130,12 @@ def test_a_small_benchmark_writes_its_record(tmp_path):
 def test_a_small_benchmark_of_the_gpu_writes_its_record(tmp_path):
     pytest.importorskip("accelerate")
     assert run("gpu.py", tmp_path, *"--sizes 1 2 --runs 3 --steps 2 --epochs 1".split()) >= {
-        "gpu_ratio", "gpu_ratio_bf16", "texts per second 2 runs fp32", "accuracy fp32", "churn bf16"}
+        "gpu_ratio",
+        "gpu_ratio_bf16",
+        "texts per second 2 runs fp32",
+        "accuracy fp32",
+        "churn bf16",
+    }
 
 
 def test_culprits_are_judged_against_as_many_at_random(benchmarks):
@@ -120,18 +145,28 @@ def test_culprits_are_judged_against_as_many_at_random(benchmarks):
 
     few, many = np.arange(30), np.arange(30, 100)
     arms = culprits.arms(few, many, 1000)
-    assert arms["30 culprits dropped"].indices == tuple(few) and arms["70 harmful dropped"].indices == tuple(many)
+    assert arms["30 culprits dropped"].indices == tuple(few) and arms[
+        "70 harmful dropped"
+    ].indices == tuple(many)
     assert [len(arms[f"{n} at random dropped"].indices) for n in (30, 70)] == [30, 70]
-    assert arms["70 harmful softened"].share == 0.3 and arms["70 harmful softened"].indices == tuple(many)
+    assert arms["70 harmful softened"].share == 0.3 and arms[
+        "70 harmful softened"
+    ].indices == tuple(many)
     gold, seeds = np.zeros(4, int), np.array([100, 101, 102])
-    rash = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]))
+    rash = SimpleNamespace(
+        gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    )
     calm = SimpleNamespace(gold=gold, seeds=seeds, labels=np.zeros((3, 4), int))
-    found = culprits.measure({name: rash if name == "control" else calm for name in arms}, np.array([2]))
+    found = culprits.measure(
+        {name: rash if name == "control" else calm for name in arms}, np.array([2])
+    )
     assert found["churn control"].value == pytest.approx((2 + 1 + 1) / 12)
     assert found["churn on queries control"].value == pytest.approx(2 / 3)
     change = found["churn change, 70 harmful dropped against control"]
     assert change.value == pytest.approx(-1 / 3) and change.low < change.value < change.high
-    assert found["accuracy change, 70 harmful dropped against control"].value == pytest.approx(1 / 6)
+    assert found["accuracy change, 70 harmful dropped against control"].value == pytest.approx(
+        1 / 6
+    )
     assert found["churn change, 30 culprits dropped against 30 at random dropped"].value == 0
 
 
@@ -141,90 +176,54 @@ def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
     import precision
 
     gold, seeds = np.zeros(4, int), np.arange(3)
-    full = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]))
-    half = SimpleNamespace(gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]]))
+    full = SimpleNamespace(
+        gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    )
+    half = SimpleNamespace(
+        gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])
+    )
     found = precision.measure(full, half)
     assert found["churn of equal seeds"].value == pytest.approx(1 / 12)
     assert found["churn change"].value == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
-    assert found["accuracy change"].value == pytest.approx(-1 / 12) and found["accuracy bf16"].value == 0.75
+    assert (
+        found["accuracy change"].value == pytest.approx(-1 / 12)
+        and found["accuracy bf16"].value == 0.75
+    )
 
 
 def test_every_candidate_of_the_moonshot_keeps_its_rules(benchmarks):
     import moonshot
 
     from stabutils.mitigations import atoms, price, resolve
-    from stabutils.models import COMPACT
+    from stabutils.training.preparation import COMPACT
 
     for name, arm in moonshot.CANDIDATES.items():
-        assert price(arm, COMPACT)[1] == 1 and not any(getattr(a, "shared", False) for a in atoms(resolve(arm))), name
-    table = pd.read_csv(BENCHMARKS.parent / "records" / "massive" / "moonshot.csv").set_index("candidate")
+        assert price(arm, COMPACT)[1] == 1 and not any(
+            getattr(a, "shared", False) for a in atoms(resolve(arm))
+        ), name
+    table = pd.read_csv(BENCHMARKS.parent / "records" / "massive" / "moonshot.csv").set_index(
+        "candidate"
+    )
     assert {*table.index} == {"control", *moonshot.CANDIDATES}
     prices = {name: price(arm, COMPACT)[0] for name, arm in moonshot.CANDIDATES.items()}
     assert table.trainings[list(prices)].tolist() == pytest.approx(list(prices.values()), rel=1e-4)
-    assert table[table.kept & (table.trainings <= moonshot.MOST)].label_entropy.idxmin() == moonshot.CHOSEN
-
-
-def test_a_tuned_tgtss_is_chosen_on_validation_and_held_against_smoothing_that_knows_nothing(benchmarks):
-    import tgtss
-
-    from stabutils.mitigations.data_centric import TGTSS, MatchedSmoothing
-
-    assert len(tgtss.CANDIDATES) == 18 and TGTSS() in tgtss.CANDIDATES.values()
-    best, costly = "TGTSS, temperature 2, mixing 0.7", "TGTSS, temperature 4, mixing 0.7"
-    table = pd.DataFrame({"candidate": list(tgtss.CANDIDATES), "label_entropy": 0.1, "kept": True})
-    table.loc[table.candidate == best, "label_entropy"] = 0.09
-    table.loc[table.candidate == costly, ["label_entropy", "kept"]] = 0.01, False
-    table.loc[table.candidate == "matched smoothing, temperature 1, mixing 0.3", "label_entropy"] = 0.08
-    arms = tgtss.arms(table)
-    assert arms["TGTSS (chosen)"] == TGTSS(temperature=2.0, mixing=0.7) and arms["TGTSS (shared teacher)"].shared
-    assert arms["matched smoothing (as chosen TGTSS)"] == MatchedSmoothing(temperature=2.0, mixing=0.7)
-    assert arms["matched smoothing (chosen)"] == MatchedSmoothing(mixing=0.3)
-
-    control, placebo = pool(30), replace(pool(6, seed=1), seeds=np.arange(100, 106))
-    trained = {name: pool(6, noise=0.5 if name.startswith("TGTSS") else 0.9, seed=2) for name in arms}
-    numbers, claims = tgtss.measure(control, trained, placebo, control.gold, {})
-    assert numbers["label_entropy gap, matched smoothing (chosen) less TGTSS (chosen)"].low > 0
-    share = numbers["share_of_ensemble TGTSS (chosen)"]
-    assert share.value == frontier.share(frontier.Pool(control), trained["TGTSS (chosen)"], 10).value
-    verdicts = {claim.name: claim.verdict for claim in claims}
-    assert verdicts["more than matched smoothing (chosen)"] == "holds" and "nine tenths" in verdicts
-    assert {f"better {name}" for name in arms} <= verdicts.keys()
-
-
-def test_the_board_of_a_pretrained_encoder_has_ensembles_shares_and_verdicts(benchmarks):
-    import pretrained
-
-    assert pretrained.asked("TGTSS=10, label smoothing=5") == {"TGTSS": 10, "label smoothing": 5}
-    with pytest.raises(InputError, match='method: got .*TGTSS'):
-        pretrained.asked("TGTSS")
-    control, calm = pool(12), pool(10, noise=0.8)
-    numbers, claims = pretrained.found(control, {"calm": calm}, control.gold, {"calm": (2.0, 1.0)})
-    share = numbers["share_of_ensemble calm"]
-    assert share.value == frontier.share(frontier.Pool(control, "probability"), calm, 2).value
-    assert [max(pretrained.sizes_of(runs)) for runs in (5, 9, 12, 20, 25, 50)] == [2, 3, 2, 3, 5, 10]
-    assert numbers["reduction calm"].low > 0 and numbers["trainings calm"].value == 2
-    verdicts = {claim.name: claim.verdict for claim in claims}
-    assert verdicts.keys() == {"better calm", "better ensemble of 2", "nine tenths"}  # of three there are only four
-    assert verdicts["nine tenths"] == "cannot be tested here"  # there is no TGTSS
-    assert verdicts["better calm"] == "holds" and {"reduction ensemble of 2", "churn control"} <= numbers.keys()
-    assert records.numbers(numbers)
-    _, open_ = pretrained.found(pool(8), {"calm": calm}, control.gold, {})
-    assert {claim.name: claim.verdict for claim in open_}["better ensemble of 3"].startswith("undecided")  # two of it
-    _, taught = pretrained.found(control, {"TGTSS": calm}, control.gold, {})
-    assert taught[-1].value == pytest.approx(share.value) and taught[-1].verdict != "cannot be tested here"
-    other = replace(pool(8, noise=1.2), seeds=np.arange(8) + 100)
-    beside, _ = pretrained.found(control, {"calm": calm}, control.gold, {}, other)
-    assert {"reduction placebo", "reduction_unstable calm"} <= beside.keys() and "reduction placebo" not in numbers
-    few, _ = pretrained.found(control, {"calm": pool(3, noise=0.8)}, control.gold, {"calm": (2.0, 1.0)})
-    assert "reduction calm" in few and "share_of_ensemble calm" not in few
+    assert (
+        table[table.kept & (table.trainings <= moonshot.MOST)].label_entropy.idxmin()
+        == moonshot.CHOSEN
+    )
 
 
 def test_a_convex_teacher_is_the_same_for_every_run(benchmarks):
     import moonshot
 
     task = tiny.task()
-    targets = training.asked(task, moonshot.ConvexTeacher(0.5), training.Seeds(0, 0, 0))
-    other = training.asked(task, moonshot.ConvexTeacher(0.5), training.Seeds(1, 2, 3))
-    plain = training.one_hot(task.train_labels, task.classes).probabilities
-    assert (targets.probabilities == other.probabilities).all() and (targets.probabilities != plain).any()
-    assert np.allclose(targets.probabilities.sum(1), 1) and (targets.probabilities >= 0.5 * plain).all()
+    targets = loop.build_targets(task, moonshot.ConvexTeacher(0.5), state.Seeds(0, 0, 0))
+    other = loop.build_targets(task, moonshot.ConvexTeacher(0.5), state.Seeds(1, 2, 3))
+    plain = state.one_hot(task.train_labels, task.classes).probabilities
+    assert (targets.probabilities == other.probabilities).all() and (
+        targets.probabilities != plain
+    ).any()
+    assert (
+        np.allclose(targets.probabilities.sum(1), 1)
+        and (targets.probabilities >= 0.5 * plain).all()
+    )

@@ -1,4 +1,5 @@
 """Killed anywhere, interrupted, out of disk: what is finished stays, and the bits are those of an undisturbed study."""
+
 from __future__ import annotations
 
 import json
@@ -18,23 +19,39 @@ import numpy as np
 import pytest
 import tiny
 
-from stabutils import Study, models
+from stabutils import Study
 from stabutils import __main__ as main
 from stabutils.mitigations import Mitigation
-from stabutils.store import read_file
+from stabutils.training import preparation
+from stabutils.training.files import read_file
 
 HERE = Path(__file__).parent
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 
 
-def python(body: str, *arguments: object, runs: Path, before=(), **more) -> subprocess.CompletedProcess:
+def python(
+    body: str, *arguments: object, runs: Path, before=(), **more
+) -> subprocess.CompletedProcess:
     """A program that finds the helpers of these tests and keeps its runs in a store of its own."""
     runs.mkdir(exist_ok=True)
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    command = [*before, sys.executable, "-W", "ignore", "-c", textwrap.dedent(body), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, encoding="utf-8",
-                          env={**os.environ, "STABUTILS_RUNS": str(runs), "PYTHONPATH": path}, **more)
+    command = [
+        *before,
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        textwrap.dedent(body),
+        *map(str, arguments),
+    ]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "STABUTILS_RUNS": str(runs), "PYTHONPATH": path},
+        **more,
+    )
 
 
 def contents(runs: Path) -> dict:
@@ -44,7 +61,15 @@ def contents(runs: Path) -> dict:
 def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -> dict:
     """Kill a study so many times; hold what it leaves against an undisturbed one's. Returns the counts."""
     tiny.write_csv(folder / "tiny.csv")
-    done = python("import chaos; chaos.main()", folder, kills, workers, runs, runs=folder / "killed", timeout=timeout)
+    done = python(
+        "import chaos; chaos.main()",
+        folder,
+        kills,
+        workers,
+        runs,
+        runs=folder / "killed",
+        timeout=timeout,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)
     assert sum(counts["kills"].values()) == kills and counts["processes left"] == 0
@@ -53,7 +78,11 @@ def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -
     for name in found:
         assert tiny.same(found[name][0], wanted[name][0]), name
         assert found[name][1]["identity"] == wanted[name][1]["identity"]
-    left = {path.name for path in (folder / "killed").rglob("*") if path.is_file() and path.suffix != ".lock"}
+    left = {
+        path.name
+        for path in (folder / "killed").rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
     assert left == found.keys() | {"log"}  # nothing temporary, unfinished or damaged
     counts |= epochs(folder / "killed" / "log")
     assert counts["trainings resumed"] > 0  # the first kill sees to one
@@ -67,7 +96,9 @@ def epochs(log: Path) -> dict:
     resumed = again = 0
     for seed in {row[0] for row in rows}:
         own = [(int(epoch), process) for one, epoch, _, process in rows if one == seed]
-        steps = [(later - earlier, one != other) for (earlier, one), (later, other) in pairwise(own)]
+        steps = [
+            (later - earlier, one != other) for (earlier, one), (later, other) in pairwise(own)
+        ]
         assert own[0][0] == 0 and own[-1][0] == 3 and {step for step, _ in steps} <= {0, 1}
         resumed += sum(moved and step == 1 for step, moved in steps)
         again += sum(step == 0 for step, _ in steps)  # killed after an epoch and before it was kept
@@ -101,14 +132,16 @@ class Interrupted(Mitigation):
 def small(tmp_path, monkeypatch):
     """Makes studies in this process that share one fresh store."""
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
+    monkeypatch.setattr(preparation, "prepare", tiny.prepare)
     corpus = str(tiny.write_csv(tmp_path / "tiny.csv"))
     return lambda: Study(dataset=corpus, epochs=2, batch_size=16, workers=1, published=False)
 
 
 def test_an_interrupt_from_the_keyboard_loses_the_run_at_work_only(small, tmp_path, monkeypatch):
     monkeypatch.setenv("STABUTILS_INTERRUPTED", "")
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background of a shell ignore it
+    usual = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # jobs in the background of a shell ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
             small().retrain(Interrupted(), n=4)
@@ -125,7 +158,8 @@ def test_an_interrupt_from_the_keyboard_loses_the_run_at_work_only(small, tmp_pa
 def test_an_interrupt_of_workers_too_and_the_same_process_goes_on(tmp_path):
     """As a notebook's stop button does it: the signal goes to the kernel and to its workers."""
     tiny.write_csv(tmp_path / "tiny.csv")
-    done = python("""
+    done = python(
+        """
         import chaos, os, signal, sys, threading, time
         from pathlib import Path
         folder = Path(sys.argv[1])
@@ -142,7 +176,12 @@ def test_an_interrupt_of_workers_too_and_the_same_process_goes_on(tmp_path):
         except KeyboardInterrupt:
             print(len(list((folder / "killed").glob("*.safetensors"))))
         print(len(study.retrain(chaos.Logged(), n=8)))
-    """, tmp_path, runs=tmp_path / "killed", timeout=300, start_new_session=True)
+    """,
+        tmp_path,
+        runs=tmp_path / "killed",
+        timeout=300,
+        start_new_session=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     stopped, finished = map(int, done.stdout.split())
     assert stopped < 8 == finished
@@ -151,6 +190,7 @@ def test_an_interrupt_of_workers_too_and_the_same_process_goes_on(tmp_path):
 
 
 # ---- a store that cannot be written
+
 
 def test_a_limit_on_the_size_of_files(small, tmp_path):
     resource = pytest.importorskip("resource")
@@ -171,10 +211,14 @@ def test_a_limit_on_the_size_of_files(small, tmp_path):
 @pytest.mark.long
 def test_a_full_disk_and_one_that_can_only_be_read(tmp_path):
     alone = ["unshare", "--mount"]
-    if not shutil.which("unshare") or subprocess.run([*alone, "mount", "-t", "tmpfs", "x", tmp_path]).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*alone, "mount", "-t", "tmpfs", "x", tmp_path]).returncode
+    ):
         pytest.skip("no right to mount a small disk")
     tiny.write_csv(tmp_path / "tiny.csv")
-    done = python("""
+    done = python(
+        """
         import chaos, os, subprocess, sys
         from contextlib import suppress
         from pathlib import Path
@@ -199,7 +243,12 @@ def test_a_full_disk_and_one_that_can_only_be_read(tmp_path):
         mount("-o", "remount,rw")
         filler.unlink()
         print(len(attempt(3)))
-    """, tmp_path, runs=tmp_path / "killed", timeout=200, before=alone)
+    """,
+        tmp_path,
+        runs=tmp_path / "killed",
+        timeout=200,
+        before=alone,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     full, readonly, last = done.stdout.splitlines()
     assert "No space left on device; what was finished before is kept" in full and "seed-2-" in full
@@ -208,27 +257,41 @@ def test_a_full_disk_and_one_that_can_only_be_read(tmp_path):
 
 # ---- notebooks
 
+
 def test_a_notebook_whose_kernel_dies_ends_the_command_with_a_status(tmp_path, monkeypatch, capsys):
     """The notebook that papermill leaves says that all cells were completed; nobody may believe it."""
     notebook = nbformat.v4.new_notebook(metadata=KERNEL)
-    notebook.cells = [nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]}),
-                      nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)")]
+    notebook.cells = [
+        nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import os; os.kill(os.getpid(), 9)"),
+    ]
     nbformat.write(notebook, tmp_path / "01_dies.ipynb")
     monkeypatch.setattr(main, "notebooks", lambda wanted: [tmp_path / "01_dies.ipynb"])
     assert main.main(["run", "01", "-p", "output", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == ("stabutils: 01_dies.ipynb: its kernel died, often for want of "
-                                                         "memory")
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "stabutils: 01_dies.ipynb: its kernel died, often for want of memory"
+    )
     assert not list((tmp_path / "out").glob("*.html"))
 
 
-def test_a_notebook_on_an_incomplete_sweep_says_so_first_and_leaves_no_report(tmp_path, monkeypatch, capsys):
+def test_a_notebook_on_an_incomplete_sweep_says_so_first_and_leaves_no_report(
+    tmp_path, monkeypatch, capsys
+):
     notebook = nbformat.v4.new_notebook(metadata=KERNEL)
     notebook.cells = [
         nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell("import stabutils\nraise stabutils.Incomplete('1 of 3 runs could not be trained')")]
+        nbformat.v4.new_code_cell(
+            "import stabutils\nraise stabutils.Incomplete('1 of 3 runs could not be trained')"
+        ),
+    ]
     nbformat.write(notebook, tmp_path / "01_diverges.ipynb")
     monkeypatch.setattr(main, "notebooks", lambda wanted: [tmp_path / "01_diverges.ipynb"])
     assert main.main(["run", "01", "-p", "output", str(tmp_path / "out")]) == 1
-    first = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("stabutils"))
-    assert re.match(r"stabutils: 01_diverges.ipynb, cell \d: Incomplete: 1 of 3 runs could not be trained", first)
+    first = next(
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("stabutils")
+    )
+    assert re.match(
+        r"stabutils: 01_diverges.ipynb, cell \d: Incomplete: 1 of 3 runs could not be trained",
+        first,
+    )
     assert not list((tmp_path / "out").glob("*.html"))

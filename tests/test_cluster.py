@@ -1,4 +1,5 @@
 """A study on a Dask cluster: a real scheduler and two workers as processes of their own, one of which is killed."""
+
 from __future__ import annotations
 
 import os
@@ -15,10 +16,10 @@ import numpy as np
 import pytest
 import tiny
 
-from stabutils import models
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
-from stabutils.study import Study
+from stabutils.study.study import Study
+from stabutils.training import preparation
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
 HERE = Path(__file__).parent
@@ -48,7 +49,9 @@ class Shipped:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        with open(Path(os.environ["CLUSTER_LOG"]).with_suffix(".shipped"), "a", encoding="utf-8") as log:
+        with open(
+            Path(os.environ["CLUSTER_LOG"]).with_suffix(".shipped"), "a", encoding="utf-8"
+        ) as log:
             log.write(f"{os.getpid()}\n")
 
 
@@ -62,17 +65,49 @@ def cluster(tmp_path_factory):
     """Address of a scheduler with two workers on loopback."""
     folder = tmp_path_factory.mktemp("cluster")
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    environment = {**os.environ, "PYTHONPATH": path, "CLUSTER_LOG": str(folder / "log"), "PYTHONWARNINGS": "ignore",
-                   "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "300s"}  # also on a machine that is busy with other things
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0",
-               "--no-dashboard", "--scheduler-file", str(folder / "scheduler.json")]
-    settings = {"env": environment, "cwd": folder, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "CLUSTER_LOG": str(folder / "log"),
+        "PYTHONWARNINGS": "ignore",
+        "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "300s",
+    }  # also on a machine that is busy with other things
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(folder / "scheduler.json"),
+    ]
+    settings = {
+        "env": environment,
+        "cwd": folder,
+        "stderr": subprocess.DEVNULL,
+        "start_new_session": True,
+    }
     processes = [subprocess.Popen(command, **settings)]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--scheduler-file", str(folder / "scheduler.json"),
-              "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+    worker = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        "--scheduler-file",
+        str(folder / "scheduler.json"),
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--host",
+        "127.0.0.1",
+    ]
     processes += [subprocess.Popen(worker, **settings) for _ in "ab"]
     try:
-        with distributed.Client(scheduler_file=str(folder / "scheduler.json"), timeout=60, set_as_default=False) as one:
+        with distributed.Client(
+            scheduler_file=str(folder / "scheduler.json"), timeout=60, set_as_default=False
+        ) as one:
             one.wait_for_workers(2, timeout=60)
             address = one.scheduler.address
         yield address, folder / "log"
@@ -84,7 +119,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "prepare", prepare)
+    monkeypatch.setattr(preparation, "prepare", prepare)
     corpus = str(tiny.write_csv(tmp_path / "tiny.csv"))
 
     def make(folder: str, **knobs) -> Study:
@@ -97,7 +132,9 @@ def small(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="kills processes of its own")
 @pytest.mark.filterwarnings("ignore")  # of Dask, when a worker is lost
-def test_a_worker_killed_in_a_training_costs_that_training_only(cluster, small, tmp_path, monkeypatch):
+def test_a_worker_killed_in_a_training_costs_that_training_only(
+    cluster, small, tmp_path, monkeypatch
+):
     address, log = cluster
     monkeypatch.setenv("CLUSTER_LOG", str(log))
 
@@ -105,39 +142,56 @@ def test_a_worker_killed_in_a_training_costs_that_training_only(cluster, small, 
         """The worker that seed 2 stands still on, once the other has trained all other runs."""
         while len(list((tmp_path / "far").glob("*.safetensors"))) < 5:
             time.sleep(0.05)
-        process, = [process for process, seed, _ in rows() if seed == 2]
+        (process,) = [process for process, seed, _ in rows() if seed == 2]
         os.kill(process, signal.SIGKILL)
         log.with_suffix(".killed").touch()
 
     def rows():
-        return [tuple(map(int, line.split())) for line in log.read_text(encoding="utf-8").splitlines()]
+        return [
+            tuple(map(int, line.split())) for line in log.read_text(encoding="utf-8").splitlines()
+        ]
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     runs = small("far", cluster=address).retrain(Held(), n=6)
     killer.join()
     trained = Counter((process, seed) for process, seed, _ in rows())
-    assert len(runs) == 6 and len(trained) == 7 and sorted(trained.values()) == [1, 3, 3, 3, 3, 3, 3]
+    assert (
+        len(runs) == 6 and len(trained) == 7 and sorted(trained.values()) == [1, 3, 3, 3, 3, 3, 3]
+    )
     shipped = log.with_suffix(".shipped").read_text(encoding="utf-8").split()
-    assert len(shipped) == len(set(shipped)) <= 3  # once a process: two, and the one that was started for the dead
+    assert (
+        len(shipped) == len(set(shipped)) <= 3
+    )  # once a process: two, and the one that was started for the dead
     near = small("near", workers=1).retrain(Held(), n=6)
     assert np.array_equal(runs.probabilities, near.probabilities) and runs.names == near.names
-    left = [path.name for path in (tmp_path / "far").rglob("*") if path.is_file() and path.suffix != ".lock"]
+    left = [
+        path.name
+        for path in (tmp_path / "far").rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    ]
     assert sorted(left) == sorted(f"{name}.safetensors" for name in runs.names)
-    _, record = small("far").store.read(runs.names[0])
+    _, record = small("far").answers.store.read(runs.names[0])
     assert {"commit", "libraries", "processor"} <= record.keys()
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "tcp://", "ftp://x:1", "local:3"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:9", "nonsense", "tcp://", "ftp://x:1", "local:3"]
+)
 def test_a_scheduler_that_cannot_be_reached_is_one_clear_error(small, address, monkeypatch):
-    monkeypatch.setattr("stabutils.cluster.SECONDS", 2)
+    monkeypatch.setattr("stabutils.study.cluster.SECONDS", 2)
     with pytest.raises(InputError) as caught:
         small("far", cluster=address).retrain(n=2)
-    assert str(caught.value).startswith(f"cluster: got {address!r}; expected ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"cluster: got {address!r}; expected ") and "\n" not in str(
+        caught.value
+    )
 
 
 def test_a_cluster_is_named_by_knob_or_environment(small, monkeypatch):
     monkeypatch.setenv("STABUTILS_CLUSTER", "tcp://there:1")
-    assert small("far").address == "tcp://there:1" and small("far", cluster="local").address == "local"
+    assert (
+        small("far").dispatch.cluster == "tcp://there:1"
+        and small("far", cluster="local").dispatch.cluster == "local"
+    )
     assert small("far").output() == small("far", cluster="local").output()

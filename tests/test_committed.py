@@ -1,12 +1,13 @@
 """What is committed is near what was answered."""
+
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabutils import committed
-from stabutils.store import pack
+from stabutils.study import committed
+from stabutils.training.files import pack
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -16,15 +17,27 @@ def test_probabilities_come_back_from_what_is_committed(classes, sharpness, seed
     logits, gold = sharpness * draw.normal(size=(3, 5, classes)), draw.integers(0, classes, 5)
     told = (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
     labels, doubt = told.argmax(-1), 1 - told.max(-1)
-    read = committed.decoded(**committed.coded(told, gold), labels=labels, doubt=committed.narrow(doubt), gold=gold)
-    assert np.array_equal(read.argmax(-1), labels) and np.allclose(read.sum(-1), 1, atol=1e-5) and (read >= 0).all()
+    read = committed.decoded(
+        **committed.coded(told, gold), labels=labels, doubt=committed.narrow(doubt), gold=gold
+    )
+    assert (
+        np.array_equal(read.argmax(-1), labels)
+        and np.allclose(read.sum(-1), 1, atol=1e-5)
+        and (read >= 0).all()
+    )
     assert np.allclose(1 - read.max(-1), doubt, rtol=0.02, atol=1e-4)
-    right, kept = (np.take_along_axis(each, gold[None, :, None], -1)[..., 0] for each in (told, read))
+    right, kept = (
+        np.take_along_axis(each, gold[None, :, None], -1)[..., 0] for each in (told, read)
+    )
     cost, read_cost = -np.log(np.maximum(right, 1e-30)), -np.log(kept)
-    assert (np.abs(read_cost - cost) <= 0.02 + 0.01 * cost + 0.004 / told.max(-1)).all()  # doubt is to 0.4 %
+    assert (
+        np.abs(read_cost - cost) <= 0.02 + 0.01 * cost + 0.004 / told.max(-1)
+    ).all()  # doubt is to 0.4 %
     wrong = np.where(labels == gold, 0, right)  # 0.4 % of its cost in nats are so much of it
     slack = 0.07 * (doubt - wrong) + 0.01 * doubt + wrong * -np.log(np.maximum(wrong, 1e-30)) / 200
-    assert (np.abs(read - told).max(-1) <= slack + 1e-5).all()  # shares below 1/16 of what is left are alike
+    assert (
+        np.abs(read - told).max(-1) <= slack + 1e-5
+    ).all()  # shares below 1/16 of what is left are alike
 
 
 def test_what_is_committed_of_numbers_is_near_them_and_packs():

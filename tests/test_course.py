@@ -1,4 +1,5 @@
 """The course: student versions are what the generator makes of the solutions, and grading tells them apart."""
+
 from __future__ import annotations
 
 import re
@@ -32,12 +33,17 @@ def test_every_study_notebook_has_exercises():
     syllabus = (COURSE / "README.md").read_text(encoding="utf-8")
     for path in SOLUTIONS:
         points = sum(role.get("points", 0) for role in roles(read(path)))
-        assert re.search(rf"\(exercises/{path.name}\).*\| {points} \|", syllabus), (path.name, points)
+        assert re.search(rf"\(exercises/{path.name}\).*\| {points} \|", syllabus), (
+            path.name,
+            points,
+        )
 
 
 @each_solution
 def test_a_student_version_is_what_make_course_writes(path):
-    assert read(COURSE / "exercises" / path.name) == release["student"](read(path)), "run make course"
+    assert read(COURSE / "exercises" / path.name) == release["student"](read(path)), (
+        "run make course"
+    )
 
 
 @each_solution
@@ -62,10 +68,15 @@ def test_cells_are_as_nbgrader_wants_them(path):
     names = [role["grade_id"] for role in found]
     assert len(names) == len(set(names)) and all(re.fullmatch("[a-z-]+", name) for name in names)
     for role in found:
-        assert role["schema_version"] == 3 and role["locked"] == (role["grade"] and not role["solution"])
+        assert role["schema_version"] == 3 and role["locked"] == (
+            role["grade"] and not role["solution"]
+        )
         assert ("points" in role) == role["grade"]
     tests = [cell for cell in read(path).cells if cell.metadata.get("nbgrader", {}).get("locked")]
-    assert all("assert" in release["student"](read(path)).cells[read(path).cells.index(cell)].source for cell in tests)
+    assert all(
+        "assert" in release["student"](read(path)).cells[read(path).cells.index(cell)].source
+        for cell in tests
+    )
 
 
 def graded(path):
@@ -73,7 +84,9 @@ def graded(path):
 
     In a process of its own: nbclient leaves tasks behind that fail when they are collected.
     """
-    done = subprocess.run([sys.executable, COURSE / "check.py", path], capture_output=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, COURSE / "check.py", path], capture_output=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"^(\S+) +(read|\d+) of (\d+) *(.*)$", done.stdout, re.M)
     assert len(lines) == len(done.stdout.splitlines())
@@ -85,24 +98,31 @@ def graded(path):
 def test_a_solution_gets_all_points(path):
     found = graded(path)
     assert {name: row for name, row in found.items() if row[0] not in (row[1], "read")} == {}
-    assert [name for name, row in found.items() if row[0] == "read"] == ["explain"] and len(found) >= 4
+    assert [name for name, row in found.items() if row[0] == "read"] == ["explain"] and len(
+        found
+    ) >= 4
 
 
 @pytest.mark.slow
 def test_an_unsolved_notebook_gets_no_points():
     found = graded(COURSE / "exercises" / "05_ensembles.ipynb")
     assert [got for got, _, _ in found.values()] == ["0", "0", "0", "read"]
-    assert "NameError" in found["pairs-check"][2] and "NotImplementedError" in found["ensembles-check"][2]
+    assert (
+        "NameError" in found["pairs-check"][2]
+        and "NotImplementedError" in found["ensembles-check"][2]
+    )
 
 
 @pytest.mark.slow
 def test_hidden_tests_catch_what_can_be_seen_to_be_right(tmp_path):
     """An answer made to fit the visible tests, in a copy whose tests were taken out."""
     notebook = read(COURSE / "exercises" / "05_ensembles.ipynb")
-    answers = {"pairs": "prediction = 'less'",
-               "overlap": "def careless(labels, size, draws=200, seed=0):\n    return 0.0",
-               "ensembles": "def churn_of_ensembles(labels, size, deals=20):\n"
-                            "    return float(len(set(labels[:, 0])) > 1)"}
+    answers = {
+        "pairs": "prediction = 'less'",
+        "overlap": "def careless(labels, size, draws=200, seed=0):\n    return 0.0",
+        "ensembles": "def churn_of_ensembles(labels, size, deals=20):\n"
+        "    return float(len(set(labels[:, 0])) > 1)",
+    }
     for cell in notebook.cells:
         name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
         cell.source = answers.get(name, "pass" if name.endswith("-check") else cell.source)
@@ -114,10 +134,18 @@ def test_hidden_tests_catch_what_can_be_seen_to_be_right(tmp_path):
 def test_a_notebook_that_cannot_be_graded_is_refused(tmp_path):
     notebook = read(COURSE / "exercises" / "05_ensembles.ipynb")
     nbformat.write(notebook, tmp_path / "mine.ipynb")
-    with pytest.raises(ValueError, match=r"^mine\.ipynb: got a notebook without a solution; expected the name of one"):
+    with pytest.raises(
+        ValueError,
+        match=r"^mine\.ipynb: got a notebook without a solution; expected the name of one",
+    ):
         grading["check"](tmp_path / "mine.ipynb")
-    notebook.cells = [cell for cell in notebook.cells
-                      if cell.metadata.get("nbgrader", {}).get("grade_id") != "overlap-check"]
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") != "overlap-check"
+    ]
     nbformat.write(notebook, tmp_path / "05_ensembles.ipynb")
-    with pytest.raises(ValueError, match=r"got no cell overlap-check; expected every cell with a test"):
+    with pytest.raises(
+        ValueError, match=r"got no cell overlap-check; expected every cell with a test"
+    ):
         grading["check"](tmp_path / "05_ensembles.ipynb")

@@ -1,4 +1,5 @@
 """Datasets: published corpora, a user's own files, downloads from a local server, bad input of every kind."""
+
 from __future__ import annotations
 
 import csv
@@ -22,21 +23,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabutils import datasets
-from stabutils.datasets import CORPORA, SHA256, Dataset, Split, load_dataset
+from stabutils.data import datasets
+from stabutils.data.datasets import CORPORA, SHA256, Dataset, Split, load_dataset
 from stabutils.errors import InputError
 
 REAL = Path(os.environ.get("STABUTILS_DATA") or "no folder")
-real = pytest.mark.skipif(not (REAL / "massive/en-US.jsonl").is_file(),
-                          reason="STABUTILS_DATA names no folder with the published corpora")
+real = pytest.mark.skipif(
+    not (REAL / "massive/en-US.jsonl").is_file(),
+    reason="STABUTILS_DATA names no folder with the published corpora",
+)
 
 FINGERPRINTS = {
     "massive": "e74fa02522f6a933e7fbfe69706c82043e0a94b804becfb89fbec49fa7186ed6",
     "clinc150": "d6511028636ba47e2a6f1dbb807608135f1e8892b98d293143febf7dbce8b288",
     "banking77": "d97f1d1ea6dee5b6dde927ff13ee17bc36d28f8cb7659c84cbf2313954662e34",
 }
-TWENTY = [(f"{word} number {i}", label) for word, label in (("lamp", "lamp"), ("song", "music"))
-          for i in range(10)]
+TWENTY = [
+    (f"{word} number {i}", label)
+    for word, label in (("lamp", "lamp"), ("song", "music"))
+    for i in range(10)
+]
 
 
 def write_csv(path: Path, rows, header=("text", "label")) -> Path:
@@ -53,7 +59,9 @@ def write_jsonl(path: Path, rows, header=("text", "label")) -> Path:
 
 def pairs(data: Dataset, split: str) -> list[tuple[str, str]]:
     part = getattr(data, split)
-    return [(text, data.label_names[label]) for text, label in zip(part.texts, part.labels, strict=True)]
+    return [
+        (text, data.label_names[label]) for text, label in zip(part.texts, part.labels, strict=True)
+    ]
 
 
 def everything(data: Dataset) -> list[tuple[str, str]]:
@@ -62,18 +70,51 @@ def everything(data: Dataset) -> list[tuple[str, str]]:
 
 # Published corpora
 
+
 @real
-@pytest.mark.parametrize("name, sizes, classes, seen, first", [
-    ("massive", (11_514, 2_033, 2_974), 60, 32, ("wake me up at nine am on friday", "alarm_set")),
-    ("clinc150", (15_000, 3_000, 4_500), 150, 33,
-     ("what expression would i use to say i love you if i were an italian", "translate")),
-    ("clinc150_small", (7_500, 3_000, 4_500), 150, 15,
-     ("can you walk me through setting up direct deposits to my bank of internet savings account",
-      "direct_deposit")),
-    ("clinc150_imbalanced", (10_525, 3_000, 4_500), 150, 25,
-     ("what are the steps for setting up direct deposit for my paycheck", "direct_deposit")),
-    ("banking77", (9_003, 1_000, 3_080), 77, 25, ("I am still waiting on my card?", "card_arrival")),
-])
+@pytest.mark.parametrize(
+    "name, sizes, classes, seen, first",
+    [
+        (
+            "massive",
+            (11_514, 2_033, 2_974),
+            60,
+            32,
+            ("wake me up at nine am on friday", "alarm_set"),
+        ),
+        (
+            "clinc150",
+            (15_000, 3_000, 4_500),
+            150,
+            33,
+            ("what expression would i use to say i love you if i were an italian", "translate"),
+        ),
+        (
+            "clinc150_small",
+            (7_500, 3_000, 4_500),
+            150,
+            15,
+            (
+                "can you walk me through setting up direct deposits to my bank of internet savings account",
+                "direct_deposit",
+            ),
+        ),
+        (
+            "clinc150_imbalanced",
+            (10_525, 3_000, 4_500),
+            150,
+            25,
+            ("what are the steps for setting up direct deposit for my paycheck", "direct_deposit"),
+        ),
+        (
+            "banking77",
+            (9_003, 1_000, 3_080),
+            77,
+            25,
+            ("I am still waiting on my card?", "card_arrival"),
+        ),
+    ],
+)
 def test_published_corpora(name, sizes, classes, seen, first):
     data = load_dataset(name)
     assert data.name == name
@@ -94,7 +135,10 @@ def test_published_fingerprints_never_change(name):
 def test_clinc_keeps_out_of_scope_apart():
     data = load_dataset("clinc150")
     assert {split: len(texts) for split, texts in data.out_of_scope.items()} == {
-        "train": 100, "validation": 100, "test": 1000}
+        "train": 100,
+        "validation": 100,
+        "test": 1000,
+    }
     assert "oos" not in data.label_names
     assert not set(data.out_of_scope["test"]) & set(data.train.texts)
 
@@ -129,6 +173,7 @@ def test_local_files_are_verified_too(tmp_path, monkeypatch):
 
 # Downloads, from a server on this machine
 
+
 class Handler(SimpleHTTPRequestHandler):
     """Serves a folder; paths under /truncated/ promise more bytes than they send, /flipped/ lie in one."""
 
@@ -142,8 +187,12 @@ class Handler(SimpleHTTPRequestHandler):
             body = Path(self.directory, name).read_bytes()
         except OSError:
             return self.send_error(404)
-        sent = {"good": body, "truncated": body[:-1000], "short": body[:-1000],
-                "flipped": bytes([body[0] ^ 1]) + body[1:]}[mode]
+        sent = {
+            "good": body,
+            "truncated": body[:-1000],
+            "short": body[:-1000],
+            "flipped": bytes([body[0] ^ 1]) + body[1:],
+        }[mode]
         self.send_response(200)
         self.send_header("Content-Length", str(len(sent if mode == "short" else body)))
         self.end_headers()
@@ -184,9 +233,19 @@ def copy_published(folder: Path) -> None:
     for name in ("banking77/train.csv", "banking77/test.csv", "clinc150/data_full.json"):
         shutil.copy(REAL / name, folder)
     english = (REAL / "massive/en-US.jsonl").read_bytes()
-    archive(folder / "good.tar.gz", {"1.1/LICENSE": b"x", "../../escaped": b"x", "/escaped": b"x",
-                                     datasets.MASSIVE_MEMBER: english, "1.1/data/fr-FR.jsonl": b"x"})
-    archive(folder / "other.tar.gz", {datasets.MASSIVE_MEMBER: english.replace(b"friday", b"sunday", 1)})
+    archive(
+        folder / "good.tar.gz",
+        {
+            "1.1/LICENSE": b"x",
+            "../../escaped": b"x",
+            "/escaped": b"x",
+            datasets.MASSIVE_MEMBER: english,
+            "1.1/data/fr-FR.jsonl": b"x",
+        },
+    )
+    archive(
+        folder / "other.tar.gz", {datasets.MASSIVE_MEMBER: english.replace(b"friday", b"sunday", 1)}
+    )
     archive(folder / "without.tar.gz", {"1.1/data/fr-FR.jsonl": b"x"})
     archive(folder / "link.tar.gz", {datasets.MASSIVE_MEMBER: None})
     (folder / "nonsense.tar.gz").write_bytes(b"not an archive" * 100)
@@ -209,6 +268,7 @@ def cached(cache: Path) -> list[str]:
 @pytest.fixture
 def publish(server, monkeypatch):
     """publish("flipped", "massive", "good.tar.gz") makes the server the publisher of massive."""
+
     def at(mode: str, corpus: str, name: str = "", folder: str = "real/") -> str:
         address = f"http://127.0.0.1:{server.server_port}/{mode}/{folder}{name}"
         monkeypatch.setitem(datasets.PUBLISHERS, corpus, address)
@@ -218,7 +278,9 @@ def publish(server, monkeypatch):
 
 
 @real
-@pytest.mark.parametrize("corpus, name", [("banking77", ""), ("clinc150", ""), ("massive", "good.tar.gz")])
+@pytest.mark.parametrize(
+    "corpus, name", [("banking77", ""), ("clinc150", ""), ("massive", "good.tar.gz")]
+)
 def test_download_once_then_from_the_cache(cache, publish, server, tmp_path, corpus, name):
     publish("good", corpus, name)
     assert load_dataset(corpus).fingerprint == FINGERPRINTS[corpus]
@@ -229,10 +291,15 @@ def test_download_once_then_from_the_cache(cache, publish, server, tmp_path, cor
 
 
 @real
-@pytest.mark.parametrize("mode, reason", [
-    ("flipped", "a file with another checksum"), ("short", "a file with another checksum"),
-    ("truncated", "no complete answer"), ("good/missing", "HTTP status 404"),
-])
+@pytest.mark.parametrize(
+    "mode, reason",
+    [
+        ("flipped", "a file with another checksum"),
+        ("short", "a file with another checksum"),
+        ("truncated", "no complete answer"),
+        ("good/missing", "HTTP status 404"),
+    ],
+)
 def test_bad_download_leaves_nothing_and_the_next_one_heals(cache, publish, mode, reason):
     address = publish(mode, "clinc150")
     with pytest.raises(InputError, match=reason) as caught:
@@ -245,11 +312,17 @@ def test_bad_download_leaves_nothing_and_the_next_one_heals(cache, publish, mode
 
 
 @real
-@pytest.mark.parametrize("mode, name, reason", [
-    ("good", "without.tar.gz", "no file 1.1/data/en-US.jsonl"), ("good", "link.tar.gz", "no file"),
-    ("good", "nonsense.tar.gz", "a damaged archive"), ("good", "half.tar.gz", "a damaged archive"),
-    ("good", "other.tar.gz", "another checksum"), ("truncated", "good.tar.gz", "no complete answer"),
-])
+@pytest.mark.parametrize(
+    "mode, name, reason",
+    [
+        ("good", "without.tar.gz", "no file 1.1/data/en-US.jsonl"),
+        ("good", "link.tar.gz", "no file"),
+        ("good", "nonsense.tar.gz", "a damaged archive"),
+        ("good", "half.tar.gz", "a damaged archive"),
+        ("good", "other.tar.gz", "another checksum"),
+        ("truncated", "good.tar.gz", "no complete answer"),
+    ],
+)
 def test_bad_archives(cache, publish, mode, name, reason):
     publish(mode, "massive", name)
     with pytest.raises(InputError, match=reason):
@@ -281,7 +354,9 @@ def test_server_down(cache, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         port = closed.server_port
     monkeypatch.setitem(datasets.PUBLISHERS, "clinc150", f"http://127.0.0.1:{port}/")
-    with pytest.raises(InputError, match="no complete answer .ConnectionError.*clinc150/data_small.json"):
+    with pytest.raises(
+        InputError, match="no complete answer .ConnectionError.*clinc150/data_small.json"
+    ):
         load_dataset("clinc150_small")
     assert cached(cache) == []
 
@@ -303,6 +378,7 @@ def test_addresses_are_pinned_and_every_file_has_a_checksum():
 
 # The embedded corpus
 
+
 def test_assistant_is_embedded():
     data = load_dataset("assistant")
     assert 1_500 <= len(data.train) <= 3_000 and 600 <= len(data.test) <= 1_000
@@ -311,10 +387,14 @@ def test_assistant_is_embedded():
 
 def test_assistant_comes_through_its_generator(monkeypatch):
     def generate(seed=0):
-        return {split: [(f"text {seed} {i}", f"intent {i % 3}", "clear") for i in range(9)]
-                for split in ("train", "validation", "test")}
+        return {
+            split: [(f"text {seed} {i}", f"intent {i % 3}", "clear") for i in range(9)]
+            for split in ("train", "validation", "test")
+        }
 
-    monkeypatch.setitem(sys.modules, "stabutils.assistant", types.SimpleNamespace(generate=generate))
+    monkeypatch.setitem(
+        sys.modules, "stabutils.data.assistant", types.SimpleNamespace(generate=generate)
+    )
     data = load_dataset("assistant")
     assert data.name == "assistant" and data.train.texts[2] == "text 0 2"
     assert data.label_names == ("intent 0", "intent 1", "intent 2")
@@ -332,8 +412,11 @@ def test_assistant_seed_is_a_number(name):
 
 # A user's own files
 
+
 @pytest.mark.parametrize("write, end", [(write_csv, ".csv"), (write_jsonl, ".jsonl")])
-@pytest.mark.parametrize("header", [("text", "label"), ("Utterance", " Intent"), ("query", "category")])
+@pytest.mark.parametrize(
+    "header", [("text", "label"), ("Utterance", " Intent"), ("query", "category")]
+)
 def test_single_file_is_cut_70_10_20(tmp_path, write, end, header):
     data = load_dataset(write(tmp_path / f"mine{end}", TWENTY, header))
     assert data.name == "mine"
@@ -345,7 +428,10 @@ def test_single_file_is_cut_70_10_20(tmp_path, write, end, header):
 
 def test_seed_draws_the_cut_and_nothing_else(tmp_path):
     path = write_csv(tmp_path / "mine.csv", TWENTY)
-    assert load_dataset(path, seed=1).fingerprint == load_dataset(str(path), seed=np.int64(1)).fingerprint
+    assert (
+        load_dataset(path, seed=1).fingerprint
+        == load_dataset(str(path), seed=np.int64(1)).fingerprint
+    )
     assert len({load_dataset(path, seed=seed).fingerprint for seed in range(5)}) == 5
 
 
@@ -358,12 +444,18 @@ def test_split_column_and_aliases(tmp_path):
 
 def test_json_of_three_shapes(tmp_path):
     path = tmp_path / "mine.json"
-    path.write_text(json.dumps([{"text": text, "label": label} for text, label in TWENTY]), encoding="utf-8")
+    path.write_text(
+        json.dumps([{"text": text, "label": label} for text, label in TWENTY]), encoding="utf-8"
+    )
     assert everything(load_dataset(path)) == sorted(TWENTY)
     path.write_text(json.dumps(TWENTY), encoding="utf-8")
     assert everything(load_dataset(path)) == sorted(TWENTY)
-    shape = {"train": TWENTY, "val": [["v", "lamp"]], "test": [{"text": "t", "label": "music"}],
-             "oos_val": [["o", "oos"]]}
+    shape = {
+        "train": TWENTY,
+        "val": [["v", "lamp"]],
+        "test": [{"text": "t", "label": "music"}],
+        "oos_val": [["o", "oos"]],
+    }
     path.write_text(json.dumps(shape), encoding="utf-8")
     data = load_dataset(path)
     assert pairs(data, "train") == TWENTY and pairs(data, "test") == [("t", "music")]
@@ -391,7 +483,12 @@ def test_byte_order_mark_quotes_and_line_breaks(tmp_path):
     text = 'text,label\r\n"one, ""two""\r\nthree",x\r\n\r\n  padded ,x\r\na,y\r\nb,y\r\nc,y\r\n'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
     assert everything(load_dataset(path)) == [
-        ("a", "y"), ("b", "y"), ("c", "y"), ('one, "two"\r\nthree', "x"), ("padded", "x")]
+        ("a", "y"),
+        ("b", "y"),
+        ("c", "y"),
+        ('one, "two"\r\nthree', "x"),
+        ("padded", "x"),
+    ]
 
 
 def test_numbered_labels_of_json(tmp_path):
@@ -406,53 +503,106 @@ def test_rare_classes_stay_in_train(tmp_path):
         assert len(np.unique(data.train.labels)) == 4 == len(data.label_names)
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("a.csv", "text,intention\nx,y\n",
-     "a.csv, line 1: columns: got 'text, intention'; expected a column label or intent"),
-    ("a.csv", "text;label\nx;y\n", "line 1: columns: got 'text;label'"),
-    ("a.csv", "text,text,label\nx,y,z\n", "one column of texts, not two"),
-    ("a.csv", "text,label,intent\nx,y,z\n", "one column of labels, not two"),
-    ("a.csv", "", "line 1: columns: got ''"),
-    ("a.csv", "text,label\n", "a.csv: got 'no rows'"),
-    ("a.csv", "text,label\nx,y\n  ,y\n", "a.csv, line 3: text: got '  '"),
-    ("a.csv", "text,label\nx,y\nz,\n", "a.csv, line 3: label: got ''"),
-    ("a.csv", "text,label\nx,y\nz,y\n", r"labels of train: got \"only 'y'\"; expected at least two"),
-    ("a.csv", "text,label\nx,y\nz,w\n", "rows of each class: got 1; expected more rows"),
-    ("a.csv", "text,label\nx,y\na, b,y\n", "line 3: got '3 fields'; expected 2"),
-    ("a.csv", 'text,label\n"two\nlines",y\nz\n', "line 4: got '1 fields'"),
-    ("a.csv", 'text,label\nx,y\n"never closed,y\nz,w\n', "a.csv, line 4: got 'unexpected end of data'"),
-    ("a.csv", "text,label\n" + "x" * 1_000_001 + ",y\n", "line 2: got 'field larger than field limit"),
-    ("a.csv", "text,label\nx\0,y\n", "a.csv, line 2: got 'byte 0x00'; expected text saved as UTF-8"),
-    ("a.csv", "text,label\nx,y\nétude,z\n".encode("latin-1"), "a.csv, line 3: got 'byte 0xe9'"),
-    ("a.csv", "text,label\nx,y\n".encode("utf-16"), "line 1: got 'byte 0xff'"),
-    ("a.csv", "text,label,split\nx,y,train\nz,w,tset\n", "line 3: split: got 'tset'; expected train, test"),
-    ("a.csv", "text,label,split\nx,y,train\nz,w,\n", "line 3: split: got ''; expected a split in every row"),
-    ("a.csv", "text,label,split\nx,y,train\nz,w,train\n", "test split: got 'no rows'"),
-    ("a.csv", "text,label,split\nx,y,test\nz,w,test\n", "train split: got 'no rows'"),
-    ("a.csv", "text,label,split\nx,lamp,train\nz,w,train\nv,lamps,test\n",
-     r"line 4: label: got 'lamps'; expected one of the 2 labels of train \(did you mean 'lamp'\?\)"),
-    ("a.csv", "text,label,split\nx,y,train\nz,w,train\nv,q,dev\nu,y,test\n", "line 4: label: got 'q'"),
-    ("a.jsonl", '{"text": "x", "label": "y"}\n{"text": "x", \n', "a.jsonl, line 2: got 'Expecting"),
-    ("a.jsonl", '{"text": "x", "label": "y"}\n\n{"text": "x"}', "line 3: columns: got 'text'"),
-    ("a.jsonl", '{"text": "x", "label": null}', "line 1: label: got None"),
-    ("a.jsonl", '{"text": "x", "label": NaN}', "line 1: label: got nan"),
-    ("a.jsonl", '{"text": "x", "label": true}', "line 1: label: got True"),
-    ("a.jsonl", '{"text": 7, "label": "y"}', "line 1: text: got 'int value'"),
-    ("a.jsonl", '{"text": "x\\u0000", "label": "y"}', "line 1: text: got .* none of them NUL"),
-    ("a.jsonl", '{"text": "\\ud83d", "label": "y"}', "line 1: text: got .* half a surrogate pair"),
-    ("a.jsonl", '{"text": "x", "label": "y", "text": "z"}', "line 1: got 'a key that stands twice"),
-    ("a.jsonl", '{"text": "x", "label": "y", "split": 3}', "line 1: split: got 'int value'"),
-    ("a.jsonl", '["x", "y", "z"]', "line 1: got 'list value'"),
-    ("a.jsonl", "[" * 100_000, "line 1: got 'maximum recursion"),
-    ("a.jsonl", '{"text": "x", "label": ' + "9" * 5000 + "}", "line 1: got 'Exceeds the limit"),
-    ("a.json", '[\n["x", "y"],\n["x" "y"]]', "a.json, line 3: got .Expecting"),
-    ("a.json", '[["x", "y"], ["x", ""]]', "a.json, item 2: label: got ''"),
-    ("a.json", '{"data": []}', "a.json: split: got 'data'"),
-    ("a.json", '{"train": {}}', "a.json, train: got 'dict value'; expected a list"),
-    ("a.json", '"text"', "a.json: got 'text'; expected a list"),
-    ("a.json", '{"train": [["x", "y"], ["z"]]}', "a.json, train, item 2: got 'list value'"),
-    ("a.txt", "text,label\n", "dataset file: got .*a regular file that ends in .csv, .jsonl, .json"),
-])
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        (
+            "a.csv",
+            "text,intention\nx,y\n",
+            "a.csv, line 1: columns: got 'text, intention'; expected a column label or intent",
+        ),
+        ("a.csv", "text;label\nx;y\n", "line 1: columns: got 'text;label'"),
+        ("a.csv", "text,text,label\nx,y,z\n", "one column of texts, not two"),
+        ("a.csv", "text,label,intent\nx,y,z\n", "one column of labels, not two"),
+        ("a.csv", "", "line 1: columns: got ''"),
+        ("a.csv", "text,label\n", "a.csv: got 'no rows'"),
+        ("a.csv", "text,label\nx,y\n  ,y\n", "a.csv, line 3: text: got '  '"),
+        ("a.csv", "text,label\nx,y\nz,\n", "a.csv, line 3: label: got ''"),
+        (
+            "a.csv",
+            "text,label\nx,y\nz,y\n",
+            r"labels of train: got \"only 'y'\"; expected at least two",
+        ),
+        ("a.csv", "text,label\nx,y\nz,w\n", "rows of each class: got 1; expected more rows"),
+        ("a.csv", "text,label\nx,y\na, b,y\n", "line 3: got '3 fields'; expected 2"),
+        ("a.csv", 'text,label\n"two\nlines",y\nz\n', "line 4: got '1 fields'"),
+        (
+            "a.csv",
+            'text,label\nx,y\n"never closed,y\nz,w\n',
+            "a.csv, line 4: got 'unexpected end of data'",
+        ),
+        (
+            "a.csv",
+            "text,label\n" + "x" * 1_000_001 + ",y\n",
+            "line 2: got 'field larger than field limit",
+        ),
+        (
+            "a.csv",
+            "text,label\nx\0,y\n",
+            "a.csv, line 2: got 'byte 0x00'; expected text saved as UTF-8",
+        ),
+        ("a.csv", "text,label\nx,y\nétude,z\n".encode("latin-1"), "a.csv, line 3: got 'byte 0xe9'"),
+        ("a.csv", "text,label\nx,y\n".encode("utf-16"), "line 1: got 'byte 0xff'"),
+        (
+            "a.csv",
+            "text,label,split\nx,y,train\nz,w,tset\n",
+            "line 3: split: got 'tset'; expected train, test",
+        ),
+        (
+            "a.csv",
+            "text,label,split\nx,y,train\nz,w,\n",
+            "line 3: split: got ''; expected a split in every row",
+        ),
+        ("a.csv", "text,label,split\nx,y,train\nz,w,train\n", "test split: got 'no rows'"),
+        ("a.csv", "text,label,split\nx,y,test\nz,w,test\n", "train split: got 'no rows'"),
+        (
+            "a.csv",
+            "text,label,split\nx,lamp,train\nz,w,train\nv,lamps,test\n",
+            r"line 4: label: got 'lamps'; expected one of the 2 labels of train \(did you mean 'lamp'\?\)",
+        ),
+        (
+            "a.csv",
+            "text,label,split\nx,y,train\nz,w,train\nv,q,dev\nu,y,test\n",
+            "line 4: label: got 'q'",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": "y"}\n{"text": "x", \n',
+            "a.jsonl, line 2: got 'Expecting",
+        ),
+        ("a.jsonl", '{"text": "x", "label": "y"}\n\n{"text": "x"}', "line 3: columns: got 'text'"),
+        ("a.jsonl", '{"text": "x", "label": null}', "line 1: label: got None"),
+        ("a.jsonl", '{"text": "x", "label": NaN}', "line 1: label: got nan"),
+        ("a.jsonl", '{"text": "x", "label": true}', "line 1: label: got True"),
+        ("a.jsonl", '{"text": 7, "label": "y"}', "line 1: text: got 'int value'"),
+        ("a.jsonl", '{"text": "x\\u0000", "label": "y"}', "line 1: text: got .* none of them NUL"),
+        (
+            "a.jsonl",
+            '{"text": "\\ud83d", "label": "y"}',
+            "line 1: text: got .* half a surrogate pair",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": "y", "text": "z"}',
+            "line 1: got 'a key that stands twice",
+        ),
+        ("a.jsonl", '{"text": "x", "label": "y", "split": 3}', "line 1: split: got 'int value'"),
+        ("a.jsonl", '["x", "y", "z"]', "line 1: got 'list value'"),
+        ("a.jsonl", "[" * 100_000, "line 1: got 'maximum recursion"),
+        ("a.jsonl", '{"text": "x", "label": ' + "9" * 5000 + "}", "line 1: got 'Exceeds the limit"),
+        ("a.json", '[\n["x", "y"],\n["x" "y"]]', "a.json, line 3: got .Expecting"),
+        ("a.json", '[["x", "y"], ["x", ""]]', "a.json, item 2: label: got ''"),
+        ("a.json", '{"data": []}', "a.json: split: got 'data'"),
+        ("a.json", '{"train": {}}', "a.json, train: got 'dict value'; expected a list"),
+        ("a.json", '"text"', "a.json: got 'text'; expected a list"),
+        ("a.json", '{"train": [["x", "y"], ["z"]]}', "a.json, train, item 2: got 'list value'"),
+        (
+            "a.txt",
+            "text,label\n",
+            "dataset file: got .*a regular file that ends in .csv, .jsonl, .json",
+        ),
+    ],
+)
 def test_bad_files(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
@@ -467,7 +617,9 @@ def test_bad_folders(tmp_path):
     with pytest.raises(InputError, match="train file: got 'an empty folder'"):
         load_dataset(tmp_path)
     write_csv(tmp_path / "train.csv", TWENTY)
-    with pytest.raises(InputError, match=r"test file: got 'train\.csv'; expected test\.csv or test\.jsonl"):
+    with pytest.raises(
+        InputError, match=r"test file: got 'train\.csv'; expected test\.csv or test\.jsonl"
+    ):
         load_dataset(tmp_path)
     write_csv(tmp_path / "test.csv", [])
     with pytest.raises(InputError, match=r"test\.csv: got 'no rows'"):
@@ -476,7 +628,9 @@ def test_bad_folders(tmp_path):
     with pytest.raises(InputError, match=r"test\.csv, line 2: split: got 'train'; expected test"):
         load_dataset(tmp_path)
     write_jsonl(tmp_path / "test.jsonl", TWENTY)
-    with pytest.raises(InputError, match=r"test files: got 'test\.csv, test\.jsonl'; expected one of them"):
+    with pytest.raises(
+        InputError, match=r"test files: got 'test\.csv, test\.jsonl'; expected one of them"
+    ):
         load_dataset(tmp_path)
 
 
@@ -486,7 +640,9 @@ def test_unreadable_file(tmp_path, monkeypatch):
 
     path = write_csv(tmp_path / "mine.csv", TWENTY)
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(InputError, match=r"mine\.csv: got 'Permission denied'; expected a readable file"):
+    with pytest.raises(
+        InputError, match=r"mine\.csv: got 'Permission denied'; expected a readable file"
+    ):
         load_dataset(path)
 
 
@@ -497,13 +653,21 @@ def test_pipes_are_refused_instead_of_waited_for(tmp_path):
         load_dataset(tmp_path / "pipe.csv")
 
 
-@pytest.mark.parametrize("name, message", [
-    ("masive", r"got 'masive'; expected assistant, massive, .*\(did you mean 'massive'\?\)"),
-    ("CLINC150", "did you mean 'clinc150'"), ("qqqq", "file that exists$"), ("", "expected assistant"),
-    ("no\0path", "expected assistant"), ("x" * 5000, "expected assistant"),
-    (None, "dataset: got None; expected a path or one of assistant"), (3, "got 3"), (["massive"], "a path"),
-    (Path("massive"), "file that exists"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("masive", r"got 'masive'; expected assistant, massive, .*\(did you mean 'massive'\?\)"),
+        ("CLINC150", "did you mean 'clinc150'"),
+        ("qqqq", "file that exists$"),
+        ("", "expected assistant"),
+        ("no\0path", "expected assistant"),
+        ("x" * 5000, "expected assistant"),
+        (None, "dataset: got None; expected a path or one of assistant"),
+        (3, "got 3"),
+        (["massive"], "a path"),
+        (Path("massive"), "file that exists"),
+    ],
+)
 def test_unknown_names(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -517,6 +681,7 @@ def test_bad_seeds(seed):
 
 
 # Split and Dataset
+
 
 def test_labels_cannot_be_changed():
     labels = np.array([0, 1])
@@ -533,15 +698,24 @@ def test_lengths_have_to_agree(labels, tags):
         Split(("a", "b"), labels, tags)
 
 
-def tiny(name="tiny", texts=("a", "b"), labels=(0, 1), names=("x", "y"), validation=("c",), tags=()):
-    return Dataset(name, Split(texts, labels, tags), Split(validation, [0]), Split(("d",), [1]), names)
+def tiny(
+    name="tiny", texts=("a", "b"), labels=(0, 1), names=("x", "y"), validation=("c",), tags=()
+):
+    return Dataset(
+        name, Split(texts, labels, tags), Split(validation, [0]), Split(("d",), [1]), names
+    )
 
 
 def test_fingerprint_sees_what_changes_answers_and_nothing_else():
     same = tiny().fingerprint
     assert same == tiny("other name").fingerprint == tiny(tags=("p", "q")).fingerprint
-    changed = [tiny(texts=("a", "B")), tiny(labels=(1, 0)), tiny(names=("x", "z")), tiny(validation=("e",)),
-               tiny(texts=("b", "a"), labels=(1, 0))]
+    changed = [
+        tiny(texts=("a", "B")),
+        tiny(labels=(1, 0)),
+        tiny(names=("x", "z")),
+        tiny(validation=("e",)),
+        tiny(texts=("b", "a"), labels=(1, 0)),
+    ]
     assert len({same, *(data.fingerprint for data in changed)}) == 6
     assert same == "2d7faba892de41867c8444e0a4b827ed7b472060383580baabbe57a8db43e0e6"
 
@@ -549,14 +723,22 @@ def test_fingerprint_sees_what_changes_answers_and_nothing_else():
 def test_seen_in_train_is_loose():
     train = Split(("Turn ON the light!", "éclair", "!!"), [0, 1, 0])
     test = Split(("turn on, the light", "eclair", "??", "!!"), [0, 1, 0, 0])
-    assert Dataset("t", train, train, test, ("x", "y")).seen_in_train.tolist() == [True, False, False, True]
+    assert Dataset("t", train, train, test, ("x", "y")).seen_in_train.tolist() == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 # Properties
 
-nasty = st.sampled_from('",\n\r\t \u2028\x85\x1c{}[]\\\'=<é🙂')
-words = st.one_of(st.text(nasty, min_size=1, max_size=6), st.text(st.characters(codec="utf-8"), max_size=6),
-                  st.sampled_from(["NA", "null", "=1+1", "<script>", "a\r\nb"]))
+nasty = st.sampled_from("\",\n\r\t \u2028\x85\x1c{}[]\\'=<é🙂")
+words = st.one_of(
+    st.text(nasty, min_size=1, max_size=6),
+    st.text(st.characters(codec="utf-8"), max_size=6),
+    st.sampled_from(["NA", "null", "=1+1", "<script>", "a\r\nb"]),
+)
 words = words.filter(lambda word: word.strip() and "\0" not in word)
 labels = st.sampled_from(["x", "y", "None", "a,b", 'q"'])
 corpora = st.lists(st.tuples(words, labels), min_size=1, max_size=12)
@@ -576,10 +758,38 @@ def test_files_come_back_word_for_word(rows, seed):
     assert len(table.validation) >= 1 and len(table.test) >= 1
 
 
-tokens = st.sampled_from([
-    b"text", b"label", b"split", b"train", b"test", b"x", b" ", b",", b"\n", b"\r", b'"', b"\0", b"\xff",
-    b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"{", b"}", b"[", b"]", b":", b"\\ud800", b"NaN", b"1e999",
-    b'{"text":"a","label":"b"}', b'["a","b"]', b"text,label\n", b"a,b\n", b"c,d\n"])
+tokens = st.sampled_from(
+    [
+        b"text",
+        b"label",
+        b"split",
+        b"train",
+        b"test",
+        b"x",
+        b" ",
+        b",",
+        b"\n",
+        b"\r",
+        b'"',
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xe2\x80\xa8",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b":",
+        b"\\ud800",
+        b"NaN",
+        b"1e999",
+        b'{"text":"a","label":"b"}',
+        b'["a","b"]',
+        b"text,label\n",
+        b"a,b\n",
+        b"c,d\n",
+    ]
+)
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from stabutils.detection import (
+from stabutils.errors import InputError
+from stabutils.metrics import label_entropy
+from stabutils.metrics.detection import (
     auroc,
     board,
     ceiling,
@@ -18,14 +20,17 @@ from stabutils.detection import (
     proxy_auroc,
     rank_correlation,
 )
-from stabutils.errors import InputError
-from stabutils.intervals import jackknife
-from stabutils.metrics import label_entropy
+from stabutils.metrics.intervals import jackknife
 
 
 def _mean_correlation(scores, labels):
     """What the board's rank correlation is the mean of, written out."""
-    return np.mean([rank_correlation(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)])
+    return np.mean(
+        [
+            rank_correlation(s, label_entropy(np.delete(labels, r, axis=0)))
+            for r, s in enumerate(scores)
+        ]
+    )
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -45,13 +50,18 @@ def test_auroc_by_hand():
     assert auroc([1, 1, 1], [False, True, True]) == 0.5  # ties are blind
 
 
-LABELS = np.array([[0, 1, 2, 0], [0, 1, 3, 0], [0, 2, 2, 0]])  # stable, one flip in run 2, one in run 1, stable
+LABELS = np.array(
+    [[0, 1, 2, 0], [0, 1, 3, 0], [0, 2, 2, 0]]
+)  # stable, one flip in run 2, one in run 1, stable
 
 
 def test_a_run_is_judged_by_the_others_only():
     entropies = [label_entropy(np.delete(LABELS, run, axis=0)) for run in range(3)]
     assert [(e > 0).tolist() for e in entropies] == [
-        [False, True, True, False], [False, True, False, False], [False, False, True, False]]
+        [False, True, True, False],
+        [False, True, False, False],
+        [False, False, True, False],
+    ]
     scores = np.array([[0, 1, 2, 0.5], [3, 1, 0, 0], [0.0, 0, 1, 2]])
     by_hand = [1, 2 / 3, 2 / 3]
     assert proxy_auroc(scores, LABELS) == pytest.approx(np.mean(by_hand))
@@ -67,9 +77,16 @@ def test_a_score_that_knows_only_its_own_run_gains_nothing():
     assert proxy_auroc(own, labels) == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("scores, labels", [
-    (np.zeros((2, 4)), LABELS[:2]), (np.zeros((3, 5)), LABELS), (np.zeros((4, 4)), LABELS),
-    (np.zeros(4), LABELS), (np.zeros(3), np.zeros(3))])
+@pytest.mark.parametrize(
+    "scores, labels",
+    [
+        (np.zeros((2, 4)), LABELS[:2]),
+        (np.zeros((3, 5)), LABELS),
+        (np.zeros((4, 4)), LABELS),
+        (np.zeros(4), LABELS),
+        (np.zeros(3), np.zeros(3)),
+    ],
+)
 def test_scores_and_labels_must_fit(scores, labels):
     with pytest.raises(InputError, match="scores: got .*at least 3 runs, "):
         proxy_auroc(scores, labels)
@@ -97,7 +114,9 @@ def test_the_ceiling_is_what_halves_say_of_each_other():
     assert found.value > 0.95 and found.low > 0.9
     noise = (np.random.default_rng(1).random((10, 4000)) < 0.05).astype(int)
     blind = ceiling(noise)
-    assert blind.value == pytest.approx(0.5, abs=0.02) and blind.low < 0.5 < blind.high  # nothing to know
+    assert (
+        blind.value == pytest.approx(0.5, abs=0.02) and blind.low < 0.5 < blind.high
+    )  # nothing to know
     assert ceiling(labels, seed=3) == ceiling(labels, seed=3)
     with pytest.raises(InputError, match="runs: got 3; expected at least 4"):
         ceiling(labels[:3])
@@ -106,11 +125,15 @@ def test_the_ceiling_is_what_halves_say_of_each_other():
 
 
 def test_the_ceiling_leaves_out_a_run_from_the_half_it_was_in():
-    labels = np.array([[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 2], [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 2]])
+    labels = np.array(
+        [[0, 0, 0, 0], [0, 0, 1, 1], [0, 1, 1, 2], [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 2]]
+    )
     side = np.random.default_rng(7).permutation(6) % 2
 
     def by_hand(kept):
-        first, second = (label_entropy(labels[[r for r in kept if side[r] == one]]) for one in (0, 1))
+        first, second = (
+            label_entropy(labels[[r for r in kept if side[r] == one]]) for one in (0, 1)
+        )
         return auroc(first, second > 0)
 
     left_out = [by_hand([r for r in range(6) if r != out]) for out in range(6)]
@@ -122,12 +145,15 @@ def test_the_ceiling_leaves_out_a_run_from_the_half_it_was_in():
 
 # ---- the board
 
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
 def test_rank_correlation_is_that_of_scipy_and_zero_where_there_is_nothing_to_rank(rows):
     score, entropy = np.array(rows, float).T
     if np.ptp(score) and np.ptp(entropy):
-        assert rank_correlation(score, entropy) == pytest.approx(spearmanr(score, entropy).statistic, abs=1e-12)
+        assert rank_correlation(score, entropy) == pytest.approx(
+            spearmanr(score, entropy).statistic, abs=1e-12
+        )
     else:
         assert rank_correlation(score, entropy) == 0
 
@@ -138,7 +164,10 @@ def voted():
     draw = np.random.default_rng(3)
     chance = draw.beta(0.3, 2, 200)
     labels = (draw.random((6, 200)) < chance).astype(int)
-    return labels, {"blind": draw.random((6, 200)), "knows": chance + draw.normal(0, 0.05, (6, 200))}
+    return labels, {
+        "blind": draw.random((6, 200)),
+        "knows": chance + draw.normal(0, 0.05, (6, 200)),
+    }
 
 
 def test_the_board_has_the_best_first_and_intervals_of_the_plain_scores(voted):
@@ -163,12 +192,16 @@ def test_where_halves_of_the_runs_have_nothing_to_find_the_ceiling_is_blind():
 def test_a_few_scored_runs_are_judged_by_all(voted):
     labels, proxies = voted
     few = proxies["knows"][:3]
-    by_hand = [auroc(few[run], label_entropy(np.delete(labels, run, axis=0)) > 0) for run in range(3)]
+    by_hand = [
+        auroc(few[run], label_entropy(np.delete(labels, run, axis=0)) > 0) for run in range(3)
+    ]
     found = judge({"few": few}, labels)["few"]
     assert found.value == pytest.approx(np.mean(by_hand)) == proxy_auroc(few, labels)
     assert found.low < found.value < found.high and found.runs == 3
     shuffled = labels.copy()
-    shuffled[0] = np.roll(labels[0], 7)  # the scored run's own labels do not judge its own scores, only the others'
+    shuffled[0] = np.roll(
+        labels[0], 7
+    )  # the scored run's own labels do not judge its own scores, only the others'
     assert auroc(few[0], label_entropy(shuffled[1:]) > 0) == by_hand[0]
     assert proxy_auroc(few, shuffled) != found.value
 

@@ -1,4 +1,5 @@
 """Attributes, criticisms and enrichment by hand, and against scipy."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -6,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr, ttest_ind
 
-from stabutils import enrichment
+from stabutils.analysis import enrichment
 from stabutils.errors import InputError
-from stabutils.intervals import jackknife
 from stabutils.metrics import label_entropy
+from stabutils.metrics.intervals import jackknife
 
 DRAW = np.random.default_rng(0)
 LABELS = (DRAW.random((7, 60)) < np.linspace(0, 0.5, 60)).astype(int)
@@ -36,7 +37,11 @@ def test_prototypes_and_criticisms_by_hand():
     entropy = np.array([0.0, 0.5, 0, 0.5, 0, 0, 0])
     found = enrichment.criticism(points, entropy, ["a", "a", "a", "a", "b", "b", "b"], each=2)
     chosen = {key: part.example.tolist() for key, part in found.groupby(["intent", "kind"])}
-    assert chosen == {("a", "prototype"): [2, 0], ("a", "criticism"): [3, 1], ("b", "prototype"): [4, 5]}
+    assert chosen == {
+        ("a", "prototype"): [2, 0],
+        ("a", "criticism"): [3, 1],
+        ("b", "prototype"): [4, 5],
+    }
     assert found.distance[0] == 1 and found.entropy.tolist() == [0, 0, 0.5, 0.5, 0, 0]
 
 
@@ -49,7 +54,9 @@ def test_enrichment_is_welchs_interval():
     table = pd.DataFrame({"words": DRAW.normal(size=40), "same": np.ones(40)})
     inside = np.arange(40) < 12
     found = enrichment.enrichment(inside, ~inside, table).set_index("attribute")
-    reference = ttest_ind(table.words[inside], table.words[~inside], equal_var=False).confidence_interval()
+    reference = ttest_ind(
+        table.words[inside], table.words[~inside], equal_var=False
+    ).confidence_interval()
     np.testing.assert_allclose(found.loc["words", ["low", "high"]].astype(float), reference)
     assert found.loc["same"].tolist() == [1, 1, 0, 0, 0]
 
@@ -67,8 +74,12 @@ def test_groups_are_those_of_the_jackknife_worst_first():
 def test_gradients_are_spearmans_and_a_constant_has_none():
     table = pd.DataFrame({"rising": np.arange(60) // 5, "constant": np.zeros(60)})
     found = enrichment.gradients(LABELS, table)
-    direct = jackknife(lambda labels: spearmanr(label_entropy(labels, 5), table.rising).statistic, LABELS)
-    assert (found["rising"].value, found["rising"].high) == pytest.approx((direct.value, direct.high))
+    direct = jackknife(
+        lambda labels: spearmanr(label_entropy(labels, 5), table.rising).statistic, LABELS
+    )
+    assert (found["rising"].value, found["rising"].high) == pytest.approx(
+        (direct.value, direct.high)
+    )
     assert (found["constant"].value, found["constant"].se) == (0, 0)
 
 
@@ -77,6 +88,8 @@ def test_reordering_examples_changes_no_number():
     groups, table = np.arange(60) % 4, pd.DataFrame({"x": DRAW.random(60)})
     moved = enrichment.by_group(LABELS[:, order], groups[order])
     assert {g: i.value for g, i in moved.items()} == pytest.approx(
-        {g: i.value for g, i in enrichment.by_group(LABELS, groups).items()})
+        {g: i.value for g, i in enrichment.by_group(LABELS, groups).items()}
+    )
     assert enrichment.gradients(LABELS[:, order], table.iloc[order])["x"].value == pytest.approx(
-        enrichment.gradients(LABELS, table)["x"].value)
+        enrichment.gradients(LABELS, table)["x"].value
+    )

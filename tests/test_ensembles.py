@@ -1,4 +1,5 @@
 """Ensembles: who is a member of what, what they answer, and whose weights answer in those of one training."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,15 +12,22 @@ import tiny
 import torch
 from scipy.stats import gmean
 
-from stabutils import board, metrics, store
+from stabutils import metrics
+from stabutils.analysis import board
+from stabutils.analysis.ensembles import ensemble
 from stabutils.errors import InputError
+from stabutils.metrics.votes import HOW, combine, partition, vote
 from stabutils.mitigations import Composed, Mitigation, describe, identity
-from stabutils.mitigations.ensembles import HOW, Checkpoints, Snapshots, combine, ensemble, partition, vote
-from stabutils.study import Runs
-from stabutils.training import Seeds, predict, train
+from stabutils.mitigations.snapshots import Checkpoints, Snapshots
+from stabutils.study.runs import Runs
+from stabutils.training import files
+from stabutils.training.loop import predict, train
+from stabutils.training.state import Seeds
 
 
-def pool(runs: int = 8, examples: int = 60, classes: int = 4, seed: int = 0, noise: float = 1.5) -> Runs:
+def pool(
+    runs: int = 8, examples: int = 60, classes: int = 4, seed: int = 0, noise: float = 1.5
+) -> Runs:
     """Runs that are right on most examples and disagree on some."""
     draw, gold = np.random.default_rng(seed), np.arange(examples) % classes
 
@@ -29,12 +37,24 @@ def pool(runs: int = 8, examples: int = 60, classes: int = 4, seed: int = 0, noi
 
     test, validation = answers(), answers()
     each = np.zeros((runs, examples))
-    return Runs(arm="control", names=tuple(f"run {s}" for s in range(runs)), seeds=np.arange(runs), gold=gold,
-                labels=test.argmax(-1), validation_labels=validation.argmax(-1),
-                accuracy=metrics.accuracy(test.argmax(-1), gold), nll=metrics.nll(test, gold),
-                ece=metrics.ece(test, gold), cpu_seconds=np.arange(runs) + 1.0, doubt=1 - test.max(-1),
-                checkpoint_entropy=each, confidence_mean=each, confidence_spread=each, probabilities=test,
-                validation_probabilities=validation)
+    return Runs(
+        arm="control",
+        names=tuple(f"run {s}" for s in range(runs)),
+        seeds=np.arange(runs),
+        gold=gold,
+        labels=test.argmax(-1),
+        validation_labels=validation.argmax(-1),
+        accuracy=metrics.accuracy(test.argmax(-1), gold),
+        nll=metrics.nll(test, gold),
+        ece=metrics.ece(test, gold),
+        cpu_seconds=np.arange(runs) + 1.0,
+        doubt=1 - test.max(-1),
+        checkpoint_entropy=each,
+        confidence_mean=each,
+        confidence_spread=each,
+        probabilities=test,
+        validation_probabilities=validation,
+    )
 
 
 def labels_only(runs: Runs) -> Runs:
@@ -48,6 +68,7 @@ def test_a_tie_goes_to_the_surer_member_however_narrow_its_doubt():
 
 
 # ---- members
+
 
 @pytest.mark.parametrize("runs, size", [(10, 2), (10, 3), (10, 5), (50, 10), (7, 7)])
 def test_replicas_of_a_partition_share_no_member(runs, size):
@@ -67,11 +88,14 @@ def test_partitions_are_random_and_repeatable():
 
 @pytest.mark.parametrize("size", [1, 0, 11, 2.0, True, "2"])
 def test_a_size_that_cannot_be_is_refused(size):
-    with pytest.raises(InputError, match="size of an ensemble: got .*; expected an integer from 2 to 10"):
+    with pytest.raises(
+        InputError, match="size of an ensemble: got .*; expected an integer from 2 to 10"
+    ):
         partition(10, size)
 
 
 # ---- what they answer
+
 
 def test_combining_by_hand_and_by_scipy():
     """Fails if the mean runs over another axis, or logits are not put back on a scale of shares."""
@@ -82,7 +106,9 @@ def test_combining_by_hand_and_by_scipy():
     shares = (found.argmax(-1)[..., None] == np.arange(4)).mean(0)
     assert combine(found, "vote") == pytest.approx(shares, abs=1e-5)
     assert combine(found[None], "vote").shape == (1, 60, 4)
-    with pytest.raises(InputError, match="how: got 'mean'; expected one of probability, logit, vote"):
+    with pytest.raises(
+        InputError, match="how: got 'mean'; expected one of probability, logit, vote"
+    ):
         combine(found, "mean")
 
 
@@ -90,7 +116,9 @@ def test_a_tie_of_votes_goes_to_the_higher_mean_probability():
     tie = np.array([[[0.55, 0.45]], [[0.1, 0.9]]])
     assert combine(tie, "vote").argmax(-1).tolist() == [1]
     assert combine(tie[:, :, ::-1], "vote").argmax(-1).tolist() == [0]
-    assert combine(np.concatenate([tie, tie[:1]]), "vote").argmax(-1).tolist() == [0]  # two to one: no tie
+    assert combine(np.concatenate([tie, tie[:1]]), "vote").argmax(-1).tolist() == [
+        0
+    ]  # two to one: no tie
 
 
 def test_votes_of_labels():
@@ -98,7 +126,10 @@ def test_votes_of_labels():
     labels = np.random.default_rng(0).integers(0, 4, (5, 300))
     counts = (labels[..., None] == np.arange(4)).sum(0)
     clear = (counts == counts.max(1, keepdims=True)).sum(1) == 1
-    assert np.array_equal(vote(labels)[clear], metrics.majority(labels)[0][clear]) and 100 < clear.sum() < 290
+    assert (
+        np.array_equal(vote(labels)[clear], metrics.majority(labels)[0][clear])
+        and 100 < clear.sum() < 290
+    )
     assert np.all(np.take_along_axis(counts, vote(labels)[:, None], 1)[:, 0] == counts.max(1))
     assert vote(np.array([[3, 1], [1, 3]])).tolist() == [3, 1]
     assert vote(np.array([[3, 1], [1, 3]]), np.array([[0.2, 0.9], [0.3, 0.1]])).tolist() == [3, 3]
@@ -109,13 +140,21 @@ def test_votes_of_labels():
 def test_an_ensemble_of_identical_members_is_the_member(how):
     """Fails if a member is left out, weighted by its place, or something is added to the mean."""
     one = pool(1)
-    same = replace(one, **{name: np.repeat(getattr(one, name), 6, axis=0) for name in vars(one)
-                           if name not in ("arm", "names", "gold", "kept", "checkpoints", "confidence")})
+    same = replace(
+        one,
+        **{
+            name: np.repeat(getattr(one, name), 6, axis=0)
+            for name in vars(one)
+            if name not in ("arm", "names", "gold", "kept", "checkpoints", "confidence")
+        },
+    )
     found = ensemble(replace(same, seeds=np.arange(6)), 3, how)
     assert np.array_equal(found.labels, same.labels[:2]) and metrics.churn(found.labels) == 0
     if how != "vote":
         assert found.probabilities == pytest.approx(same.probabilities[:2], abs=1e-6)
-        assert found.nll == pytest.approx(same.nll[:2]) and found.doubt == pytest.approx(same.doubt[:2], abs=1e-6)
+        assert found.nll == pytest.approx(same.nll[:2]) and found.doubt == pytest.approx(
+            same.doubt[:2], abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -135,7 +174,9 @@ def test_replicas_are_what_their_members_make(how):
         assert found.confidence_mean[i] == pytest.approx(gold.mean(0))
         validation = combine(runs.validation_probabilities[members], how)
         assert np.array_equal(found.validation_labels[i], validation.argmax(-1))
-        assert found.checkpoint_entropy[i] == pytest.approx(metrics.label_entropy(runs.labels[members]))
+        assert found.checkpoint_entropy[i] == pytest.approx(
+            metrics.label_entropy(runs.labels[members])
+        )
     assert found.ece == pytest.approx(metrics.ece(found.probabilities, runs.gold))
 
 
@@ -150,7 +191,9 @@ def test_members_of_one_training_and_of_many_are_better_than_one():
 def test_published_runs_can_vote_and_nothing_else():
     runs = labels_only(pool())
     for how in ("probability", "logit"):
-        with pytest.raises(InputError, match="how: got .*; expected vote: these published runs have labels"):
+        with pytest.raises(
+            InputError, match="how: got .*; expected vote: these published runs have labels"
+        ):
             ensemble(runs, 2, how)
     found = ensemble(runs, 4, "vote")
     members = partition(8, 4)[0]
@@ -221,7 +264,9 @@ def test_snapshots_answer_with_the_networks_at_the_ends_of_the_cycles_each_with_
     each = torch.stack([predict(kept[step], LONG.test, LONG.recipe) for step in (16, 32, 48)])
     assert answers["probabilities"] == pytest.approx(each.mean(0).numpy(), abs=1e-6)
     assert min((each[0] - each[1]).abs().max(), (each[1] - each[2]).abs().max()) > 1e-3
-    validation = torch.stack([predict(kept[step], LONG.validation, LONG.recipe) for step in (16, 32, 48)]).mean(0)
+    validation = torch.stack(
+        [predict(kept[step], LONG.validation, LONG.recipe) for step in (16, 32, 48)]
+    ).mean(0)
     assert answers["validation_probabilities"] == pytest.approx(validation.numpy(), abs=1e-6)
 
 
@@ -237,11 +282,15 @@ def test_the_rate_of_snapshots_by_hand():
     assert rates == pytest.approx(by_hand.tolist())
 
 
-@pytest.mark.parametrize("keep, slots", [(1.0, [1, 2, 3]), (0.0, [2]), (0.5, [2, 3]), (0.6, [2, 3]), (0.9, [2, 3])])
+@pytest.mark.parametrize(
+    "keep, slots", [(1.0, [1, 2, 3]), (0.0, [2]), (0.5, [2, 3]), (0.6, [2, 3]), (0.9, [2, 3])]
+)
 def test_pruning_by_hand(keep, slots):
     """(1 - keep) * 0.9 + keep * 0.5: fails if the share counts the other way round."""
     memory = {"network.1.w": 0, "network.2.w": 0, "network.3.w": 0}
-    memory |= {f"accuracy.{slot}": torch.tensor(value) for slot, value in ((1, 0.5), (2, 0.9), (3, 0.8))}
+    memory |= {
+        f"accuracy.{slot}": torch.tensor(value) for slot, value in ((1, 0.5), (2, 0.9), (3, 0.8))
+    }
     if keep == 0.0:
         memory["accuracy.3"] = torch.tensor(0.89)
     assert Snapshots(3, keep).slots(SimpleNamespace(memory=memory)) == slots
@@ -268,21 +317,31 @@ def test_a_killed_one_goes_on_with_the_same_bits(mitigation, tmp_path):
     unfinished = tmp_path / "run.safetensors"
     with pytest.raises(KeyboardInterrupt):
         train(LONG, Composed((mitigation, Kill())), Seeds(0, 1, 2), unfinished, save_every=0)
-    arrays, _ = store.read_file(unfinished)
+    arrays, _ = files.read_file(unfinished)
     assert any(name.startswith("memory.network.") for name in arrays)
-    assert tiny.same(train(LONG, mitigation, Seeds(0, 1, 2)),
-                     train(LONG, mitigation, Seeds(0, 1, 2), unfinished, save_every=1e9))
+    assert tiny.same(
+        train(LONG, mitigation, Seeds(0, 1, 2)),
+        train(LONG, mitigation, Seeds(0, 1, 2), unfinished, save_every=1e9),
+    )
 
 
 def test_what_they_cost():
-    assert Checkpoints(4).cost == (1.0, 4.0) and Snapshots(5).cost == (1.0, 5.0) and Snapshots(5).networks == 5
+    assert (
+        Checkpoints(4).cost == (1.0, 4.0)
+        and Snapshots(5).cost == (1.0, 5.0)
+        and Snapshots(5).networks == 5
+    )
 
 
-@pytest.mark.parametrize("make, words", [
-    (lambda: Checkpoints(0), "Checkpoints last: got 0; expected an integer of at least 1"),
-    (lambda: Snapshots(2.5), "Snapshots cycles: got 2.5; expected an integer"),
-    (lambda: Snapshots(3, 1.5), "Snapshots keep: got 1.5; expected a number from 0 to 1"),
-    (lambda: Snapshots(3, float("nan")), "Snapshots keep: got nan")])
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Checkpoints(0), "Checkpoints last: got 0; expected an integer of at least 1"),
+        (lambda: Snapshots(2.5), "Snapshots cycles: got 2.5; expected an integer"),
+        (lambda: Snapshots(3, 1.5), "Snapshots keep: got 1.5; expected a number from 0 to 1"),
+        (lambda: Snapshots(3, float("nan")), "Snapshots keep: got nan"),
+    ],
+)
 def test_bad_settings_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()

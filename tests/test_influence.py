@@ -7,22 +7,35 @@ import pytest
 import tiny
 import torch
 
-from stabutils import influence as turned
-from stabutils.datasets import Split
+from stabutils.analysis import influence as module
+from stabutils.analysis.influence import KEEP, influence, of_itself, of_runs
+from stabutils.data.datasets import Split
 from stabutils.errors import InputError
-from stabutils.influence import KEEP, TurnedOver, TurnOver, Without, influence, masks, of_itself, of_runs
 from stabutils.mitigations import Mitigation, identity
+from stabutils.mitigations.interventions import TurnedOver, TurnOver, Without, masks
 from stabutils.mitigations.regularizers import EMA, SAM, MCDropout, RDrop
-from stabutils.models import CompactShape
-from stabutils.probes import PROBES
-from stabutils.training import Seeds, evaluate, one_hot, predict, train
+from stabutils.training import preparation
+from stabutils.training.loop import evaluate, predict, train
+from stabutils.training.networks import CompactShape
+from stabutils.training.probes import PROBES
+from stabutils.training.state import Seeds, one_hot
 
 TASK = tiny.task(replace(tiny.RECIPE, epochs=1))
-QUIET = CompactShape(width=16, layers=1, heads=2, buckets=128, input_dropout=0.0, dropout=0.0, skip=0.0,
-                     output_dropout=0.0, word_dropout=0.0)
+QUIET = CompactShape(
+    width=16,
+    layers=1,
+    heads=2,
+    buckets=128,
+    input_dropout=0.0,
+    dropout=0.0,
+    skip=0.0,
+    output_dropout=0.0,
+    word_dropout=0.0,
+)
 
 
 # ---- masks
+
 
 def test_a_mask_depends_on_the_index_and_the_seed_only():
     whole = masks(np.arange(50), 40)
@@ -38,7 +51,10 @@ def test_the_share_of_units_is_the_rate_for_examples_units_and_seeds(rate):
     whole = masks(np.arange(2000), 200, rate)
     deviation = np.sqrt(rate * (1 - rate))
     assert abs(whole.mean() - rate) < 4 * deviation / np.sqrt(whole.size)
-    for axis, of in ((0, 2000), (1, 200)):  # no unit and no example is favoured, and the spread is a coin's
+    for axis, of in (
+        (0, 2000),
+        (1, 200),
+    ):  # no unit and no example is favoured, and the spread is a coin's
         shares = whole.mean(axis)
         assert np.abs(shares - rate).max() < 5 * deviation / np.sqrt(of)
         assert shares.std() == pytest.approx(deviation / np.sqrt(of), rel=0.25)
@@ -48,6 +64,7 @@ def test_the_share_of_units_is_the_rate_for_examples_units_and_seeds(rate):
 
 
 # ---- training
+
 
 class Plain(torch.nn.Module):
     """Vectors as they come, and a head that shows them."""
@@ -88,7 +105,7 @@ def test_both_halves_are_in_the_mean_the_whole(rate, monkeypatch):
     for half in votes:
         assert half.mean(0) == pytest.approx((weight * vector).sum(1), rel=0.01)
     seen = []
-    monkeypatch.setattr(turned, "log_softmax", lambda logits, axis: seen.append(logits) or logits)
+    monkeypatch.setattr(module, "log_softmax", lambda logits, axis: seen.append(logits) or logits)
     influence(vector, weight, np.zeros(2), [0], owned, rate)
     assert np.allclose(seen[0], votes[1], atol=1e-4) and np.allclose(seen[1], votes[0], atol=1e-4)
 
@@ -139,11 +156,14 @@ def test_it_goes_with_other_mitigations_in_either_order(other):
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.5, float("nan"), "half", True])
 def test_a_rate_that_leaves_one_half_empty_is_refused(rate):
-    with pytest.raises(InputError, match="TurnOver rate: got .*; expected a number from 0.05 to 0.95"):
+    with pytest.raises(
+        InputError, match="TurnOver rate: got .*; expected a number from 0.05 to 0.95"
+    ):
         TurnOver(rate)
 
 
 # ---- influence
+
 
 @pytest.fixture(scope="module")
 def network():
@@ -170,7 +190,9 @@ def test_influence_is_that_of_two_passes_through_the_network(network, score):
     assert found.shape == (20, 60) and found.dtype == np.float32
 
     def answers(half, share):
-        hook = network.head.register_forward_pre_hook(lambda _, inputs: inputs[0] * torch.from_numpy(half) / share)
+        hook = network.head.register_forward_pre_hook(
+            lambda _, inputs: inputs[0] * torch.from_numpy(half) / share
+        )
         probabilities = predict(network, task.test, task.recipe).numpy().astype(float)
         hook.remove()
         return probabilities
@@ -182,22 +204,37 @@ def test_influence_is_that_of_two_passes_through_the_network(network, score):
     for example in (0, 17, 59):
         direct = scored(answers(~owned[example], 1 - rate)) - scored(answers(owned[example], rate))
         assert found[:, example] == pytest.approx(direct, abs=2e-5)
-        alone = turned.self_influence(vectors[[3]], weight, bias, labels[[3]], owned[[example]], rate, score)
+        alone = module.self_influence(
+            vectors[[3]], weight, bias, labels[[3]], owned[[example]], rate, score
+        )
         assert alone[0] == pytest.approx(direct[3], abs=2e-5)
 
 
 def test_influence_refuses_a_score_it_does_not_know():
-    with pytest.raises(InputError, match="score: got 'margin'; expected one of loss, doubt, entropy"):
-        influence(np.ones((1, 2)), np.ones((2, 2)), np.zeros(2), [0], np.ones((1, 2), bool), score="margin")
+    with pytest.raises(
+        InputError, match="score: got 'margin'; expected one of loss, doubt, entropy"
+    ):
+        influence(
+            np.ones((1, 2)),
+            np.ones((2, 2)),
+            np.zeros(2),
+            [0],
+            np.ones((1, 2), bool),
+            score="margin",
+        )
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    from stabutils import Study, models
+    from stabutils import Study
 
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "prepare", lambda model, data, recipe, pooling: tiny.task(recipe, QUIET, data))
-    study = Study(dataset=str(tiny.write_csv(tmp_path / "tiny.csv")), workers=1, epochs=12, learning_rate=0.01)
+    monkeypatch.setattr(
+        preparation, "prepare", lambda model, data, recipe, pooling: tiny.task(recipe, QUIET, data)
+    )
+    study = Study(
+        dataset=str(tiny.write_csv(tmp_path / "tiny.csv")), workers=1, epochs=12, learning_rate=0.01
+    )
     labels = study.data.train.labels.copy()
     labels[WRONG] = (labels[WRONG] + 1) % 4
     noisy = replace(study.data, train=Split(study.data.train.texts, labels))
@@ -223,12 +260,15 @@ def test_wrong_labels_have_the_largest_influence_on_themselves(study):
     assert np.array_equal(some, every[:, [5, 2]])
     shuffled = replace(runs, seeds=runs.seeds[::-1])  # another run's masks know nothing
     assert of_itself(shuffled, TurnOver(), labels).mean() < own.mean() / 4
-    for others, turnover in ((replace(runs, kept={}), TurnOver()), (runs, TurnOver(0.3))):
-        with pytest.raises(InputError, match=r"runs: got .TurnOver\(rate=0.5\) with .*; expected TurnOver"):
+    for others, turnover in ((replace(runs, extras={}), TurnOver()), (runs, TurnOver(0.3))):
+        with pytest.raises(
+            InputError, match=r"runs: got .TurnOver\(rate=0.5\) with .*; expected TurnOver"
+        ):
             of_itself(others, turnover, labels)
 
 
 # ---- without
+
 
 def test_without_drops_examples_or_lightens_them():
     targets = one_hot(np.array([0, 1, 2, 0, 1]), 3)
@@ -244,7 +284,9 @@ def test_without_drops_examples_or_lightens_them():
 
 @pytest.mark.parametrize("indices", [(5,), (-1,), (0, 1, 2, 3, 4)])
 def test_without_refuses_rows_that_are_not_there_and_all_of_them(indices):
-    with pytest.raises(InputError, match="Without indices: got .*; expected rows of the training split"):
+    with pytest.raises(
+        InputError, match="Without indices: got .*; expected rows of the training split"
+    ):
         Without(indices).data(one_hot(np.array([0, 1, 2, 0, 1]), 3))
 
 

@@ -1,4 +1,5 @@
 """Intervals against textbook formulas, and their coverage where the truth is known."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,7 @@ from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.intervals import (
+from stabutils.metrics.intervals import (
     Interval,
     delete_a_group,
     divisions,
@@ -91,7 +92,9 @@ def test_runs_of_one_master_seed_leave_together(rng):
     values = rng.normal(size=10)
     interval = jackknife_arms(mean, [values], [np.arange(10) // 2])
     assert ends(interval) == pytest.approx(ends(jackknife(mean, values.reshape(5, 2).mean(axis=1))))
-    assert ends(delete_a_group(mean, values, groups=np.arange(10) // 2)) == pytest.approx(ends(interval))
+    assert ends(delete_a_group(mean, values, groups=np.arange(10) // 2)) == pytest.approx(
+        ends(interval)
+    )
 
 
 def test_groups_can_be_a_number(rng):
@@ -106,7 +109,9 @@ def test_divisions_are_even_in_every_kind_of_run():
     assert divided.shape == (10, 58) and len({tuple(division) for division in divided}) == 10
     for division in divided:
         assert np.ptp(np.bincount(division)) <= 1
-        assert all(np.ptp(np.bincount(division[kinds == kind], minlength=5)) <= 1 for kind in set(kinds))
+        assert all(
+            np.ptp(np.bincount(division[kinds == kind], minlength=5)) <= 1 for kind in set(kinds)
+        )
 
 
 def test_several_divisions_take_the_luck_out_of_one(rng):
@@ -116,7 +121,10 @@ def test_several_divisions_take_the_luck_out_of_one(rng):
     whole = delete_a_group(mean, values, groups=divided)
     assert whole.se == pytest.approx(np.sqrt(np.mean(np.square(ses)))) and whole.df == 4
     truth = jackknife(mean, values).se
-    many = [delete_a_group(mean, values, groups=divisions(np.zeros(50), 5)).se for values in rng.normal(size=(40, 50))]
+    many = [
+        delete_a_group(mean, values, groups=divisions(np.zeros(50), 5)).se
+        for values in rng.normal(size=(40, 50))
+    ]
     one = [delete_a_group(mean, values, groups=5).se for values in rng.normal(size=(40, 50))]
     assert abs(whole.se / truth - 1) < 0.35 and np.std(many) < 0.6 * np.std(one)
 
@@ -135,8 +143,12 @@ def test_two_runs_give_an_interval_over_examples(rng):
     interval = jackknife(metrics.churn, two)
     flips = two[0] != two[1]
     assert interval.note == "these two models only" and interval.runs == 2
-    assert interval.se == pytest.approx(flips.std() / 20, rel=0.3) and interval.value == flips.mean()
-    arms = jackknife_arms(lambda a, b: metrics.churn(a) - metrics.churn(b), [two, two], [[0, 1], [2, 3]])
+    assert (
+        interval.se == pytest.approx(flips.std() / 20, rel=0.3) and interval.value == flips.mean()
+    )
+    arms = jackknife_arms(
+        lambda a, b: metrics.churn(a) - metrics.churn(b), [two, two], [[0, 1], [2, 3]]
+    )
     assert arms.note == "these two models only" and ends(arms) == (0, 0)
 
 
@@ -168,7 +180,9 @@ def runs_resampled_with_self_pairs(matrix, rng):
 
 def binomial_entropy(p, n):
     """Expected entropy of n two-class votes, straight from the binomial distribution."""
-    return sum(comb(n, k) * p**k * (1 - p) ** (n - k) * stats.entropy([k, n - k]) for k in range(n + 1))
+    return sum(
+        comb(n, k) * p**k * (1 - p) ** (n - k) * stats.entropy([k, n - k]) for k in range(n + 1)
+    )
 
 
 def rarefied(labels):
@@ -188,7 +202,9 @@ def test_only_the_jackknife_covers_churn_and_entropy(rng, runs, shared):
         peers = [pairs_resampled(matrix, rng), runs_resampled_with_self_pairs(matrix, rng)]
         ours = [ends(jackknife(metrics.churn, labels)), ends(jackknife(rarefied, labels))]
         truths = [churn, churn, churn, entropy]
-        hits += [low <= truth <= high for (low, high), truth in zip(peers + ours, truths, strict=True)]
+        hits += [
+            low <= truth <= high for (low, high), truth in zip(peers + ours, truths, strict=True)
+        ]
     of_pairs, of_runs, of_churn, of_entropy = hits / repeats
     assert of_pairs < 0.85 and of_runs < 0.85
     assert 0.90 <= of_churn <= 0.995 and 0.90 <= of_entropy <= 0.995

@@ -1,4 +1,5 @@
 """Every link and picture inside the repository's Markdown and notebooks leads somewhere, anchors included."""
+
 from __future__ import annotations
 
 import json
@@ -10,9 +11,22 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "course/**/*.md", "course/*/*.ipynb",
-                                    "notebooks/*.ipynb", ".github/**/*.md") for path in ROOT.glob(pattern))
-LINK = re.compile(r"""\]\(<?([^()\s>]+)>?(?:\s+"[^"]*")?\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)="([^"]+)\"""", re.M)
+PAGES = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "examples/*.md",
+        "course/**/*.md",
+        "course/*/*.ipynb",
+        "notebooks/*.ipynb",
+        ".github/**/*.md",
+    )
+    for path in ROOT.glob(pattern)
+)
+LINK = re.compile(
+    r"""\]\(<?([^()\s>]+)>?(?:\s+"[^"]*")?\)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)="([^"]+)\"""", re.M
+)
 
 
 def prose(path: Path) -> str:
@@ -20,7 +34,9 @@ def prose(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".ipynb":
         cells = json.loads(text)["cells"]
-        text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        text = "\n\n".join(
+            "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+        )
     text = re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)
     text = re.sub(r"^(?: {4}|\t).*$", "", text, flags=re.M)
     return re.sub(r"`([^`\n]*)`", lambda code: re.sub(r"[][()]", "", code[1]), text)
@@ -48,7 +64,10 @@ def anchors(text: str) -> set[str]:
     for heading in re.findall(r"^#{1,6}\s+(.+?)\s*#*$", text, re.M):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
         names.append("".join(letter for letter in shown if letter not in gone).replace(" ", "-"))
-    counted = [name if not names[:i].count(name) else f"{name}-{names[:i].count(name)}" for i, name in enumerate(names)]
+    counted = [
+        name if not names[:i].count(name) else f"{name}-{names[:i].count(name)}"
+        for i, name in enumerate(names)
+    ]
     return {*counted, *re.findall(r"(?:id|name)=['\"]([^'\"]+)['\"]", text)}
 
 
@@ -72,7 +91,10 @@ def test_links_lead_somewhere(page):
 
 def test_a_dead_link_is_found(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    (tmp_path / "a.md").write_text("# A page\n[1](b.md) [2](a.md#a-page) [3](#a-page) [4](#none) [5](../c.md) "
-                                   "[6](https://example.org/x)\n\n    [7](code.md)\n", encoding="utf-8")
+    (tmp_path / "a.md").write_text(
+        "# A page\n[1](b.md) [2](a.md#a-page) [3](#a-page) [4](#none) [5](../c.md) "
+        "[6](https://example.org/x)\n\n    [7](code.md)\n",
+        encoding="utf-8",
+    )
     assert broken(tmp_path / "a.md") == ["b.md", "#none", "../c.md"]
     assert len(PAGES) > 15

@@ -1,4 +1,5 @@
 """The checked runner: what papermill would let pass is refused before anything runs."""
+
 from __future__ import annotations
 
 import json
@@ -12,7 +13,8 @@ import pytest
 
 from stabutils import __main__ as main
 from stabutils.errors import InputError
-from stabutils.study import Study
+from stabutils.publishing import notebooks
+from stabutils.study.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -20,7 +22,7 @@ FIRST = ROOT / "notebooks" / "01_measuring_instability.ipynb"
 
 
 def test_schema_reads_the_parameters_cell_and_its_values_are_those_of_study():
-    schema = main.schema(FIRST)
+    schema = notebooks.schema(FIRST)
     assert schema["runs"] == (int, 10) and schema["epochs"] == (int | None, None)
     defaults = Study()
     for name, (_, value) in schema.items():
@@ -33,35 +35,63 @@ def test_a_plan_counts_control_once_for_notebooks_that_share_it(capsys):
     assert first.startswith("01_measuring_instability: control: runs 10, stored ")
     assert second == "02_where_it_clusters: control as in 01, and what its methods need"
     assert last == "06_your_predictions: nothing is trained"
-    with pytest.raises(InputError, match="predictions: got 'nosuch.csv'; expected a file that exists"):
-        main.parameters(main.notebooks(["06"]), None, [["predictions", "nosuch.csv"]])
+    with pytest.raises(
+        InputError, match="predictions: got 'nosuch.csv'; expected a file that exists"
+    ):
+        notebooks.parameters(notebooks.notebooks(["06"]), None, [["predictions", "nosuch.csv"]])
 
 
-@pytest.mark.parametrize(("text", "kind", "value"), [
-    ("7", int, 7), ("0.001", float, 0.001), ("1e-3", float, 0.001), ("none", int | None, None), ("3", int | None, 3),
-    ("false", bool, False), ("True", bool, True), ("007", str, "007"), (5, int, 5), (None, float | None, None)])
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("7", int, 7),
+        ("0.001", float, 0.001),
+        ("1e-3", float, 0.001),
+        ("none", int | None, None),
+        ("3", int | None, 3),
+        ("false", bool, False),
+        ("True", bool, True),
+        ("007", str, "007"),
+        (5, int, 5),
+        (None, float | None, None),
+    ],
+)
 def test_a_value_takes_the_type_of_its_cell(text, kind, value):
-    parsed = main.parse("knob", text, kind)
+    parsed = notebooks.parse("knob", text, kind)
     assert parsed == value and type(parsed) is type(value)
 
 
-@pytest.mark.parametrize(("text", "kind"), [("many", int), ("1.5", int), ("no", bool), ("nan", float), ("none", int),
-                                            (True, int), ([1], str), ("1_0x", int)])
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("many", int),
+        ("1.5", int),
+        ("no", bool),
+        ("nan", float),
+        ("none", int),
+        (True, int),
+        ([1], str),
+        ("1_0x", int),
+    ],
+)
 def test_a_value_of_another_type_is_refused_by_name(text, kind):
     with pytest.raises(InputError, match="knob"):
-        main.parse("knob", text, kind)
+        notebooks.parse("knob", text, kind)
 
 
-@pytest.mark.parametrize(("arguments", "named"), [
-    (["run", "01", "-p", "sede", "7"], "sede"),
-    (["run", "01", "-p", "runs", "many"], "runs"),
-    (["run", "01", "-p", "runs", "1"], "runs"),
-    (["run", "01", "-p", "precision", "fp16"], "precision"),
-    (["run", "99"], "99"),
-    (["run", "01", "--preset", "quik"], "quik"),
-    (["publish", "01", "-p", "seed", "-1"], "seed"),
-    (["report", "no-such-file.csv"], "no-such-file.csv"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "01", "-p", "sede", "7"], "sede"),
+        (["run", "01", "-p", "runs", "many"], "runs"),
+        (["run", "01", "-p", "runs", "1"], "runs"),
+        (["run", "01", "-p", "precision", "fp16"], "precision"),
+        (["run", "99"], "99"),
+        (["run", "01", "--preset", "quik"], "quik"),
+        (["publish", "01", "-p", "seed", "-1"], "seed"),
+        (["report", "no-such-file.csv"], "no-such-file.csv"),
+    ],
+)
 def test_bad_input_ends_with_status_2_and_one_line(arguments, named, capsys, monkeypatch):
     monkeypatch.setattr(main, "execute", lambda *_: pytest.fail("a notebook was run"))
     assert main.main(arguments) == 2
@@ -72,21 +102,27 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments, named, capsys, mon
 def test_a_preset_is_overruled_by_p_and_must_name_known_parameters(tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text("runs: 20\nepochs: 3\n", encoding="utf-8")
-    values = main.parameters([FIRST], str(preset), [["runs", "6"]])[FIRST]
+    values = notebooks.parameters([FIRST], str(preset), [["runs", "6"]])[FIRST]
     assert values == {"runs": 6, "epochs": 3}
     for wrong in ("sede: 3\n", "runs: many\n", "- 1\n", "runs: [1\n", "\t"):
         preset.write_text(wrong, encoding="utf-8")
         with pytest.raises(InputError):
-            main.parameters([FIRST], str(preset), [])
+            notebooks.parameters([FIRST], str(preset), [])
 
 
 @pytest.mark.parametrize("preset", ["quick", "course", "full"])
 def test_a_preset_gives_each_notebook_what_it_knows(preset):
-    every = main.notebooks([])
-    values = main.parameters(every, preset, [])
-    assert all(set(given) == set(main.presets(preset)) & set(main.schema(path)) for path, given in values.items())
-    assert set().union(*values.values()) == set(main.presets(preset))
-    assert set(main.parameters([FIRST], preset, [])[FIRST]) == {"runs", "probed"}  # alone too: not what others know
+    every = notebooks.notebooks([])
+    values = notebooks.parameters(every, preset, [])
+    assert all(
+        set(given) == set(notebooks.presets(preset)) & set(notebooks.schema(path))
+        for path, given in values.items()
+    )
+    assert set().union(*values.values()) == set(notebooks.presets(preset))
+    assert set(notebooks.parameters([FIRST], preset, [])[FIRST]) == {
+        "runs",
+        "probed",
+    }  # alone too: not what others know
 
 
 def test_a_parameter_cannot_become_code(tmp_path, monkeypatch):
@@ -96,33 +132,66 @@ def test_a_parameter_cannot_become_code(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]})
     notebook.cells = [cell, nbformat.v4.new_code_cell("print(repr(output))")]
     nbformat.write(notebook, tmp_path / "in.ipynb")
-    main.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"output": nasty})
+    notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"output": nasty})
     assert nbformat.read(tmp_path / "out.ipynb", 4).cells[-1].outputs[0].text.strip() == repr(nasty)
 
 
 def test_a_notebook_that_fails_or_whose_kernel_dies_is_a_failure_by_name(tmp_path):
-    for source, named in (("1 / 0", "ZeroDivisionError"), ("import os; os.kill(os.getpid(), 9)", "in.ipynb")):
+    for source, named in (
+        ("1 / 0", "ZeroDivisionError"),
+        ("import os; os.kill(os.getpid(), 9)", "in.ipynb"),
+    ):
         notebook = nbformat.v4.new_notebook(metadata=KERNEL)
         notebook.cells = [nbformat.v4.new_code_cell(source)]
         nbformat.write(notebook, tmp_path / "in.ipynb")
-        with pytest.raises(main.Failed, match=named):
-            main.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
+        with pytest.raises(notebooks.Failed, match=named):
+            notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
 
 
 def test_a_misspelt_parameter_ends_the_command_with_status_2(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "stabutils", "run", "01", "-p", "sede", "7"], capture_output=True,
-                          encoding="utf-8", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert done.returncode == 2 and "sede" in done.stderr and "seed" in done.stderr and not list(tmp_path.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-m", "stabutils", "run", "01", "-p", "sede", "7"],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert (
+        done.returncode == 2
+        and "sede" in done.stderr
+        and "seed" in done.stderr
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_notebook_01_with_other_values_leaves_report_figures_and_record(tmp_path, monkeypatch):
     """The injection takes, the claims carry verdicts, and text of the data stays text in the report."""
     corpus = tmp_path / "mine.csv"
-    rows = [f'"{word} {i} <script>alert({i})</script>",{label}' for i in range(60)
-            for word, label in (("turn on the light", "lights"), ("play a song", "music"), ("will it rain", "weather"))]
+    rows = [
+        f'"{word} {i} <script>alert({i})</script>",{label}'
+        for i in range(60)
+        for word, label in (
+            ("turn on the light", "lights"),
+            ("play a song", "music"),
+            ("will it rain", "weather"),
+        )
+    ]
     corpus.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
     folder = tmp_path / "out"
-    given = ["-p", "dataset", str(corpus), "-p", "runs", "4", "-p", "epochs", "2", "-p", "output", str(folder)]
+    given = [
+        "-p",
+        "dataset",
+        str(corpus),
+        "-p",
+        "runs",
+        "4",
+        "-p",
+        "epochs",
+        "2",
+        "-p",
+        "output",
+        str(folder),
+    ]
     assert main.main(["run", "01", *given]) == 0
     record = json.loads((folder / "01_measuring_instability.json").read_text(encoding="utf-8"))
     assert record["parameters"]["runs"] == 4 and record["provenance"]["recipe"]["epochs"] == 2
@@ -137,21 +206,30 @@ def test_notebook_01_with_other_values_leaves_report_figures_and_record(tmp_path
 
 
 def test_an_executed_notebook_is_kept_with_links_that_lead_from_where_it_lies(tmp_path):
-    cells = [nbformat.v4.new_markdown_cell("[a](../README.md) [b](02_x.ipynb) [c](https://x.org) [d](#e)"),
-             nbformat.v4.new_code_cell(f'output = "{tmp_path.resolve()}"')]
+    cells = [
+        nbformat.v4.new_markdown_cell(
+            "[a](../README.md) [b](02_x.ipynb) [c](https://x.org) [d](#e)"
+        ),
+        nbformat.v4.new_code_cell(f'output = "{tmp_path.resolve()}"'),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_y.ipynb")
-    main.keep_executed(tmp_path / "01_y.ipynb", tmp_path / "kept.ipynb")
+    notebooks.keep_executed(tmp_path / "01_y.ipynb", tmp_path / "kept.ipynb")
     prose, code = nbformat.read(tmp_path / "kept.ipynb", as_version=4).cells
-    assert prose.source == "[a](../../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) [d](#e)"
+    assert (
+        prose.source
+        == "[a](../../README.md) [b](../../notebooks/02_x.ipynb) [c](https://x.org) [d](#e)"
+    )
     assert code.source == 'output = ""'
 
 
 def test_a_kept_notebook_names_no_place_on_a_machine(tmp_path):
-    given = nbformat.v4.new_code_cell(f'encoder = "/srv/models/tiny"\noutput = "{tmp_path.as_posix()}"',
-                                      metadata={"tags": ["injected-parameters"]})
+    given = nbformat.v4.new_code_cell(
+        f'encoder = "/srv/models/tiny"\noutput = "{tmp_path.as_posix()}"',
+        metadata={"tags": ["injected-parameters"]},
+    )
     link = nbformat.v4.new_markdown_cell("[next](02.ipynb), [web](https://x.org)")
     nbformat.write(nbformat.v4.new_notebook(cells=[given, link]), tmp_path / "01.ipynb")
-    main.keep_executed(tmp_path / "01.ipynb", tmp_path / "kept.ipynb")
+    notebooks.keep_executed(tmp_path / "01.ipynb", tmp_path / "kept.ipynb")
     cells = nbformat.read(tmp_path / "kept.ipynb", as_version=4).cells
     assert cells[0].source == 'encoder = "models/tiny"\noutput = ""'
     assert cells[1].source == "[next](../../notebooks/02.ipynb), [web](https://x.org)"

@@ -1,4 +1,5 @@
 """Every score against numbers done by hand, an independent reference, and what must hold for any input."""
+
 from __future__ import annotations
 
 import itertools
@@ -19,7 +20,9 @@ from stabutils import metrics
 from stabutils.errors import InputError
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True)
-some_labels = arrays(np.int64, st.tuples(st.integers(2, 7), st.integers(1, 6)), elements=st.integers(0, 3))
+some_labels = arrays(
+    np.int64, st.tuples(st.integers(2, 7), st.integers(1, 6)), elements=st.integers(0, 3)
+)
 
 
 def close(value, reference):
@@ -53,7 +56,10 @@ def by_hand_entropy(votes):
 
 
 def test_label_entropy_by_hand():
-    close(metrics.label_entropy([[1, 0, 5], [1, 0, 6], [1, 1, 7], [1, 1, 8]]), [0, np.log(2), np.log(4)])
+    close(
+        metrics.label_entropy([[1, 0, 5], [1, 0, 6], [1, 1, 7], [1, 1, 8]]),
+        [0, np.log(2), np.log(4)],
+    )
 
 
 def test_label_entropy_is_scipys(labels):
@@ -63,7 +69,10 @@ def test_label_entropy_is_scipys(labels):
 @pytest.mark.parametrize("n", range(2, 8))
 def test_label_entropy_at_n_is_the_mean_over_all_subsets(labels, n):
     subsets = [labels[list(runs)] for runs in itertools.combinations(range(7), n)]
-    close(metrics.label_entropy(labels, n), np.mean([metrics.label_entropy(s) for s in subsets], axis=0))
+    close(
+        metrics.label_entropy(labels, n),
+        np.mean([metrics.label_entropy(s) for s in subsets], axis=0),
+    )
 
 
 def test_label_entropy_at_two_is_churn_times_log_two(labels):
@@ -76,7 +85,9 @@ def test_label_entropy_at_n_sees_no_reduction_where_only_the_number_of_runs_diff
     arms = {5: answers[:5], 10: answers[5:15], 20: answers[15:35], 50: answers[35:]}
     plain = [metrics.label_entropy(arm).mean() for arm in arms.values()]
     fair = [metrics.label_entropy(arm, n=5).mean() for arm in arms.values()]
-    assert 1 - plain[0] / plain[3] > 0.15 and plain == sorted(plain)  # "5 runs are 15 % more stable than 50"
+    assert 1 - plain[0] / plain[3] > 0.15 and plain == sorted(
+        plain
+    )  # "5 runs are 15 % more stable than 50"
     assert np.ptp(fair) / fair[0] < 0.03
 
 
@@ -86,7 +97,9 @@ def test_label_entropy_of_very_many_runs():
     close(metrics.label_entropy(np.tile([[0], [1]], (600, 1)), 600), [expected])
 
 
-@pytest.mark.parametrize("dtype, shift", [("u1", 252), ("i2", 30_000), ("i8", 2**62), ("u8", 2**63)])
+@pytest.mark.parametrize(
+    "dtype, shift", [("u1", 252), ("i2", 30_000), ("i8", 2**62), ("u8", 2**63)]
+)
 def test_class_ids_of_any_size_give_the_same_scores(labels, dtype, shift):
     shifted = labels.astype(dtype) + np.array(shift, dtype)
     close(metrics.label_entropy(shifted, 5), metrics.label_entropy(labels, 5))
@@ -107,7 +120,9 @@ def test_fifty_runs_of_a_hundred_thousand_examples_take_well_under_a_second(rng)
 
 def test_checkpoint_entropy_is_label_entropy_within_each_run(rng):
     checkpoints = rng.integers(0, 3, (2, 4, 5))
-    close(metrics.checkpoint_entropy(checkpoints), [metrics.label_entropy(run) for run in checkpoints])
+    close(
+        metrics.checkpoint_entropy(checkpoints), [metrics.label_entropy(run) for run in checkpoints]
+    )
 
 
 def test_disagreement_and_churn_are_the_loop_over_pairs(labels):
@@ -123,7 +138,9 @@ def test_churn_parts_are_the_loop_over_pairs(labels, gold):
     pairs = list(itertools.combinations(labels, 2))
     parts = metrics.churn_parts(labels, gold)
     close(parts["right_to_wrong"], np.mean([(a == gold) != (b == gold) for a, b in pairs]))
-    close(parts["wrong_to_wrong"], np.mean([(a != gold) & (b != gold) & (a != b) for a, b in pairs]))
+    close(
+        parts["wrong_to_wrong"], np.mean([(a != gold) & (b != gold) & (a != b) for a, b in pairs])
+    )
     close(sum(parts.values()), metrics.churn(labels))
 
 
@@ -149,7 +166,10 @@ def test_majority_breaks_ties_towards_the_lowest_id():
 
 
 def test_fleiss_kappa_is_statsmodels(labels):
-    close(metrics.fleiss_kappa(labels), statsmodels_kappa(aggregate_raters(labels.T)[0], method="fleiss"))
+    close(
+        metrics.fleiss_kappa(labels),
+        statsmodels_kappa(aggregate_raters(labels.T)[0], method="fleiss"),
+    )
 
 
 def test_fleiss_kappa_at_the_edges(rng):
@@ -293,8 +313,12 @@ def test_input_is_left_as_it_was(labels, probabilities):
 
 # ---- what accuracies force and allow ----
 
+
 @bounded
-@given(arrays(np.int64, st.tuples(st.just(2), st.integers(1, 8)), elements=st.integers(0, 3)), st.integers(2, 4))
+@given(
+    arrays(np.int64, st.tuples(st.just(2), st.integers(1, 8)), elements=st.integers(0, 3)),
+    st.integers(2, 4),
+)
 def test_no_two_runs_leave_the_range_that_their_accuracies_allow(labels, classes):
     labels = labels % classes
     ends = metrics.churn_range(*metrics.accuracy(labels, np.zeros(labels.shape[1], int)), classes)
@@ -314,7 +338,9 @@ def test_both_ends_of_the_range_are_reached_and_chance_lies_between():
 def test_independent_errors_are_those_of_simulated_runs(rng):
     right = rng.random((2, 200_000)) < np.array([[0.9], [0.6]])
     labels = np.where(right, 0, rng.integers(1, 5, right.shape))
-    assert metrics.churn(labels) == pytest.approx(metrics.churn_range(0.9, 0.6, 5)["independent"], abs=5e-3)
+    assert metrics.churn(labels) == pytest.approx(
+        metrics.churn_range(0.9, 0.6, 5)["independent"], abs=5e-3
+    )
 
 
 @pytest.mark.parametrize("given", [(1.1, 0.5, 3), (0.5, -0.1, 3), (0.5, 0.5, 1), (np.nan, 0.5, 3)])

@@ -14,7 +14,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from stabutils import training
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity, price, resolve
 from stabutils.mitigations.regularizers import (
@@ -23,19 +22,21 @@ from stabutils.mitigations.regularizers import (
     SWA,
     CoDistillation,
     ConfidencePenalty,
-    Dose,
     DropoutRate,
     LabelSmoothing,
     LongerTraining,
     MCDropout,
     MinimumEntropy,
     RDrop,
-    Twins,
+    ScalarMitigation,
     WarmUp,
     WeightDecay,
     symmetric_kl,
 )
-from stabutils.training import Batch, Diverged, Seeds, one_hot, train
+from stabutils.training import loop, state
+from stabutils.training.loop import train
+from stabutils.training.networks import Twins
+from stabutils.training.state import Batch, Diverged, Seeds, one_hot
 
 TASK = tiny.task(replace(tiny.RECIPE, epochs=1))
 CONTROL = Mitigation()
@@ -46,16 +47,21 @@ def test_label_smoothing_targets_by_hand():
     by_hand = [[0.05, 0.85, 0.05, 0.05], [0.05, 0.05, 0.05, 0.85]]
     assert targets.probabilities.numpy() == pytest.approx(np.array(by_hand))
     assert targets.weights.tolist() == [1, 1] and targets.indices.tolist() == [0, 1]
-    assert LabelSmoothing(1.0).data(one_hot(np.array([1]), 4)).probabilities.tolist() == [[0.25] * 4]
+    assert LabelSmoothing(1.0).data(one_hot(np.array([1]), 4)).probabilities.tolist() == [
+        [0.25] * 4
+    ]
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
 def test_label_smoothing_refuses_what_is_no_share(strength):
-    with pytest.raises(InputError, match="LabelSmoothing strength: got .*; expected a number from 0 to 1"):
+    with pytest.raises(
+        InputError, match="LabelSmoothing strength: got .*; expected a number from 0 to 1"
+    ):
         LabelSmoothing(strength)
 
 
 # ---- composition
+
 
 @dataclass(frozen=True)
 class Loss(Mitigation):
@@ -102,8 +108,12 @@ def test_the_first_loss_is_the_outermost():
 
 
 def test_one_without_a_loss_does_not_take_the_passes_from_the_next():
-    for parts in ((TwoPasses(),), (LabelSmoothing(), TwoPasses()), (TwoPasses(), LabelSmoothing()),
-                  (Answer(), TwoPasses(), Network())):
+    for parts in (
+        (TwoPasses(),),
+        (LabelSmoothing(), TwoPasses()),
+        (TwoPasses(), LabelSmoothing()),
+        (Answer(), TwoPasses(), Network()),
+    ):
         assert passes(Composed(parts), 5.0, 7.0) == 12
     assert passes(Composed((LabelSmoothing(), Answer())), 5.0) == 5
 
@@ -116,17 +126,25 @@ def test_targets_compose_in_order():
 @pytest.mark.parametrize("one", [Network(), Answer()])
 def test_a_second_claim_is_refused_by_name(one):
     name, hook = type(one).__name__, type(one).__name__.lower().replace("network", "model")
-    with pytest.raises(InputError, match=rf"mitigation: got '{name} \+ {name}'; .*at most one that changes the {hook}"):
+    with pytest.raises(
+        InputError,
+        match=rf"mitigation: got '{name} \+ {name}'; .*at most one that changes the {hook}",
+    ):
         Composed((one, LabelSmoothing(), one))
     with pytest.raises(InputError, match="at most one"):
         Composed((one, Composed((one,))))
-    assert passes(Composed((one, Composed((LabelSmoothing(),)))), 5.0) == 5  # what is composed already claims nothing
+    assert (
+        passes(Composed((one, Composed((LabelSmoothing(),)))), 5.0) == 5
+    )  # what is composed already claims nothing
 
 
 def test_a_nested_loss_makes_passes_of_its_own():
     assert passes(Composed((Loss(2, 1), TwoPasses())), 5.0, 7.0) == 2 * (5 + 7) + 1
     assert passes(Composed((TwoPasses(), TwoPasses())), 1.0, 2.0, 10.0, 20.0) == (1 + 2) + (10 + 20)
-    assert passes(Composed((Loss(2, 1), Composed((Loss(3, 0), TwoPasses())))), 5.0, 7.0) == 2 * 3 * (5 + 7) + 1
+    assert (
+        passes(Composed((Loss(2, 1), Composed((Loss(3, 0), TwoPasses())))), 5.0, 7.0)
+        == 2 * 3 * (5 + 7) + 1
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +156,10 @@ class Doubled(Mitigation):
 def test_a_nested_loss_of_several_passes_is_refused_by_name_where_the_logits_were_changed():
     assert passes(Composed((TwoPasses(), Doubled())), 5.0, 7.0) == 2 * 5 + 2 * 7
     assert passes(Composed((Doubled(), Loss(2, 1))), 5.0) == 2 * 10 + 1
-    with pytest.raises(InputError, match="mitigation: got 'TwoPasses after one that changes the logits'; expected the"):
+    with pytest.raises(
+        InputError,
+        match="mitigation: got 'TwoPasses after one that changes the logits'; expected the",
+    ):
         passes(Composed((Doubled(), TwoPasses())), 5.0, 7.0)
     with pytest.raises(InputError, match="RDrop.* after one that changes"):
         train(TASK, Composed((CoDistillation(), RDrop())), Seeds(0, 0, 0))
@@ -158,7 +179,10 @@ def test_composed_hooks_reach_every_part():
             log.append((self.name, "epoch"))
 
     answers = train(TASK, Composed((Count("a"), Answer(), Count("b"))), Seeds(0, 0, 0))
-    assert log[:2] == [("a", "step"), ("b", "step")] and log[-2:] == [("a", "epoch"), ("b", "epoch")]
+    assert log[:2] == [("a", "step"), ("b", "step")] and log[-2:] == [
+        ("a", "epoch"),
+        ("b", "epoch"),
+    ]
     assert len(log) == 2 * 8 + 2
     control = train(TASK, CONTROL, Seeds(0, 0, 0))
     assert np.array_equal(answers["probabilities"], np.roll(control["probabilities"], 1, axis=1))
@@ -168,21 +192,36 @@ def test_resolve():
     assert resolve("control") == CONTROL
     assert resolve(LabelSmoothing()) == LabelSmoothing()
     assert resolve((LabelSmoothing(), Answer())) == Composed((LabelSmoothing(), Answer()))
-    for wrong in ("ema", (), [LabelSmoothing()], (LabelSmoothing, ), None, LabelSmoothing, ("control",)):
-        with pytest.raises(InputError, match='mitigation: got .*; expected "control", a Mitigation'):
+    for wrong in (
+        "ema",
+        (),
+        [LabelSmoothing()],
+        (LabelSmoothing,),
+        None,
+        LabelSmoothing,
+        ("control",),
+    ):
+        with pytest.raises(
+            InputError, match='mitigation: got .*; expected "control", a Mitigation'
+        ):
             resolve(wrong)
 
 
 # ---- identity
 
+
 def test_identity_and_description():
     assert identity(CONTROL) == [] and describe(CONTROL) == "control"
-    assert identity(LabelSmoothing(0.2)) == [{"name": "LabelSmoothing", "settings": {"strength": 0.2}}]
+    assert identity(LabelSmoothing(0.2)) == [
+        {"name": "LabelSmoothing", "settings": {"strength": 0.2}}
+    ]
     both = Composed((LabelSmoothing(0.2), CONTROL, Answer()))
     assert describe(both) == "LabelSmoothing(strength=0.2) + Answer"
     assert [entry["name"] for entry in identity(both)] == ["LabelSmoothing", "Answer"]
     assert identity(Composed((LabelSmoothing(),))) == identity(LabelSmoothing())
-    assert identity(Composed((LabelSmoothing(), Answer()))) != identity(Composed((Answer(), LabelSmoothing())))
+    assert identity(Composed((LabelSmoothing(), Answer()))) != identity(
+        Composed((Answer(), LabelSmoothing()))
+    )
 
 
 def test_one_and_one_point_zero_are_one_setting():
@@ -191,7 +230,9 @@ def test_one_and_one_point_zero_are_one_setting():
     assert str(identity(LabelSmoothing(1))) == str(identity(LabelSmoothing(1.0)))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), np.ones(2), {1, 2}, print])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), np.float32(1), np.ones(2), {1, 2}, print]
+)
 def test_a_setting_that_cannot_be_written_down_is_refused_by_name(value):
     with pytest.raises(InputError, match="Loss term: got .*; expected a finite number, a text"):
         identity(Loss(1.0, value))
@@ -226,19 +267,33 @@ def identity_of(text: str, folder, number: int):
 
 
 def test_the_source_of_one_written_elsewhere_is_part_of_it(tmp_path):
-    (first,), (again,) = identity_of(STUDENT, tmp_path, 0), identity_of("# a remark\n" + STUDENT, tmp_path, 1)
+    (first,), (again,) = (
+        identity_of(STUDENT, tmp_path, 0),
+        identity_of("# a remark\n" + STUDENT, tmp_path, 1),
+    )
     assert first == again and len(first["source"]) == 16
     assert first["name"] == "Mine" and first["settings"] == {"name": "a field may have any name"}
-    changes = [("* self.scale", "* 3"), ("scale = 2.0", "scale = 3.0"), ("return targets", "return targets  # new")]
-    sources = {identity_of(STUDENT.replace(*change), tmp_path, 2 + i)[0]["source"] for i, change in enumerate(changes)}
-    assert len(sources | {first["source"]}) == 4  # body, a constant of the parent class, the parent's body
+    changes = [
+        ("* self.scale", "* 3"),
+        ("scale = 2.0", "scale = 3.0"),
+        ("return targets", "return targets  # new"),
+    ]
+    sources = {
+        identity_of(STUDENT.replace(*change), tmp_path, 2 + i)[0]["source"]
+        for i, change in enumerate(changes)
+    }
+    assert (
+        len(sources | {first["source"]}) == 4
+    )  # body, a constant of the parent class, the parent's body
     assert "source" not in identity(LabelSmoothing())[0]
 
 
 def test_one_without_source_text_is_refused_before_training():
     scope = {}
     exec(STUDENT, scope)
-    with pytest.raises(InputError, match="mitigation: got 'Mine'; expected a class written in a file or a notebook"):
+    with pytest.raises(
+        InputError, match="mitigation: got 'Mine'; expected a class written in a file or a notebook"
+    ):
         identity(scope["Mine"]())
 
 
@@ -257,6 +312,7 @@ shell.run_cell("from stabutils.mitigations import identity; print(identity(Mine(
 
 # ---- a student's exercise
 
+
 @dataclass(frozen=True)
 class DropClass(Mitigation):
     """Trains without one class."""
@@ -265,8 +321,12 @@ class DropClass(Mitigation):
 
     def data(self, targets):
         kept = targets.probabilities[:, self.which] == 0
-        return replace(targets, indices=targets.indices[kept], probabilities=targets.probabilities[kept],
-                       weights=targets.weights[kept])
+        return replace(
+            targets,
+            indices=targets.indices[kept],
+            probabilities=targets.probabilities[kept],
+            weights=targets.weights[kept],
+        )
 
 
 def test_a_ten_line_mitigation_trains():
@@ -278,15 +338,30 @@ def test_a_ten_line_mitigation_trains():
 
 def test_a_diverged_one_without_source_text_is_still_named():
     scope = {}
-    exec(STUDENT.replace("self.scale", "float('nan')"), scope)  # a notebook's class in a worker has no text there
+    exec(
+        STUDENT.replace("self.scale", "float('nan')"), scope
+    )  # a notebook's class in a worker has no text there
     with pytest.raises(Diverged, match="Mine"):
         train(TASK, scope["Mine"](), Seeds(0, 0, 0))
 
 
 # ---- the catalogue
 
-CATALOGUE = [WeightDecay, LongerTraining, WarmUp, DropoutRate, LabelSmoothing, ConfidencePenalty, MinimumEntropy, RDrop,
-             CoDistillation, SAM, EMA, SWA, MCDropout]
+CATALOGUE = [
+    WeightDecay,
+    LongerTraining,
+    WarmUp,
+    DropoutRate,
+    LabelSmoothing,
+    ConfidencePenalty,
+    MinimumEntropy,
+    RDrop,
+    CoDistillation,
+    SAM,
+    EMA,
+    SWA,
+    MCDropout,
+]
 LONG = tiny.task(replace(tiny.RECIPE, warmup=0.05))  # 24 steps, the first of which warms up
 
 
@@ -331,7 +406,9 @@ def test_a_dose_of_nothing_is_control_bit_for_bit(kind, control):
 def test_the_default_changes_the_answers(kind, control):
     mitigated = trained(kind())
     assert not np.array_equal(control.answers["probabilities"], mitigated.answers["probabilities"])
-    assert equal(control.weights, mitigated.weights) == (kind in (EMA, MCDropout))  # these leave the training alone
+    assert equal(control.weights, mitigated.weights) == (
+        kind in (EMA, MCDropout)
+    )  # these leave the training alone
     assert identity(kind())[0]["name"] == kind.__name__
     assert np.allclose(mitigated.answers["probabilities"].sum(1), 1)
 
@@ -358,34 +435,65 @@ def test_every_pair_trains_or_is_refused_by_name():
     refused = set()
     for one, other in itertools.combinations(CATALOGUE, 2):
         try:
-            assert np.isfinite(train(task, Composed((one(), other())), Seeds(0, 0, 0))["probabilities"]).all()
+            assert np.isfinite(
+                train(task, Composed((one(), other())), Seeds(0, 0, 0))["probabilities"]
+            ).all()
         except InputError as error:
             assert one.__name__ in str(error) and other.__name__ in str(error)
             refused.add((one, other))
-    assert refused == {(DropoutRate, CoDistillation), (EMA, SWA), (EMA, MCDropout), (SWA, MCDropout)}
+    assert refused == {
+        (DropoutRate, CoDistillation),
+        (EMA, SWA),
+        (EMA, MCDropout),
+        (SWA, MCDropout),
+    }
 
 
-@pytest.mark.parametrize("kind, wrong", [(WeightDecay, -1), (LongerTraining, 0), (WarmUp, 1.5), (DropoutRate, -0.5),
-                                         (ConfidencePenalty, float("inf")), (MinimumEntropy, "0.1"), (RDrop, None),
-                                         (CoDistillation, True), (SAM, -1), (EMA, 2), (SWA, -1), (MCDropout, 2.0)])
+@pytest.mark.parametrize(
+    "kind, wrong",
+    [
+        (WeightDecay, -1),
+        (LongerTraining, 0),
+        (WarmUp, 1.5),
+        (DropoutRate, -0.5),
+        (ConfidencePenalty, float("inf")),
+        (MinimumEntropy, "0.1"),
+        (RDrop, None),
+        (CoDistillation, True),
+        (SAM, -1),
+        (EMA, 2),
+        (SWA, -1),
+        (MCDropout, 2.0),
+    ],
+)
 def test_an_impossible_dose_is_refused_by_name(kind, wrong):
     name = fields(kind)[0].name
-    with pytest.raises(InputError, match=f"{kind.__name__} {name}: got .*; expected (a number|an integer) "):
+    with pytest.raises(
+        InputError, match=f"{kind.__name__} {name}: got .*; expected (a number|an integer) "
+    ):
         kind(wrong)
 
 
 def test_costs():
     prices = {kind.__name__: kind().cost for kind in CATALOGUE if kind().cost != (1, 1)}
-    assert prices == {"RDrop": (2, 1), "CoDistillation": (2, 1), "SAM": (2, 1),
-                      "MCDropout": (1, 10)}
+    assert prices == {
+        "RDrop": (2, 1),
+        "CoDistillation": (2, 1),
+        "SAM": (2, 1),
+        "MCDropout": (1, 10),
+    }
     nine = replace(tiny.RECIPE, epochs=9)
     assert price((LongerTraining(3.0), RDrop(), MCDropout(5)), nine) == (6, 5)
-    assert price(LongerTraining(1.5), nine) == (14 / 9, 1)  # the price of the epochs that are trained
+    assert price(LongerTraining(1.5), nine) == (
+        14 / 9,
+        1,
+    )  # the price of the epochs that are trained
     assert price("control", nine) == price(EMA(), nine) == (1, 1)
     assert CONTROL.cost == Composed((LabelSmoothing(), EMA())).cost == (1, 1)
 
 
 # ---- recipe and network
+
 
 def test_recipes_by_hand():
     recipe = replace(tiny.RECIPE, epochs=8, weight_decay=0.05, warmup=0.05)
@@ -401,12 +509,16 @@ def test_longer_training_stretches_the_schedule():
     longer, epochs = trained(LongerTraining(2.0)), LONG.recipe.epochs
     assert longer.training.steps == longer.training.step == 8 * 2 * epochs
     assert longer.answers["checkpoints"].shape == (2 * 2 * epochs, 20)
-    assert longer.training.optimizer.param_groups[0]["lr"] == pytest.approx(LONG.recipe.learning_rate / (48 - 2))
+    assert longer.training.optimizer.param_groups[0]["lr"] == pytest.approx(
+        LONG.recipe.learning_rate / (48 - 2)
+    )
 
 
 def test_dropout_rates_by_hand():
     shape = DropoutRate(1.5).model(TASK.build).shape
-    assert (shape.input_dropout, shape.dropout, shape.output_dropout) == pytest.approx((0.6, 0.3, 0.6))
+    assert (shape.input_dropout, shape.dropout, shape.output_dropout) == pytest.approx(
+        (0.6, 0.3, 0.6)
+    )
     assert (shape.skip, shape.word_dropout) == (tiny.SHAPE.skip, tiny.SHAPE.word_dropout)
     model = DropoutRate(3).model(TASK.build)
     assert model.layers[0].shape.dropout == pytest.approx(0.6) and model.shape.input_dropout == 0.9
@@ -421,7 +533,9 @@ def test_dropout_rates_by_hand():
 
 WEIGHTS = torch.tensor([0.5, 1.5])
 BATCH = Batch(None, None, WEIGHTS, None)
-EVEN_AND_QUARTER = torch.tensor([[0.0, 0.0], [0.0, np.log(3.0)]])  # probabilities 1/2, 1/2 and 1/4, 3/4
+EVEN_AND_QUARTER = torch.tensor(
+    [[0.0, 0.0], [0.0, np.log(3.0)]]
+)  # probabilities 1/2, 1/2 and 1/4, 3/4
 
 
 def loss_of(mitigation, *logits):
@@ -437,13 +551,17 @@ def test_entropy_terms_by_hand(kind, sign):
 
 
 def test_the_two_entropy_terms_pull_apart():
-    doubt = [stats.entropy(trained(m).answers["probabilities"], axis=1).mean()
-             for m in (MinimumEntropy(0.5), CONTROL, ConfidencePenalty(0.5))]
+    doubt = [
+        stats.entropy(trained(m).answers["probabilities"], axis=1).mean()
+        for m in (MinimumEntropy(0.5), CONTROL, ConfidencePenalty(0.5))
+    ]
     assert doubt[0] < doubt[1] < doubt[2]
 
 
 def test_symmetric_divergence_equals_scipys_and_survives_zero_probabilities():
-    one, other = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+    one, other = torch.randn(
+        2, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).float()
     p, q = one.softmax(-1).numpy(), other.softmax(-1).numpy()
     expected = (stats.entropy(p, q, axis=-1) + stats.entropy(q, p, axis=-1)) / 2
     assert symmetric_kl(one, other).numpy() == pytest.approx(expected, rel=1e-4)
@@ -457,7 +575,9 @@ def test_symmetric_divergence_equals_scipys_and_survives_zero_probabilities():
 
 def test_r_drop_by_hand():
     other = torch.zeros(2, 2)
-    divergence = (0.25 - 0.5) * (np.log(0.25) - np.log(0.5)) + (0.75 - 0.5) * (np.log(0.75) - np.log(0.5))
+    divergence = (0.25 - 0.5) * (np.log(0.25) - np.log(0.5)) + (0.75 - 0.5) * (
+        np.log(0.75) - np.log(0.5)
+    )
     by_hand = np.log(3) / 2 + 0.7 * (1.5 * divergence / 2) / 2
     assert loss_of(RDrop(0.7), EVEN_AND_QUARTER, other).item() == pytest.approx(by_hand)
 
@@ -494,6 +614,7 @@ def test_r_drop_reduces_what_dropout_changes():
 
 # ---- two networks
 
+
 def test_co_distillation_by_hand():
     twins = torch.stack([EVEN_AND_QUARTER, torch.zeros(2, 2)])
     divergence = 0.25 * np.log(3) / 2
@@ -503,23 +624,34 @@ def test_co_distillation_by_hand():
 
 def test_gradients_of_the_divergence_reach_both():
     one, other = torch.zeros(2, 2, requires_grad=True), EVEN_AND_QUARTER.clone().requires_grad_()
-    CoDistillation().loss(lambda: torch.stack([one, other]), BATCH, lambda logits: 0 * logits.sum()).backward()
+    CoDistillation().loss(
+        lambda: torch.stack([one, other]), BATCH, lambda logits: 0 * logits.sum()
+    ).backward()
     assert one.grad.abs().sum() > 0 and other.grad.abs().sum() > 0
 
 
 def test_twins_are_two_networks_and_the_kept_one_answers_with_its_own_weights(control):
-    first = trained(CoDistillation(), replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))).training.model
-    alone = trained(CONTROL, replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))).training.model
+    first = trained(
+        CoDistillation(), replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))
+    ).training.model
+    alone = trained(
+        CONTROL, replace(LONG, recipe=replace(LONG.recipe, learning_rate=1e-12))
+    ).training.model
     assert torch.allclose(first.kept.table.weight, alone.table.weight)  # starts where control does
     assert not torch.allclose(first.kept.table.weight, first.other.table.weight, atol=0.1)
 
     both = trained(CoDistillation())
     twins, recipe = both.training.model, LONG.recipe
-    kept, other = (training.predict(network, LONG.test, recipe).numpy() for network in (twins.kept, twins.other))
+    kept, other = (
+        loop.predict(network, LONG.test, recipe).numpy() for network in (twins.kept, twins.other)
+    )
     assert np.array_equal(both.answers["probabilities"], kept) and not np.allclose(kept, other)
     assert len(both.training.optimizer.state) == 2 * len(control.training.optimizer.state)
-    heads = [group for group in both.training.optimizer.param_groups if any(p is twins.other.head.weight
-                                                                            for p in group["params"])]
+    heads = [
+        group
+        for group in both.training.optimizer.param_groups
+        if any(p is twins.other.head.weight for p in group["params"])
+    ]
     assert len(heads) == 1 and any(p is twins.kept.head.weight for p in heads[0]["params"])
 
 
@@ -527,7 +659,9 @@ def test_co_distillation_brings_the_twins_together():
     apart = {}
     for strength in (1e-9, 5.0):
         twins = trained(CoDistillation(strength)).training.model
-        both = [training.predict(network, LONG.test, LONG.recipe) for network in (twins.kept, twins.other)]
+        both = [
+            loop.predict(network, LONG.test, LONG.recipe) for network in (twins.kept, twins.other)
+        ]
         apart[strength] = (both[0] - both[1]).abs().mean().item()
     assert apart[5.0] < 0.7 * apart[1e-9]
 
@@ -540,6 +674,7 @@ def test_twins_show_the_kept_features():
 
 
 # ---- weights
+
 
 def steps(mitigation, values, total):
     """The averages after each step of a network whose one weight takes on `values`."""
@@ -578,12 +713,16 @@ def test_the_averaged_network_answers_without_dropout_and_the_own_one_stays(miti
     run = trained(mitigation)
     average = LONG.build()
     average.load_state_dict({name: run.training.memory[f"average.{name}"] for name in run.weights})
-    by_hand = training.predict(average, LONG.test, LONG.recipe).numpy()
+    by_hand = loop.predict(average, LONG.test, LONG.recipe).numpy()
     assert np.array_equal(run.answers["probabilities"], by_hand)
-    assert not equal(run.weights, average.state_dict()) and equal(run.weights, run.training.model.state_dict())
+    assert not equal(run.weights, average.state_dict()) and equal(
+        run.weights, run.training.model.state_dict()
+    )
     torch.manual_seed(0)
-    again = [mitigation.answer(run.training, lambda model: training.predict(model, LONG.test, LONG.recipe))
-             for _ in range(2)]
+    again = [
+        mitigation.answer(run.training, lambda model: loop.predict(model, LONG.test, LONG.recipe))
+        for _ in range(2)
+    ]
     assert torch.equal(*again) and np.array_equal(again[0], by_hand)
 
 
@@ -592,7 +731,9 @@ class Rates(Mitigation):
     seen: list
 
     def step(self, training):
-        self.seen.append(training.optimizer.param_groups[0]["lr"] / training.task.recipe.learning_rate)
+        self.seen.append(
+            training.optimizer.param_groups[0]["lr"] / training.task.recipe.learning_rate
+        )
 
 
 def test_swa_holds_the_rate_once_it_averages():
@@ -616,9 +757,13 @@ def test_sam_by_hand():
 
     loss = SAM(0.5).gradient(place, backward)
     (first, draw), (second, again) = seen
-    assert second == pytest.approx(torch.tensor([[3.3, 4.4]])) and torch.equal(first, place.model.weight)
+    assert second == pytest.approx(torch.tensor([[3.3, 4.4]])) and torch.equal(
+        first, place.model.weight
+    )
     assert place.model.weight.grad == pytest.approx(torch.tensor([[3.3, 4.4]]))
-    assert loss.item() == pytest.approx(5.5**2 / 2) and draw == again  # the same dropout at both places
+    assert (
+        loss.item() == pytest.approx(5.5**2 / 2) and draw == again
+    )  # the same dropout at both places
 
 
 def test_sam_of_a_zero_gradient_stays():
@@ -629,18 +774,25 @@ def test_sam_of_a_zero_gradient_stays():
 
 # ---- answers
 
+
 def test_mc_dropout_is_the_mean_of_passes_with_dropout_on(control):
     run, recipe = trained(MCDropout(3)), LONG.recipe
     assert equal(run.weights, control.weights)
-    with training.Stream("answer", 2, run.training.step):
+    with state.Stream("answer", 2, run.training.step):
         run.training.model.train()
         order = torch.argsort(LONG.test.lengths, stable=True)
         with torch.no_grad():
             passes = [run.training.model(LONG.test.take(order)).softmax(-1) for _ in range(3)]
     assert not torch.allclose(passes[0], passes[1], atol=1e-3)
-    assert run.answers["probabilities"][order] == pytest.approx(torch.stack(passes).mean(0).numpy(), abs=1e-6)
-    plain = training.predict(run.training.model, LONG.test, recipe).numpy()
-    many = MCDropout(200).answer(run.training, lambda model: training.predict(model, LONG.test, recipe)).numpy()
+    assert run.answers["probabilities"][order] == pytest.approx(
+        torch.stack(passes).mean(0).numpy(), abs=1e-6
+    )
+    plain = loop.predict(run.training.model, LONG.test, recipe).numpy()
+    many = (
+        MCDropout(200)
+        .answer(run.training, lambda model: loop.predict(model, LONG.test, recipe))
+        .numpy()
+    )
     assert np.array_equal(plain, control.answers["probabilities"])
     assert 1e-3 < np.abs(many - plain).max() < 0.3
 
@@ -649,7 +801,7 @@ def test_mc_dropout_is_the_mean_of_passes_with_dropout_on(control):
 def test_mc_dropout_leaves_the_mode_as_it_was(mode):
     model = TASK.build().train(mode)
     place = SimpleNamespace(model=model)
-    MCDropout(1).answer(place, lambda model: training.predict(model, TASK.test, TASK.recipe))
+    MCDropout(1).answer(place, lambda model: loop.predict(model, TASK.test, TASK.recipe))
     assert all(module.training == mode for module in model.modules())
 
 
@@ -660,10 +812,10 @@ def test_mc_dropout_of_twins_asks_the_kept_one():
 
 def test_one_of_our_own_with_a_dose():
     @dataclass(frozen=True)
-    class Mine(Dose):
+    class Mine(ScalarMitigation):
         share: float = 0.5
         allowed = (0.0, 1.0)
 
-    assert identity(Mine(0.0)) == [] and Mine(0.0).idle and not Mine().idle
+    assert identity(Mine(0.0)) == [] and Mine(0.0).is_noop and not Mine().is_noop
     with pytest.raises(InputError, match="Mine share: got 2; expected a number from 0 to 1"):
         Mine(2)

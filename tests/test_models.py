@@ -15,26 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabutils.datasets import Dataset, Split
+from stabutils.data.datasets import Dataset, Split
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
-from stabutils.models import (
-    CHECKPOINT,
-    COMPACT,
-    CompactShape,
-    Pretrained,
-    Tokens,
-    default_recipe,
-    find_checkpoint,
-    fingerprint,
-    grams,
-    packaged,
-    pooling_of,
-    prepare,
-    slots,
-    words,
-)
-from stabutils.training import Seeds, Stream, predict, train
+from stabutils.training.checkpoints import find_checkpoint, fingerprint, packaged, pooling_of
+from stabutils.training.loop import predict, train
+from stabutils.training.networks import CompactShape, Pretrained, grams, words
+from stabutils.training.preparation import CHECKPOINT, COMPACT, default_recipe, prepare
+from stabutils.training.state import Seeds, Stream
+from stabutils.training.task import Tokens, slots
 
 TASK = tiny.task()
 RECIPE = replace(CHECKPOINT, epochs=1, batch_size=16)
@@ -51,6 +40,7 @@ def one_text(*texts: str) -> Dataset:
 
 
 # ---- packed texts
+
 
 def test_pack_take_and_slots_by_hand():
     tokens = Tokens.pack([[5, 6, 7], [8], [9, 10]])
@@ -76,7 +66,9 @@ def test_a_text_does_not_see_its_neighbours(rows):
 
 
 def test_words_decide_the_answer_and_so_does_their_order():
-    task = tiny.task(data=one_text("wake the lamp", "lamp the wake", "wake the song", "wake the lamp"))
+    task = tiny.task(
+        data=one_text("wake the lamp", "lamp the wake", "wake the song", "wake the lamp")
+    )
     answers = predict(network(task), task.test, task.recipe)
     assert torch.allclose(answers[0], answers[3], atol=1e-6)
     assert not torch.allclose(answers[0], answers[1], atol=1e-5)
@@ -84,6 +76,7 @@ def test_words_decide_the_answer_and_so_does_their_order():
 
 
 # ---- the compact encoder
+
 
 def test_words_of_odd_texts():
     assert words("Don't SHOUT_now!") == ["don", "'", "t", "shout", "_", "now", "!"]
@@ -119,17 +112,24 @@ def test_the_vocabulary_is_that_of_train_and_a_new_word_is_read_by_its_spelling(
     lexicon = task.build.args[1]
     known = sorted({w for text in data.train.texts for w in words(text)})
     first = len(known) + 1
-    bags = [lexicon.take(task.test.ids[i:i + 1]).ids.tolist() for i in range(4)]
-    for word, own, bag in zip(data.test.texts, (0, 0, 0, 1 + known.index("lamp")), bags, strict=True):
-        assert bag == [own, *(first + zlib.crc32(g.encode()) % tiny.SHAPE.buckets for g in grams(word))]
+    bags = [lexicon.take(task.test.ids[i : i + 1]).ids.tolist() for i in range(4)]
+    for word, own, bag in zip(
+        data.test.texts, (0, 0, 0, 1 + known.index("lamp")), bags, strict=True
+    ):
+        assert bag == [
+            own,
+            *(first + zlib.crc32(g.encode()) % tiny.SHAPE.buckets for g in grams(word)),
+        ]
     zebra, zebras, other, _ = network(task).embed(task.test.ids)
     assert torch.dist(zebra, zebras) < torch.dist(zebra, other)
     assert not torch.equal(zebra, zebras)
 
 
 def test_test_texts_do_not_change_what_is_learnt():
-    answers = [train(tiny.task(data=one_text("wake the lamp", *more)), Mitigation(), Seeds(0, 0, 0))
-               for more in ((), ("zebra aardvark",))]
+    answers = [
+        train(tiny.task(data=one_text("wake the lamp", *more)), Mitigation(), Seeds(0, 0, 0))
+        for more in ((), ("zebra aardvark",))
+    ]
     assert np.allclose(answers[0]["probabilities"][0], answers[1]["probabilities"][0], atol=1e-6)
 
 
@@ -140,7 +140,9 @@ def test_word_dropout_hides_words_in_training_only():
     model.train()
     hidden = model.embed(ids)
     assert not torch.allclose(shown, hidden)
-    model.table.weight.data[1:len(own_rows(model)) + 1] = model.table.weight.data[0]  # every word unknown
+    model.table.weight.data[1 : len(own_rows(model)) + 1] = model.table.weight.data[
+        0
+    ]  # every word unknown
     model.eval()
     assert torch.allclose(hidden, model.embed(ids), atol=1e-6)
 
@@ -169,25 +171,43 @@ def test_every_setting_of_the_model_is_in_its_identity():
 def test_the_default_rate_grows_where_steps_are_few():
     assert default_recipe("owner/name", 10) == default_recipe("owner/name", 10**6) == CHECKPOINT
     assert default_recipe("compact", 10**6) == COMPACT
-    rates = [default_recipe("compact", n).learning_rate / COMPACT.learning_rate for n in (10, 2000, 4000, 20_000)]
+    rates = [
+        default_recipe("compact", n).learning_rate / COMPACT.learning_rate
+        for n in (10, 2000, 4000, 20_000)
+    ]
     assert rates[0] == 4 and rates == sorted(rates, reverse=True) and rates[-1] == 1
     assert replace(default_recipe("compact", 2000), learning_rate=COMPACT.learning_rate) == COMPACT
 
 
 # ---- checkpoints
 
+
 def make_checkpoint(folder: Path) -> Path:
     """A small BERT with a tokenizer of words, as transformers writes them."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    kinds = ["[PAD]", "[UNK]", *sorted({w for text in tiny.dataset().train.texts for w in text.split()})]
+    kinds = [
+        "[PAD]",
+        "[UNK]",
+        *sorted({w for text in tiny.dataset().train.texts for w in text.split()}),
+    ]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(kinds)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(folder)
     with Stream("checkpoint", 0):
-        BertModel(BertConfig(vocab_size=len(kinds), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                             intermediate_size=32, max_position_embeddings=24)).save_pretrained(folder)
+        BertModel(
+            BertConfig(
+                vocab_size=len(kinds),
+                hidden_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=32,
+                max_position_embeddings=24,
+            )
+        ).save_pretrained(folder)
     return folder
 
 
@@ -208,7 +228,11 @@ def test_a_local_checkpoint_trains_to_the_same_bits(checkpoint):
     assert torch.equal(before, torch.get_rng_state())
     assert tiny.same(answers[0], answers[1]) and not tiny.same(answers[0], answers[2])
     assert answers[0]["checkpoints"].shape == (RECIPE.checkpoints, 20)
-    assert task.identity == {"kind": "checkpoint", "sha256": fingerprint(checkpoint), "pooling": "first"}
+    assert task.identity == {
+        "kind": "checkpoint",
+        "sha256": fingerprint(checkpoint),
+        "pooling": "first",
+    }
 
 
 def test_a_checkpoint_starts_from_its_weights_and_init_decides_the_head_only(checkpoint):
@@ -220,16 +244,26 @@ def test_a_checkpoint_starts_from_its_weights_and_init_decides_the_head_only(che
         with Stream("init", seed):
             models.append(Pretrained(str(checkpoint), "first", 4, pad=0))
     for model in models:
-        assert all(torch.equal(tensor, stored[name]) for name, tensor in model.backbone.state_dict().items())
+        assert all(
+            torch.equal(tensor, stored[name])
+            for name, tensor in model.backbone.state_dict().items()
+        )
     assert not torch.equal(models[0].head.weight, models[1].head.weight)
 
 
 def test_only_tokens_of_the_corpus_keep_a_vector_and_no_answer_changes(checkpoint):
     few = Split(("wake please", "lamp", "song", "rain please"), [0, 1, 2, 3])
-    task = prepare(str(checkpoint), replace(tiny.dataset(), train=few, validation=few, test=few), RECIPE)
-    small, whole = network(task), network(replace(task, build=lambda: Pretrained(str(checkpoint), "first", 4, pad=0)))
+    task = prepare(
+        str(checkpoint), replace(tiny.dataset(), train=few, validation=few, test=few), RECIPE
+    )
+    small, whole = (
+        network(task),
+        network(replace(task, build=lambda: Pretrained(str(checkpoint), "first", 4, pad=0))),
+    )
     kept = task.build.args[-1]
-    assert len(kept) == len(small.backbone.get_input_embeddings().weight) == 6  # the padding's and five words'
+    assert (
+        len(kept) == len(small.backbone.get_input_embeddings().weight) == 6
+    )  # the padding's and five words'
     with torch.no_grad():
         assert torch.equal(small(task.test), whole(Tokens(kept[task.test.ids], task.test.lengths)))
 
@@ -254,10 +288,17 @@ def test_an_empty_text_is_an_unknown_word(checkpoint):
     assert torch.allclose(answers[0], answers[1]) and not torch.allclose(answers[0], answers[2])
 
 
-@pytest.mark.parametrize("kind, note, pooling", [
-    ("bert", None, "first"), ("llama", None, "last"), ("gpt2", None, "last"), (None, None, "first"),
-    ("bert", {"pooling_mode_mean_tokens": True}, "mean"),
-    ("bert", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first")])
+@pytest.mark.parametrize(
+    "kind, note, pooling",
+    [
+        ("bert", None, "first"),
+        ("llama", None, "last"),
+        ("gpt2", None, "last"),
+        (None, None, "first"),
+        ("bert", {"pooling_mode_mean_tokens": True}, "mean"),
+        ("bert", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+    ],
+)
 def test_pooling_goes_by_the_checkpoint(tmp_path, kind, note, pooling):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
     if note:
@@ -272,8 +313,15 @@ def test_the_fingerprint_covers_what_decides_and_nothing_else(checkpoint, broken
     (broken / "1_Pooling").mkdir()
     assert fingerprint(broken) == fingerprint(checkpoint)
     seen = {fingerprint(checkpoint)}
-    for name in ("vocab.txt", "merges.txt", "spiece.model", "special_tokens_map.json", "config.json",
-                 "tokenizer.json", "model.safetensors"):
+    for name in (
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+        "special_tokens_map.json",
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ):
         with open(broken / name, "ab") as file:
             file.write(b" ")
         seen.add(fingerprint(broken))
@@ -284,14 +332,21 @@ def refused(name: Path | str, says: str, data=None, recipe=RECIPE) -> None:
     with pytest.raises(InputError) as caught:
         prepare(str(name), data or tiny.dataset(), recipe)
     message = str(caught.value)
-    assert message.startswith("model: got ") and Path(name).name in message and says in message and "\n" not in message
+    assert (
+        message.startswith("model: got ")
+        and Path(name).name in message
+        and says in message
+        and "\n" not in message
+    )
 
 
 def test_a_missing_folder(tmp_path):
     refused(tmp_path / "nowhere", 'a hub id such as "owner/name"')
 
 
-def test_a_checkpoint_of_an_installed_package_is_found_and_the_package_not_run(checkpoint, tmp_path, monkeypatch):
+def test_a_checkpoint_of_an_installed_package_is_found_and_the_package_not_run(
+    checkpoint, tmp_path, monkeypatch
+):
     for name in ("gt_small", "empty"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('run')", encoding="utf-8")
@@ -299,7 +354,11 @@ def test_a_checkpoint_of_an_installed_package_is_found_and_the_package_not_run(c
     monkeypatch.syspath_prepend(tmp_path)
     assert find_checkpoint("gt-small") == packaged("gt-small") == tmp_path / "gt_small" / "model"
     assert fingerprint(find_checkpoint("gt-small")) == fingerprint(checkpoint)
-    assert packaged("empty") is None and packaged("no-such-package") is None and packaged("owner/name") is None
+    assert (
+        packaged("empty") is None
+        and packaged("no-such-package") is None
+        and packaged("owner/name") is None
+    )
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch):
@@ -358,7 +417,10 @@ def test_pickled_weights_are_not_opened(broken):
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(broken, tmp_path):
     config = json.loads((broken / "config.json").read_text(encoding="utf-8"))
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    config |= {
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"},
+    }
     (broken / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (broken / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
     refused(broken, "transformers can load")
@@ -369,10 +431,13 @@ def test_texts_longer_than_the_positions(checkpoint):
     data = tiny.dataset()
     longer = replace(data, train=Split((*data.train.texts, "lamp " * 30), [*data.train.labels, 0]))
     refused(checkpoint, "transformers can load", longer)
-    assert prepare(str(checkpoint), longer, replace(RECIPE, max_length=24)).train.lengths.max() == 24
+    assert (
+        prepare(str(checkpoint), longer, replace(RECIPE, max_length=24)).train.lengths.max() == 24
+    )
 
 
 # ---- real checkpoints, where they are at hand
+
 
 def test_a_real_causal_checkpoint():
     folder = Path(os.environ.get("STABUTILS_DATA", "nowhere")).parent / "models" / "stories260K"

@@ -1,4 +1,5 @@
 """The study notebooks as committed: executed, current, and finding what was planted."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 import stabutils as st
-from stabutils import detection
-from stabutils.assistant import CAUSES
-from stabutils.baseline import convex_labels
+from stabutils.data.assistant import CAUSES
+from stabutils.data.linear import convex_labels
+from stabutils.metrics import detection
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -20,7 +21,11 @@ def test_a_committed_notebook_is_executed_from_top_to_bottom_without_error(path)
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not [
+        output
+        for output in outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert pictures and all(output.metadata["image/png"]["alt"] for output in pictures)
 
@@ -37,12 +42,16 @@ def test_clear_cases_stay_and_strong_causes_are_found(control):
     tags = np.array(study.data.test.tags)
     assert 0.05 <= st.metrics.churn(runs.labels) <= 0.15
     assert st.metrics.churn(runs.labels[:, tags == "clear"]) < 0.02
-    found = {region: interval.value for region, interval in detection.planted(runs.labels, tags).items()}
+    found = {
+        region: interval.value for region, interval in detection.planted(runs.labels, tags).items()
+    }
     # Ten runs; with 29 of them all three were above 0.97.
     assert min(value for region, value in found.items() if region.endswith("strong")) >= 0.85
     for cause in CAUSES:
-        entropy = [st.metrics.label_entropy(runs.labels)[tags == f"{cause}:{strength}"].mean()
-                   for strength in ("weak", "strong")]
+        entropy = [
+            st.metrics.label_entropy(runs.labels)[tags == f"{cause}:{strength}"].mean()
+            for strength in ("weak", "strong")
+        ]
         assert entropy[0] < entropy[1]
 
 

@@ -10,24 +10,46 @@ import tiny
 import torch
 from test_models import make_checkpoint
 
-from stabutils import probes
 from stabutils.errors import InputError
 from stabutils.metrics import label_entropy
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import EMA, CoDistillation, MCDropout
-from stabutils.models import CHECKPOINT, Tokens, prepare
-from stabutils.probes import PROBES, PROXIES, distance_share, marks, weight_noise, word_drop
-from stabutils.training import Probe, Seeds, Stream, Training, train
+from stabutils.training import probes
+from stabutils.training.loop import train
+from stabutils.training.preparation import CHECKPOINT, prepare
+from stabutils.training.probes import (
+    PROBES,
+    PROXIES,
+    distance_share,
+    marks,
+    weight_noise,
+    word_drop,
+)
+from stabutils.training.state import Probe, Seeds, Stream, Training
+from stabutils.training.task import Tokens
 
 TASK = tiny.task()
 ALL = tuple(PROBES.values())
-ANSWERS = {"labels", "probabilities", "checkpoints", "confidence", "validation_labels", "validation_probabilities"}
+ANSWERS = {
+    "labels",
+    "probabilities",
+    "checkpoints",
+    "confidence",
+    "validation_labels",
+    "validation_probabilities",
+}
 
 
 def split(answers: dict) -> tuple[dict, dict]:
     """The answers, and what was kept."""
-    return ({name: answers[name] for name in ANSWERS},
-            {name.removeprefix("kept."): array for name, array in answers.items() if name.startswith("kept.")})
+    return (
+        {name: answers[name] for name in ANSWERS},
+        {
+            name.removeprefix("kept."): array
+            for name, array in answers.items()
+            if name.startswith("kept.")
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +59,16 @@ def kept():
 
 # ---- what a training keeps
 
+
 def test_what_is_kept_has_the_promised_shapes(kept):
     assert kept.keys() == PROBES.keys()
     assert kept["hidden"].shape == (20, 32) and kept["hidden"].dtype == np.float16
     assert kept["training"].shape == (6, 60, 4) and kept["training"].dtype == np.float16
     assert np.allclose(kept["training"].sum(2, dtype=float), 1, atol=2e-3)
     for name in PROXIES:
-        assert kept[name].shape == (20,) and kept[name].dtype == np.float32 and np.ptp(kept[name]) > 0, name
+        assert (
+            kept[name].shape == (20,) and kept[name].dtype == np.float32 and np.ptp(kept[name]) > 0
+        ), name
         assert (kept[name] >= 0).all() and kept[name].max() <= np.log(4), name
 
 
@@ -64,7 +89,12 @@ def test_what_a_probe_draws_and_how_long_it_takes_is_its_own_affair(kept):
             torch.rand(1000)
         return np.zeros(1)
 
-    answers = train(TASK, Mitigation(), Seeds(0, 1, 2), keep=(Probe("busy", busy, often=True), PROBES["dropout"]))
+    answers = train(
+        TASK,
+        Mitigation(),
+        Seeds(0, 1, 2),
+        keep=(Probe("busy", busy, often=True), PROBES["dropout"]),
+    )
     plain = train(TASK, Mitigation(), Seeds(0, 1, 2))
     assert tiny.same(split(answers)[0], split(plain)[0])
     assert answers["kept.busy"].shape == (6, 1)
@@ -93,9 +123,15 @@ class Steps(Mitigation):
         self.seen.append(training.step)
 
 
-@pytest.mark.parametrize("first, then, steps", [
-    ((), ("hidden", "margin"), 16), (("training",), ("training", "margin"), 16), (("training",), (), 16),
-    ((), ("training",), 24)])  # checkpoints have passed unseen: from the beginning
+@pytest.mark.parametrize(
+    "first, then, steps",
+    [
+        ((), ("hidden", "margin"), 16),
+        (("training",), ("training", "margin"), 16),
+        (("training",), (), 16),
+        ((), ("training",), 24),
+    ],
+)  # checkpoints have passed unseen: from the beginning
 def test_interrupted_and_continued_it_keeps_the_same(tmp_path, kept, first, then, steps):
     unfinished, counted = tmp_path / "run.safetensors", Steps([])
     before, after = ([PROBES[name] for name in names] for names in (first, then))
@@ -108,6 +144,7 @@ def test_interrupted_and_continued_it_keeps_the_same(tmp_path, kept, first, then
 
 
 # ---- each probe by an independent reference
+
 
 def trained(mitigation: Mitigation | None = None) -> Training:
     """Where a training ends."""
@@ -148,15 +185,21 @@ def test_distance_share_by_hand():
     means = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 8.0], [torch.nan, torch.nan]])
     rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
     share = distance_share(rows, means, torch.tensor([0, 1, 0, 0, 3]))
-    assert share.tolist() == pytest.approx([1 / 4, 3 / 4, 0, 1 / 2, 1])  # the last class has no mean to be near to
+    assert share.tolist() == pytest.approx(
+        [1 / 4, 3 / 4, 0, 1 / 2, 1]
+    )  # the last class has no mean to be near to
     assert distance_share(rows[:1], means[[0, 3]], torch.tensor([0])).tolist() == [0]  # no other
-    assert distance_share(rows[2:3], means[[0, 0]], torch.tensor([0])).tolist() == [1]  # means in one place
+    assert distance_share(rows[2:3], means[[0, 0]], torch.tensor([0])).tolist() == [
+        1
+    ]  # means in one place
 
 
 def test_class_distance_is_to_the_means_of_the_training_texts(kept):
     end = trained()
     with torch.no_grad():
-        learned, asked = (end.model.eval().features(tokens).numpy() for tokens in (TASK.train, TASK.test))
+        learned, asked = (
+            end.model.eval().features(tokens).numpy() for tokens in (TASK.train, TASK.test)
+        )
     means = np.stack([learned[TASK.train_labels == label].mean(0) for label in range(4)])
     distances = np.linalg.norm(asked[:, None] - means, axis=2)
     labels = train(TASK, Mitigation(), Seeds(0, 1, 2))["labels"]
@@ -185,7 +228,9 @@ def test_entropy_under_disturbance_is_that_of_the_disturbed_answers(monkeypatch)
 def test_undisturbed_nothing_flips_and_more_disturbance_flips_more(kept):
     end = trained()
     for disturb in (weight_noise, word_drop):
-        assert (probes.disturbed(lambda *given, disturb=disturb: disturb(0.0, *given), end) == 0).all()
+        assert (
+            probes.disturbed(lambda *given, disturb=disturb: disturb(0.0, *given), end) == 0
+        ).all()
     for name, strengths in probes.STRENGTHS.items():
         means = [kept[f"{name} {strength:g}"].mean() for strength in strengths]
         assert means[0] < means[-1], name
@@ -208,13 +253,18 @@ def test_weight_noise_is_relative_to_each_weight_and_leaves_the_network_alone():
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with Stream("noise", 0):
         noisy, tokens = weight_noise(0.1, network, TASK.test)
-    assert tokens is TASK.test and all(torch.equal(before[n], t) for n, t in network.state_dict().items())
+    assert tokens is TASK.test and all(
+        torch.equal(before[n], t) for n, t in network.state_dict().items()
+    )
     ratio = torch.cat([(new / before[n]).flatten() for n, new in noisy.state_dict().items()])
     ratio = ratio[ratio.isfinite()]  # some biases are 0
-    assert ratio.mean().item() == pytest.approx(1, abs=0.01) and ratio.std().item() == pytest.approx(0.1, rel=0.1)
+    assert ratio.mean().item() == pytest.approx(
+        1, abs=0.01
+    ) and ratio.std().item() == pytest.approx(0.1, rel=0.1)
 
 
 # ---- words left out
+
 
 def test_words_are_left_out_at_the_rate_asked_for_and_never_all_of_a_text():
     draw = np.random.default_rng(0)
@@ -225,11 +275,15 @@ def test_words_are_left_out_at_the_rate_asked_for_and_never_all_of_a_text():
         _, last = word_drop(1.0, None, tokens)
     for found in dropped:
         assert found.lengths[0] == 1 and found.lengths.min() == 1 and found.ids[0] == texts[0][0]
-    assert np.mean([found.lengths[2:].sum() / 8000 for found in dropped]) == pytest.approx(0.75, abs=0.01)
+    assert np.mean([found.lengths[2:].sum() / 8000 for found in dropped]) == pytest.approx(
+        0.75, abs=0.01
+    )
     assert {int(found.lengths[1]) for found in dropped} == {1, 2}
     assert last.lengths.tolist() == [1] * 202  # one word stays
     rest = iter(texts[2])
-    assert all(word in rest for word in dropped[0].take(torch.tensor([2])).ids.tolist())  # in their order
+    assert all(
+        word in rest for word in dropped[0].take(torch.tensor([2])).ids.tolist()
+    )  # in their order
 
 
 def test_marks_of_the_tokenizer_stay():
@@ -237,15 +291,18 @@ def test_marks_of_the_tokenizer_stay():
     assert marks(marked).tolist() == [True, False, False, True, True, False, True, True, True]
     with Stream("drop", 0):
         _, found = word_drop(1.0, None, marked)
-    assert found.lengths.tolist() == [3, 3, 2] and found.take(torch.tensor([1, 2])).ids.tolist() == [
-        101, 9, 102, 101, 102]
+    assert found.lengths.tolist() == [3, 3, 2] and found.take(
+        torch.tensor([1, 2])
+    ).ids.tolist() == [101, 9, 102, 101, 102]
     assert not marks(Tokens.pack([[1, 2], [3, 4]])).any()
     assert marks(Tokens.pack([[1, 2], [1, 4]])).tolist() == [True, False, True, False]
 
 
 def test_a_checkpoint_can_be_probed(tmp_path):
     folder = make_checkpoint(tmp_path / "bert")
-    task = prepare(str(folder), tiny.dataset(), replace(CHECKPOINT, epochs=1, batch_size=16, checkpoints=2))
+    task = prepare(
+        str(folder), tiny.dataset(), replace(CHECKPOINT, epochs=1, batch_size=16, checkpoints=2)
+    )
     answers, found = split(train(task, Mitigation(), Seeds(0, 0, 0), keep=ALL))
     assert tiny.same(answers, split(train(task, Mitigation(), Seeds(0, 0, 0)))[0])
     assert found["hidden"].shape == (20, 32) and found["training"].shape == (2, 60, 4)
@@ -254,11 +311,14 @@ def test_a_checkpoint_can_be_probed(tmp_path):
 
 # ---- names
 
+
 def test_names_are_checked_and_come_once():
     assert probes.names(["margin", "hidden", "margin"]) == ("margin", "hidden")
     assert probes.names("hidden") == ("hidden",) and probes.names(()) == ()
     for wrong in (("hiden",), "all", (1,)):
-        with pytest.raises(InputError, match="keep: got .*; expected names out of hidden, head, .*word drop 0.4"):
+        with pytest.raises(
+            InputError, match="keep: got .*; expected names out of hidden, head, .*word drop 0.4"
+        ):
             probes.names(wrong)
 
 

@@ -1,4 +1,5 @@
 """The predictions file that anyone's Trainer leaves, from the training to the report."""
+
 from __future__ import annotations
 
 import csv
@@ -26,12 +27,29 @@ DATA = [{"input_ids": row, "labels": sum(row) % 2} for row in WORDS.tolist()]
 def train(folder, seed, record=True, epochs=3, **settings):
     """A network of a few thousand weights, dropout included; returns its weights."""
     set_seed(seed)
-    network = BertForSequenceClassification(BertConfig(
-        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
-        max_position_embeddings=8, id2label={0: "even, or =so", 1: "odd"}))
-    arguments = TrainingArguments(str(folder / "trainer"), seed=seed, num_train_epochs=epochs, learning_rate=0.03,
-                                  per_device_train_batch_size=8, report_to=[], logging_strategy="no",
-                                  use_cpu=True, disable_tqdm=True, **{"save_strategy": "no", **settings})
+    network = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=12,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            max_position_embeddings=8,
+            id2label={0: "even, or =so", 1: "odd"},
+        )
+    )
+    arguments = TrainingArguments(
+        str(folder / "trainer"),
+        seed=seed,
+        num_train_epochs=epochs,
+        learning_rate=0.03,
+        per_device_train_batch_size=8,
+        report_to=[],
+        logging_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        **{"save_strategy": "no", **settings},
+    )
     trainer = Trainer(network, arguments, train_dataset=DATA[:24], eval_dataset=DATA[24:])
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -45,7 +63,11 @@ def train(folder, seed, record=True, epochs=3, **settings):
 def trained(tmp_path_factory):
     """One run recorded twice (the second time in place of the first), one of another seed, one not recorded."""
     folder = tmp_path_factory.mktemp("trained")
-    weights = [train(folder, 1, epochs=1), train(folder, 1), train(folder, 2, eval_strategy="epoch")]
+    weights = [
+        train(folder, 1, epochs=1),
+        train(folder, 1),
+        train(folder, 2, eval_strategy="epoch"),
+    ]
     return folder / "mine.csv", weights, train(folder, 1, record=False)
 
 
@@ -56,10 +78,17 @@ def test_recording_leaves_the_training_as_it_is(trained):
 
 def test_two_seeds_make_a_report(trained):
     read = st.read_predictions(trained[0])
-    assert read.runs == ("1", "2") and read.labels.shape == (2, 16) and read.checkpoints.shape == (2, 3, 16)
-    assert read.texts == tuple(TEXTS[24:]) and np.array_equal(read.probabilities.argmax(2), read.labels)
+    assert (
+        read.runs == ("1", "2")
+        and read.labels.shape == (2, 16)
+        and read.checkpoints.shape == (2, 3, 16)
+    )
+    assert read.texts == tuple(TEXTS[24:]) and np.array_equal(
+        read.probabilities.argmax(2), read.labels
+    )
     assert [read.label_names[label] for label in read.gold] == [
-        ("even, or =so", "odd")[row["labels"]] for row in DATA[24:]]
+        ("even, or =so", "odd")[row["labels"]] for row in DATA[24:]
+    ]
     found = st.report(read, identical_data=True)
     assert {"churn", "accuracy", "checkpoint_entropy", "jensen_shannon"} <= set(found.numbers)
 
@@ -75,17 +104,38 @@ def test_one_seed_with_checkpoints_makes_a_ranked_list(trained, tmp_path):
 
 def test_the_weights_that_stay_are_recorded_last(tmp_path):
     """The best checkpoint answers for the run, not the last one."""
-    train(tmp_path, 3, epochs=2, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
-          metric_for_best_model="loss")
+    train(
+        tmp_path,
+        3,
+        epochs=2,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+    )
     assert st.read_predictions(tmp_path / "mine.csv").checkpoints.shape == (1, 3, 16)
 
 
 def trainer_of(folder, epochs=1, **settings):
-    arguments = TrainingArguments(str(folder / "trainer"), num_train_epochs=epochs, report_to=[], use_cpu=True,
-                                  logging_strategy="no", disable_tqdm=True, **{"save_strategy": "no", **settings})
-    network = BertForSequenceClassification(BertConfig(
-        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
-        max_position_embeddings=8))
+    arguments = TrainingArguments(
+        str(folder / "trainer"),
+        num_train_epochs=epochs,
+        report_to=[],
+        use_cpu=True,
+        logging_strategy="no",
+        disable_tqdm=True,
+        **{"save_strategy": "no", **settings},
+    )
+    network = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=12,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+            max_position_embeddings=8,
+        )
+    )
     trainer = Trainer(network, arguments, train_dataset=DATA[:24], eval_dataset=DATA[24:])
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -95,8 +145,14 @@ def trainer_of(folder, epochs=1, **settings):
 
 def test_evaluations_before_and_after_the_training_are_no_checkpoints(tmp_path):
     """Fails if a network that is not trained yet is recorded, or the one that stays is recorded twice."""
-    trainer = trainer_of(tmp_path, 2, eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
-                         metric_for_best_model="loss")
+    trainer = trainer_of(
+        tmp_path,
+        2,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+    )
     trainer.evaluate()
     assert not (tmp_path / "mine.csv").exists()
     trainer.train()
@@ -117,6 +173,8 @@ def test_trained_again_one_recorder_writes_anew_and_another_seed_beside(tmp_path
 
 def test_a_file_of_somebody_else_is_not_overwritten(tmp_path):
     (tmp_path / "mine.csv").write_text("name,age\nann,7\n", encoding="utf-8")
-    with pytest.raises(st.InputError, match="Recorder path: got .*expected a file that a Recorder wrote"):
+    with pytest.raises(
+        st.InputError, match="Recorder path: got .*expected a file that a Recorder wrote"
+    ):
         train(tmp_path, 1, epochs=1)
     assert (tmp_path / "mine.csv").read_text(encoding="utf-8") == "name,age\nann,7\n"

@@ -1,4 +1,5 @@
 """Clustering of instability against independent references, by hand, and on data where the truth is planted."""
+
 from __future__ import annotations
 
 import warnings
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.stats import kstest
 
-from stabutils import regions
+from stabutils.analysis import regions
 from stabutils.errors import InputError
-from stabutils.intervals import jackknife
 from stabutils.metrics import churn, label_entropy
+from stabutils.metrics.intervals import jackknife
 
 bounded = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -39,6 +40,7 @@ def one_by_one(values: np.ndarray, weights: np.ndarray) -> float:
 
 # ---- places ----
 
+
 def test_the_graph_is_that_of_sorting_all_distances():
     points = np.random.default_rng(0).normal(size=(40, 3))
     graph = regions.neighbours(points, 4).toarray()
@@ -50,7 +52,9 @@ def test_the_graph_is_that_of_sorting_all_distances():
 
 def test_copies_are_no_neighbours_and_stand_in_for_each_other():
     graph = regions.neighbours([[0.0, 0], [0, 0], [1, 0], [1, 0], [9, 9]], 1).toarray()
-    np.testing.assert_array_equal(graph[:2], [[0, 0, 0.5, 0.5, 0]] * 2)  # two copies are equally near: both count
+    np.testing.assert_array_equal(
+        graph[:2], [[0, 0, 0.5, 0.5, 0]] * 2
+    )  # two copies are equally near: both count
     np.testing.assert_array_equal(graph[2:4], [[0.5, 0.5, 0, 0, 0]] * 2)
     np.testing.assert_allclose(graph.sum(axis=1), 1)
 
@@ -75,18 +79,31 @@ def test_the_order_of_examples_does_not_matter(order):
     graph, moved = (regions.neighbours(p, 4) for p in (places, places[order]))
     np.testing.assert_allclose(moved.toarray(), graph.toarray()[np.ix_(order, order)], atol=1e-12)
     entropy = label_entropy(labels)
-    assert regions.morans_i(entropy[order], moved) == pytest.approx(regions.morans_i(entropy, graph), abs=1e-10)
+    assert regions.morans_i(entropy[order], moved) == pytest.approx(
+        regions.morans_i(entropy, graph), abs=1e-10
+    )
 
 
-TRAIN = ["play some jazz", "play a song", "put on jazz", "wake me at seven", "set an alarm", "alarm at six please"]
+TRAIN = [
+    "play some jazz",
+    "play a song",
+    "put on jazz",
+    "wake me at seven",
+    "set an alarm",
+    "alarm at six please",
+]
 KIND = [0, 0, 0, 1, 1, 1]
 
 
 def test_texts_that_share_words_lie_close_and_unknown_ones_nowhere():
-    places = regions.lsa(TRAIN, ["play jazz", "jazz please play", "alarm at seven", "xyzzy"], dims=3)
+    places = regions.lsa(
+        TRAIN, ["play jazz", "jazz please play", "alarm at seven", "xyzzy"], dims=3
+    )
     np.testing.assert_allclose(np.linalg.norm(places, axis=1), [1, 1, 1, 0])
     assert places[0] @ places[1] > 0.9 > 0.5 > places[0] @ places[2]
-    np.testing.assert_array_equal(places[:2], regions.lsa(TRAIN, ["play jazz", "jazz please play"], dims=3))
+    np.testing.assert_array_equal(
+        places[:2], regions.lsa(TRAIN, ["play jazz", "jazz please play"], dims=3)
+    )
     with pytest.raises(InputError, match="dims: got 0"):
         regions.lsa(TRAIN, TRAIN, dims=0)
 
@@ -111,11 +128,14 @@ def test_the_map_is_the_same_each_time_and_keeps_intents_together():
 
 # ---- more than chance ----
 
+
 def test_morans_i_is_the_formula_also_for_uneven_rows():
     draw = np.random.default_rng(1)
     weights = draw.random((12, 12)) * (draw.random((12, 12)) < 0.4)
     values = draw.normal(size=12)
-    assert regions.morans_i(values, sparse.csr_array(weights)) == pytest.approx(one_by_one(values, weights))
+    assert regions.morans_i(values, sparse.csr_array(weights)) == pytest.approx(
+        one_by_one(values, weights)
+    )
     assert regions.morans_i(np.ones(12), sparse.csr_array(weights)) == 0
 
 
@@ -129,12 +149,19 @@ def test_morans_i_and_its_local_part_are_those_of_esda():
         graph = regions.neighbours(places, 6)
         weights.transform = "r"
         np.testing.assert_allclose(weights.sparse.toarray(), graph.toarray())
-        assert regions.morans_i(entropy, graph) == pytest.approx(esda.Moran(entropy, weights, permutations=0).I)
+        assert regions.morans_i(entropy, graph) == pytest.approx(
+            esda.Moran(entropy, weights, permutations=0).I
+        )
         local = esda.Moran_Local(entropy, weights, permutations=0).Is
         mine = regions.hot_spots(entropy, graph, permutations=9)
         np.testing.assert_allclose(mine.moran, local * len(local) / (len(local) - 1))
-        both = [esda.Moran_BV(*pair, weights, permutations=0).I for pair in ((entropy, second), (second, entropy))]
-        expected = np.mean(both) / np.corrcoef(entropy, second)[0, 1]  # what the halves do not share is divided out
+        both = [
+            esda.Moran_BV(*pair, weights, permutations=0).I
+            for pair in ((entropy, second), (second, entropy))
+        ]
+        expected = (
+            np.mean(both) / np.corrcoef(entropy, second)[0, 1]
+        )  # what the halves do not share is divided out
         assert regions.cross_morans_i(entropy, second, graph) == pytest.approx(expected)
 
 
@@ -155,7 +182,9 @@ def test_residuals_leave_nothing_that_groups_and_covariates_explain():
     explained = np.array([1.0, 5, -2]).repeat(20) + 3 * slope
     np.testing.assert_allclose(regions.residuals(explained, groups, slope[:, None]), 0, atol=1e-9)
     noise = draw.normal(size=(4, 60))
-    left = regions.residuals(noise, groups, np.column_stack([slope, slope, np.ones(60)]))  # collinear is harmless
+    left = regions.residuals(
+        noise, groups, np.column_stack([slope, slope, np.ones(60)])
+    )  # collinear is escape_formula
     np.testing.assert_allclose(left @ slope, 0, atol=1e-9)
     np.testing.assert_allclose([left[:, groups == g].sum(axis=1) for g in "abc"], 0, atol=1e-9)
 
@@ -169,7 +198,9 @@ def test_halves_are_halves_and_do_without_the_run_left_out():
     changed = labels.copy()
     changed[2] = 1 - changed[2]
     again = regions.halves(changed, halvings=2)
-    np.testing.assert_array_equal(again[2], found[2])  # without run 2, what it says is of no account
+    np.testing.assert_array_equal(
+        again[2], found[2]
+    )  # without run 2, what it says is of no account
     assert not np.array_equal(again[7], found[7])
     with pytest.raises(InputError, match="runs: got 5; expected at least 6"):
         regions.halves(labels[:5])
@@ -178,7 +209,9 @@ def test_halves_are_halves_and_do_without_the_run_left_out():
 def test_a_planted_corner_is_found_and_scattered_flips_are_not():
     for planted in (True, False):
         places, labels, _ = world(runs=16, planted=planted, examples=400)
-        test = regions.clustering(regions.halves(labels), regions.neighbours(places), permutations=199)
+        test = regions.clustering(
+            regions.halves(labels), regions.neighbours(places), permutations=199
+        )
         assert (test.p < 0.01) == planted == (test.observed.low > 0)
         assert abs(test.null.mean()) < 0.02 and test.observed.runs == 16
 
@@ -189,7 +222,9 @@ def test_what_intents_or_covariates_explain_is_no_clustering():
     far = np.where(corner, "in", "out")
     assert regions.clustering(entropies, graph, permutations=99).p == 0.01
     assert regions.clustering(entropies, graph, groups=far, permutations=99).p > 0.05
-    assert regions.clustering(entropies, graph, covariates=corner[:, None], permutations=99).p > 0.05
+    assert (
+        regions.clustering(entropies, graph, covariates=corner[:, None], permutations=99).p > 0.05
+    )
     other = np.where(places[:, 0] < 0.5, "left", "right")
     assert regions.clustering(entropies, graph, groups=other, permutations=99).p == 0.01
 
@@ -215,9 +250,14 @@ def test_the_interval_is_the_jackknife_over_whole_runs():
 @pytest.mark.parametrize("grouped", [False, True])
 def test_p_values_are_uniform_where_places_mean_nothing(grouped):
     draw, p = np.random.default_rng(4), []
-    graph, groups = regions.neighbours(draw.random((60, 2)), 5), np.arange(60) % 3 if grouped else None
+    graph, groups = (
+        regions.neighbours(draw.random((60, 2)), 5),
+        np.arange(60) % 3 if grouped else None,
+    )
     for seed in range(120):
-        entropies = np.broadcast_to(draw.normal(size=60), (4, 2, 1, 60)) + draw.normal(size=(4, 2, 1, 60))
+        entropies = np.broadcast_to(draw.normal(size=60), (4, 2, 1, 60)) + draw.normal(
+            size=(4, 2, 1, 60)
+        )
         p.append(regions.clustering(entropies, graph, groups, permutations=49, seed=seed).p)
     assert kstest(p, "uniform").pvalue > 0.05
 
@@ -230,6 +270,7 @@ def test_shuffling_within_groups_stays_there():
 
 
 # ---- hot spots ----
+
 
 def test_local_p_values_are_those_of_all_sets_of_neighbours():
     draw = np.random.default_rng(5)
@@ -273,22 +314,34 @@ def test_regions_need_mutual_neighbours_and_size():
 
 # ---- in words ----
 
+
 def test_a_region_is_named_by_its_words_and_its_confusion():
     texts = ["play jazz", "play jazz loud", "set alarm", "alarm now", "weather today", "rain today"]
     labels = np.array([[0, 0, 1, 1, 2, 2], [1, 0, 1, 1, 2, 2], [0, 1, 1, 1, 2, 1]])
-    table = regions.describe(np.array([0, 0, -1, -1, 1, 1]), labels, texts, ["music", "alarm", "weather"], words=2)
-    assert table.disagreement.tolist() == [jackknife(churn, labels[:, :2]), jackknife(churn, labels[:, 4:])]
+    table = regions.describe(
+        np.array([0, 0, -1, -1, 1, 1]), labels, texts, ["music", "alarm", "weather"], words=2
+    )
+    assert table.disagreement.tolist() == [
+        jackknife(churn, labels[:, :2]),
+        jackknife(churn, labels[:, 4:]),
+    ]
     assert [found.value for found in table.disagreement] == pytest.approx([2 / 3, 1 / 3])
-    expected = pd.DataFrame({"region": [0, 1], "queries": [2, 2], "confused": ["music / alarm", "alarm / weather"]})
+    expected = pd.DataFrame(
+        {"region": [0, 1], "queries": [2, 2], "confused": ["music / alarm", "alarm / weather"]}
+    )
     pd.testing.assert_frame_equal(table[list(expected)], expected)
-    assert sorted(table.words[0].split(", ")) == ["jazz", "play"] and table.words[1].startswith("today")
+    assert sorted(table.words[0].split(", ")) == ["jazz", "play"] and table.words[1].startswith(
+        "today"
+    )
     assert table.example.tolist() == ["play jazz", "rain today"]
     assert regions.describe(np.full(6, -1), labels, texts, ["a", "b", "c"]).empty
 
 
 def test_confusions_add_up_and_count_pairs_of_runs():
     labels = np.array([[0, 2, 1], [1, 2, 1], [1, 2, 0], [2, 2, 1]])
-    shares = regions.confusions(labels, ["a", "b", "c"])  # first example: ab 2, ac 1, bc 2; last: ab 3
+    shares = regions.confusions(
+        labels, ["a", "b", "c"]
+    )  # first example: ab 2, ac 1, bc 2; last: ab 3
     assert shares.to_dict() == {"a / b": 5 / 8, "b / c": 2 / 8, "a / c": 1 / 8}
     assert regions.confusions(np.zeros((3, 2), int), ["a", "b"]).empty
 
@@ -300,10 +353,15 @@ def test_the_most_confused_pairs_have_the_interval_of_their_share():
     assert list(found) == list(shares.index[:2])
     for pair, interval in found.items():  # the plain way: everything counted anew without each run
         plain = jackknife(lambda votes, pair=pair: regions.confusions(votes, names)[pair], labels)
-        assert [interval.value, interval.low, interval.high] == pytest.approx([plain.value, plain.low, plain.high])
+        assert [interval.value, interval.low, interval.high] == pytest.approx(
+            [plain.value, plain.low, plain.high]
+        )
     two = regions.confused(labels[:2], names)
     assert [interval.value for interval in two.values()] == pytest.approx(
-        regions.confusions(labels[:2], names).tolist()) and all(interval.note for interval in two.values())
-    once = regions.confused([[0, 1], [0, 1], [1, 1]], names)["a / b"]  # without the odd run nothing differs
+        regions.confusions(labels[:2], names).tolist()
+    ) and all(interval.note for interval in two.values())
+    once = regions.confused([[0, 1], [0, 1], [1, 1]], names)[
+        "a / b"
+    ]  # without the odd run nothing differs
     assert (once.value, once.runs) == (1.0, 3)
     assert regions.confused(np.zeros((3, 2), int), names) == {}

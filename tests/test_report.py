@@ -1,4 +1,5 @@
 """Reports on predictions of any system: reading, scores, intervals, the page, the table, the command, comparisons."""
+
 from __future__ import annotations
 
 import argparse
@@ -19,22 +20,26 @@ from safetensors.numpy import save_file
 
 from stabutils import __main__ as main
 from stabutils import metrics
-from stabutils.comparison import compare
 from stabutils.errors import InputError
-from stabutils.intervals import jackknife, jackknife_arms, jeffreys, over_examples
-from stabutils.predictions import Predictions, read_predictions
-from stabutils.report import report
+from stabutils.metrics.intervals import jackknife, jackknife_arms, jeffreys, over_examples
+from stabutils.reports.comparison import compare
+from stabutils.reports.reading import Predictions, read_predictions
+from stabutils.reports.stability import report
 
-module = importlib.import_module("stabutils.report")
+module = importlib.import_module("stabutils.reports.stability")
 SAMPLE = Path(__file__).parent.parent / "examples" / "predictions.csv"
-LONG = ("run,example,label,gold,text\n1,a,yes,yes,is it?\n1,b,no,no,<b>no</b>\n"
-        "2,a,yes,yes,is it?\n2,b,yes,no,<b>no</b>\n")
+LONG = (
+    "run,example,label,gold,text\n1,a,yes,yes,is it?\n1,b,no,no,<b>no</b>\n"
+    "2,a,yes,yes,is it?\n2,b,yes,no,<b>no</b>\n"
+)
 
 
 def answers(runs, examples=40, seed=0, noise=0.3, classes=4):
     rng = np.random.default_rng(seed)
     gold = rng.integers(classes, size=examples)
-    labels = np.where(rng.random((runs, examples)) < noise, rng.integers(classes, size=(runs, examples)), gold)
+    labels = np.where(
+        rng.random((runs, examples)) < noise, rng.integers(classes, size=(runs, examples)), gold
+    )
     return labels, gold
 
 
@@ -65,8 +70,15 @@ def run(*words):
 def test_by_hand():
     found = report([["a", "b"], ["a", "b"], ["a", "c"]], ["a", "c"], label_names=("a", "b", "c"))
     values = {name: round(interval.value, 4) for name, interval in found.numbers.items()}
-    assert values == {"churn": 0.3333, "label_entropy@3": 0.3183, "share_unstable@3": 0.5, "right_to_wrong": 0.3333,
-                      "wrong_to_wrong": 0.0, "accuracy": 0.6667, "kappa": 0.4545}
+    assert values == {
+        "churn": 0.3333,
+        "label_entropy@3": 0.3183,
+        "share_unstable@3": 0.5,
+        "right_to_wrong": 0.3333,
+        "wrong_to_wrong": 0.0,
+        "accuracy": 0.6667,
+        "kappa": 0.4545,
+    }
     assert {interval.runs for interval in found.numbers.values()} == {3}
     table = found.examples
     assert table["answer"].tolist() == ["a", "b"] and table["votes"].tolist() == [3, 2]
@@ -106,8 +118,14 @@ def test_two_runs_have_an_interval_over_examples():
     assert {interval.note for interval in found.numbers.values()} == {"these two models only"}
     expected = over_examples(metrics.churn, labels)
     assert ends(found.numbers["churn"]) == pytest.approx(ends(expected))
-    assert found.numbers["label_entropy@2"].value == pytest.approx(metrics.churn(labels) * np.log(2))
-    assert found.runs_needed == {} and "A third" in found.notes[0] and "these two runs only" in found._repr_html_()
+    assert found.numbers["label_entropy@2"].value == pytest.approx(
+        metrics.churn(labels) * np.log(2)
+    )
+    assert (
+        found.runs_needed == {}
+        and "A third" in found.notes[0]
+        and "these two runs only" in found._repr_html_()
+    )
 
 
 def test_runs_that_all_agree():
@@ -123,15 +141,30 @@ def test_runs_needed_grows_as_the_square():
     assert needed[0.005] / needed[0.01] == pytest.approx(4, rel=0.1)
 
 
-@pytest.mark.parametrize("given_, thing", [
-    ({"labels": [[0, 1]]}, "runs in labels"), ({"labels": [[0.5, 1], [0, 1]]}, "type of labels"),
-    ({"labels": [0, 1]}, "shape of labels"), ({"labels": [[0], [0, 1]]}, "labels"), ({"labels": [[-1], [0]]}, "labels"),
-    ({"labels": [["a", None], ["b", "a"]]}, "type of labels"), ({"labels": [[True], [False]]}, "type of labels"),
-    ({"gold": [0]}, "gold"), ({"gold": ["a", "b"]}, "gold"), ({"texts": ["one"]}, "texts"), ({"texts": "ab"}, "texts"),
-    ({"label_names": ["a"]}, "labels"), ({"weights": [1, -1]}, "weights"), ({"weights": [0, 0]}, "weights"),
-    ({"probabilities": [[[1.0, 0.0]]]}, "shape of probabilities"), ({"identical_data": "yes"}, "identical_data"),
-    ({"labels": [["a", "b"]] * 2, "label_names": ["a"]}, "labels"), ({"examples": [1]}, "examples"),
-    ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "row sum of probabilities")])
+@pytest.mark.parametrize(
+    "given_, thing",
+    [
+        ({"labels": [[0, 1]]}, "runs in labels"),
+        ({"labels": [[0.5, 1], [0, 1]]}, "type of labels"),
+        ({"labels": [0, 1]}, "shape of labels"),
+        ({"labels": [[0], [0, 1]]}, "labels"),
+        ({"labels": [[-1], [0]]}, "labels"),
+        ({"labels": [["a", None], ["b", "a"]]}, "type of labels"),
+        ({"labels": [[True], [False]]}, "type of labels"),
+        ({"gold": [0]}, "gold"),
+        ({"gold": ["a", "b"]}, "gold"),
+        ({"texts": ["one"]}, "texts"),
+        ({"texts": "ab"}, "texts"),
+        ({"label_names": ["a"]}, "labels"),
+        ({"weights": [1, -1]}, "weights"),
+        ({"weights": [0, 0]}, "weights"),
+        ({"probabilities": [[[1.0, 0.0]]]}, "shape of probabilities"),
+        ({"identical_data": "yes"}, "identical_data"),
+        ({"labels": [["a", "b"]] * 2, "label_names": ["a"]}, "labels"),
+        ({"examples": [1]}, "examples"),
+        ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "row sum of probabilities"),
+    ],
+)
 def test_what_cannot_be_reported_is_named(given_, thing):
     with pytest.raises(InputError) as caught:
         report(**{"labels": [[0, 1], [0, 1]], **given_})
@@ -143,7 +176,9 @@ def test_strings_and_integers_give_the_same():
     words = np.array(["a", "b", "c", "d"])
     one, other = report(labels, gold), report(words[labels], words[gold])
     assert one.numbers == other.numbers
-    assert [words[int(name)] for name in one.examples["answer"]] == other.examples["answer"].tolist()
+    assert [words[int(name)] for name in one.examples["answer"]] == other.examples[
+        "answer"
+    ].tolist()
 
 
 # ---- reading ----
@@ -152,14 +187,26 @@ def test_strings_and_integers_give_the_same():
 def test_long_form(tmp_path):
     found = read_predictions(write(tmp_path, LONG))
     assert found.labels.tolist() == [[1, 0], [1, 1]] and found.label_names == ("no", "yes")
-    assert found.gold.tolist() == [1, 0] and found.texts == ("is it?", "<b>no</b>") and found.examples == ("a", "b")
-    assert found.layout == ("long form, 2 runs x 2 examples (run: run; example: example; label: label; gold: gold; "
-                            "text: text)")
+    assert (
+        found.gold.tolist() == [1, 0]
+        and found.texts == ("is it?", "<b>no</b>")
+        and found.examples == ("a", "b")
+    )
+    assert found.layout == (
+        "long form, 2 runs x 2 examples (run: run; example: example; label: label; gold: gold; "
+        "text: text)"
+    )
 
 
 def test_wide_form(tmp_path):
-    found = read_predictions(write(tmp_path, "example,tag,run10,run2,note\n10,x,NA,None\n2,x,null,NA\n".replace(
-        "None\n", "None,z\n").replace("NA\n", "NA,z\n")))
+    found = read_predictions(
+        write(
+            tmp_path,
+            "example,tag,run10,run2,note\n10,x,NA,None\n2,x,null,NA\n".replace(
+                "None\n", "None,z\n"
+            ).replace("NA\n", "NA,z\n"),
+        )
+    )
     assert np.array(found.label_names)[found.labels].tolist() == [["null", "NA"], ["NA", "None"]]
     assert found.runs == ("run10", "run2") and found.examples == ("2", "10")
     assert found.layout.endswith("not used: tag, note)")
@@ -168,9 +215,15 @@ def test_wide_form(tmp_path):
 def test_columns_are_mapped(tmp_path):
     wide = write(tmp_path, "id,old,new,truth\n1,a,a,a\n2,b,a,b\n")
     found = read_predictions(wide, {"label": ["old", "new"], "gold": "truth"})
-    assert found.runs == ("old", "new") and found.gold.tolist() == [0, 1] and found.labels.tolist() == [[0, 1], [0, 0]]
-    found = read_predictions(write(tmp_path, LONG.replace("run,example,label", "who,what,said")),
-                             {"run": "who", "example": "what", "label": "said"})
+    assert (
+        found.runs == ("old", "new")
+        and found.gold.tolist() == [0, 1]
+        and found.labels.tolist() == [[0, 1], [0, 0]]
+    )
+    found = read_predictions(
+        write(tmp_path, LONG.replace("run,example,label", "who,what,said")),
+        {"run": "who", "example": "what", "label": "said"},
+    )
     assert found.labels.tolist() == [[1, 0], [1, 1]]
 
 
@@ -185,10 +238,13 @@ def test_the_truth_is_not_taken_for_an_answer(tmp_path):
 
 
 def test_weights_and_probabilities(tmp_path):
-    text = ("run,example,label,weight,p_b,p_a,p_c\n1,x,a,3,.25,.75,0\n1,y,b,1,1,0,0\n2,x,a,3,0,1,0\n2,y,a,1,.5,.5,0\n")
+    text = "run,example,label,weight,p_b,p_a,p_c\n1,x,a,3,.25,.75,0\n1,y,b,1,1,0,0\n2,x,a,3,0,1,0\n2,y,a,1,.5,.5,0\n"
     found = read_predictions(write(tmp_path, text))
     assert found.label_names == ("a", "b", "c") and found.weights.tolist() == [3, 1]
-    assert found.probabilities.tolist() == [[[.75, .25, 0], [0, 1, 0]], [[1, 0, 0], [.5, .5, 0]]]
+    assert found.probabilities.tolist() == [
+        [[0.75, 0.25, 0], [0, 1, 0]],
+        [[1, 0, 0], [0.5, 0.5, 0]],
+    ]
     numbers = report(found.labels, probabilities=found.probabilities, weights=found.weights).numbers
     assert numbers["churn"].value == 0.5 and numbers["churn_weighted"].value == 0.25
     with pytest.raises(InputError, match="there is no p_b"):
@@ -198,13 +254,21 @@ def test_weights_and_probabilities(tmp_path):
 def test_long_wide_and_arrays_give_one_report(tmp_path):
     labels, gold = answers(4, classes=12)
     long = "run,example,label,gold\n" + "".join(
-        f"{r},{e},{labels[r, e]},{gold[e]}\n" for e in range(40) for r in (2, 0, 3, 1))
+        f"{r},{e},{labels[r, e]},{gold[e]}\n" for e in range(40) for r in (2, 0, 3, 1)
+    )
     wide = "example,gold,run0,run1,run2,run3\n" + "".join(
-        f"{e},{gold[e]},{','.join(map(str, labels[:, e]))}\n" for e in range(40))
+        f"{e},{gold[e]},{','.join(map(str, labels[:, e]))}\n" for e in range(40)
+    )
     save_file({"labels": labels, "gold": gold}, tmp_path / "b.safetensors")
-    paths = [write(tmp_path, long, "l.csv"), write(tmp_path, wide, "w.csv"), tmp_path / "b.safetensors"]
-    reports = [report(p.labels, p.gold, label_names=p.label_names, examples=p.examples)
-               for p in map(read_predictions, paths)]
+    paths = [
+        write(tmp_path, long, "l.csv"),
+        write(tmp_path, wide, "w.csv"),
+        tmp_path / "b.safetensors",
+    ]
+    reports = [
+        report(p.labels, p.gold, label_names=p.label_names, examples=p.examples)
+        for p in map(read_predictions, paths)
+    ]
     for other in reports[1:]:
         assert other.numbers == reports[0].numbers
         pd.testing.assert_frame_equal(other.examples, reports[0].examples)
@@ -217,14 +281,16 @@ def test_arrays_of_probabilities_and_of_words(tmp_path):
     probabilities = softmax(3)
     np.save(tmp_path / "p.npy", probabilities)
     found = read_predictions(tmp_path / "p.npy")
-    assert np.array_equal(found.labels, probabilities.argmax(axis=2)) and len(found.label_names) == 4
+    assert (
+        np.array_equal(found.labels, probabilities.argmax(axis=2)) and len(found.label_names) == 4
+    )
     np.save(tmp_path / "w.npy", [["a", "b"], ["c", "b"]])
     assert read_predictions(tmp_path / "w.npy").label_names == ("a", "b", "c")
 
 
 def test_parquet(tmp_path, monkeypatch):
     path = write(tmp_path, b"PAR1", "mine.parquet")
-    predictions = importlib.import_module("stabutils.predictions")
+    predictions = importlib.import_module("stabutils.reports.reading")
     monkeypatch.setattr(predictions, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pyarrow"):
         read_predictions(path)
@@ -237,37 +303,59 @@ MANY = "example,run1,run2\n" + "".join(f"{i},{i % 2},{'ab'[i % 2]}\n" for i in r
 DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i in range(20))
 
 
-@pytest.mark.parametrize("text, words", [
-    (LONG + "2,b,no,no,<b>no</b>\n", "example 'b' of run '2': got '2 rows'"),
-    (LONG.replace("2,b,yes,no,<b>no</b>\n", ""), "example 'b' of run '2': got 'no row'"),
-    (LONG + "2,c,no,no,c\n", "example 'c' of run '1': got 'no row'"),
-    (LONG.replace("2,a,yes,yes", "2,a,yes,no"), "gold of example 'a': got ['no', 'yes']"),
-    (LONG.replace("2,a,yes,yes,is it?", "2,a,yes,yes,other"), "text of example 'a'"),
-    (LONG.replace("no,<b>", ",<b>"), "gold: got \"none for example 'b'\""),
-    (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got \"none for example 'a'\""),
-    ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
-    ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 1"),
-    ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
-    (MANY, "labels of run 'run1': got ['0', '1']; expected the encoding of the others, such as ['a', 'b']"),
-    (DISJOINT, "labels of run 'run1'"),
-    (LONG.replace(",yes,yes", ",yes,1").replace("no,<b>", "0,<b>"), "labels of gold"),
-    ("", "file that is not empty"), ("run,example,label\n", "rows below the header"),
-    (LONG.encode() + b"3,\xe9,yes,yes,x\n", "mine.csv, line 6: got 'byte 0xe9'"), (LONG.encode("utf-16"), "UTF-8"),
-    (LONG + "3,\0,a,a,a\n", "line 6: got 'byte 0x00'"),
-    (LONG + "3,a\n", "mine.csv, data row 5: got '2 cells'; expected 5"),
-    (LONG + '3,a,"x\n', "mine.csv, line 6"), (LONG.replace("gold", "run"), "header of mine.csv"),
-    (LONG.replace("run", "who"), "runs in mine.csv: got 'no column of them: who, example, label, gold, text'"),
-    ("run,example,label,prediction\n1,a,x,x\n2,a,x,y\n", "got 'label, prediction'; expected told apart"),
-    ("example,label,prediction1,prediction2\na,x,x,y\n", "got 'label, prediction1, prediction2'; expected told apart"),
-    ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
-    ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\"")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (LONG + "2,b,no,no,<b>no</b>\n", "example 'b' of run '2': got '2 rows'"),
+        (LONG.replace("2,b,yes,no,<b>no</b>\n", ""), "example 'b' of run '2': got 'no row'"),
+        (LONG + "2,c,no,no,c\n", "example 'c' of run '1': got 'no row'"),
+        (LONG.replace("2,a,yes,yes", "2,a,yes,no"), "gold of example 'a': got ['no', 'yes']"),
+        (LONG.replace("2,a,yes,yes,is it?", "2,a,yes,yes,other"), "text of example 'a'"),
+        (LONG.replace("no,<b>", ",<b>"), "gold: got \"none for example 'b'\""),
+        (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got \"none for example 'a'\""),
+        ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
+        ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 1"),
+        ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
+        (
+            MANY,
+            "labels of run 'run1': got ['0', '1']; expected the encoding of the others, such as ['a', 'b']",
+        ),
+        (DISJOINT, "labels of run 'run1'"),
+        (LONG.replace(",yes,yes", ",yes,1").replace("no,<b>", "0,<b>"), "labels of gold"),
+        ("", "file that is not empty"),
+        ("run,example,label\n", "rows below the header"),
+        (LONG.encode() + b"3,\xe9,yes,yes,x\n", "mine.csv, line 6: got 'byte 0xe9'"),
+        (LONG.encode("utf-16"), "UTF-8"),
+        (LONG + "3,\0,a,a,a\n", "line 6: got 'byte 0x00'"),
+        (LONG + "3,a\n", "mine.csv, data row 5: got '2 cells'; expected 5"),
+        (LONG + '3,a,"x\n', "mine.csv, line 6"),
+        (LONG.replace("gold", "run"), "header of mine.csv"),
+        (
+            LONG.replace("run", "who"),
+            "runs in mine.csv: got 'no column of them: who, example, label, gold, text'",
+        ),
+        (
+            "run,example,label,prediction\n1,a,x,x\n2,a,x,y\n",
+            "got 'label, prediction'; expected told apart",
+        ),
+        (
+            "example,label,prediction1,prediction2\na,x,x,y\n",
+            "got 'label, prediction1, prediction2'; expected told apart",
+        ),
+        ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
+        ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\""),
+    ],
+)
 def test_what_cannot_be_read_is_named(tmp_path, text, words):
     with pytest.raises(InputError, match=re.escape(words)):
         read_predictions(write(tmp_path, text))
 
 
-SEEN = ("run,checkpoint,example,label,gold\n" + "".join(f"0,{step},{example},{label},x\n" for example, answers in
-        (("a", "xxx"), ("b", "xyy"), ("c", "yxz")) for step, label in zip(("10", "2", "9.5"), answers, strict=True)))
+SEEN = "run,checkpoint,example,label,gold\n" + "".join(
+    f"0,{step},{example},{label},x\n"
+    for example, answers in (("a", "xxx"), ("b", "xyy"), ("c", "yxz"))
+    for step, label in zip(("10", "2", "9.5"), answers, strict=True)
+)
 TWO_TO_ONE = -(np.log(1 / 3) + 2 * np.log(2 / 3)) / 3  # entropy of three answers, two of them alike
 
 
@@ -276,32 +364,50 @@ def test_checkpoints_of_one_run_rank_the_queries(tmp_path):
     read = read_predictions(write(tmp_path, SEEN))
     names = np.array(read.label_names)
     assert names[read.labels].tolist() == [["x", "x", "y"]]
-    assert names[read.checkpoints[0]].tolist() == [["x", "y", "x"], ["x", "y", "z"], ["x", "x", "y"]]
+    assert names[read.checkpoints[0]].tolist() == [
+        ["x", "y", "x"],
+        ["x", "y", "z"],
+        ["x", "x", "y"],
+    ]
     found = report(read)
     assert found.alone and set(found.numbers) == {"share_changed", "checkpoint_entropy", "accuracy"}
     assert found.numbers["share_changed"].value == pytest.approx(2 / 3)
-    assert found.examples["checkpoint_entropy"].tolist() == pytest.approx([0, TWO_TO_ONE, np.log(3)])
+    assert found.examples["checkpoint_entropy"].tolist() == pytest.approx(
+        [0, TWO_TO_ONE, np.log(3)]
+    )
     assert found.examples["flip_rank"].tolist() == [3, 2, 1]
     assert found.worst(1)["answers"].tolist() == ["x ×1, y ×1, z ×1"]
     page = found.to_html(tmp_path / "one.html").read_text(encoding="utf-8")
     assert "most likely to flip" in page and page.count("<img") == 1 and "this run only" in page
-    doubt = np.array([[[.4, .3, .3], [.9, .1, 0], [.2, .8, 0]]])
+    doubt = np.array([[[0.4, 0.3, 0.3], [0.9, 0.1, 0], [0.2, 0.8, 0]]])
     sure = report(read.labels, probabilities=doubt, checkpoints=read.checkpoints)
     assert sure.examples["flip_rank"].tolist() == [1, 3, 2]
 
 
 def test_checkpoints_of_several_runs_leave_churn_alone(tmp_path):
-    text = SEEN + SEEN.partition("\n")[2].replace("0,", "1,").replace("11,", "10,").replace("1,10,c,y", "1,10,c,x")
-    found, plain = report(read_predictions(write(tmp_path, text))), report([[0, 0, 1], [0, 0, 0]], [0, 0, 0])
+    text = SEEN + SEEN.partition("\n")[2].replace("0,", "1,").replace("11,", "10,").replace(
+        "1,10,c,y", "1,10,c,x"
+    )
+    found, plain = (
+        report(read_predictions(write(tmp_path, text))),
+        report([[0, 0, 1], [0, 0, 0]], [0, 0, 0]),
+    )
     assert found.numbers["churn"] == plain.numbers["churn"] and "flip_rank" not in found.examples
     entropies = [0, TWO_TO_ONE, np.log(3), 0, TWO_TO_ONE, TWO_TO_ONE]
     assert found.numbers["checkpoint_entropy"].value == pytest.approx(np.mean(entropies))
 
 
-@pytest.mark.parametrize("text, words", [
-    (SEEN.replace("0,2,a,x,x\n", ""), "example 'a' of run '0, checkpoint 2': got 'no row'"),
-    (SEEN.replace("0,2,", "0,last,"), "column checkpoint: got \"'last'\""),
-    ("".join(line for line in SEEN.splitlines(True) if not line.startswith(("0,2", "0,9"))), "a column checkpoint")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (SEEN.replace("0,2,a,x,x\n", ""), "example 'a' of run '0, checkpoint 2': got 'no row'"),
+        (SEEN.replace("0,2,", "0,last,"), "column checkpoint: got \"'last'\""),
+        (
+            "".join(line for line in SEEN.splitlines(True) if not line.startswith(("0,2", "0,9"))),
+            "a column checkpoint",
+        ),
+    ],
+)
 def test_checkpoints_that_cannot_be_read_are_named(tmp_path, text, words):
     with pytest.raises(InputError, match=re.escape(words)):
         read_predictions(write(tmp_path, text))
@@ -315,8 +421,11 @@ def test_checkpoints_must_fit_the_labels():
 
 def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
     rng = np.random.default_rng(0)
-    texts = [" ".join(rng.choice([f"{topic}{i}" for i in range(8)], 4, replace=False))
-             for topic in ("bank", "lamp", "rain", "song", "taxi") for _ in range(40)]
+    texts = [
+        " ".join(rng.choice([f"{topic}{i}" for i in range(8)], 4, replace=False))
+        for topic in ("bank", "lamp", "rain", "song", "taxi")
+        for _ in range(40)
+    ]
     labels = np.zeros((6, 200), int)
     labels[:, :40] = rng.integers(2, size=(6, 40))  # everything about banks
     found = report(labels, texts=texts, label_names=["<i>a</i>", "b"])
@@ -325,10 +434,14 @@ def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
     assert "Where they gather" in page and "<i>a" not in page
     scattered = report(labels[:, rng.permutation(200)], texts=texts)
     assert scattered.regions().empty and "No region of the texts was found" in scattered.to_html(
-        tmp_path / "s.html").read_text(encoding="utf-8")
+        tmp_path / "s.html"
+    ).read_text(encoding="utf-8")
     four = report(labels[:4], texts=texts)  # too few to choose by some and describe by others
-    assert four.regions()["queries"].sum() >= 20 and "Chosen and described by the same runs" in four.to_html(
-        tmp_path / "f.html").read_text(encoding="utf-8")
+    assert four.regions()[
+        "queries"
+    ].sum() >= 20 and "Chosen and described by the same runs" in four.to_html(
+        tmp_path / "f.html"
+    ).read_text(encoding="utf-8")
     for few in (["", "!", "?"], ["same"] * 3, ["a", "b", "c"]):  # nothing to compare texts by
         assert report([[0, 1, 0], [1, 1, 1], [0, 0, 1]], texts=few).regions().empty
 
@@ -347,11 +460,16 @@ def test_columns_as_text(tmp_path):
 
 def test_columns_and_files_that_do_not_exist(tmp_path):
     path = write(tmp_path, LONG)
-    with pytest.raises(InputError, match="column for gold: got 'truth'.*run, example, label, gold, text"):
+    with pytest.raises(
+        InputError, match="column for gold: got 'truth'.*run, example, label, gold, text"
+    ):
         read_predictions(path, {"gold": "truth"})
     with pytest.raises(InputError, match="role of a column: got 'labl'"):
         read_predictions(path, {"labl": "label"})
-    for name, says in (("none.csv", "a file that exists"), ("mine.xlsx", "others can be saved as CSV")):
+    for name, says in (
+        ("none.csv", "a file that exists"),
+        ("mine.xlsx", "others can be saved as CSV"),
+    ):
         with pytest.raises(InputError, match=says):
             read_predictions(tmp_path / name)
     with pytest.raises(InputError, match="commas between them, not ';'"):
@@ -366,9 +484,15 @@ def test_arrays_that_cannot_be_read(tmp_path):
     write(tmp_path, b"\x93NUMPY", "cut.npy")
     write(tmp_path, b"12345678901", "cut.safetensors")
     save_file({"x": np.zeros(2), "y": np.zeros(2)}, tmp_path / "other.safetensors")
-    for name, words in {"objects.npy": "pickled", "one.npy": "runs in one.npy: got 1", "four.npy": "shape of labels",
-                        "counts.npy": "probabilities in counts.npy", "cut.npy": "pickled",
-                        "cut.safetensors": "safetensors", "other.safetensors": "arrays in other"}.items():
+    for name, words in {
+        "objects.npy": "pickled",
+        "one.npy": "runs in one.npy: got 1",
+        "four.npy": "shape of labels",
+        "counts.npy": "probabilities in counts.npy",
+        "cut.npy": "pickled",
+        "cut.safetensors": "safetensors",
+        "other.safetensors": "arrays in other",
+    }.items():
         with pytest.raises(InputError, match=words):
             read_predictions(tmp_path / name)
     with pytest.raises(InputError, match="holds arrays"):
@@ -378,7 +502,11 @@ def test_arrays_that_cannot_be_read(tmp_path):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(some.integers(2, 5), some.integers(2, 12), some.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter(tmp_path_factory, runs, examples, random):
-    rows = [[f"run {r}", f"e{e}", random.choice("abc"), "abc"[e % 3]] for r in range(runs) for e in range(examples)]
+    rows = [
+        [f"run {r}", f"e{e}", random.choice("abc"), "abc"[e % 3]]
+        for r in range(runs)
+        for e in range(examples)
+    ]
     found = []
     for name in ("one.csv", "other.csv"):
         text = io.StringIO()
@@ -388,7 +516,9 @@ def test_order_of_rows_does_not_matter(tmp_path_factory, runs, examples, random)
         random.shuffle(rows)
     assert found[0].numbers == found[1].numbers
     pd.testing.assert_frame_equal(found[0].examples, found[1].examples)
-    labels = np.array([row[2] for row in sorted(rows, key=lambda row: (row[0], int(row[1][1:])))]).reshape(runs, -1)
+    labels = np.array(
+        [row[2] for row in sorted(rows, key=lambda row: (row[0], int(row[1][1:])))]
+    ).reshape(runs, -1)
     pairs = [(a != b).mean() for i, a in enumerate(labels) for b in labels[:i]]
     assert found[0].numbers["churn"].value == pytest.approx(np.mean(pairs))
 
@@ -398,7 +528,9 @@ def test_order_of_rows_does_not_matter(tmp_path_factory, runs, examples, random)
 
 def test_page_escapes_what_the_data_says(tmp_path):
     evil = "<script>alert(1)</script>"
-    found = report([[evil, "a"], ["b\" onload=x", "a"], [evil, "a"]], texts=[evil, "x"], examples=[evil, "y"])
+    found = report(
+        [[evil, "a"], ['b" onload=x', "a"], [evil, "a"]], texts=[evil, "x"], examples=[evil, "y"]
+    )
     page = found.to_html(tmp_path / "r.html", evil).read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page and "onload=x" in page
     assert not re.search(r'(src|href)="(?!data:image/svg)', page)
@@ -407,9 +539,13 @@ def test_page_escapes_what_the_data_says(tmp_path):
 
 
 def test_page_in_other_scripts(tmp_path):
-    found = report([["音楽", "да"], ["ニュース", "да"], ["音楽", "да"]], texts=["曲をかけて $x$ $", "привет"])
+    found = report(
+        [["音楽", "да"], ["ニュース", "да"], ["音楽", "да"]], texts=["曲をかけて $x$ $", "привет"]
+    )
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "曲をかけて" in page and page.count("<img") == 4  # answers, entropies, pairs, runs needed; no gold
+    assert (
+        "曲をかけて" in page and page.count("<img") == 4
+    )  # answers, entropies, pairs, runs needed; no gold
 
 
 def test_table_for_spreadsheets(tmp_path):
@@ -423,7 +559,18 @@ def test_table_for_spreadsheets(tmp_path):
 
 
 def test_command_on_the_sample(tmp_path, capsys):
-    assert run(SAMPLE, "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv", "--identical-data", "yes") == 0
+    assert (
+        run(
+            SAMPLE,
+            "-o",
+            tmp_path / "r.html",
+            "--csv",
+            tmp_path / "q.csv",
+            "--identical-data",
+            "yes",
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     assert said.startswith("long form, 5 runs x 200 examples (run: run; ")
     assert str(tmp_path / "r.html") in said and "so churn is what the randomness" in said
@@ -435,14 +582,21 @@ def test_command_on_the_sample(tmp_path, capsys):
 
 
 def test_of_two_releases_the_weightiest_change_comes_first_with_both_answers(tmp_path):
-    path = write(tmp_path, "example,v1.0,v2.0,gold,traffic\na,x,y,z,1\nb,x,x,x,9\nc,x,y,x,1\nd,y,x,z,5\n")
+    path = write(
+        tmp_path, "example,v1.0,v2.0,gold,traffic\na,x,y,z,1\nb,x,x,x,9\nc,x,y,x,1\nd,y,x,z,5\n"
+    )
     read = read_predictions(path, {"label": ["v1.0", "v2.0"]})
     found = report(read)
     assert found.runs == ("v1.0", "v2.0") and found.worst()["example"].tolist() == ["d", "c", "a"]
     table = pd.read_csv(found.to_csv(tmp_path / "q.csv"))
-    assert table["example"].tolist() == ["d", "c", "a", "b"] and table["answers"][1] == "v1.0: x, v2.0: y"
+    assert (
+        table["example"].tolist() == ["d", "c", "a", "b"]
+        and table["answers"][1] == "v1.0: x, v2.0: y"
+    )
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Churn by weight</span>" in page and page.count("<img") == 2  # answers and pairs; two runs are one pair
+    assert (
+        "Churn by weight</span>" in page and page.count("<img") == 2
+    )  # answers and pairs; two runs are one pair
 
 
 def test_equal_votes_are_told_apart_by_weight_not_by_rounding():
@@ -460,7 +614,9 @@ def test_more_runs_than_queries_are_questioned_and_no_interval_is_impossible():
 
 
 def test_checkpoints_without_a_run_are_those_of_one(tmp_path):
-    read = read_predictions(write(tmp_path, "checkpoint,example,label\n1,a,x\n2,a,y\n1,b,x\n2,b,x\n"))
+    read = read_predictions(
+        write(tmp_path, "checkpoint,example,label\n1,a,x\n2,a,y\n1,b,x\n2,b,x\n")
+    )
     assert read.labels.tolist() == [[1, 0]] and read.checkpoints.tolist() == [[[0, 0], [1, 0]]]
     assert report(read).alone
 
@@ -468,12 +624,17 @@ def test_checkpoints_without_a_run_are_those_of_one(tmp_path):
 def test_command_guards_a_release(tmp_path, capsys):
     churn = report(read_predictions(SAMPLE).labels).numbers["churn"]
     words = [SAMPLE, "-o", tmp_path / "r.html", "--max-churn"]
-    assert run(*words, max(0, churn.low - 0.001)) == 1 and "FAILED: all of" in capsys.readouterr().out
+    assert (
+        run(*words, max(0, churn.low - 0.001)) == 1 and "FAILED: all of" in capsys.readouterr().out
+    )
     assert run(*words, churn.value) == 0 and "undecided at 5 runs" in capsys.readouterr().out
     assert run(*words, churn.high + 0.001) == 0 and "passed: nothing of" in capsys.readouterr().out
     with pytest.raises(InputError, match="--max-churn"):
         run(*words, 5)
-    assert run(*words, churn.value, "--strict") == 1 and run(*words, churn.high + 0.001, "--strict") == 0
+    assert (
+        run(*words, churn.value, "--strict") == 1
+        and run(*words, churn.high + 0.001, "--strict") == 0
+    )
 
 
 def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):
@@ -490,7 +651,10 @@ def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):
 def test_two_versions_say_what_was_mended_and_what_broke():
     old, new, gold = [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]  # two mended, one broken
     found = report([old, new], gold, run_names=["v1", "v2"])
-    assert found.notes[-1].startswith("From v1 to v2: accuracy 60.0 %") and "to 80.0 %" in found.notes[-1]
+    assert (
+        found.notes[-1].startswith("From v1 to v2: accuracy 60.0 %")
+        and "to 80.0 %" in found.notes[-1]
+    )
     mended, broken = found.notes[-1].split("; ")[1].split("became right, ")
     assert mended.startswith("40.0 % ") and broken.startswith("20.0 % ")
     assert "another run leaves" not in found._repr_html_()
@@ -500,7 +664,10 @@ def test_two_versions_say_what_was_mended_and_what_broke():
 
 def test_command_on_one_run(tmp_path, capsys):
     path = write(tmp_path, SEEN.replace("checkpoint", "epoch"))
-    assert run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv") == 0
+    assert (
+        run(path, "--checkpoint", "epoch", "-o", tmp_path / "r.html", "--csv", tmp_path / "q.csv")
+        == 0
+    )
     assert "1 run, 3 checkpoints, 3 queries" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "q.csv")
     assert table["flip_rank"].tolist() == [1, 2, 3] and table["answers"].str.contains("×").all()
@@ -511,11 +678,13 @@ def test_command_on_one_run(tmp_path, capsys):
 def test_command_maps_columns(tmp_path, capsys):
     path = write(tmp_path, "id,old,new\n1,a,a\n2,b,a\n")
     assert run(path, "--label", "old", "new", "-o", tmp_path / "r.html") == 0
-    assert "wide form, 2 runs x 2 examples (example: id; label: old, new)" in capsys.readouterr().out
+    assert (
+        "wide form, 2 runs x 2 examples (example: id; label: old, new)" in capsys.readouterr().out
+    )
 
 
 def test_needs_no_torch():
-    code = "import sys, stabutils.report, stabutils.comparison; sys.exit('torch' in sys.modules)"
+    code = "import sys, stabutils.reports.stability, stabutils.reports.comparison; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=SAMPLE.parent.parent).returncode == 0
 
 
@@ -528,7 +697,10 @@ def test_compare_with_the_plain_jackknife():
     seeds = [np.arange(6), 6 + np.arange(7)]
     plain = jackknife_arms(lambda b, a: metrics.churn(a) - metrics.churn(b), [before, after], seeds)
     assert ends(found.difference["churn"]) == pytest.approx(ends(plain))
-    entropy = {name: metrics.label_entropy(labels, 5).mean() for name, labels in (("b", before), ("a", after))}
+    entropy = {
+        name: metrics.label_entropy(labels, 5).mean()
+        for name, labels in (("b", before), ("a", after))
+    }
     assert found.difference["label_entropy@5"].value == pytest.approx(entropy["a"] - entropy["b"])
     assert found.before["label_entropy@5"].value == pytest.approx(entropy["b"])
     expected = metrics.churn_between(before, after, gold)
@@ -540,7 +712,10 @@ def test_compare_with_the_plain_jackknife():
 def test_compare_pairs_by_seed():
     before, gold = answers(5)
     same = compare(before, before, gold, seeds=(range(5), range(5)))
-    assert ends(same.difference["churn"]) == pytest.approx([0, 0, 0], abs=1e-12) and same.verdict == "does not hold"
+    assert (
+        ends(same.difference["churn"]) == pytest.approx([0, 0, 0], abs=1e-12)
+        and same.verdict == "does not hold"
+    )
     apart = compare(before, before, gold)
     assert apart.difference["churn"].high > 0 and apart.verdict == "undecided at 5 runs"
     for seeds in ((range(4), range(5)), ([1] * 5, range(5))):
@@ -552,41 +727,81 @@ def test_compare_guards_accuracy():
     before, gold = answers(6)
     constant = np.zeros_like(before)  # perfectly stable, and useless
     found = compare(before, constant, gold)
-    assert found.stability == "holds" and found.guard == "does not hold" and found.verdict == "does not hold"
+    assert (
+        found.stability == "holds"
+        and found.guard == "does not hold"
+        and found.verdict == "does not hold"
+    )
     blind = compare(before, constant)
-    assert blind.guard == "cannot be tested here" and blind.verdict == "holds" and "not guarded" in str(blind)
+    assert (
+        blind.guard == "cannot be tested here"
+        and blind.verdict == "holds"
+        and "not guarded" in str(blind)
+    )
     assert list(blind.between) == ["churn"]
 
 
 def test_compare_two_releases():
-    found = compare([["a", "b", "b"], ["a", "a", "b"]], [["a", "b", "c"], ["a", "b", "c"]], ["a", "b", "c"])
+    found = compare(
+        [["a", "b", "b"], ["a", "a", "b"]], [["a", "b", "c"], ["a", "b", "c"]], ["a", "b", "c"]
+    )
     assert found.difference["churn"].note == "these two models only"
     assert found.summary().count("these two models only") == 1
     assert {name: round(part.value, 3) for name, part in found.between.items()} == {
-        "churn": 0.5, "good": 0.5, "bad": 0.0, "wrong_to_wrong": 0.0}
+        "churn": 0.5,
+        "good": 0.5,
+        "bad": 0.0,
+        "wrong_to_wrong": 0.0,
+    }
 
 
 def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
     (before, gold), (after, _) = answers(5, seed=1), answers(5, seed=1, noise=0.1)
     words, rows = np.array(["b", "a", "c", "d"]), "run,example,label,gold\n"
     for name, labels, order in (("old", before, range(40)), ("new", after, range(39, -1, -1))):
-        write(tmp_path, rows + "".join(f"s{r},{e},{words[labels[r, e]]},{words[gold[e]]}\n" for e in order
-                                       for r in range(5)), f"{name}.csv")
+        write(
+            tmp_path,
+            rows
+            + "".join(
+                f"s{r},{e},{words[labels[r, e]]},{words[gold[e]]}\n"
+                for e in order
+                for r in range(5)
+            ),
+            f"{name}.csv",
+        )
     old, new = (read_predictions(tmp_path / f"{name}.csv") for name in ("old", "new"))
     found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
-    assert str(found) == str(plain) and found.verdicts["churn"] == "holds" and found.verdicts["accuracy"] == found.guard
+    assert (
+        str(found) == str(plain)
+        and found.verdicts["churn"] == "holds"
+        and found.verdicts["accuracy"] == found.guard
+    )
     assert main.main(["compare", str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
     assert capsys.readouterr().out.strip() == f"{old.layout}\n{new.layout}\n{plain}"
-    other = Predictions(new.labels, new.label_names, new.runs, ("x", *new.examples[1:]), "", new.gold)
-    for wrong, thing in ((other, "examples of before and after"), (Predictions(
-            new.labels, new.label_names, new.runs, new.examples, "", 1 - new.gold.clip(0, 1)), "gold labels of after")):
+    other = Predictions(
+        new.labels, new.label_names, new.runs, ("x", *new.examples[1:]), "", new.gold
+    )
+    for wrong, thing in (
+        (other, "examples of before and after"),
+        (
+            Predictions(
+                new.labels, new.label_names, new.runs, new.examples, "", 1 - new.gold.clip(0, 1)
+            ),
+            "gold labels of after",
+        ),
+    ):
         with pytest.raises(InputError, match=thing):
             compare(old, wrong)
 
 
-@pytest.mark.parametrize("before, after, thing", [
-    ([[0, 1]], [[0, 1]] * 2, "shape of before"), ([[0, 1]] * 2, [0, 1], "shape of after"),
-    ([[0, 1]] * 2, [[0]] * 2, "examples in after")])
+@pytest.mark.parametrize(
+    "before, after, thing",
+    [
+        ([[0, 1]], [[0, 1]] * 2, "shape of before"),
+        ([[0, 1]] * 2, [0, 1], "shape of after"),
+        ([[0, 1]] * 2, [[0]] * 2, "examples in after"),
+    ],
+)
 def test_what_cannot_be_compared_is_named(before, after, thing):
     with pytest.raises(InputError) as caught:
         compare(before, after)
@@ -595,13 +810,19 @@ def test_what_cannot_be_compared_is_named(before, after, thing):
 
 def test_predictions_hold_what_a_report_takes():
     found = read_predictions(SAMPLE)
-    assert isinstance(found, Predictions) and found.labels.shape == (5, 200) and len(found.texts) == 200
+    assert (
+        isinstance(found, Predictions)
+        and found.labels.shape == (5, 200)
+        and len(found.texts) == 200
+    )
 
 
 def test_two_runs_say_of_their_checkpoints_what_other_queries_would_change():
     rng = np.random.default_rng(0)
     checkpoints = rng.integers(0, 2, (3, 4, 50))
     for runs, note in ((2, True), (3, False)):
-        found = report(checkpoints[:runs, -1], checkpoints=checkpoints[:runs]).numbers["checkpoint_entropy"]
+        found = report(checkpoints[:runs, -1], checkpoints=checkpoints[:runs]).numbers[
+            "checkpoint_entropy"
+        ]
         assert found.value == pytest.approx(metrics.checkpoint_entropy(checkpoints[:runs]).mean())
         assert bool(found.note) is note

@@ -1,4 +1,5 @@
 """The files around the package agree with each other, and the source keeps the promises made about it."""
+
 from __future__ import annotations
 
 import ast
@@ -35,18 +36,27 @@ def project() -> dict:
 def requirements() -> dict[str, Requirement]:
     """What the package needs with its extras study, test and cluster, by name."""
     extras = project()["optional-dependencies"]
-    found = map(Requirement, [*project()["dependencies"], *extras["study"], *extras["test"], *extras["cluster"]])
+    found = map(
+        Requirement,
+        [*project()["dependencies"], *extras["study"], *extras["test"], *extras["cluster"]],
+    )
     return {canonicalize_name(each.name): each for each in found}
 
 
 def lock() -> dict[str, str]:
-    lines = [line for line in text("requirements.lock").splitlines() if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    lines = [
+        line for line in text("requirements.lock").splitlines() if line and not line.startswith("#")
+    ]
+    return {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
+    }
 
 
 def output(*command: str) -> str:
     """What a command prints, run in the repository's root."""
-    return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8").stdout
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8"
+    ).stdout
 
 
 def tracked() -> list[Path]:
@@ -61,17 +71,25 @@ def tracked() -> list[Path]:
 
 # --- pyproject.toml, requirements.lock, environment.yml, and what else names a version
 
+
 def test_lock_is_sorted_plain_and_in_the_tested_ranges():
     versions = lock()
     assert list(versions) == sorted(versions)
-    assert not [name for name, version in versions.items() if not re.fullmatch(r"[0-9][0-9a-z.]*", version)]
-    wrong = {name: versions.get(name) for name, need in requirements().items()
-             if versions.get(name) not in need.specifier}
+    assert not [
+        name for name, version in versions.items() if not re.fullmatch(r"[0-9][0-9a-z.]*", version)
+    ]
+    wrong = {
+        name: versions.get(name)
+        for name, need in requirements().items()
+        if versions.get(name) not in need.specifier
+    }
     assert wrong == {}
     assert versions["torch"] == "2.13.0"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="made on Linux; other systems add a few packages")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="made on Linux; other systems add a few packages"
+)
 def test_lock_is_closed():
     versions, missing = lock(), {}
     for name, version in versions.items():
@@ -83,9 +101,12 @@ def test_lock_is_closed():
             needs = [Requirement(each) for each in installed.requires or []]
             # torch's own build for a GPU brings its libraries along, under names of that build
             needs = [need for need in needs if not re.match("nvidia|cuda|triton", need.name)]
-            missing |= {need.name: name for need in needs
-                        if canonicalize_name(need.name) not in versions
-                        and (need.marker is None or need.marker.evaluate({"extra": ""}))}
+            missing |= {
+                need.name: name
+                for need in needs
+                if canonicalize_name(need.name) not in versions
+                and (need.marker is None or need.marker.evaluate({"extra": ""}))
+            }
     assert missing == {}
 
 
@@ -95,7 +116,9 @@ def test_conda_environment_has_the_same_packages():
     conda = {need.name: need.specifier for need in needs}
     assert conda.pop("python") == Requirement("python" + project()["requires-python"]).specifier
     assert conda.pop("pip") is not None
-    assert conda == {CONDA_NAMES.get(name, name): need.specifier for name, need in requirements().items()}
+    assert conda == {
+        CONDA_NAMES.get(name, name): need.specifier for name, need in requirements().items()
+    }
     assert {"pip": ["-e ."]} in entries
 
 
@@ -119,6 +142,7 @@ def test_citation_names_this_version():
 
 # --- Makefile, presets
 
+
 def targets() -> set[str]:
     return set(re.search(r"^\.PHONY: (.*)$", text("Makefile"), re.M).group(1).split())
 
@@ -139,17 +163,30 @@ def test_every_target_the_documents_name_exists():
 def make_study(*variables: str) -> subprocess.CompletedProcess:
     """What `make study` would do, without doing it and as if the environment were ready; also from within make."""
     command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", "study", *variables]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    outside = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+    }
     return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env=outside)
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
 def test_variables_reach_the_runner():
-    line = make_study("PRESET=quick", "DATASET=massive", "MODEL=compact", "RUNS=10", "NOTEBOOKS=01 02",
-                      "PARAMS=epochs=4 seed=7").stdout
+    line = make_study(
+        "PRESET=quick",
+        "DATASET=massive",
+        "MODEL=compact",
+        "RUNS=10",
+        "NOTEBOOKS=01 02",
+        "PARAMS=epochs=4 seed=7",
+    ).stdout
     words = line.replace("'", "").split()
-    assert words[words.index("-m"):] == ("-m stabutils run 01 02 --preset quick -p dataset massive "
-                                         "-p model compact -p runs 10 -p epochs 4 -p seed 7").split()
+    assert (
+        words[words.index("-m") :]
+        == (
+            "-m stabutils run 01 02 --preset quick -p dataset massive "
+            "-p model compact -p runs 10 -p epochs 4 -p seed 7"
+        ).split()
+    )
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
@@ -160,12 +197,16 @@ def test_parameter_without_value_is_refused():
 
 
 def test_presets_grow():
-    presets = [yaml.safe_load(text(f"notebooks/presets/{name}.yaml")) for name in ("quick", "course", "full")]
+    presets = [
+        yaml.safe_load(text(f"notebooks/presets/{name}.yaml"))
+        for name in ("quick", "course", "full")
+    ]
     runs = [preset["runs"] for preset in presets]
     assert runs == sorted(set(runs)) and runs[0] >= 2
 
 
 # --- the source
+
 
 def places(content: str) -> list[str]:
     """Absolute paths that exist on somebody's machine only.
@@ -181,8 +222,11 @@ def places(content: str) -> list[str]:
 
 def test_no_text_names_a_place_on_a_machine():
     sources = [path for path in tracked() if path != Path(__file__).resolve()]
-    found = {str(path.relative_to(ROOT)): named for path in sources
-             if (named := places(path.read_text(encoding="utf-8")))}
+    found = {
+        str(path.relative_to(ROOT)): named
+        for path in sources
+        if (named := places(path.read_text(encoding="utf-8")))
+    }
     assert found == {}
 
 
@@ -207,7 +251,12 @@ def without_encoding(source: str) -> list[int]:
 
 
 def is_careless(call: ast.Call) -> bool:
-    positions = {"open": 3, "fdopen": 3, "read_text": 0, "write_text": 1}  # of an encoding that is not named
+    positions = {
+        "open": 3,
+        "fdopen": 3,
+        "read_text": 0,
+        "write_text": 1,
+    }  # of an encoding that is not named
     name = getattr(call.func, "attr", getattr(call.func, "id", None))
     if name not in positions or name == "open" and not isinstance(call.func, ast.Name):
         return False  # the open of an archive or an image is another thing
@@ -239,27 +288,37 @@ def unpicklers(source: str) -> list[str]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             found += [called] if re.fullmatch(functions, called) else []
-            found += [k.arg for k in node.keywords if k.arg in ("allow_pickle", "trust_remote_code")
-                      and not (isinstance(k.value, ast.Constant) and k.value.value is False)]
+            found += [
+                k.arg
+                for k in node.keywords
+                if k.arg in ("allow_pickle", "trust_remote_code")
+                and not (isinstance(k.value, ast.Constant) and k.value.value is False)
+            ]
     return found
 
 
 def test_text_files_are_opened_as_utf8():
     sources = [*PACKAGE, *sorted(ROOT.glob("tests/**/*.py"))]
-    found = {str(path.relative_to(ROOT)): lines for path in sources
-             if (lines := without_encoding(path.read_text(encoding="utf-8")))}
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for path in sources
+        if (lines := without_encoding(path.read_text(encoding="utf-8")))
+    }
     assert found == {}
 
 
 def test_nothing_is_unpickled():
     sources = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PACKAGE}
     for path in NOTEBOOKS:  # magics are no Python; they call no loader either
-        lines = "\n".join(code_of(cell) for cell in notebook(path)["cells"] if cell["cell_type"] == "code")
+        lines = "\n".join(
+            code_of(cell) for cell in notebook(path)["cells"] if cell["cell_type"] == "code"
+        )
         sources[path.name] = re.sub(r"^\s*[%!].*$", "", lines, flags=re.M)
     assert {name: found for name, source in sources.items() if (found := unpicklers(source))} == {}
 
 
 # --- the notebooks
+
 
 def notebook(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -295,5 +354,7 @@ def test_notebook_holds_no_error(path):
 @each_notebook
 def test_notebook_metadata_is_stripped(path):
     holders = [notebook(path), *notebook(path)["cells"]]
-    left = {key for holder in holders for key in holder["metadata"] if key in ("papermill", "execution")}
+    left = {
+        key for holder in holders for key in holder["metadata"] if key in ("papermill", "execution")
+    }
     assert left == set()

@@ -1,10 +1,11 @@
 """Spotlight and clusters: the slope against finite differences, planted blobs against shuffled scores."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from stabutils import slices
+from stabutils.analysis import slices
 from stabutils.errors import InputError
 
 
@@ -23,7 +24,10 @@ def test_the_slope_is_that_of_finite_differences_on_both_sides_of_the_barrier():
         value, slope = slices._objective(points, scores, 20, width, 1.0, place)
         for i in range(6):
             step = 1e-6 * np.eye(6)[i]
-            up, down = (slices._objective(points, scores, 20, width, 1.0, place + s)[0] for s in (step, -step))
+            up, down = (
+                slices._objective(points, scores, 20, width, 1.0, place + s)[0]
+                for s in (step, -step)
+            )
             assert slope[i] == pytest.approx((up - down) / 2e-6, abs=1e-5)
 
 
@@ -31,7 +35,9 @@ def test_the_objective_by_hand():
     points, scores = np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 4.0, 9.0])
     place = np.array([0.0, np.log(0.5)])  # weights 1, 1/2 and none: mean 2; total 1.5
     assert slices._objective(points, scores, 1, 0.5, 1.0, place)[0] == pytest.approx(2)
-    assert slices._objective(points, scores, 2, 0.5, 3.0, place)[0] == pytest.approx(2 - 3 * (1 / 0.5) ** 2)
+    assert slices._objective(points, scores, 2, 0.5, 3.0, place)[0] == pytest.approx(
+        2 - 3 * (1 / 0.5) ** 2
+    )
 
 
 def test_spotlight_finds_the_planted_blob_and_then_another():
@@ -54,14 +60,18 @@ def test_spotlights_from_elsewhere_agree():
     points, scores, _ = blobs()
     found = [slices.spotlight(points, scores, 25, seed=seed, steps=2000)[0] for seed in range(3)]
     assert slices.overlap(found) > 0.9
-    np.testing.assert_array_equal(found[1], slices.spotlight(points, scores, 25, seed=1, steps=2000)[0])
+    np.testing.assert_array_equal(
+        found[1], slices.spotlight(points, scores, 25, seed=1, steps=2000)[0]
+    )
 
 
 def test_moving_scaling_and_reordering_the_space_change_nothing():
     points, scores, _ = blobs()
     order = np.random.default_rng(1).permutation(160)
     first = slices.spotlight(points, scores, 25, steps=500)[0]
-    np.testing.assert_allclose(slices.spotlight(7 * points + 3, scores, 25, steps=500)[0], first, atol=1e-6)
+    np.testing.assert_allclose(
+        slices.spotlight(7 * points + 3, scores, 25, steps=500)[0], first, atol=1e-6
+    )
     moved = slices.spotlight(points[order], scores[order], 25, steps=500)[0]
     np.testing.assert_allclose(moved, first[order], atol=1e-6)
 

@@ -1,6 +1,8 @@
 """Sources of randomness: effects by hand, against a slow reference, and covered on simulated designs."""
+
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import matplotlib.pyplot as plt
@@ -8,12 +10,16 @@ import numpy as np
 import pytest
 import tiny
 
-from stabutils import figures, sources
+from stabutils import figures
+from stabutils.analysis.sources import SOURCES, design, effects, rounding
 from stabutils.errors import InputError
-from stabutils.mitigations import Mitigation
-from stabutils.sources import SOURCES, Poke, design, effects, rounding
-from stabutils.study import Study
-from stabutils.training import Seeds, Stream, train
+from stabutils.mitigations import Mitigation, interventions
+from stabutils.mitigations.interventions import Poke
+from stabutils.study import publication
+from stabutils.study.dispatch import Dispatch
+from stabutils.study.study import Study
+from stabutils.training.loop import train
+from stabutils.training.state import Seeds, Stream
 
 DRAW = np.random.default_rng(0)
 
@@ -26,9 +32,12 @@ def tiny_study(tmp_path, monkeypatch):
 
 # ---- the design
 
+
 def test_a_design_crosses_every_seed_with_every_other_and_holds_the_ordinary_runs():
     seeds = design(2, base=5)
-    assert seeds[:3] == [Seeds(5, 5, 5), Seeds(5, 5, 6), Seeds(5, 6, 5)] and seeds[-1] == Seeds(6, 6, 6)
+    assert seeds[:3] == [Seeds(5, 5, 5), Seeds(5, 5, 6), Seeds(5, 6, 5)] and seeds[-1] == Seeds(
+        6, 6, 6
+    )
     assert len(set(design(3))) == 27
     with pytest.raises(InputError, match="levels: got 1; expected at least 2"):
         design(1)
@@ -36,12 +45,15 @@ def test_a_design_crosses_every_seed_with_every_other_and_holds_the_ordinary_run
 
 # ---- effects
 
+
 def test_effects_by_hand_need_not_add_up():
     # The first answer follows init, the second flips whenever exactly one of order and dropout does.
     found = effects([[i, o ^ d] for i, o, d in product((0, 1), repeat=3)], (2, 2, 2), floor=0.25)
     assert (found.every.value, found.floor) == (0.5, 0.25)
     expected = {"init": (0.5, 0.0, 0.5, 1.0, 1.0), "order": (0.5, 1.0, -0.5, -1.0, 1.0)}
-    for name, (alone, fixed, fall, fall_share, alone_share) in (expected | {"dropout": expected["order"]}).items():
+    for name, (alone, fixed, fall, fall_share, alone_share) in (
+        expected | {"dropout": expected["order"]}
+    ).items():
         source = found.sources[name]
         assert (source.alone.value, source.fixed.value, source.fall.value) == (alone, fixed, fall)
         assert (source.fall_share.value, source.alone_share.value) == (fall_share, alone_share)
@@ -52,7 +64,7 @@ def by_pairs(labels, shape, source):
     cells, alone, fixed = list(np.ndindex(*shape)), [], []
     for a, b in combinations(range(len(cells)), 2):
         differ = [x != y for x, y in zip(cells[a], cells[b], strict=True)]
-        others = differ[:source] + differ[source + 1:]
+        others = differ[:source] + differ[source + 1 :]
         if differ[source] and not any(others):
             alone.append(np.mean(labels[a] != labels[b]))
         if not differ[source] and all(others):
@@ -66,13 +78,19 @@ def test_effects_are_means_over_the_right_pairs_and_leave_out_whole_seeds():
     found = effects(labels, shape)
     for place, name in enumerate(SOURCES):
         source = found.sources[name]
-        assert (source.alone.value, source.fixed.value) == pytest.approx(by_pairs(labels, shape, place))
+        assert (source.alone.value, source.fixed.value) == pytest.approx(
+            by_pairs(labels, shape, place)
+        )
         assert source.fall.value == pytest.approx(found.every.value - source.fixed.value)
     variances = []
     for axis in range(3):
         smaller = tuple(size - (place == axis) for place, size in enumerate(shape))
-        left = [by_pairs(np.delete(labels.reshape(*shape, -1), one, axis).reshape(-1, 20), smaller, 1)[0]
-                for one in range(shape[axis])]
+        left = [
+            by_pairs(np.delete(labels.reshape(*shape, -1), one, axis).reshape(-1, 20), smaller, 1)[
+                0
+            ]
+            for one in range(shape[axis])
+        ]
         variances.append((shape[axis] - 1) * np.var(left))
     assert found.sources["order"].alone.se == pytest.approx(np.sqrt(np.sum(variances)))
 
@@ -86,7 +104,9 @@ def test_two_seeds_give_an_interval_over_examples_that_says_so():
 def test_runs_that_never_differ_have_no_shares():
     found = effects(np.zeros((27, 5), int), (3, 3, 3))
     assert (found.every.low, found.every.high, found.sources["init"].fall.high) == (0, 0, 0)
-    assert np.isnan(found.sources["init"].fall_share.value) and np.isnan(found.sources["init"].alone_share.value)
+    assert np.isnan(found.sources["init"].fall_share.value) and np.isnan(
+        found.sources["init"].alone_share.value
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 2, 3), (8, 1, 1)])
@@ -111,8 +131,11 @@ def simulated(draw, base, loadings, levels):
 
 
 def numbers(found):
-    return {"every": found.every} | {f"{name} {key}": interval for name, source in found.sources.items()
-                                     for key, interval in vars(source).items()}
+    return {"every": found.every} | {
+        f"{name} {key}": interval
+        for name, source in found.sources.items()
+        for key, interval in vars(source).items()
+    }
 
 
 def true_effects(cubes):
@@ -123,34 +146,53 @@ def true_effects(cubes):
         turned = [np.moveaxis(cube, axis, 0) for cube in cubes]
         alone = np.mean([cube[0] != cube[1] for cube in turned])
         fixed = np.mean([cube[:, 0] != cube[:, 1, ::-1] for cube in turned])
-        truth |= {f"{name} alone": alone, f"{name} alone_share": alone / every, f"{name} fixed": fixed,
-                  f"{name} fall": every - fixed, f"{name} fall_share": 1 - fixed / every}
+        truth |= {
+            f"{name} alone": alone,
+            f"{name} alone_share": alone / every,
+            f"{name} fixed": fixed,
+            f"{name} fall": every - fixed,
+            f"{name} fall_share": 1 - fixed / every,
+        }
     return truth
 
 
 def test_intervals_cover_known_effects():
     draw = np.random.default_rng(0)
     base, loadings = draw.normal(size=(100, 3)) * 2, draw.normal(size=(3, 5, 100, 3)) / np.sqrt(5)
-    truth = true_effects([simulated(draw, base, loadings, 2).reshape(2, 2, 2, -1) for _ in range(4000)])
+    truth = true_effects(
+        [simulated(draw, base, loadings, 2).reshape(2, 2, 2, -1) for _ in range(4000)]
+    )
     trials = [numbers(effects(simulated(draw, base, loadings, 4), (4, 4, 4))) for _ in range(100)]
-    covered = {name: np.mean([trial[name].low <= value <= trial[name].high for trial in trials])
-               for name, value in truth.items()}
+    covered = {
+        name: np.mean([trial[name].low <= value <= trial[name].high for trial in trials])
+        for name, value in truth.items()
+    }
     # 95 % within what 100 trials can tell; too wide where combinations matter most.
-    assert min(covered.values()) >= 0.9 and 0.94 <= np.mean(list(covered.values())) <= 0.995, covered
-    assert truth["init fall_share"] > 0.3 > truth["order fall_share"] > 0.05 > abs(truth["dropout fall_share"])
+    assert min(covered.values()) >= 0.9 and 0.94 <= np.mean(list(covered.values())) <= 0.995, (
+        covered
+    )
+    assert (
+        truth["init fall_share"]
+        > 0.3
+        > truth["order fall_share"]
+        > 0.05
+        > abs(truth["dropout fall_share"])
+    )
     found = {name: np.mean([trial[f"{name} fall"].low > 0 for trial in trials]) for name in SOURCES}
     assert found["init"] > 0.3 and found["dropout"] < 0.05, found
 
 
 # ---- the floor
 
+
 def test_a_training_of_equal_seeds_is_made_again_and_repeats_itself(tiny_study):
-    once, again = (tiny_study.retrain(arm, n=2) for arm in ("control", sources.Again()))
+    once, again = (tiny_study.retrain(arm, n=2) for arm in ("control", interventions.Again()))
     assert set(once.names).isdisjoint(again.names) and (once.seeds == again.seeds).all()
     assert (once.labels == again.labels).all() and (once.probabilities == again.probabilities).all()
 
 
 # ---- the poke
+
 
 def test_a_poke_changes_one_weight_of_the_head_and_no_other():
     def weights(mitigation):
@@ -161,15 +203,22 @@ def test_a_poke_changes_one_weight_of_the_head_and_no_other():
     changed = {name: int((plain[name] != poked[name]).sum()) for name in plain}
     assert {name: count for name, count in changed.items() if count} == {"head.weight": 1}
     at = plain["head.weight"].abs().argmax()
-    assert poked["head.weight"].flatten()[at] / plain["head.weight"].flatten()[at] - 1 == pytest.approx(1e-6, rel=0.2)
+    assert poked["head.weight"].flatten()[at] / plain["head.weight"].flatten()[
+        at
+    ] - 1 == pytest.approx(1e-6, rel=0.2)
     assert poked["head.weight"].requires_grad is plain["head.weight"].requires_grad
 
 
 def test_a_poked_run_differs_by_a_little_and_one_of_no_size_is_control(tiny_study):
-    plain, poked = (train(tiny.task(), mitigation, Seeds(0, 0, 0)) for mitigation in (Mitigation(), Poke(1e-6)))
+    plain, poked = (
+        train(tiny.task(), mitigation, Seeds(0, 0, 0)) for mitigation in (Mitigation(), Poke(1e-6))
+    )
     difference = np.abs(plain["probabilities"] - poked["probabilities"]).max()
     assert 0 < difference < 1e-2
-    names = [tiny_study.identify(mitigation, Seeds(0, 0, 0)).name for mitigation in (Mitigation(), Poke(0), Poke())]
+    names = [
+        tiny_study.identify(mitigation, Seeds(0, 0, 0)).name
+        for mitigation in (Mitigation(), Poke(0), Poke())
+    ]
     assert names[0] == names[1] != names[2]
 
 
@@ -180,6 +229,7 @@ def test_a_poke_that_could_be_lost_in_rounding_is_refused(size):
 
 
 # ---- rounding
+
 
 def test_rounding_pairs_each_run_with_its_poked_twin():
     control = DRAW.integers(0, 3, (6, 30))
@@ -196,22 +246,34 @@ def test_rounding_pairs_each_run_with_its_poked_twin():
 
 # ---- figures
 
+
 def test_figures_draw_what_was_measured():
     labels = DRAW.integers(0, 3, (27, 40))
     found = effects(labels, (3, 3, 3), floor=0.02)
     left, right = figures.sources(found).axes
     for axis, key in ((left, "alone"), (right, "fixed")):
         drawn = [float(container.lines[0].get_xdata()[0]) for container in axis.containers]
-        assert drawn == pytest.approx([100 * getattr(source, key).value for source in found.sources.values()])
-        assert [line.get_xdata()[0] for line in axis.lines[:2]] == pytest.approx([100 * found.every.value, 2])
+        assert drawn == pytest.approx(
+            [100 * getattr(source, key).value for source in found.sources.values()]
+        )
+        assert [line.get_xdata()[0] for line in axis.lines[:2]] == pytest.approx(
+            [100 * found.every.value, 2]
+        )
     assert [text.get_text() for text in left.get_yticklabels()] == list(SOURCES)
-    lengths = {n: rounding(labels[:5], labels[5:10]) for n in (1, 2)} | {4: rounding(labels[:1].repeat(3, 0),
-                                                                                  labels[:1].repeat(3, 0))}
+    lengths = {n: rounding(labels[:5], labels[5:10]) for n in (1, 2)} | {
+        4: rounding(labels[:1].repeat(3, 0), labels[:1].repeat(3, 0))
+    }
     axis = figures.rounding(lengths).axes[0]
     seeds, alone = axis.lines
-    assert seeds.get_ydata() == pytest.approx([100 * row["seeds"].value for row in lengths.values()])
-    assert alone.get_ydata() == pytest.approx([100 * row["rounding"].value for row in lengths.values()])
-    assert [text.get_text() for text in axis.texts] == [f"{lengths[n]['share'].value:.0%}" for n in (1, 2)]
+    assert seeds.get_ydata() == pytest.approx(
+        [100 * row["seeds"].value for row in lengths.values()]
+    )
+    assert alone.get_ydata() == pytest.approx(
+        [100 * row["rounding"].value for row in lengths.values()]
+    )
+    assert [text.get_text() for text in axis.texts] == [
+        f"{lengths[n]['share'].value:.0%}" for n in (1, 2)
+    ]
     for figure in map(plt.figure, plt.get_fignums()):
         figure.canvas.draw()
     plt.close("all")
@@ -219,13 +281,24 @@ def test_figures_draw_what_was_measured():
 
 # ---- crossed runs beside ordinary ones
 
+
 def test_crossed_runs_are_published_beside_the_ordinary_ones(tiny_study, monkeypatch, tmp_path):
     ordinary, crossed = tiny_study.retrain(), tiny_study.retrain(seeds=design(2))
-    assert set(crossed.names) & set(ordinary.names) == set(ordinary.names[:2])  # where all seeds agree
-    paths = {tiny_study.publish(ordinary), tiny_study.publish(crossed, "crossed")}
-    assert sorted(path.name for path in paths) == [f"compact-control{end}.safetensors.xz" for end in ("-crossed", "")]
+    assert set(crossed.names) & set(ordinary.names) == set(
+        ordinary.names[:2]
+    )  # where all seeds agree
+    paths = {
+        publication.publish(tiny_study, replace(each, whole=not each.part))
+        for each in tiny_study.requests
+    }
+    assert sorted(path.name for path in paths) == [
+        f"compact-control{end}.safetensors.xz"
+        for end in ("-crossed-epochs-2-batch-size-16", "-epochs-2-batch-size-16")
+    ]
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
-    monkeypatch.setattr(Study, "train", lambda *anything: pytest.fail("nothing is left to train"))
+    monkeypatch.setattr(
+        Dispatch, "train", lambda *anything: pytest.fail("nothing is left to train")
+    )
     again = Study(dataset=tiny_study.dataset, runs=3, epochs=2, batch_size=16, workers=1)
     assert np.array_equal(again.retrain(seeds=design(2)).labels, crossed.labels)
     assert np.array_equal(again.retrain().labels, ordinary.labels)

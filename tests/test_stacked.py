@@ -12,13 +12,24 @@ from test_models import make_checkpoint
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation
 from stabutils.mitigations.regularizers import EMA, SAM, ConfidencePenalty, LabelSmoothing, RDrop
-from stabutils.models import prepare
-from stabutils.stacked import Blocks, Stack, train
-from stabutils.training import Diverged, Seeds, Stream, Training, batches, in_order, one_hot, one_step, optimizer_of
+from stabutils.training.loop import batch_indices, batches, one_step, optimizer_of
+from stabutils.training.preparation import prepare
+from stabutils.training.stacked import Blocks, Stack, train
+from stabutils.training.state import Diverged, Seeds, Stream, Training, one_hot
 
-QUIET = replace(tiny.SHAPE, input_dropout=0.0, dropout=0.0, skip=0.0, output_dropout=0.0, word_dropout=0.0, layers=2)
+QUIET = replace(
+    tiny.SHAPE,
+    input_dropout=0.0,
+    dropout=0.0,
+    skip=0.0,
+    output_dropout=0.0,
+    word_dropout=0.0,
+    layers=2,
+)
 # Clipping, buckets and batches of 8 and of 4: all that could mix runs or steps up.
-RECIPE = replace(tiny.RECIPE, epochs=2, batch_size=8, clip=0.5, bucket=2, head_rate=3.0, checkpoints=1)
+RECIPE = replace(
+    tiny.RECIPE, epochs=2, batch_size=8, clip=0.5, bucket=2, head_rate=3.0, checkpoints=1
+)
 SEEDS = [Seeds(0, 0, 0), Seeds(1, 2, 3), Seeds(5, 5, 5)]
 
 
@@ -29,7 +40,10 @@ class Exact(Mitigation):
     seen: list = field(default_factory=list)
 
     def loss(self, forward, batch, inner):
-        loss = (F.cross_entropy(forward(), batch.probabilities.double(), reduction="none") * batch.weights).mean()
+        loss = (
+            F.cross_entropy(forward(), batch.probabilities.double(), reduction="none")
+            * batch.weights
+        ).mean()
         if not torch._C._functorch.is_gradtrackingtensor(loss):
             self.seen.append(loss.item())
         return loss
@@ -52,8 +66,13 @@ def task(request, monkeypatch):
 
     folder = request.getfixturevalue("checkpoint")
     quiet = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
-    monkeypatch.setattr(BertConfig, "__post_init__", lambda self, old=BertConfig.__post_init__, **given:
-                        old(self, **given) or vars(self).update(quiet))
+    monkeypatch.setattr(
+        BertConfig,
+        "__post_init__",
+        lambda self, old=BertConfig.__post_init__, **given: (
+            old(self, **given) or vars(self).update(quiet)
+        ),
+    )
     task = prepare(str(folder), tiny.dataset(), replace(RECIPE, learning_rate=1e-3), "mean")
 
     def build():
@@ -70,7 +89,7 @@ def single(task, seeds):
     with Stream("init", seeds.init):
         network = task.build()
     targets = one_hot(task.train_labels, task.classes)
-    steps = task.recipe.epochs * len(in_order(task, targets, 0, 0))
+    steps = task.recipe.epochs * len(batch_indices(task, targets, 0, 0))
     run = Training(task, exact, seeds, network, optimizer_of(network, task.recipe), steps)
     network.train()
     for epoch in range(task.recipe.epochs):
@@ -81,8 +100,13 @@ def single(task, seeds):
 
 def test_stacked_runs_are_the_single_ones(task):
     stack = Stack(task, Exact(), SEEDS, "cpu")
-    losses = [stack.step(rows) for epoch in range(task.recipe.epochs)
-              for rows in zip(*(in_order(task, stack.targets, s.order, epoch) for s in SEEDS), strict=True)]
+    losses = [
+        stack.step(rows)
+        for epoch in range(task.recipe.epochs)
+        for rows in zip(
+            *(batch_indices(task, stack.targets, s.order, epoch) for s in SEEDS), strict=True
+        )
+    ]
     for i, seeds in enumerate(SEEDS):
         expected, network = single(task, seeds)
         assert len(expected) == stack.steps == 16
@@ -95,7 +119,7 @@ def test_stacked_runs_are_the_single_ones(task):
 
 
 def test_answers_are_those_of_the_single_loop(task):
-    from stabutils.training import train as train_one
+    from stabutils.training.loop import train as train_one
 
     found = train(task, Exact(), SEEDS, "cpu")
     for answers, seeds in zip(found, SEEDS, strict=True):
@@ -106,14 +130,18 @@ def test_answers_are_those_of_the_single_loop(task):
             assert np.allclose(answers[name], expected[name], atol=1e-6), name
 
 
-@pytest.mark.parametrize("mitigation", [
-    Mitigation(), LabelSmoothing(0.2), Composed((RDrop(0.5), ConfidencePenalty(0.1)))])
+@pytest.mark.parametrize(
+    "mitigation",
+    [Mitigation(), LabelSmoothing(0.2), Composed((RDrop(0.5), ConfidencePenalty(0.1)))],
+)
 def test_runs_draw_dropout_of_their_own_and_leave_torch_as_it_was(mitigation):
     torch.manual_seed(3)
     before = torch.get_rng_state()
     task = tiny.task(replace(tiny.RECIPE, epochs=1))
-    one, other, again = ([answers["probabilities"] for answers in train(task, mitigation, seeds, "cpu")]
-                         for seeds in ([Seeds(0, 0, 0)] * 2, [Seeds(0, 0, 1)] * 2, [Seeds(0, 0, 0)] * 2))
+    one, other, again = (
+        [answers["probabilities"] for answers in train(task, mitigation, seeds, "cpu")]
+        for seeds in ([Seeds(0, 0, 0)] * 2, [Seeds(0, 0, 1)] * 2, [Seeds(0, 0, 0)] * 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert not np.allclose(one[0], one[1]) and not np.allclose(one[0], other[0])
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
@@ -129,7 +157,9 @@ def test_it_learns_in_half_precision():
 
 @pytest.mark.parametrize("mitigation", [SAM(0.05), Composed((LabelSmoothing(0.1), EMA(0.9)))])
 def test_what_does_not_stack_is_refused_by_name(mitigation):
-    with pytest.raises(InputError, match="SAM, which changes the gradient|EMA, which changes the step and answer"):
+    with pytest.raises(
+        InputError, match="SAM, which changes the gradient|EMA, which changes the step and answer"
+    ):
         train(tiny.task(), mitigation, SEEDS, "cpu")
 
 
@@ -142,4 +172,6 @@ def test_a_training_that_diverges_says_whose():
 def test_blocks_hold_every_token():
     task = tiny.task()
     blocks = Blocks.of(task.test, torch.device("cpu"))
-    assert torch.equal(blocks.ids[blocks.taken], task.test.ids) and torch.equal(blocks.taken.sum(1), task.test.lengths)
+    assert torch.equal(blocks.ids[blocks.taken], task.test.ids) and torch.equal(
+        blocks.taken.sum(1), task.test.lengths
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stabutils import metrics, training
+from stabutils import metrics
 from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.store import PACKED, DamagedRun, slug
-from stabutils.study import Study
-from stabutils.training import Seeds
+from stabutils.study import paths, publication
+from stabutils.study.study import Study
+from stabutils.training import loop
+from stabutils.training.files import PACKED, DamagedRun, slug
+from stabutils.training.state import Seeds
 
 HERE = Path(__file__).parent
 
@@ -36,49 +39,78 @@ def tiny_study(tmp_path, monkeypatch):
 @pytest.fixture
 def trained(monkeypatch):
     """The seeds of the trainings that really take place."""
-    seen, train = [], training.train
+    seen, train = [], loop.train
 
     def counted(task, mitigation, seeds, *rest):
         seen.append(seeds.init)
         return train(task, mitigation, seeds, *rest)
 
-    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr(loop, "train", counted)
     return seen
 
 
 # ---- knobs
 
-@pytest.mark.parametrize("knob, value, allowed", [
-    ("dataset", 3, "a text"), ("model", None, "a text"),
-    ("runs", 1, "an integer of at least 2"), ("runs", "5", "an integer of at least 2"), ("runs", 5.0, "an integer"),
-    ("runs", True, "an integer"), ("runs", None, "an integer of at least 2"),
-    ("seed", -1, "an integer of at least 0"), ("seed", False, "an integer"), ("seed", None, "an integer of at least 0"),
-    ("epochs", 0, "an integer of at least 1 or None"), ("epochs", 2.5, "an integer"), ("epochs", True, "an integer"),
-    ("batch_size", 0, "at least 1"), ("learning_rate", 0, "a number above 0 or None"),
-    ("learning_rate", float("nan"), "a number"), ("learning_rate", float("inf"), "a number"),
-    ("learning_rate", True, "a number"), ("learning_rate", "1e-3", "a number"), ("learning_rate", 10**400, "a number"),
-    ("weight_decay", -0.1, "at least 0"), ("max_length", 0, "at least 1"),
-    ("pooling", "max", "a text out of ('auto', 'mean', 'first', 'last')"), ("pooling", 1, "a text"),
-    ("precision", "fp16", "out of ('fp32', 'bf16')"), ("workers", -1, "at least 0"), ("published", 1, "True or False")])
+
+@pytest.mark.parametrize(
+    "knob, value, allowed",
+    [
+        ("dataset", 3, "a text"),
+        ("model", None, "a text"),
+        ("runs", 1, "an integer of at least 2"),
+        ("runs", "5", "an integer of at least 2"),
+        ("runs", 5.0, "an integer"),
+        ("runs", True, "an integer"),
+        ("runs", None, "an integer of at least 2"),
+        ("seed", -1, "an integer of at least 0"),
+        ("seed", False, "an integer"),
+        ("seed", None, "an integer of at least 0"),
+        ("epochs", 0, "an integer of at least 1 or None"),
+        ("epochs", 2.5, "an integer"),
+        ("epochs", True, "an integer"),
+        ("batch_size", 0, "at least 1"),
+        ("learning_rate", 0, "a number above 0 or None"),
+        ("learning_rate", float("nan"), "a number"),
+        ("learning_rate", float("inf"), "a number"),
+        ("learning_rate", True, "a number"),
+        ("learning_rate", "1e-3", "a number"),
+        ("learning_rate", 10**400, "a number"),
+        ("weight_decay", -0.1, "at least 0"),
+        ("max_length", 0, "at least 1"),
+        ("pooling", "max", "a text out of ('auto', 'mean', 'first', 'last')"),
+        ("pooling", 1, "a text"),
+        ("precision", "fp16", "out of ('fp32', 'bf16')"),
+        ("workers", -1, "at least 0"),
+        ("published", 1, "True or False"),
+    ],
+)
 def test_a_wrong_knob_is_named_with_value_and_what_is_allowed(knob, value, allowed):
     with pytest.raises(InputError) as caught:
         Study(**{knob: value})
     assert str(caught.value).startswith(f"{knob}: got ") and allowed in str(caught.value)
 
 
-def test_arms_of_long_names_are_published_to_files_of_their_own():
-    study, long = Study(dataset="assistant"), "Very long " * 12
-    one, other = (study.published_path(f"{long}{end}") for end in "ab")
+def test_arms_of_long_names_are_published_to_files_of_their_own(tmp_path):
+    def path(arm, part=""):
+        return paths.published_answers(tmp_path, "compact", arm, part)
+
+    long = "Very long " * 12
+    one, other = (path(f"{long}{end}") for end in "ab")
     assert one != other and len(one.name) <= 80 + len(PACKED)
-    assert study.published_path("control").name == f"compact-control{PACKED}"
-    assert study.published_path(f"{long}a", "from 50").name == f"{one.name.removesuffix(PACKED)}-from-50{PACKED}"
+    assert path("control").name == f"compact-control{PACKED}"
+    assert path(f"{long}a", "from 50").name == f"{one.name.removesuffix(PACKED)}-from-50{PACKED}"
 
 
 def test_what_is_published_of_a_checkpoint_lies_apart():
-    of = {model: Study(dataset="assistant", model=model) for model in ("compact", "compact-bag", "some/Mini-LM")}
-    assert of["compact"].records == of["compact-bag"].records and of["compact"].records.name == "assistant"
-    assert of["some/Mini-LM"].records.name == "assistant-mini-lm"
-    assert of["some/Mini-LM"].published_path("control").name == f"mini-lm-control{PACKED}"
+    def folder(model):
+        return paths.records_of("assistant", model).name
+
+    assert folder("compact") == folder("compact-bag") == "assistant"
+    assert folder("some/Mini-LM") == "assistant-mini-lm"
+    assert (
+        paths.published_answers(Path(), "some/Mini-LM", "control").name
+        == f"mini-lm-control{PACKED}"
+    )
 
 
 def test_an_unknown_knob_is_refused():
@@ -87,8 +119,18 @@ def test_an_unknown_knob_is_refused():
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.sampled_from([f.name for f in fields(Study)]),
-       st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers())))
+@given(
+    st.sampled_from([f.name for f in fields(Study)]),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(),
+        st.binary(),
+        st.lists(st.integers()),
+    ),
+)
 def test_any_value_of_any_knob_is_taken_or_refused_in_one_line(knob, value):
     try:
         assert getattr(Study(**{knob: value}), knob) is value
@@ -104,20 +146,30 @@ def test_zero_is_a_seed(tiny_study):
 
 # ---- identity
 
+
 def name(made: Study, mitigation: Mitigation | None = None, seeds: Seeds | None = None) -> str:
     return made.identify(mitigation or Mitigation(), seeds or Seeds(0, 0, 0)).name
 
 
 def test_what_could_change_answers_changes_the_name(tiny_study, monkeypatch):
-    knobs = [{}, {"epochs": 3}, {"batch_size": 8}, {"learning_rate": 0.5}, {"weight_decay": 0.5}, {"max_length": 3},
-             {"precision": "bf16"}]
+    knobs = [
+        {},
+        {"epochs": 3},
+        {"batch_size": 8},
+        {"learning_rate": 0.5},
+        {"weight_decay": 0.5},
+        {"max_length": 3},
+        {"precision": "bf16"},
+    ]
     names = {name(tiny_study(**given)) for given in knobs}
     names |= {name(tiny_study(), LabelSmoothing(strength)) for strength in (0.1, 0.2)}
-    names |= {name(tiny_study(), seeds=Seeds(*seeds)) for seeds in ((1, 0, 0), (0, 1, 0), (0, 0, 1))}
+    names |= {
+        name(tiny_study(), seeds=Seeds(*seeds)) for seeds in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    }
     with open(tiny_study().dataset, "a", encoding="utf-8") as file:
         file.write("one more,light,train\n")
     names.add(name(tiny_study()))
-    monkeypatch.setattr(training, "RECIPE_VERSION", training.RECIPE_VERSION + 1)
+    monkeypatch.setattr(loop, "RECIPE_VERSION", loop.RECIPE_VERSION + 1)
     names.add(name(tiny_study()))
     assert len(names) == len(knobs) + 2 + 3 + 2
 
@@ -125,24 +177,42 @@ def test_what_could_change_answers_changes_the_name(tiny_study, monkeypatch):
 def test_what_could_not_change_answers_does_not(tiny_study, monkeypatch, tmp_path):
     first = name(tiny_study())
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "elsewhere"))
-    for knobs in ({"workers": 2}, {"published": False}, {"runs": 9}, {"seed": 5}, {"pooling": "mean"}):
+    for knobs in (
+        {"workers": 2},
+        {"published": False},
+        {"runs": 9},
+        {"seed": 5},
+        {"pooling": "mean"},
+    ):
         assert name(tiny_study(**knobs)) == first
-    assert name(tiny_study(learning_rate=1, weight_decay=0)) == name(tiny_study(learning_rate=1.0, weight_decay=0.0))
+    assert name(tiny_study(learning_rate=1, weight_decay=0)) == name(
+        tiny_study(learning_rate=1.0, weight_decay=0.0)
+    )
 
 
 def test_a_run_has_a_readable_legal_name(tiny_study):
     run = tiny_study().identify(LabelSmoothing(0.1), Seeds(0, 1, 2))
     assert run.name.startswith("tiny-compact-labelsmoothing-strength-0.1-seed-0.1.2-")
     assert run.label.endswith("compact LabelSmoothing(strength=0.1) seed 0.1.2")
-    assert slug('../a\\b:c*?"<>|\0') == "a-b-c" and slug("") == slug("...") == "x" and len(slug("a" * 500)) == 80
+    assert (
+        slug('../a\\b:c*?"<>|\0') == "a-b-c"
+        and slug("") == slug("...") == "x"
+        and len(slug("a" * 500)) == 80
+    )
 
 
 # ---- retrain
 
+
 def test_the_same_request_twice_trains_nothing_the_second_time(tiny_study, trained):
     first = tiny_study().retrain("control", n=3)
     assert trained == [0, 1, 2]
-    assert tiny_study().plan("control", n=4) == {"runs": 4, "stored": 3, "published": 0, "to train": 1}
+    assert tiny_study().plan("control", n=4) == {
+        "runs": 4,
+        "stored": 3,
+        "published": 0,
+        "to train": 1,
+    }
     again = tiny_study().retrain("control", n=3)
     assert trained == [0, 1, 2]
     for knob in fields(first):
@@ -153,8 +223,16 @@ def test_runs_have_the_promised_shapes(tiny_study):
     runs = tiny_study().retrain(n=3)
     assert len(runs) == 3 and runs.arm == "control"
     assert runs.labels.shape == (3, 20) and runs.labels.dtype == np.int64
-    assert runs.probabilities.shape == (3, 20, 4) and runs.checkpoints.shape == runs.confidence.shape == (3, 4, 20)
-    assert runs.validation_labels.shape == (3, 12) and runs.validation_probabilities.shape == (3, 12, 4)
+    assert runs.probabilities.shape == (
+        3,
+        20,
+        4,
+    ) and runs.checkpoints.shape == runs.confidence.shape == (3, 4, 20)
+    assert runs.validation_labels.shape == (3, 12) and runs.validation_probabilities.shape == (
+        3,
+        12,
+        4,
+    )
     for each in (runs.accuracy, runs.nll, runs.ece, runs.cpu_seconds, runs.seeds):
         assert each.shape == (3,)
     assert np.allclose(runs.accuracy, (runs.labels == runs.gold).mean(1))
@@ -177,16 +255,25 @@ def test_runs_come_in_the_order_asked_for(tiny_study, trained):
 
 
 def test_seeds_one_by_one(tiny_study):
-    runs = tiny_study().retrain(seeds=[Seeds(0, 0, 0), Seeds(0, 0, 1), Seeds(0, 1, 0), Seeds(1, 0, 0)])
+    runs = tiny_study().retrain(
+        seeds=[Seeds(0, 0, 0), Seeds(0, 0, 1), Seeds(0, 1, 0), Seeds(1, 0, 0)]
+    )
     assert runs.seeds.tolist() == [0, 0, 0, 1] and len(set(runs.names)) == 4
     assert len({row.tobytes() for row in runs.probabilities}) == 4
 
 
-@pytest.mark.parametrize("request_, says", [
-    ({"n": 0}, "n: got 0; expected an integer of at least 1"), ({"n": "3"}, "n: got '3'"),
-    ({"n": True}, "n: got True"), ({"start": -1}, "start: got -1"), ({"seeds": []}, "seeds: got []"),
-    ({"mitigation": "ema"}, "mitigation: got 'ema'"),
-    ({"keep": ("hiden",)}, "keep: got 'hiden'; expected names out of hidden, head, training")])
+@pytest.mark.parametrize(
+    "request_, says",
+    [
+        ({"n": 0}, "n: got 0; expected an integer of at least 1"),
+        ({"n": "3"}, "n: got '3'"),
+        ({"n": True}, "n: got True"),
+        ({"start": -1}, "start: got -1"),
+        ({"seeds": []}, "seeds: got []"),
+        ({"mitigation": "ema"}, "mitigation: got 'ema'"),
+        ({"keep": ("hiden",)}, "keep: got 'hiden'; expected names out of hidden, head, training"),
+    ],
+)
 def test_an_impossible_request_is_refused_before_training(tiny_study, trained, request_, says):
     with pytest.raises(InputError) as caught:
         tiny_study().retrain(**request_)
@@ -195,7 +282,7 @@ def test_an_impossible_request_is_refused_before_training(tiny_study, trained, r
 
 def test_a_damaged_run_is_trained_again(tiny_study, trained):
     first = tiny_study().retrain()
-    path = tiny_study().store.path(first.names[1])
+    path = tiny_study().answers.store.path(first.names[1])
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(DamagedRun, match=first.names[1]):
         again = tiny_study().retrain()
@@ -219,7 +306,7 @@ def test_a_file_of_another_run_under_a_runs_name_is_trained_over(tiny_study, tra
     """Fails, and never ends, if what lies there counts as trained while it is not read."""
     study = tiny_study()
     first = study.retrain()
-    path = study.store.path
+    path = study.answers.store.path
     path(first.names[0]).write_bytes(path(first.names[1]).read_bytes())
     again = study.retrain()
     assert trained == [0, 1, 0] and np.array_equal(first.probabilities, again.probabilities)
@@ -231,7 +318,11 @@ def test_a_run_that_diverges_is_named_and_the_others_go_on(tiny_study, trained):
     assert trained == [0, 1, 2]
     message = str(caught.value)
     assert message.startswith("1 of 3 runs could not be trained, the others are stored")
-    assert "BreaksSeed(which=1) seed 1: " in message and "epoch 1 of 2" in message and "learning rate" in message
+    assert (
+        "BreaksSeed(which=1) seed 1: " in message
+        and "epoch 1 of 2" in message
+        and "learning rate" in message
+    )
     assert tiny_study().plan(BreaksSeed(which=1), n=3)["stored"] == 2
     assert tiny_study().retrain(BreaksSeed(which=1), n=1).seeds.tolist() == [0]
 
@@ -252,18 +343,32 @@ def test_label_smoothing_of_nothing_is_control_and_not_trained_again(tiny_study)
 
 # ---- published answers
 
+
+def publish(made: Study, whole: bool | None = None, part: str | None = None) -> Path | None:
+    """Publish what was asked of a study last."""
+    request = made.requests[-1]
+    whole, part = (
+        (request.whole if whole is None else whole),
+        (request.part if part is None else part),
+    )
+    return publication.publish(made, replace(request, whole=whole, part=part))
+
+
 def test_published_answers_need_no_training(tiny_study, trained, monkeypatch, tmp_path):
     made = tiny_study()
     runs = made.retrain(n=3)
-    path = made.publish(runs, whole=True)
+    path = publish(made, whole=True)
     assert path.is_relative_to(tmp_path / "project" / "records") and path.stat().st_size < 10_000
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     read = tiny_study().retrain(n=3)
     assert len(trained) == 3 and read.names == runs.names
-    assert read.validation_probabilities is None and read.checkpoints is None and read.confidence is None
-    assert read.labels.dtype == np.int64 and np.allclose(read.probabilities, runs.probabilities, rtol=0.3, atol=0.01)
-    for exact in ("labels", "validation_labels", "accuracy", "nll", "ece", "cpu_seconds", "gold", "seeds"):
-        assert np.array_equal(getattr(read, exact), getattr(runs, exact)), exact
+    for missing in ("validation_probabilities", "checkpoints", "confidence"):
+        assert getattr(read, missing) is None
+    assert read.labels.dtype == np.int64
+    assert np.allclose(read.probabilities, runs.probabilities, rtol=0.3, atol=0.01)
+    same = ("labels", "validation_labels", "accuracy", "nll", "ece", "cpu_seconds", "gold", "seeds")
+    for name in same:
+        assert np.array_equal(getattr(read, name), getattr(runs, name)), name
     for rounded in ("checkpoint_entropy", "confidence_mean", "confidence_spread"):
         assert np.allclose(getattr(read, rounded), getattr(runs, rounded), atol=1e-3)
     assert tiny_study().plan(n=4) == {"runs": 4, "stored": 0, "published": 3, "to train": 1}
@@ -272,81 +377,120 @@ def test_published_answers_need_no_training(tiny_study, trained, monkeypatch, tm
     assert np.array_equal(mixed.labels[:3], runs.labels)
     again = tiny_study(published=False).retrain(n=3)
     assert trained[4:] == [0, 1, 2] and np.array_equal(again.probabilities, runs.probabilities)
-    both = tiny_study().retrain(n=3)  # stored and published: what is published comes first, the rest is added
-    assert np.array_equal(both.checkpoints, runs.checkpoints) and np.array_equal(both.probabilities, read.probabilities)
+    both = tiny_study().retrain(n=3)  # what is published comes first, the stored run adds the rest
+    assert np.array_equal(both.checkpoints, runs.checkpoints)
+    assert np.array_equal(both.probabilities, read.probabilities)
 
 
 def test_answers_of_another_machine_are_not_mixed_with_published_ones(tiny_study, trained):
     made = tiny_study()
     runs = made.retrain(n=2)
-    made.publish(runs, whole=True)
-    store_of = made.store
+    publish(made, whole=True, part="")
+    store = made.answers.store
     made.retrain(n=2, keep=("margin",))
     for name in runs.names:
-        arrays, record = store_of.read(name)
-        store_of.write(name, arrays | {"labels": (arrays["labels"] + 1) % 3}, record)
+        arrays, record = store.read(name)
+        store.write(name, arrays | {"labels": (arrays["labels"] + 1) % 3}, record)
     read = tiny_study().retrain(n=2)
-    assert trained == [0, 1, 0, 1] and np.array_equal(read.labels, runs.labels) and read.checkpoints is None
-    theirs = made.retrain(n=2, keep=("margin",))  # not published: the stored ones, with what was kept of these
+    assert trained == [0, 1, 0, 1]
+    assert np.array_equal(read.labels, runs.labels) and read.checkpoints is None
+    theirs = made.retrain(n=2, keep=("margin",))  # not published: the stored runs with their extras
     assert np.array_equal(theirs.labels, (runs.labels + 1) % 3)
-    made.publish(theirs, "probed")
-    assert not made.published_answers("control", ("margin",)) and len(made.published_answers("control")) == 2
+    publish(made, part="probed")
+    with_margin, plain = (replace(made.requests[-1], keep=keep) for keep in (("margin",), ()))
+    assert not made.answers.published(with_margin) and len(made.answers.published(plain)) == 2
 
 
-def test_whatever_is_there_is_published_and_nothing_stands_in_the_place_of_more(tiny_study, trained, monkeypatch):
-    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
+def test_less_never_takes_the_place_of_more(tiny_study, trained):
     own = {"epochs": None, "batch_size": None, "runs": 2}
-    tiny_study(**own, published=False).retrain()
-    whole = tiny_study(**own).retrain()
-    assert len(tiny_study(**own | {"runs": 4}).retrain(n=3)) == 3  # less than the study's control: not committed
-    assert np.array_equal(tiny_study(**own).retrain().probabilities, whole.probabilities)
-    tiny_study(**own, seed=7).retrain()
-    names = {path.name for path in tiny_study(**own).published_path("control").parent.iterdir()}
+    made = tiny_study(**own)
+    whole = made.retrain()
+    publish(made)
+    few = tiny_study(**own | {"runs": 4})
+    few.retrain(n=3)
+    assert publish(few) is None  # less than that study's control
+    assert publish(made) is None  # published already
+    other = tiny_study(**own, seed=7)
+    other.retrain()
+    publish(other)
+    names = {path.name for path in (made.records / "answers").iterdir()}
     assert names == {f"compact-control{PACKED}", f"compact-control-seed-7{PACKED}"}
-    more = tiny_study(**own | {"runs": 3}).retrain()
-    assert np.array_equal(more.labels[:2], whole.labels) and more.probabilities is not None
-    assert trained == [0, 1, 2, 7, 8]
+    more = tiny_study(**own | {"runs": 3})
+    assert np.array_equal(more.retrain().labels[:2], whole.labels)
+    publish(more)
+    assert len(more.answers.published(more.requests[-1])) == 5 and trained == [0, 1, 2, 7, 8]
 
 
-def test_probabilities_join_answers_that_were_published_without(tiny_study, trained, monkeypatch):
+def test_probabilities_join_answers_that_were_published_without(tiny_study, trained):
     made = tiny_study(epochs=None, batch_size=None)
-    made.publish(made.retrain())
-    assert "shares" not in made.published_answers("control")[made.retrain().names[0]]
-    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
-    made.retrain()
-    assert "shares" in made.published_answers("control")[made.retrain().names[0]] and trained == [0, 1]
+    name = made.retrain().names[0]
+    publish(made, whole=False)
+    assert "shares" not in made.answers.published(made.requests[-1])
+    publish(made, whole=False, part="once more")
+    assert "shares" not in made.answers.published(made.requests[-1])[name]
+    publish(made)
+    assert "shares" in made.answers.published(made.requests[-1])[name] and trained == [0, 1]
 
 
-def test_a_published_number_is_of_the_published_answers(tiny_study, trained, monkeypatch, tmp_path):
-    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
-    told = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
-    assert tiny_study(epochs=None, batch_size=None).retrain(LabelSmoothing(0.3), n=2).probabilities is None
+def test_a_record_leads_to_the_runs_behind_it(tiny_study, trained, monkeypatch, tmp_path):
+    """What `about` says of the runs is enough to find them in the store and publish them."""
+    own = {"epochs": None, "batch_size": None}
+    made = tiny_study(**own)
+    runs = [made.retrain(), made.retrain(LabelSmoothing(0.3)), made.retrain(seeds=[Seeds(0, 1, 0)])]
+    made.retrain(keep=("training",))  # never published: it is large
+    about = json.loads(json.dumps(made.about()))
+    written = publication.publish_answers(tiny_study(**own), about)
+    assert [path.name.removesuffix(PACKED) for path in written] == [
+        "compact-control",
+        "compact-labelsmoothing-strength-0.3",
+        "compact-control-crossed",
+    ]
+    assert publication.publish_answers(tiny_study(**own), about) == []
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
-    read = tiny_study(epochs=None, batch_size=None).retrain("control", n=2)
-    assert trained == [0, 1, 0, 1] and np.array_equal(read.probabilities, told.probabilities)
-    assert np.array_equal(read.doubt, told.doubt) and np.array_equal(read.doubt, read.doubt.astype(np.float16))
+    trained.clear()
+    fresh = tiny_study(**own)
+    read = [
+        fresh.retrain(),
+        fresh.retrain(LabelSmoothing(0.3)),
+        fresh.retrain(seeds=[Seeds(0, 1, 0)]),
+    ]
+    assert trained == []
+    for one, other in zip(runs, read, strict=True):
+        assert one.names == other.names and np.array_equal(one.labels, other.labels)
+    assert read[0].probabilities is not None and read[1].probabilities is None
 
 
 def test_published_answers_of_another_recipe_are_not_taken(tiny_study, trained):
     made = tiny_study()
-    made.publish(made.retrain())
+    made.retrain()
+    publish(made)
     tiny_study(epochs=3).retrain()
     assert trained == [0, 1, 0, 1]
 
 
-def test_where_runs_and_published_answers_lie(tiny_study, monkeypatch, tmp_path):
-    monkeypatch.delenv("STABUTILS_RUNS")
-    made = tiny_study()
-    assert made.store.folder == tmp_path / "project" / "runs"
-    path = made.published_path("LabelSmoothing(strength=0.1)")
-    assert path.relative_to(tmp_path / "project").as_posix() == (
-        "records/tiny/answers/compact-labelsmoothing-strength-0.1.safetensors.xz")
+def test_everything_lands_where_the_user_is(monkeypatch, tmp_path):
+    clone = paths.checkout()
+    for name in ("STABUTILS_RUNS", "STABUTILS_RESULTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(clone / "docs")
+    assert (paths.results_root(), paths.run_store()) == (clone / "results", clone / "runs")
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "stabutils-results"
+    assert (paths.results_root(), paths.run_store()) == (here, here / "runs")
+    monkeypatch.setattr(paths, "checkout", lambda: None)  # an installed wheel
+    assert paths.results_root() == here
+    monkeypatch.setenv("STABUTILS_RESULTS", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "shared"))
+    assert (paths.results_root(), paths.run_store()) == (
+        tmp_path / "elsewhere",
+        tmp_path / "shared",
+    )
 
 
 def test_a_stored_run_says_what_made_it(tiny_study):
     made = tiny_study()
     runs = made.retrain()
-    _, record = made.store.read(runs.names[0])
+    _, record = made.answers.store.read(runs.names[0])
     assert record["identity"]["seeds"] == {"init": 0, "order": 0, "dropout": 0}
     assert record["identity"]["dataset"] == made.data.fingerprint
     assert {"stabutils", "commit", "dirty", "libraries", "machine", "threads"} <= record.keys()
@@ -355,60 +499,84 @@ def test_a_stored_run_says_what_made_it(tiny_study):
 
 # ---- what is kept beside the answers
 
-def test_a_run_without_what_is_to_be_kept_is_trained_again_to_the_same_bits(tiny_study, trained, monkeypatch, tmp_path):
+
+def test_a_run_without_what_is_to_be_kept_is_trained_again_to_the_same_bits(
+    tiny_study, trained, monkeypatch, tmp_path
+):
     made = tiny_study()
     plain = made.retrain(n=2)
-    assert plain.kept == {}
-    assert made.plan(n=2, keep=("hidden",)) == {"runs": 2, "stored": 0, "published": 0, "to train": 2}
+    assert plain.extras == {}
+    assert made.plan(n=2, keep=("hidden",)) == {
+        "runs": 2,
+        "stored": 0,
+        "published": 0,
+        "to train": 2,
+    }
     kept = made.retrain(n=2, keep=("hidden",))
     assert trained == [0, 1, 0, 1] and kept.names == plain.names
-    assert list(kept.kept) == ["hidden"] and kept.kept["hidden"].shape == (2, 20, 32)
+    assert list(kept.extras) == ["hidden"] and kept.extras["hidden"].shape == (2, 20, 32)
     more = made.retrain(n=3, keep=("training", "margin"))  # what was kept before stays
-    assert trained[4:] == [0, 1, 2] and list(more.kept) == ["training", "margin"]
-    assert more.kept["training"].shape == (3, 4, 60, 4) and more.kept["margin"].shape == (3, 20)
+    assert trained[4:] == [0, 1, 2] and list(more.extras) == ["training", "margin"]
+    assert more.extras["training"].shape == (3, 4, 60, 4) and more.extras["margin"].shape == (3, 20)
     assert made.plan(n=2, keep=("hidden", "margin"))["to train"] == 0
     again = made.retrain(n=2, keep=("margin", "hidden"))
-    assert len(trained) == 7 and list(again.kept) == ["margin", "hidden"]
-    assert np.array_equal(again.kept["hidden"], kept.kept["hidden"])
-    first, second = (1 - np.diff(np.sort(more.probabilities[0])[:, -2:])[:, 0], more.kept["margin"][0])
+    assert len(trained) == 7 and list(again.extras) == ["margin", "hidden"]
+    assert np.array_equal(again.extras["hidden"], kept.extras["hidden"])
+    first, second = (
+        1 - np.diff(np.sort(more.probabilities[0])[:, -2:])[:, 0],
+        more.extras["margin"][0],
+    )
     assert np.allclose(first, second, atol=1e-6)
-    assert made.retrain(n=3).kept == {} and len(trained) == 7
+    assert made.retrain(n=3).extras == {} and len(trained) == 7
     for runs in (kept, more, again):
-        for name in ("labels", "probabilities", "checkpoints", "confidence", "validation_probabilities"):
+        for name in (
+            "labels",
+            "probabilities",
+            "checkpoints",
+            "confidence",
+            "validation_probabilities",
+        ):
             assert np.array_equal(getattr(runs, name)[:2], getattr(plain, name)), name
 
 
 def test_interrupted_while_trained_again_it_goes_on(tiny_study, monkeypatch, tmp_path):
-    made, steps, one_step, save = tiny_study(epochs=3), [], training.one_step, training.save
+    made, steps, one_step, save = tiny_study(epochs=3), [], loop.one_step, loop.save
     plain = made.retrain(n=1)
-    monkeypatch.setattr(training, "train", partial(training.train, save_every=0))
-    monkeypatch.setattr(training, "one_step", lambda state, *rest: (steps.append(state.step), one_step(state, *rest)))
+    monkeypatch.setattr(loop, "train", partial(loop.train, save_every=0))
+    monkeypatch.setattr(
+        loop, "one_step", lambda state, *rest: (steps.append(state.step), one_step(state, *rest))
+    )
 
     def interrupt(*state):
         save(*state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save", interrupt)
+    monkeypatch.setattr(loop, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         made.retrain(n=1, keep=("training",))
-    monkeypatch.setattr(training, "save", save)
-    assert np.array_equal(made.retrain(n=1).probabilities, plain.probabilities)  # the finished run is still there
+    monkeypatch.setattr(loop, "save", save)
+    assert np.array_equal(
+        made.retrain(n=1).probabilities, plain.probabilities
+    )  # the finished run is still there
     steps.append("again")
     kept = made.retrain(n=1, keep=("training",))
     assert steps == [0, 1, 2, 3, "again", *range(4, 12)]
-    assert np.array_equal(kept.probabilities, plain.probabilities) and kept.kept["training"].shape == (1, 6, 60, 4)
+    assert np.array_equal(kept.probabilities, plain.probabilities) and kept.extras[
+        "training"
+    ].shape == (1, 6, 60, 4)
     assert not list((tmp_path / "runs" / "unfinished").iterdir())
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "undisturbed"))
     undisturbed = tiny_study(epochs=3).retrain(n=1, keep=("training",))
-    assert np.array_equal(kept.kept["training"], undisturbed.kept["training"])
+    assert np.array_equal(kept.extras["training"], undisturbed.extras["training"])
 
 
 # ---- several processes
 
+
 def script(body: str) -> str:
     """A program of its own that finds the helpers of these tests."""
-    head = f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport tiny\nfrom stabutils import models\n"
-    return head + "models.prepare = tiny.prepare\n" + textwrap.dedent(body)
+    head = f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport tiny\nfrom stabutils.training import preparation\n"
+    return head + "preparation.prepare = tiny.prepare\n" + textwrap.dedent(body)
 
 
 @pytest.mark.parametrize("names", ["ab", "abcd"])
@@ -416,9 +584,10 @@ def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names)
     body = script("""
         import time
         from pathlib import Path
-        from stabutils import Study, training
+        from stabutils import Study
+        from stabutils.training import loop
         folder, me = Path(sys.argv[1]), sys.argv[2]
-        train = training.train
+        train = loop.train
 
         def noted(task, mitigation, seeds, *rest):
             with open(folder / "log", "a") as log:
@@ -426,7 +595,7 @@ def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names)
             time.sleep(0.1)
             return train(task, mitigation, seeds, *rest)
 
-        training.train = noted
+        loop.train = noted
         study = Study(dataset=str(folder / "tiny.csv"), epochs=2, batch_size=16, workers=1, published=False)
         study.task
         (folder / f"ready-{me}").touch()
@@ -434,8 +603,15 @@ def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names)
             time.sleep(0.01)
         print(study.retrain("control", n=12).labels.tolist())
     """)
-    several = [subprocess.Popen([sys.executable, "-c", body, str(tmp_path), me, str(len(names))], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for me in names]
+    several = [
+        subprocess.Popen(
+            [sys.executable, "-c", body, str(tmp_path), me, str(len(names))],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        for me in names
+    ]
     answers = [process.communicate(timeout=600)[0] for process in several]
     assert len(set(answers)) == 1 and len(answers[0]) > 100
     log = [line.split() for line in (tmp_path / "log").read_text(encoding="utf-8").splitlines()]
@@ -445,9 +621,12 @@ def test_processes_on_one_store_train_each_run_once(tiny_study, tmp_path, names)
     assert np.array_equal(tiny_study(published=False).retrain(n=12).labels, eval(answers[0]))
 
 
-def test_workers_give_the_bits_of_this_process_and_take_a_students_mitigation(tiny_study, tmp_path, monkeypatch):
+def test_workers_give_the_bits_of_this_process_and_take_a_students_mitigation(
+    tiny_study, tmp_path, monkeypatch
+):
     program = tmp_path / "student.py"
-    program.write_text(script("""
+    program.write_text(
+        script("""
         from dataclasses import dataclass
         from stabutils import Incomplete, Study
         from stabutils.mitigations import Mitigation
@@ -467,12 +646,22 @@ def test_workers_give_the_bits_of_this_process_and_take_a_students_mitigation(ti
                 study.retrain(Louder(1e39))
             except Incomplete as error:
                 print(error)
-    """), encoding="utf-8")
-    done = subprocess.run([sys.executable, program, tmp_path / "tiny.csv"], capture_output=True, text=True, timeout=120)
+    """),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, program, tmp_path / "tiny.csv"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     louder, incomplete = done.stdout.splitlines()
     assert louder == "Louder(factor=3.0)"
-    assert incomplete.startswith("2 of 2 runs could not be trained") and "Louder(factor=1e+39)" in incomplete
+    assert (
+        incomplete.startswith("2 of 2 runs could not be trained")
+        and "Louder(factor=1e+39)" in incomplete
+    )
     theirs = tiny_study()
     assert theirs.plan() == {"runs": 2, "stored": 2, "published": 0, "to train": 0}
     there = theirs.retrain()
@@ -486,11 +675,14 @@ def test_killed_anywhere_the_study_ends_with_the_same_bits(tiny_study, tmp_path,
     body = script("""
         import functools, itertools, os, signal
         from pathlib import Path
-        from stabutils import Study, store, training
+        from stabutils import Study
+        from stabutils.study import store
+        from stabutils.training import files, loop
+        from stabutils.training.state import Seeds
         from stabutils.mitigations import Mitigation
         folder = Path(sys.argv[1])
-        training.train = functools.partial(training.train, save_every=0)
-        write_file, writes = store.write_file, itertools.count()
+        loop.train = functools.partial(loop.train, save_every=0)
+        write_file, writes = files.write_file, itertools.count()
 
         def die():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -500,32 +692,40 @@ def test_killed_anywhere_the_study_ends_with_the_same_bits(tiny_study, tmp_path,
                 return write_file(path, blob)
             if how == "half":
                 path.parent.mkdir(parents=True, exist_ok=True)
-                store._temporary(path).write_bytes(blob[:len(blob) // 2])
+                files.temporary_name(path).write_bytes(blob[:len(blob) // 2])
             if how == "after":
                 write_file(path, blob)
             die()
 
         study = Study(dataset=str(folder / "tiny.csv"), epochs=3, batch_size=16, workers=1, published=False)
-        training.train(study.task, Mitigation(), training.Seeds(0, 0, 0), None)  # so that torch is loaded once only
+        loop.train(study.task, Mitigation(), Seeds(0, 0, 0), None)  # so that torch is loaded once only
         for kills in itertools.count():
             child = os.fork()
             if not child:
                 how = ("before", "half", "after")[kills % 3]
-                store.write_file = functools.partial(deadly, how=how)
+                store.write_file = loop.files.write_file = functools.partial(deadly, how=how)
                 study.retrain("control", n=2)
                 os._exit(0)
             if os.waitpid(child, 0)[1] == 0:
                 break
         print(kills)
     """)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", body, str(tmp_path)], capture_output=True, text=True,
-                          timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", body, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 4
     made = tiny_study(epochs=3, published=False)
     survived = made.retrain(n=2)
-    left = [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.suffix != ".lock"]
-    assert sorted(path.name for path in left) == sorted(f"{name}.safetensors" for name in survived.names)
+    left = [
+        path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.suffix != ".lock"
+    ]
+    assert sorted(path.name for path in left) == sorted(
+        f"{name}.safetensors" for name in survived.names
+    )
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "undisturbed"))
     undisturbed = tiny_study(epochs=3, published=False).retrain(n=2)
     for what in ("probabilities", "checkpoints", "confidence", "validation_probabilities"):
@@ -540,7 +740,8 @@ def test_a_study_is_what_its_knobs_say():
 
 def test_a_worker_that_dies_is_one_clear_error_and_no_run(tiny_study, tmp_path):
     program = tmp_path / "deadly.py"
-    program.write_text(script("""
+    program.write_text(
+        script("""
         import os
         from dataclasses import dataclass
         from stabutils import Incomplete, Study
@@ -558,8 +759,15 @@ def test_a_worker_that_dies_is_one_clear_error_and_no_run(tiny_study, tmp_path):
                 study.retrain(Deadly())
             except Incomplete as error:
                 print(error)
-    """), encoding="utf-8")
-    done = subprocess.run([sys.executable, program, tmp_path / "tiny.csv"], capture_output=True, text=True, timeout=120)
+    """),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, program, tmp_path / "tiny.csv"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.startswith("a worker process died"), done.stdout + done.stderr
     assert done.returncode == 0 and not list((tmp_path / "runs").glob("*seed-2*"))
 
@@ -567,38 +775,19 @@ def test_a_worker_that_dies_is_one_clear_error_and_no_run(tiny_study, tmp_path):
 def test_what_was_kept_is_published_beside_the_answers(tiny_study, trained, monkeypatch, tmp_path):
     made = tiny_study()
     probed = made.retrain(n=2, keep=("margin",))
-    made.publish(made.retrain(n=3))
-    made.publish(probed, "probed")
+    publish(made, part="probed")
+    made.retrain(n=3)
+    publish(made, whole=True)
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
     read = tiny_study().retrain(n=2, keep=("margin",))
-    assert trained == [0, 1, 2] and read.names == probed.names and tiny_study().retrain(n=3).kept == {}
-    assert np.allclose(read.kept["margin"], probed.kept["margin"], atol=1e-3)
+    assert (
+        trained == [0, 1, 2]
+        and read.names == probed.names
+        and tiny_study().retrain(n=3).extras == {}
+    )
+    assert np.allclose(read.extras["margin"], probed.extras["margin"], atol=1e-3)
     tiny_study().retrain(n=3, keep=("margin",))
     assert trained == [0, 1, 2, 2]  # only the run of which nothing was kept
-
-
-def test_publishing_commits_every_plain_sample_that_is_asked_for(tiny_study, trained, monkeypatch, tmp_path):
-    monkeypatch.setenv("STABUTILS_PUBLISH", "1")
-    made = tiny_study()
-    asked = [lambda s: s.retrain(n=3), lambda s: s.retrain(n=2, start=3), lambda s: s.retrain(LabelSmoothing(0.3), n=2),
-             lambda s: replace(s, epochs=1).retrain(n=2)]
-    first = [ask(made) for ask in asked]
-    crossed = made.retrain(seeds=[Seeds(0, 1, 0), Seeds(1, 0, 0)])
-    held_out = made.retrain(n=1, start=5, keep=("hidden",))
-    made.retrain(n=1, start=6, keep=("training",))  # large: committed by nobody
-    files = {path.name for path in made.published_path("control").parent.iterdir()}
-    assert files == {f"compact-{arm}-batch-size-16{PACKED}" for arm in
-                     ("control-epochs-2", "control-from-3-epochs-2", "labelsmoothing-strength-0.3-epochs-2",
-                      "control-epochs-1", "control-heldout-from-5-epochs-2")}
-    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "fresh"))
-    before = len(trained)
-    again = [ask(tiny_study()) for ask in asked]
-    read = tiny_study().retrain(n=1, start=5, keep=("hidden",))
-    assert np.array_equal(read.kept["hidden"], held_out.kept["hidden"]) and read.kept["hidden"].ndim == 3
-    assert len(trained) == before and [runs.names for runs in again] == [runs.names for runs in first]
-    assert all(np.array_equal(a.labels, b.labels) for a, b in zip(again, first, strict=True))
-    assert again[0].confidence_mean is not None and again[2].confidence_mean is None  # of control's plain sample only
-    assert not set(crossed.names) & made.published_answers("control").keys()
 
 
 def test_a_training_of_one_step_agrees_with_itself(tiny_study):

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch import nn
 
-from stabutils import training
-from stabutils.datasets import Dataset, Split
+from stabutils.data.datasets import Dataset, Split
 from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.models import Tokens
-from stabutils.store import DamagedRun
-from stabutils.training import Batch, Diverged, Seeds, Stream, batches, one_hot, predict, rate, task_loss, train
+from stabutils.training import loop
+from stabutils.training.files import DamagedRun
+from stabutils.training.loop import batches, predict, rate, task_loss, train
+from stabutils.training.state import Batch, Diverged, Seeds, Stream, one_hot
+from stabutils.training.task import Tokens
 
 TASK = tiny.task()
 SHORT = replace(TASK, recipe=replace(TASK.recipe, epochs=1, batch_size=20))
@@ -28,11 +30,18 @@ def control():
 
 # ---- the same request, the same bits
 
+
 def test_answers_have_the_promised_shapes(control):
     assert control["labels"].shape == (20,) and control["labels"].dtype == np.int64
-    assert control["probabilities"].shape == (20, 4) and control["probabilities"].dtype == np.float32
-    assert control["validation_labels"].shape == (12,) and control["validation_probabilities"].shape == (12, 4)
-    assert control["checkpoints"].shape == control["confidence"].shape == (6, 20)  # two an epoch, three epochs
+    assert (
+        control["probabilities"].shape == (20, 4) and control["probabilities"].dtype == np.float32
+    )
+    assert control["validation_labels"].shape == (12,) and control[
+        "validation_probabilities"
+    ].shape == (12, 4)
+    assert (
+        control["checkpoints"].shape == control["confidence"].shape == (6, 20)
+    )  # two an epoch, three epochs
     assert control["cpu_seconds"].shape == () and control["cpu_seconds"] > 0
     assert np.allclose(control["probabilities"].sum(1), 1)
     assert np.array_equal(control["labels"], control["probabilities"].argmax(1))
@@ -55,10 +64,15 @@ def test_each_seed_alone_changes_the_answers(control, name):
 
 
 def test_equal_integers_under_different_names_are_independent():
-    draws = [torch.randn(2000, generator=Stream(name, 5).generator) for name in ("init", "order", "dropout", "answer")]
+    draws = [
+        torch.randn(2000, generator=Stream(name, 5).generator)
+        for name in ("init", "order", "dropout", "answer")
+    ]
     assert np.abs(np.corrcoef(torch.stack(draws)) - np.eye(4)).max() < 0.1
-    assert not torch.equal(torch.randn(3, generator=Stream("order", 0).generator),
-                           torch.randn(3, generator=Stream("order", 0, 0).generator))
+    assert not torch.equal(
+        torch.randn(3, generator=Stream("order", 0).generator),
+        torch.randn(3, generator=Stream("order", 0, 0).generator),
+    )
 
 
 def test_a_stream_goes_on_where_it_stopped():
@@ -111,14 +125,20 @@ def test_init_alone_decides_the_weights_and_order_alone_the_batches():
     other_init, *same_order = spy(Seeds(1, 0, 2))
     assert all(map(torch.equal, weights, same_init)) and first != other_order
     assert first == same_order
-    assert not any(torch.equal(a, b) for a, b in zip(weights, other_init, strict=True) if a.ndim > 1 and a.any())
+    assert not any(
+        torch.equal(a, b)
+        for a, b in zip(weights, other_init, strict=True)
+        if a.ndim > 1 and a.any()
+    )
 
 
 @pytest.mark.parametrize("bucket", [1, 2, 50])
 def test_each_example_comes_once_an_epoch(bucket):
     task = replace(TASK, recipe=replace(TASK.recipe, bucket=bucket))
     targets = one_hot(task.train_labels, task.classes)
-    epochs = [[batch.indices.tolist() for batch in batches(task, targets, 0, epoch)] for epoch in (0, 1)]
+    epochs = [
+        [batch.indices.tolist() for batch in batches(task, targets, 0, epoch)] for epoch in (0, 1)
+    ]
     for epoch in epochs:
         assert sorted(sum(epoch, [])) == list(range(60))
         assert sorted(map(len, epoch), reverse=True) == [8] * 7 + [4]
@@ -128,28 +148,46 @@ def test_each_example_comes_once_an_epoch(bucket):
 def test_buckets_hold_texts_of_similar_length():
     task = replace(TASK, recipe=replace(TASK.recipe, bucket=50))
     targets = one_hot(task.train_labels, task.classes)
-    spans = {b: sum(int(batch.tokens.lengths.max() - batch.tokens.lengths.min()) for batch in
-                    batches(replace(task, recipe=replace(task.recipe, bucket=b)), targets, 0, 0)) for b in (1, 50)}
+    spans = {
+        b: sum(
+            int(batch.tokens.lengths.max() - batch.tokens.lengths.min())
+            for batch in batches(
+                replace(task, recipe=replace(task.recipe, bucket=b)), targets, 0, 0
+            )
+        )
+        for b in (1, 50)
+    }
     assert spans[50] < spans[1] / 2
 
 
 def test_a_batch_carries_its_own_texts_targets_and_weights():
     targets = one_hot(TASK.train_labels, TASK.classes)
-    targets = replace(targets, indices=torch.tensor([7, 7, 3]), probabilities=targets.probabilities[[7, 7, 3]],
-                      weights=torch.tensor([0.5, 1.5, 1.0]))
+    targets = replace(
+        targets,
+        indices=torch.tensor([7, 7, 3]),
+        probabilities=targets.probabilities[[7, 7, 3]],
+        weights=torch.tensor([0.5, 1.5, 1.0]),
+    )
     (batch,) = batches(TASK, targets, 0, 0)
     assert sorted(batch.indices.tolist()) == [3, 7, 7]  # an example that occurs twice
     for row, index in enumerate(batch.indices):
         assert batch.probabilities[row].argmax() == TASK.train_labels[index]
-        assert torch.equal(batch.tokens.take(torch.tensor([row])).ids, TASK.train.take(index[None]).ids)
+        assert torch.equal(
+            batch.tokens.take(torch.tensor([row])).ids, TASK.train.take(index[None]).ids
+        )
     assert batch.weights[batch.indices == 3].item() == 1.0
 
 
 # ---- loss, schedule, evaluation
 
+
 def batch_of(probabilities, weights) -> Batch:
-    return Batch(Tokens.pack([[0]] * len(weights)), torch.tensor(probabilities), torch.tensor(weights),
-                 torch.arange(len(weights)))
+    return Batch(
+        Tokens.pack([[0]] * len(weights)),
+        torch.tensor(probabilities),
+        torch.tensor(weights),
+        torch.arange(len(weights)),
+    )
 
 
 def test_task_loss_by_hand():
@@ -186,7 +224,8 @@ def test_an_example_of_weight_zero_has_no_influence(control):
 
 def test_the_schedule_by_hand():
     assert [rate(step, 10, 0.4) for step in range(10)] == pytest.approx(
-        [1 / 4, 2 / 4, 3 / 4, 1, 6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+        [1 / 4, 2 / 4, 3 / 4, 1, 6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    )
     assert [rate(step, 3, 0.0) for step in range(3)] == pytest.approx([1, 1, 0.5])
     assert [rate(step, 2, 1.0) for step in range(2)] == pytest.approx([0.5, 1])
     assert rate(0, 1, 0.0) == 1
@@ -197,7 +236,12 @@ class Rates(Mitigation):
     seen: list
 
     def step(self, training):
-        self.seen.append([(g["lr"], g["weight_decay"], len(g["params"])) for g in training.optimizer.param_groups])
+        self.seen.append(
+            [
+                (g["lr"], g["weight_decay"], len(g["params"]))
+                for g in training.optimizer.param_groups
+            ]
+        )
 
 
 def test_the_head_has_its_own_rate_and_only_matrices_decay():
@@ -205,7 +249,12 @@ def test_the_head_has_its_own_rate_and_only_matrices_decay():
     train(replace(SHORT, recipe=recipe), Rates(seen), Seeds(0, 0, 0))
     assert len(seen) == 3
     peak, decay = recipe.learning_rate, recipe.weight_decay
-    assert {(round(lr / peak, 6), d) for lr, d, _ in seen[0]} == {(1.0, decay), (1.0, 0.0), (10.0, decay), (10.0, 0.0)}
+    assert {(round(lr / peak, 6), d) for lr, d, _ in seen[0]} == {
+        (1.0, decay),
+        (1.0, 0.0),
+        (10.0, decay),
+        (10.0, 0.0),
+    }
     assert [n for lr, _, n in seen[0] if lr > peak] == [1, 1]  # the head's matrix and its bias
     assert [step[0][0] / peak for step in seen] == pytest.approx([1, 1, 0.5])
 
@@ -218,7 +267,9 @@ def test_predict_answers_in_input_order_and_restores_the_mode():
     assert model.training
     assert torch.equal(together, predict(model, TASK.test, TASK.recipe))  # no dropout
     model.eval()
-    single = torch.cat([predict(model, TASK.test.take(torch.tensor([i])), TASK.recipe) for i in range(20)])
+    single = torch.cat(
+        [predict(model, TASK.test.take(torch.tensor([i])), TASK.recipe) for i in range(20)]
+    )
     assert not model.training
     assert torch.allclose(together, single, atol=1e-6)
     assert torch.allclose(together, predict(model, TASK.test, TASK.recipe, size=3), atol=1e-6)
@@ -226,7 +277,7 @@ def test_predict_answers_in_input_order_and_restores_the_mode():
 
 def test_clipping_bounds_the_first_step(monkeypatch):
     norms = []
-    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", lambda parameters, most: norms.append(most))
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda parameters, most: norms.append(most))
     train(SHORT, CONTROL, Seeds(0, 0, 0))
     assert norms == []
     train(replace(SHORT, recipe=replace(SHORT.recipe, clip=0.5)), CONTROL, Seeds(0, 0, 0))
@@ -234,13 +285,16 @@ def test_clipping_bounds_the_first_step(monkeypatch):
 
 
 def test_bf16_trains_and_is_not_fp32(control):
-    rough = train(replace(TASK, recipe=replace(TASK.recipe, precision="bf16")), CONTROL, Seeds(0, 0, 0))
+    rough = train(
+        replace(TASK, recipe=replace(TASK.recipe, precision="bf16")), CONTROL, Seeds(0, 0, 0)
+    )
     assert rough["probabilities"].dtype == np.float32 and np.isfinite(rough["probabilities"]).all()
     difference = np.abs(rough["probabilities"] - control["probabilities"]).max()
     assert 0 < difference < 0.5
 
 
 # ---- interrupted and continued
+
 
 class Killed(Exception):
     pass
@@ -282,7 +336,9 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path, epoch):
     assert len(counted.seen) == 8 * (3 - epoch)  # what was done is not done again
     continued = train(TASK, Average(), Seeds(0, 1, 2), unfinished, save_every=1e9)
     assert tiny.same(undisturbed, continued)
-    assert not tiny.same(undisturbed, train(TASK, CONTROL, Seeds(0, 1, 2)))  # the memory does something
+    assert not tiny.same(
+        undisturbed, train(TASK, CONTROL, Seeds(0, 1, 2))
+    )  # the memory does something
 
 
 @dataclass(frozen=True)
@@ -309,6 +365,7 @@ def test_a_damaged_unfinished_state_starts_over_with_a_warning(tmp_path, control
 
 # ---- diverged
 
+
 @dataclass(frozen=True)
 class Breaks(Mitigation):
     at: int  # batch
@@ -325,7 +382,9 @@ training_steps: list[int] = []
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_diverged_training_names_epoch_and_settings(value):
     training_steps.clear()
-    with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch 2 of 3, Breaks\(at=10.*learning rate 0.01"):
+    with pytest.raises(
+        Diverged, match=r"loss became (nan|inf) in epoch 2 of 3, Breaks\(at=10.*learning rate 0.01"
+    ):
         train(TASK, Breaks(at=10, value=value), Seeds(0, 0, 0))
 
 
@@ -343,6 +402,7 @@ def test_weights_ruined_by_the_last_step_are_no_answer():
 
 # ---- pinned
 
+
 def test_pinned_answers_of_a_tiny_run():
     """Rounding differs between processors, so what is pinned are labels of a problem without doubtful cases, the loss
     of the first step, before rounding can grow, and probabilities to two digits."""
@@ -353,9 +413,11 @@ def test_pinned_answers_of_a_tiny_run():
     task = tiny.task(recipe, shape, Dataset("easy", easy, easy, easy, words))
     losses = []
     answers = train(task, Losses(losses), Seeds(0, 1, 2))
-    message = ("the loop answers differently than before: if that is meant, raise RECIPE_VERSION in training.py, "
-               "so that stored runs of the old loop are not taken for runs of this one, and pin the new numbers here")
-    assert training.RECIPE_VERSION == 2, "a new version: pin its numbers here"
+    message = (
+        "the loop answers differently than before: if that is meant, raise RECIPE_VERSION in training.py, "
+        "so that stored runs of the old loop are not taken for runs of this one, and pin the new numbers here"
+    )
+    assert loop.RECIPE_VERSION == 2, "a new version: pin its numbers here"
     assert np.array_equal(answers["labels"], easy.labels), message
     assert losses[0] == pytest.approx(FIRST_LOSS, rel=1e-4), message
     assert answers["confidence"][:, 0] == pytest.approx(CONFIDENCE, abs=0.02), message
@@ -372,7 +434,20 @@ class Losses(Mitigation):
 
 
 FIRST_LOSS = 1.32647
-CONFIDENCE = [0.315, 0.45, 0.753, 0.808, 0.894, 0.92, 0.952, 0.959, 0.971, 0.974, 0.978, 0.978]  # of the first text
+CONFIDENCE = [
+    0.315,
+    0.45,
+    0.753,
+    0.808,
+    0.894,
+    0.92,
+    0.952,
+    0.959,
+    0.971,
+    0.974,
+    0.978,
+    0.978,
+]  # of the first text
 
 
 def test_label_smoothing_of_nothing_is_control_bit_for_bit(control):

@@ -1,4 +1,5 @@
 """Fair tuning: the same number of strengths and runs for all, validation only, accuracy first."""
+
 from __future__ import annotations
 
 import json
@@ -12,12 +13,21 @@ import pandas as pd
 import pytest
 import tiny
 
-from stabutils import metrics, models, tuning
+from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.mitigations import regularizers as catalogue
+from stabutils.mitigations import regularizers
 from stabutils.mitigations.data_centric import TGTSS
-from stabutils.mitigations.regularizers import CATALOGUE, EMA, FAMILIES, QUICK, LabelSmoothing, MCDropout
-from stabutils.study import Study
+from stabutils.mitigations.regularizers import (
+    CATALOGUE,
+    EMA,
+    FAMILIES,
+    QUICK,
+    LabelSmoothing,
+    MCDropout,
+)
+from stabutils.study import tuning
+from stabutils.study.study import Study
+from stabutils.training import preparation
 
 GOLD = np.zeros(200, int)
 
@@ -27,7 +37,7 @@ def arm(unstable: int, wrong: int = 0, runs: int = 3) -> np.ndarray:
     labels = np.zeros((runs, 200), int)
     for example in range(unstable):
         labels[example % runs, example] = 1
-    labels[:, 200 - wrong:] = 1
+    labels[:, 200 - wrong :] = 1
     return labels
 
 
@@ -35,7 +45,9 @@ CONTROL = arm(60)  # each run is wrong on 20 of 200
 
 
 def chosen(**strengths):
-    table = tuning.choose(CONTROL, {"a": {float(name[1:]): labels for name, labels in strengths.items()}}, GOLD)
+    table = tuning.choose(
+        CONTROL, {"a": {float(name[1:]): labels for name, labels in strengths.items()}}, GOLD
+    )
     return table[table.chosen].iloc[0]
 
 
@@ -43,7 +55,10 @@ def test_the_steadiest_strength_is_chosen():
     row = chosen(s1=arm(60), s2=arm(30, 10), s3=arm(45, 5))
     assert row.strength == 2 and row.why == "least label entropy" and row.accuracy == 0.9
     # 30 of 200 examples have votes 2 to 1
-    assert row.label_entropy == pytest.approx(0.15 * (np.log(3) - 2 / 3 * np.log(2))) and row.n == row.runs == 3
+    assert (
+        row.label_entropy == pytest.approx(0.15 * (np.log(3) - 2 / 3 * np.log(2)))
+        and row.n == row.runs == 3
+    )
     assert row.label_entropy == pytest.approx(metrics.label_entropy(arm(30, 10), 3).mean())
 
 
@@ -67,7 +82,9 @@ def test_every_method_has_one_choice_and_every_row_an_interval():
     assert table.method.tolist() == ["control", "b", "b", "a", "a"] and table.chosen.sum() == 2
     assert np.isnan(table.strength[0]) and not table.chosen[0]
     for name in ("label_entropy", "accuracy"):
-        assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
+        assert (table[f"{name}_low"] <= table[name]).all() and (
+            table[name] <= table[f"{name}_high"]
+        ).all()
     assert tuning.described(table, ["a"]) == "Chosen on the validation texts: a 2."
 
 
@@ -78,7 +95,9 @@ def test_entropy_is_over_five_votes_at_most():
 
 
 def test_unequal_chances_are_refused():
-    with pytest.raises(InputError, match=r"strengths of the methods: got \[1, 2\]; expected the same number"):
+    with pytest.raises(
+        InputError, match=r"strengths of the methods: got \[1, 2\]; expected the same number"
+    ):
         tuning.choose(CONTROL, {"a": {1.0: arm(1)}, "b": {1.0: arm(1), 2.0: arm(1)}}, GOLD)
     with pytest.raises(InputError, match=r"runs of the arms: got \[3, 4\]"):
         tuning.choose(CONTROL, {"a": {1.0: arm(1, runs=4)}}, GOLD)
@@ -86,33 +105,50 @@ def test_unequal_chances_are_refused():
 
 def test_a_candidate_is_judged_by_entropy_and_kept_by_accuracy():
     control = np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
-    table = tuning.tried(control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, np.zeros(4, int))
+    table = tuning.tried(
+        control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, np.zeros(4, int)
+    )
     assert table.candidate.tolist() == ["control", "calm", "wrong"]
     assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
 
 
 # ---- the table on disk
 
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
-    monkeypatch.setattr("stabutils.study.project_root", lambda: tmp_path)
-    return Study(dataset=str(tiny.write_csv(tmp_path / "tiny.csv")), epochs=2, batch_size=16, workers=1, seed=5)
+    monkeypatch.setattr(preparation, "prepare", tiny.prepare)
+    monkeypatch.setattr("stabutils.study.paths.project_root", lambda: tmp_path)
+    return Study(
+        dataset=str(tiny.write_csv(tmp_path / "tiny.csv")),
+        epochs=2,
+        batch_size=16,
+        workers=1,
+        seed=5,
+    )
 
 
 def test_tuning_has_seeds_of_its_own_and_its_table_comes_back(study, tmp_path):
     doses = {"EMA": CATALOGUE["EMA"], "MC dropout": (MCDropout(2), MCDropout(3), MCDropout(4))}
     assert tuning.read(study) is None and "defaults" in tuning.source(study, None)
     table = tuning.tune(study, doses, runs=2)
-    assert study.plan("control", 2)["to train"] == study.plan(EMA(0.8), 2)["to train"] == 2  # fresh ones for the board
+    assert (
+        study.plan("control", 2)["to train"] == study.plan(EMA(0.8), 2)["to train"] == 2
+    )  # fresh ones for the board
     files = [file.name for file in (tmp_path / "runs").glob("*.safetensors")]
     assert len(files) == 2 * 7 and all("seed-1005" in name or "seed-1006" in name for name in files)
     written = tuning.write(table, tuning.path(study))
-    assert written == tmp_path / "records" / "tiny" / "tuning.csv" and b"\r" not in written.read_bytes()
+    assert (
+        written == tmp_path / "records" / "tiny" / "tuning.csv"
+        and b"\r" not in written.read_bytes()
+    )
     back = tuning.read(study)
     assert tuning.chosen(back, doses, list(doses)) == tuning.chosen(table, doses, list(doses))
-    assert back.strength[1:].tolist() == [0.8, 0.95, 0.999, 2, 3, 4] and (back.why[back.chosen] != "").all()
+    assert (
+        back.strength[1:].tolist() == [0.8, 0.95, 0.999, 2, 3, 4]
+        and (back.why[back.chosen] != "").all()
+    )
     assert "under this recipe, 2 runs each, LE@2" in tuning.source(study, back)
     assert "under another recipe" in tuning.source(replace(study, epochs=3), back)
     back.assign(model="another").to_csv(written, index=False)
@@ -120,23 +156,38 @@ def test_tuning_has_seeds_of_its_own_and_its_table_comes_back(study, tmp_path):
 
 
 def test_the_chosen_strength_is_used_and_a_default_where_none_was_chosen():
-    arms = {"label smoothing": {dose.dose: arm(60 - int(100 * dose.dose)) for dose in CATALOGUE["label smoothing"]}}
+    arms = {
+        "label smoothing": {
+            dose.dose: arm(60 - int(100 * dose.dose)) for dose in CATALOGUE["label smoothing"]
+        }
+    }
     table = tuning.choose(CONTROL, arms, GOLD)
     wanted = tuning.chosen(table, CATALOGUE, ["label smoothing", "EMA"])
     assert wanted == {"label smoothing": LabelSmoothing(0.4), "EMA": EMA()}
-    assert tuning.chosen(None, CATALOGUE, ["label smoothing"]) == {"label smoothing": LabelSmoothing()}
+    assert tuning.chosen(None, CATALOGUE, ["label smoothing"]) == {
+        "label smoothing": LabelSmoothing()
+    }
     with pytest.raises(InputError, match="method: got 'mixup'; expected one of label smoothing, "):
         tuning.chosen(None, CATALOGUE, ["mixup"])
 
 
 # ---- the catalogue's strengths
 
+
 def test_each_method_has_three_strengths_of_one_kind_and_one_family():
-    kinds = {kind for kind in vars(catalogue).values() if isinstance(kind, type) and issubclass(kind, catalogue.Dose)}
+    kinds = {
+        kind
+        for kind in vars(regularizers).values()
+        if isinstance(kind, type) and issubclass(kind, regularizers.ScalarMitigation)
+    }
     listed = {type(doses[0]) for doses in CATALOGUE.values()}
-    assert listed == kinds - {catalogue.Dose, catalogue.Averaged} and len(listed) == len(CATALOGUE)
+    assert listed == kinds - {regularizers.ScalarMitigation, regularizers.Averaged} and len(
+        listed
+    ) == len(CATALOGUE)
     for doses in CATALOGUE.values():
-        assert len(doses) == 3 == len({dose.dose for dose in doses}) and not any(dose.idle for dose in doses)
+        assert len(doses) == 3 == len({dose.dose for dose in doses}) and not any(
+            dose.is_noop for dose in doses
+        )
         assert {type(dose) for dose in doses} == {type(doses[0])}
     assert sorted(name for family in FAMILIES.values() for name in family) == sorted(CATALOGUE)
     assert len(QUICK) >= 6 and set(QUICK) <= set(CATALOGUE)
@@ -148,15 +199,21 @@ def test_each_method_has_three_strengths_of_one_kind_and_one_family():
 
 # ---- the exercise of notebook 03
 
+
 def test_a_students_cell_is_retrained_when_its_body_is_edited(tmp_path, monkeypatch):
     pytest.importorskip("IPython")
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
     path = Path(__file__).resolve().parents[1] / "notebooks" / "03_regularizers.ipynb"
-    cell = next("".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
-                if "class SmallLogits" in "".join(cell["source"])).split("\n\n\n")[0]
+    cell = next(
+        "".join(cell["source"])
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]
+        if "class SmallLogits" in "".join(cell["source"])
+    ).split("\n\n\n")[0]
     assert len(cell.splitlines()) <= 10 and "square" in cell
-    begin = "import stabutils as st; from dataclasses import dataclass; " \
-            f"study = st.Study(dataset={str(tiny.write_csv(tmp_path / 'tiny.csv'))!r}, epochs=2, workers=1)"
+    begin = (
+        "import stabutils as st; from dataclasses import dataclass; "
+        f"study = st.Study(dataset={str(tiny.write_csv(tmp_path / 'tiny.csv'))!r}, epochs=2, workers=1)"
+    )
     train = "print(study.retrain(SmallLogits(), n=1).nll[0])"
     script = f"""
 from IPython.core.interactiveshell import InteractiveShell
@@ -171,11 +228,15 @@ for cell in {[begin, cell, train, cell, train, cell.replace("square", "abs"), tr
 
 
 def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypatch):
-    study, strength = Study(dataset="assistant"), catalogue.CATALOGUE["label smoothing"][0].dose
-    assert tuning.arms(study, ["TGTSS", "label smoothing"]) == {"TGTSS": TGTSS(), "label smoothing": LabelSmoothing()}
+    study, strength = Study(dataset="assistant"), regularizers.CATALOGUE["label smoothing"][0].dose
+    assert tuning.arms(study, ["TGTSS", "label smoothing"]) == {
+        "TGTSS": TGTSS(),
+        "label smoothing": LabelSmoothing(),
+    }
     table = pd.DataFrame({"method": ["label smoothing"], "strength": [strength], "chosen": [True]})
     monkeypatch.setattr(tuning, "read", lambda study: table)
-    assert tuning.arms(study, ["label smoothing"]) == {"label smoothing": LabelSmoothing(strength)} and (
-        strength != LabelSmoothing().strength)
+    assert tuning.arms(study, ["label smoothing"]) == {
+        "label smoothing": LabelSmoothing(strength)
+    } and (strength != LabelSmoothing().strength)
     with pytest.raises(InputError, match="method: got 'TGST'"):
         tuning.arms(study, ["TGST"])

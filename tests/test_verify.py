@@ -1,32 +1,37 @@
 """Stored runs trained again: equal bits, near enough, another answer, or not to be had here."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import tiny
 
-from stabutils import models
 from stabutils.__main__ import main
-from stabutils.influence import TurnOver
+from stabutils.mitigations.interventions import Poke, TurnOver
 from stabutils.mitigations.regularizers import EMA, LabelSmoothing
-from stabutils.sources import Poke
-from stabutils.study import Study
-from stabutils.verify import verify
+from stabutils.study.study import Study
+from stabutils.study.verify import verify
+from stabutils.training import preparation
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "prepare", tiny.prepare)
-    study = Study(dataset=str(tiny.write_csv(tmp_path / "tiny.csv")), epochs=2, batch_size=16, workers=1,
-                  published=False)
+    monkeypatch.setattr(preparation, "prepare", tiny.prepare)
+    study = Study(
+        dataset=str(tiny.write_csv(tmp_path / "tiny.csv")),
+        epochs=2,
+        batch_size=16,
+        workers=1,
+        published=False,
+    )
     study.retrain("control", n=3)
     return study
 
 
 def change(study: Study, name: str, **arrays) -> None:
-    answers, record = study.store.read(name)
-    study.store.write(name, answers | arrays, record)
+    answers, record = study.answers.store.read(name)
+    study.answers.store.write(name, answers | arrays, record)
 
 
 def test_runs_come_out_again_bit_for_bit(made, capsys):
@@ -39,22 +44,32 @@ def test_runs_come_out_again_bit_for_bit(made, capsys):
 
 
 def test_a_sample_is_drawn_by_its_seed(made):
-    names = {seed: [each.name for each in verify(made.store, 2, seed, [made.dataset])] for seed in range(6)}
-    assert names == {seed: [each.name for each in verify(made.store, 2, seed, [made.dataset])] for seed in range(6)}
-    assert len({tuple(drawn) for drawn in names.values()}) > 1 and {len(drawn) for drawn in names.values()} == {2}
+    names = {
+        seed: [each.name for each in verify(made.answers.store, 2, seed, [made.dataset])]
+        for seed in range(6)
+    }
+    assert names == {
+        seed: [each.name for each in verify(made.answers.store, 2, seed, [made.dataset])]
+        for seed in range(6)
+    }
+    assert len({tuple(drawn) for drawn in names.values()}) > 1 and {
+        len(drawn) for drawn in names.values()
+    } == {2}
 
 
 def test_rounding_is_told_from_another_answer(made, capsys):
     name = made.retrain(n=1).names[0]
-    answers, _ = made.store.read(name)
+    answers, _ = made.answers.store.read(name)
     change(made, name, probabilities=np.nextafter(answers["probabilities"], 1, dtype=np.float32))
-    outcomes = {each.name: each for each in verify(made.store, 3, 0, [made.dataset])}
-    assert outcomes[name].outcome == "statistics" and outcomes[name].why.startswith("0.0% of the answers differ")
+    outcomes = {each.name: each for each in verify(made.answers.store, 3, 0, [made.dataset])}
+    assert outcomes[name].outcome == "statistics" and outcomes[name].why.startswith(
+        "0.0% of the answers differ"
+    )
     assert [each.outcome for each in outcomes.values()].count("bits") == 2
     change(made, name, labels=(answers["labels"] + 1) % 4)
     for other in made.retrain(n=3).names[1:]:
         change(made, other, labels=answers["labels"])
-        made.store.path(other).unlink()
+        made.answers.store.path(other).unlink()
     assert main(["verify", "--dataset", made.dataset]) == 1
     assert "another answer (100.0% of the answers differ" in capsys.readouterr().out
 
@@ -62,7 +77,12 @@ def test_rounding_is_told_from_another_answer(made, capsys):
 def test_what_is_not_to_be_had_here_is_said(made, monkeypatch, capsys):
     assert main(["verify"]) == 2
     printed = capsys.readouterr()
-    assert printed.out.count("not tried (its data set is none of those known here") == 3 and "runs: got" in printed.err
-    monkeypatch.setattr("stabutils.training.RECIPE_VERSION", -1)
-    assert {each.outcome for each in verify(made.store, 3, 0, [made.dataset])} == {"not tried"}
+    assert (
+        printed.out.count("not tried (its data set is none of those known here") == 3
+        and "runs: got" in printed.err
+    )
+    monkeypatch.setattr("stabutils.training.loop.RECIPE_VERSION", -1)
+    assert {each.outcome for each in verify(made.answers.store, 3, 0, [made.dataset])} == {
+        "not tried"
+    }
     assert main(["verify", "--sample", "0"]) == 2

@@ -1,4 +1,5 @@
 """Corpora that nobody tuned for, from a file to a report and to what the notebooks make of the texts."""
+
 from __future__ import annotations
 
 import csv
@@ -10,29 +11,56 @@ import pytest
 
 import stabutils as st
 from stabutils import __main__ as main
-from stabutils import enrichment, regions
-from stabutils.baseline import convex_labels
+from stabutils.analysis import enrichment, regions
+from stabutils.data.linear import convex_labels
 
 
-def mixed(classes: dict[str, str], each: int, length: int, gap: str = " ", seed: int = 0) -> list[tuple[str, str]]:
+def mixed(
+    classes: dict[str, str], each: int, length: int, gap: str = " ", seed: int = 0
+) -> list[tuple[str, str]]:
     """Texts of a class: draws from its own words and from everybody's."""
     draw, rows = np.random.default_rng(seed), []
     every = sorted({word for words in classes.values() for word in words.split()})
     for label, words in classes.items():
         for _ in range(each):
-            rows.append((gap.join([*draw.choice(words.split(), length), *draw.choice(every, length)]), label))
+            rows.append(
+                (
+                    gap.join([*draw.choice(words.split(), length), *draw.choice(every, length)]),
+                    label,
+                )
+            )
     return rows
 
 
 CORPORA = {
-    "chinese": mixed({"退货 / 退款": "退货 退款 不要了 寄回", "物流": "快递 包裹 到哪了 签收",
-                      "其他?": "你好 谢谢 在吗 人工"}, 40, 3, gap=""),
+    "chinese": mixed(
+        {
+            "退货 / 退款": "退货 退款 不要了 寄回",
+            "物流": "快递 包裹 到哪了 签收",
+            "其他?": "你好 谢谢 在吗 人工",
+        },
+        40,
+        3,
+        gap="",
+    ),
     "arabic": mixed({"نعم": "أريد موافق طبعا جيد", "لا": "أرفض مستحيل أبدا سيئ"}, 60, 3),
-    "tiny": mixed({"yes, please!": "sure yes fine", "=no": "never no stop", "<b>maybe</b>": "hm well perhaps",
-                   "I don't know; ask": "who what why"}, 5, 2),
+    "tiny": mixed(
+        {
+            "yes, please!": "sure yes fine",
+            "=no": "never no stop",
+            "<b>maybe</b>": "hm well perhaps",
+            "I don't know; ask": "who what why",
+        },
+        5,
+        2,
+    ),
     "long": mixed({"one": "alpha beta gamma", "two": "delta epsilon zeta"}, 15, 2_000),
-    "many": [(f"topic{c} word{w} word{(c * w) % 9}", f"class {c}: {'a/b'[c % 3]} {c % 7} %") for c in range(500)
-             for w in range(4)]}
+    "many": [
+        (f"topic{c} word{w} word{(c * w) % 9}", f"class {c}: {'a/b'[c % 3]} {c % 7} %")
+        for c in range(500)
+        for w in range(4)
+    ],
+}
 
 
 def write(folder: Path, name: str) -> Path:
@@ -49,13 +77,21 @@ def test_a_corpus_nobody_tuned_for_gets_a_study(tmp_path, monkeypatch, name):
     data, control = study.data, study.retrain("control")
     assert set(data.label_names) == {label for _, label in CORPORA[name]}
     assert control.labels.shape == (3, len(data.test)) and np.isfinite(control.probabilities).all()
-    found = st.report(control.labels, control.gold, data.test.texts, control.probabilities, data.label_names,
-                      checkpoints=control.checkpoints)
+    found = st.report(
+        control.labels,
+        control.gold,
+        data.test.texts,
+        control.probabilities,
+        data.label_names,
+        checkpoints=control.checkpoints,
+    )
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<b>maybe" not in page and found.to_csv(tmp_path / "q.csv").exists()
     assert st.compare(control, control).verdicts["churn"] == "does not hold"
     assert convex_labels(data).shape == control.gold.shape
-    assert np.isfinite(enrichment.attributes(data.train.texts, data.train.labels, data.test.texts)).all(axis=None)
+    assert np.isfinite(
+        enrichment.attributes(data.train.texts, data.train.labels, data.test.texts)
+    ).all(axis=None)
 
 
 @pytest.mark.parametrize("name", ["chinese", "arabic", "many"])
@@ -73,9 +109,24 @@ def test_texts_of_any_script_have_neighbours(name):
 def test_notebook_01_on_it(tmp_path, monkeypatch, name):
     """As a newcomer calls it, the file named from where one is."""
     monkeypatch.chdir(tmp_path)
-    given = ["-p", "dataset", write(tmp_path, name).name, "-p", "output", "out", "-p", "runs", "3", "-p", "epochs", "2"]
+    given = [
+        "-p",
+        "dataset",
+        write(tmp_path, name).name,
+        "-p",
+        "output",
+        "out",
+        "-p",
+        "runs",
+        "3",
+        "-p",
+        "epochs",
+        "2",
+    ]
     assert main.main(["run", "01", *given]) == 0
-    record = json.loads((tmp_path / "out" / "01_measuring_instability.json").read_text(encoding="utf-8"))
+    record = json.loads(
+        (tmp_path / "out" / "01_measuring_instability.json").read_text(encoding="utf-8")
+    )
     assert record["numbers"]["churn"]["runs"] == 3
     page = (tmp_path / "out" / "01_measuring_instability.html").read_text(encoding="utf-8")
     assert "<b>maybe" not in page and ("物流" in page or name == "tiny")
@@ -85,11 +136,24 @@ def test_notebook_06_on_predictions_named_from_where_one_is(tmp_path, monkeypatc
     """One run with checkpoints, in another script, columns called otherwise."""
     monkeypatch.chdir(tmp_path)
     rows = [["seed", "epoch", "id", "answer", "text"]]
-    rows += [["7", str(step), str(i), "ab"[(i % 5 == 0) and step == 1], CORPORA["chinese"][i][0]]
-             for step in (1, 2, 3) for i in range(40)]
+    rows += [
+        ["7", str(step), str(i), "ab"[(i % 5 == 0) and step == 1], CORPORA["chinese"][i][0]]
+        for step in (1, 2, 3)
+        for i in range(40)
+    ]
     with open("mine.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
-    given = ["-p", "predictions", "mine.csv", "-p", "columns", "checkpoint=epoch", "-p", "output", "out"]
+    given = [
+        "-p",
+        "predictions",
+        "mine.csv",
+        "-p",
+        "columns",
+        "checkpoint=epoch",
+        "-p",
+        "output",
+        "out",
+    ]
     assert main.main(["run", "06", *given]) == 0
     record = json.loads((tmp_path / "out" / "06_your_predictions.json").read_text(encoding="utf-8"))
     assert record["numbers"]["share_changed"]["value"] == pytest.approx(0.2)

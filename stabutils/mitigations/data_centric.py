@@ -3,6 +3,7 @@
 Teachers are control trainings and by default a run's own. `shared=True` has one set of them teach every run, which
 couples the runs and flatters their agreement; it is another arm, and its name says so.
 """
+
 from __future__ import annotations
 
 import math
@@ -17,13 +18,12 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 
-from ..errors import InputError
-from ..metrics import checkpoint_entropy
-from ..models import Tokens
-from ..study import check
-from ..training import Seeds, Targets
-from . import Mitigation
-from .regularizers import Dose, weighted
+from stabutils.errors import InputError, check
+from stabutils.metrics.measures import checkpoint_entropy
+from stabutils.mitigations.regularizers import ScalarMitigation, weighted
+from stabutils.training.hooks import Mitigation
+from stabutils.training.state import Seeds, Targets
+from stabutils.training.task import Tokens
 
 # Seeds from here on are teachers': the m-th own one of the run with master seed s has TEACHERS + 100 s + m, and shared
 # ones are run 0's own. Stored runs do not name their teachers: to change this is to raise RECIPE_VERSION.
@@ -50,22 +50,29 @@ class Taught(Mitigation):
     def __post_init__(self):
         hints = get_type_hints(type(self))
         for each in fields(self):
-            check(f"{type(self).__name__} {each.name}", getattr(self, each.name), hints[each.name], each.metadata)
+            check(
+                f"{type(self).__name__} {each.name}",
+                getattr(self, each.name),
+                hints[each.name],
+                each.metadata,
+            )
 
     @property
     def cost(self):
-        return 1.0 + (not self.idle) * self.teachers, 1.0
+        return 1.0 + (not self.is_noop) * self.teachers, 1.0
 
-    def taught_by(self, seeds):
-        if self.idle:
+    def teacher_seeds(self, seeds):
+        if self.is_noop:
             return ()
         if not self.shared and not (seeds.init == seeds.order == seeds.dropout < TEACHERS):
-            raise InputError("seeds", seeds, f"three equal ones below {TEACHERS}, for teachers of the run's own")
+            raise InputError(
+                "seeds", seeds, f"three equal ones below {TEACHERS}, for teachers of the run's own"
+            )
         first = TEACHERS + (0 if self.shared else MOST * seeds.init)
         return tuple(Seeds(s, s, s) for s in range(first, first + self.teachers))
 
     def data(self, targets):
-        return targets if self.idle else self.learn(targets, seen(targets))
+        return targets if self.is_noop else self.learn(targets, seen(targets))
 
     def learn(self, targets: Targets, teachers: Tensor) -> Targets:
         """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n examples."""
@@ -90,7 +97,7 @@ def most_unstable(teachers: Tensor, share: float) -> Tensor:
     """Whether an example is in the `share` that teachers changed their minds about most, (examples,); ties by order."""
     entropy = single_run_entropy(teachers)
     chosen = torch.zeros(len(entropy), dtype=torch.bool)
-    chosen[torch.argsort(-entropy, stable=True)[:round(share * len(entropy))]] = True
+    chosen[torch.argsort(-entropy, stable=True)[: round(share * len(entropy))]] = True
     return chosen
 
 
@@ -111,6 +118,7 @@ def tempered(probabilities: Tensor, temperature: float) -> Tensor:
 
 # -------------------------------------------------------------------------------------------------- soft labels
 
+
 @dataclass(frozen=True)
 class TGTSS(Taught):
     """Trains towards (1 - mixing) * label + mixing * what teachers answered in the course of their training, averaged.
@@ -129,12 +137,14 @@ class TGTSS(Taught):
     unstable: float = fraction(default=1.0)
 
     @property
-    def idle(self):
+    def is_noop(self):
         return self.mixing == 0 or self.unstable == 0
 
     def soft(self, teachers: Tensor) -> Tensor:
         """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples, classes)."""
-        first = {"all": 0, "late": teachers.shape[1] // 2, "last": teachers.shape[1] - 1}[self.checkpoints]
+        first = {"all": 0, "late": teachers.shape[1] // 2, "last": teachers.shape[1] - 1}[
+            self.checkpoints
+        ]
         kept = teachers[:, first:]
         if self.scaling == "before":
             return tempered(kept, self.temperature).mean((0, 1))
@@ -142,7 +152,9 @@ class TGTSS(Taught):
 
     def learn(self, targets, teachers):
         mixing = (self.mixing * most_unstable(teachers, self.unstable))[:, None]
-        return targets.towards((1 - mixing) * targets.probabilities + mixing * self.soft(teachers))
+        return targets.with_labels(
+            (1 - mixing) * targets.probabilities + mixing * self.soft(teachers)
+        )
 
 
 def self_distillation(mixing: float = 0.5, shared: bool = False) -> TGTSS:
@@ -172,7 +184,9 @@ class MatchedSmoothing(TGTSS):
 
     def learn(self, targets, teachers):
         wanted = super().learn(targets, teachers).probabilities
-        return targets.towards(evenly(targets.probabilities, match(targets.probabilities, mean_entropy(wanted))))
+        return targets.with_labels(
+            evenly(targets.probabilities, match(targets.probabilities, mean_entropy(wanted)))
+        )
 
 
 def evenly(probabilities: Tensor, strength: float) -> Tensor:
@@ -194,7 +208,11 @@ def match(probabilities: Tensor, entropy: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if mean_entropy(evenly(probabilities.double(), middle)) < entropy else (low, middle)
+        low, high = (
+            (middle, high)
+            if mean_entropy(evenly(probabilities.double(), middle)) < entropy
+            else (low, middle)
+        )
     return low
 
 
@@ -215,15 +233,17 @@ class KNNSmoothing(Mitigation):
     __post_init__ = Taught.__post_init__
 
     @property
-    def idle(self):
+    def is_noop(self):
         return self.strength == 0
 
     def data(self, targets):
-        if self.idle:
+        if self.is_noop:
             return targets
         near = nearest(targets.texts.take(targets.indices), self.neighbours)
         mixed = evenly(targets.probabilities[near].mean(1), self.even)
-        return targets.towards((1 - self.strength) * targets.probabilities + self.strength * mixed)
+        return targets.with_labels(
+            (1 - self.strength) * targets.probabilities + self.strength * mixed
+        )
 
 
 def nearest(texts: Tokens, neighbours: int) -> Tensor:
@@ -241,14 +261,15 @@ def nearest(texts: Tokens, neighbours: int) -> Tensor:
 
 # ------------------------------------------------------------------------------------------ online, in one training
 
-class Online(Dose):
+
+class Online(ScalarMitigation):
     """What remembers how it answered the training texts: the answers are those of the steps, dropout and all."""
 
     allowed = (0.0, 1.0)
 
     def gradient(self, training, backward):
         shape = len(training.task.train_labels), training.task.classes
-        if not self.idle:
+        if not self.is_noop:
             training.memory.setdefault("answered", torch.zeros(shape))
         return backward()
 
@@ -257,7 +278,7 @@ class Online(Dose):
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.idle:
+        if self.is_noop:
             return inner(logits)
         logs = logits.float().log_softmax(-1)
         last = logs.detach().exp().reshape(-1, *logs.shape[-2:])[0]  # of twins the kept one
@@ -286,13 +307,17 @@ class TemporalEnsembling(Online):
         check("TemporalEnsembling decay", self.decay, float, {"least": 0, "most": 0.99})
 
     def pull(self, batch):
-        return self.strength * batch.memory["past"][batch.indices] if "past" in batch.memory else None
+        return (
+            self.strength * batch.memory["past"][batch.indices] if "past" in batch.memory else None
+        )
 
     def epoch(self, training):
-        if self.idle:
+        if self.is_noop:
             return
         past = training.memory.setdefault("past", torch.zeros_like(training.memory["answered"]))
-        past.lerp_(training.memory["answered"], (1 - self.decay) / (1 - self.decay ** (training.epoch + 1)))
+        past.lerp_(
+            training.memory["answered"], (1 - self.decay) / (1 - self.decay ** (training.epoch + 1))
+        )
 
 
 @dataclass(frozen=True)
@@ -315,13 +340,14 @@ class GatedSmoothing(Online):
         return (self.strength / classes * gate).expand(-1, classes)
 
     def epoch(self, training):
-        if self.idle:
+        if self.is_noop:
             return
         votes = training.memory.setdefault("votes", torch.zeros_like(training.memory["answered"]))
         votes += F.one_hot(training.memory["answered"].argmax(1), votes.shape[1])
 
 
 # ------------------------------------------------------------------------------------------ weights and examples
+
 
 @dataclass(frozen=True)
 class StabilityWeights(Taught):
@@ -337,13 +363,15 @@ class StabilityWeights(Taught):
     shift: float = 0.0
 
     @property
-    def idle(self):
+    def is_noop(self):
         return self.slope == 0
 
     def learn(self, targets, teachers):
         largest = math.log(max(2, min(teachers.shape[1], teachers.shape[3])))
         stability = 1 - single_run_entropy(teachers) / largest
-        weights = targets.weights * (1 + torch.tanh(self.shift + self.slope * (1 - 2 * stability))) / 2
+        weights = (
+            targets.weights * (1 + torch.tanh(self.shift + self.slope * (1 - 2 * stability))) / 2
+        )
         return replace(targets, weights=weights / weights.mean())
 
 
@@ -357,14 +385,18 @@ class DropContested(Taught):
     share: float = field(default=0.05, metadata={"least": 0, "most": 0.9})
 
     @property
-    def idle(self):
+    def is_noop(self):
         return self.share == 0
 
     def learn(self, targets, teachers):
         kept = ~most_unstable(teachers, self.share)
         weights = targets.weights[kept]
-        return replace(targets, indices=targets.indices[kept], probabilities=targets.probabilities[kept],
-                       weights=weights / weights.mean())
+        return replace(
+            targets,
+            indices=targets.indices[kept],
+            probabilities=targets.probabilities[kept],
+            weights=weights / weights.mean(),
+        )
 
 
 @dataclass(frozen=True)
@@ -378,8 +410,11 @@ class Relabel(DropContested):
         votes = F.one_hot(teachers.argmax(-1), teachers.shape[-1]).sum((0, 1))
         label = (votes + teachers.float().mean((0, 1)) / 2).argmax(-1)
         majority = F.one_hot(label, teachers.shape[-1]).float()
-        return targets.towards(torch.where(most_unstable(teachers, self.share)[:, None], majority,
-                                           targets.probabilities))
+        return targets.with_labels(
+            torch.where(
+                most_unstable(teachers, self.share)[:, None], majority, targets.probabilities
+            )
+        )
 
 
 # --------------------------------------------------------------------------------------------------- catalogue

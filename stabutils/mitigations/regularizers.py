@@ -3,6 +3,7 @@
 Each has one number, its dose, with a value at which it is control bit for bit. Where a default is called ours it is a
 guess to start a tuning from.
 """
+
 from __future__ import annotations
 
 import copy
@@ -12,13 +13,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..training import rate
-from . import Mitigation
+from stabutils.errors import InputError
+from stabutils.training.hooks import Mitigation
+from stabutils.training.loop import rate
+from stabutils.training.networks import Awake, Twins
 
 
 @dataclass(frozen=True)
-class Dose(Mitigation):
+class ScalarMitigation(Mitigation):
     """What those of one number share: the range it must lie in, and the value that makes control of them."""
 
     allowed = (0.0, math.inf)
@@ -26,10 +28,14 @@ class Dose(Mitigation):
 
     def __post_init__(self):
         field, (low, high) = fields(self)[0], self.allowed
-        kinds, words = (int, "an integer") if type(field.default) is int else ((int, float), "a number")
+        kinds, words = (
+            (int, "an integer") if type(field.default) is int else ((int, float), "a number")
+        )
         number = isinstance(self.dose, kinds) and not isinstance(self.dose, bool)
         if not (number and low <= self.dose <= high and math.isfinite(self.dose)):
-            words += f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
+            words += (
+                f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
+            )
             raise InputError(f"{type(self).__name__} {field.name}", self.dose, words)
 
     @property
@@ -37,7 +43,7 @@ class Dose(Mitigation):
         return getattr(self, fields(self)[0].name)
 
     @property
-    def idle(self) -> bool:
+    def is_noop(self) -> bool:
         return self.dose == self.neutral
 
 
@@ -60,8 +66,9 @@ def weighted(values: Tensor, weights: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------- recipe and network
 
+
 @dataclass(frozen=True)
-class WeightDecay(Dose):
+class WeightDecay(ScalarMitigation):
     """Pulls the weights harder towards zero: `factor` times the recipe's decoupled decay (AdamW).
 
     Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization". Default ours; 1 is control.
@@ -75,7 +82,7 @@ class WeightDecay(Dose):
 
 
 @dataclass(frozen=True)
-class LongerTraining(Dose):
+class LongerTraining(ScalarMitigation):
     """Trains `factor` times as many epochs, to the nearest whole one; the learning rate's schedule is stretched.
 
     Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", who train 20 epochs instead of 3. Default ours: what
@@ -91,7 +98,7 @@ class LongerTraining(Dose):
 
 
 @dataclass(frozen=True)
-class WarmUp(Dose):
+class WarmUp(ScalarMitigation):
     """Raises the learning rate linearly over the first `share` of the steps instead of the recipe's share.
 
     The default 0.1 is that of Mosbach et al. 2021, "On the Stability of Fine-tuning BERT"; Gilmer et al. 2021, "A Loss
@@ -107,7 +114,7 @@ class WarmUp(Dose):
 
 
 @dataclass(frozen=True)
-class DropoutRate(Dose):
+class DropoutRate(ScalarMitigation):
     """Drops more: every dropout rate of the network times `factor`, up to 0.9.
 
     Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting". Default ours; 1 is
@@ -126,17 +133,20 @@ class DropoutRate(Dose):
                 module.dropout = self.scaled(module.dropout)
             if shape := getattr(module, "shape", None):
                 names = ("input_dropout", "dropout", "output_dropout")
-                module.shape = replace(shape, **{name: self.scaled(getattr(shape, name)) for name in names})
+                module.shape = replace(
+                    shape, **{name: self.scaled(getattr(shape, name)) for name in names}
+                )
         return model
 
     def scaled(self, rate: float) -> float:
-        return rate if self.idle else min(0.9, rate * self.factor)
+        return rate if self.is_noop else min(0.9, rate * self.factor)
 
 
 # ------------------------------------------------------------------------------------------------------- loss
 
+
 @dataclass(frozen=True)
-class LabelSmoothing(Dose):
+class LabelSmoothing(ScalarMitigation):
     """Train towards (1 - strength) * one-hot + strength / C instead of one-hot labels.
 
     strength: share of the target spread evenly over the C classes, 0 .. 1; 0 is control. The default 0.1 is the value
@@ -148,11 +158,13 @@ class LabelSmoothing(Dose):
 
     def data(self, targets):
         spread = 1 / targets.probabilities.shape[1]
-        return targets.towards((1 - self.strength) * targets.probabilities + self.strength * spread)
+        return targets.with_labels(
+            (1 - self.strength) * targets.probabilities + self.strength * spread
+        )
 
 
 @dataclass(frozen=True)
-class ConfidencePenalty(Dose):
+class ConfidencePenalty(ScalarMitigation):
     """Rewards doubt: the loss less `strength` times the mean entropy of the predicted distributions.
 
     Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output Distributions". Default ours.
@@ -178,7 +190,7 @@ class MinimumEntropy(ConfidencePenalty):
 
 
 @dataclass(frozen=True)
-class RDrop(Dose):
+class RDrop(ScalarMitigation):
     """Two passes with different dropout must agree: their mean loss plus `strength` times their symmetric divergence.
 
     Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks": half of its loss, so its alpha is twice our
@@ -190,35 +202,15 @@ class RDrop(Dose):
 
     def loss(self, forward, batch, inner):
         one = forward()
-        if self.idle:
+        if self.is_noop:
             return inner(one)
         other = forward()
         task = (inner(one) + inner(other)) / 2
         return task + self.strength * weighted(symmetric_kl(one, other), batch.weights)
 
 
-# ---------------------------------------------------------------------------------------------- two networks
-
-class Twins(nn.Module):
-    """Two networks: in training logits of both, (2, texts, classes); in evaluation those of the kept one alone."""
-
-    def __init__(self, kept: nn.Module, other: nn.Module):
-        super().__init__()
-        self.kept, self.other = kept, other
-
-    @property
-    def head(self) -> nn.Module:
-        return nn.ModuleList([self.kept.head, self.other.head])
-
-    def features(self, tokens) -> Tensor:
-        return self.kept.features(tokens)
-
-    def forward(self, tokens) -> Tensor:
-        return torch.stack([self.kept(tokens), self.other(tokens)]) if self.training else self.kept(tokens)
-
-
 @dataclass(frozen=True)
-class CoDistillation(Dose):
+class CoDistillation(ScalarMitigation):
     """Trains two networks that pull each other's answers together by a symmetric divergence, and keeps the first.
 
     Both learn from the labels too, each with first weights and dropout of its own, and gradients reach both.
@@ -229,20 +221,25 @@ class CoDistillation(Dose):
     cost = (2.0, 1.0)
 
     def model(self, build):
-        return build() if self.idle else Twins(build(), build())
+        return build() if self.is_noop else Twins(build(), build())
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.idle:
+        if self.is_noop:
             return inner(logits)
         kept, other = logits
-        return inner(kept) + inner(other) + self.strength * weighted(symmetric_kl(kept, other), batch.weights)
+        return (
+            inner(kept)
+            + inner(other)
+            + self.strength * weighted(symmetric_kl(kept, other), batch.weights)
+        )
 
 
 # ------------------------------------------------------------------------------------------------- flat minima
 
+
 @dataclass(frozen=True)
-class SAM(Dose):
+class SAM(ScalarMitigation):
     """Descends by the gradient found `radius` uphill, under the same dropout, so that flat minima are preferred.
 
     Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving Generalization", whose default is 0.05.
@@ -252,7 +249,7 @@ class SAM(Dose):
     cost = (2.0, 1.0)
 
     def gradient(self, training, backward):
-        if self.idle:
+        if self.is_noop:
             return backward()
         masks = torch.get_rng_state()
         backward()
@@ -268,7 +265,7 @@ class SAM(Dose):
         return loss
 
 
-class Averaged(Dose):
+class Averaged(ScalarMitigation):
     """What answers with an average of the weights of many steps, in evaluation mode, shares."""
 
     def newest(self, training) -> float:
@@ -284,8 +281,11 @@ class Averaged(Dose):
                 memory[f"average.{name}"] = tensor.clone()
 
     def answer(self, training, predict):
-        average = {name.removeprefix("average."): tensor for name, tensor in training.memory.items()
-                   if name.startswith("average.")}
+        average = {
+            name.removeprefix("average."): tensor
+            for name, tensor in training.memory.items()
+            if name.startswith("average.")
+        }
         if not average:
             return predict(training.model)
         network = copy.deepcopy(training.model)
@@ -333,36 +333,8 @@ class SWA(Averaged):
         return backward()
 
 
-# ------------------------------------------------------------------------------------------------------ answer
-
-class Around(nn.Module):
-    """A network that is another one, but for what those derived from it change."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    @property
-    def head(self) -> nn.Module:
-        return self.network.head
-
-    def features(self, tokens) -> Tensor:
-        return self.network.features(tokens)
-
-    def forward(self, tokens) -> Tensor:
-        return self.network(tokens)
-
-
-class Awake(Around):
-    """A network that goes on dropping when it is told to evaluate."""
-
-    def train(self, mode: bool = True):
-        self.network.train()
-        return self
-
-
 @dataclass(frozen=True)
-class MCDropout(Dose):
+class MCDropout(ScalarMitigation):
     """Answers with the mean probability of `passes` passes with dropout on; training stays control's.
 
     All that is random in training stays on, so of `compact` the skipped layers and hidden words too.
@@ -379,7 +351,9 @@ class MCDropout(Dose):
     def answer(self, training, predict):
         network = getattr(training.model, "kept", training.model)
         mode = network.training
-        answers = [predict(network if self.idle else Awake(network)) for _ in range(self.passes or 1)]
+        answers = [
+            predict(network if self.is_noop else Awake(network)) for _ in range(self.passes or 1)
+        ]
         network.train(mode)
         return torch.stack(answers).mean(0)
 
@@ -387,7 +361,7 @@ class MCDropout(Dose):
 # --------------------------------------------------------------------------------------------------- catalogue
 
 # The three strengths that tuning tries, weakest first: a wide span around what the papers or we start from.
-CATALOGUE: dict[str, tuple[Dose, Dose, Dose]] = {
+CATALOGUE: dict[str, tuple[ScalarMitigation, ScalarMitigation, ScalarMitigation]] = {
     "label smoothing": (LabelSmoothing(0.05), LabelSmoothing(0.15), LabelSmoothing(0.4)),
     "confidence penalty": (ConfidencePenalty(0.1), ConfidencePenalty(0.3), ConfidencePenalty(1.0)),
     "minimum entropy": (MinimumEntropy(0.03), MinimumEntropy(0.1), MinimumEntropy(0.3)),
@@ -402,9 +376,11 @@ CATALOGUE: dict[str, tuple[Dose, Dose, Dose]] = {
     "longer training": (LongerTraining(1.5), LongerTraining(2.0), LongerTraining(3.0)),
     "warm-up": (WarmUp(0.1), WarmUp(0.2), WarmUp(0.4)),
 }
-FAMILIES = {"targets": ("label smoothing", "confidence penalty", "minimum entropy"),
-            "averaging": ("EMA", "SWA", "SAM"),
-            "consistency": ("R-Drop", "co-distillation"),
-            "noise": ("weight decay", "dropout rate", "MC dropout"),
-            "length": ("longer training", "warm-up")}
+FAMILIES = {
+    "targets": ("label smoothing", "confidence penalty", "minimum entropy"),
+    "averaging": ("EMA", "SWA", "SAM"),
+    "consistency": ("R-Drop", "co-distillation"),
+    "noise": ("weight decay", "dropout rate", "MC dropout"),
+    "length": ("longer training", "warm-up"),
+}
 QUICK = ("label smoothing", "confidence penalty", "minimum entropy", "EMA", "R-Drop", "MC dropout")

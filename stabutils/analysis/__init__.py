@@ -1,0 +1,1 @@
+"""What the answers of a study mean: boards, ensembles, regions, sources."""

@@ -1,0 +1,133 @@
+"""What is special about unstable queries: attributes, prototypes and criticisms, and which attributes are enriched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from stabutils.analysis.regions import NOTHING, SAME_PLACE, points_of, words_of
+from stabutils.errors import InputError
+from stabutils.metrics.detection import rank_correlation
+from stabutils.metrics.intervals import Interval, from_deletions
+from stabutils.metrics.measures import label_entropy
+
+
+def attributes(
+    train: Sequence[str], train_labels: np.ndarray, texts: Sequence[str]
+) -> pd.DataFrame:
+    """What might make a text unstable, whatever the model: one row a text.
+
+    words: how many; rare: share of them seen less than 3 times in training; nearness: cosine to the nearest training
+    text, 0 .. 1; duplicate: it has all the words of a training text (1 or 0); conflict: share of the ten nearest
+    training texts whose label is not the most frequent one among them, 0 .. 0.9.
+    """
+    tfidf, train_labels = words_of(), np.asarray(train_labels)
+    known, new = tfidf.fit_transform(train), tfidf.transform(texts)
+    used, seen = tfidf.build_analyzer(), np.asarray((known > 0).sum(axis=0)).ravel()
+    tokens = [used(text) for text in texts]
+    counts = [
+        [seen[tfidf.vocabulary_[t]] if t in tfidf.vocabulary_ else 0 for t in text]
+        for text in tokens
+    ]
+    nearness, conflict = [], []
+    for start in range(0, len(texts), 256):
+        cosine = (new[start : start + 256] @ known.T).toarray()
+        nearness.append(cosine.max(axis=1))
+        nearest = np.sort(train_labels[np.argsort(-cosine, axis=1, kind="stable")[:, :10]], axis=1)
+        modes = stats.mode(nearest, axis=1).count
+        conflict.append(1 - modes / nearest.shape[1])
+    nearness = np.minimum(np.concatenate(nearness), 1)
+    return pd.DataFrame(
+        {
+            "words": [len(t) for t in tokens],
+            "rare": [np.mean(np.array(c or [0]) < 3) for c in counts],
+            "nearness": nearness,
+            "duplicate": (nearness > 1 - SAME_PLACE).astype(float),
+            "conflict": np.concatenate(conflict),
+        }
+    )
+
+
+def criticism(
+    vectors: np.ndarray, entropy: np.ndarray, intents: np.ndarray, each: int = 3
+) -> pd.DataFrame:
+    """Per intent its stable prototypes and unstable criticisms: columns intent, kind, example, entropy, distance.
+
+    Prototypes never flip less than others, and of those lie nearest to the intent's centre; criticisms flip most, and
+    of those lie furthest from it. A query that always keeps its answer is no criticism, one that flips no prototype.
+    Prototypes and criticisms are an idea of Stock and Cisse 2018; to choose them by label entropy is ours.
+    """
+    points, entropy, intents = points_of(vectors), np.asarray(entropy, float), np.asarray(intents)
+    rows = []
+    for intent in np.unique(intents):
+        own = np.flatnonzero(intents == intent)
+        distance = np.linalg.norm(points[own] - points[own].mean(axis=0), axis=1)
+        for kind, sign in (("prototype", 1), ("criticism", -1)):
+            fits = (entropy[own] > 0) == (kind == "criticism")
+            order = np.lexsort((sign * distance, sign * entropy[own]))
+            rows += [
+                (intent, kind, own[i], entropy[own[i]], distance[i])
+                for i in order[fits[order]][:each]
+            ]
+    return pd.DataFrame(rows, columns=["intent", "kind", "example", "entropy", "distance"])
+
+
+def enrichment(
+    inside: np.ndarray, outside: np.ndarray, attributes: pd.DataFrame, level: float = 0.95
+) -> pd.DataFrame:
+    """Mean of each attribute among some examples and among others, with Welch's interval of the difference.
+
+    inside, outside: ids or masks of examples; the interval speaks of other examples like these, not of other runs.
+    """
+    rows = []
+    for name in attributes:
+        column = attributes[name].to_numpy(float)
+        a, b = column[inside], column[outside]
+        parts = np.array([a.var(ddof=1) / a.size, b.var(ddof=1) / b.size])
+        variance, gap = parts.sum(), a.mean() - b.mean()
+        df = (
+            variance**2 / np.sum(parts**2 / [a.size - 1, b.size - 1])
+            if variance > NOTHING
+            else np.inf
+        )
+        half = special.stdtrit(min(df, 1e9), (1 + level) / 2) * np.sqrt(variance)
+        rows.append((name, a.mean(), b.mean(), gap, gap - half, gap + half))
+    return pd.DataFrame(
+        rows, columns=["attribute", "inside", "outside", "difference", "low", "high"]
+    )
+
+
+def _left_out(labels: np.ndarray) -> np.ndarray:
+    """Label entropy without each run and, last, with all: (runs + 1, examples), over 5 votes where there are 6 runs."""
+    labels = np.asarray(labels)
+    if len(labels) < 3:
+        raise InputError("runs", len(labels), "at least 3, so that one can be left out")
+    n = min(5, len(labels) - 1)
+    return np.stack(
+        [
+            *(label_entropy(np.delete(labels, run, axis=0), n) for run in range(len(labels))),
+            label_entropy(labels, n),
+        ]
+    )
+
+
+def by_group(labels: np.ndarray, groups: np.ndarray) -> dict[object, Interval]:
+    """Mean label entropy (LE@5, nats) of each group of examples with its interval over runs, highest first."""
+    entropy, groups = _left_out(labels), np.asarray(groups)
+    found = {
+        group: from_deletions(entropy[:, groups == group].mean(axis=1))
+        for group in np.unique(groups).tolist()
+    }
+    return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
+
+
+def gradients(labels: np.ndarray, attributes: pd.DataFrame) -> dict[str, Interval]:
+    """Rank correlation (Spearman) of each attribute with label entropy, -1 .. 1, with its interval over runs."""
+    entropy = _left_out(labels)
+    return {
+        name: from_deletions([rank_correlation(attributes[name], row) for row in entropy])
+        for name in attributes
+    }

@@ -1,0 +1,1 @@
+"""Corpora, the embedded corpus, and linear models that no seed changes."""

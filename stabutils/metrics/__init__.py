@@ -1,0 +1,43 @@
+"""What the answers of several retrainings say: pure functions of arrays, runs first."""
+
+from stabutils.metrics.measures import (
+    accuracy,
+    checkpoint_entropy,
+    churn,
+    churn_between,
+    churn_matrix,
+    churn_parts,
+    churn_range,
+    disagreement,
+    distribution_variance,
+    ece,
+    fleiss_kappa,
+    gold_confidence,
+    jensen_shannon,
+    label_entropy,
+    majority,
+    nll,
+    share_unstable,
+    tally,
+)
+
+__all__ = [
+    "accuracy",
+    "checkpoint_entropy",
+    "churn",
+    "churn_between",
+    "churn_matrix",
+    "churn_parts",
+    "churn_range",
+    "disagreement",
+    "distribution_variance",
+    "ece",
+    "fleiss_kappa",
+    "gold_confidence",
+    "jensen_shannon",
+    "label_entropy",
+    "majority",
+    "nll",
+    "share_unstable",
+    "tally",
+]

@@ -1,0 +1,475 @@
+"""Scores of the answers that several retrainings give to the same examples.
+
+Pure functions of arrays, runs first: `labels` (runs, examples) are class ids of at least 0, `probabilities`
+(runs, examples, classes) have rows that sum to 1, `gold` (examples,) are class ids. Wrong input raises
+InputError before anything is computed; so does a single run wherever a score needs two to compare.
+
+Most scores only ask how many votes each class got, so they share one pass over the sorted votes
+(`_sum_over_classes`): time grows linearly with examples, does not depend on the number of classes, and examples on
+which all runs agree cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from stabutils.errors import InputError
+
+# per example
+
+
+def label_entropy(labels, n=None):
+    """Entropy of the labels that runs give one example, as expected over n of the runs: (examples,), nats.
+
+    0 .. log(min(n, classes)); 0 when all runs agree, higher is less stable. Entropy grows with the number of
+    votes, so compare arms at one n only. The value is exact: the mean over all draws of n runs without
+    replacement. n=None uses all runs (the plain definition); n=2 gives churn times log 2.
+
+    >>> label_entropy([[0, 1], [0, 1], [0, 2]]).round(3).tolist()  # votes 3 and 2:1
+    [0.0, 0.637]
+    >>> label_entropy([[0, 1], [0, 1], [0, 2]], n=2).round(3).tolist()  # 2/3 of the pairs differ: 2/3 log 2
+    [0.0, 0.462]
+
+    Source: Datta et al. 2023 (multi-run label entropy); the expectation is rarefaction (Hurlbert 1971).
+    """
+    labels = _labels(labels)
+    n = len(labels) if n is None else _draw(n, len(labels))
+    return _sum_over_classes(labels, expected_worth(entropy_worth(n), len(labels)))
+
+
+def checkpoint_entropy(checkpoints):
+    """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples), nats.
+
+    Takes (runs, checkpoints, examples); 0 when the answer never changes .. log(min(checkpoints, classes)).
+
+    >>> checkpoint_entropy([[[0, 1], [0, 2]]]).round(3).tolist()
+    [[0.0, 0.693]]
+
+    Source: Datta et al. 2023 (single-run label entropy).
+    """
+    checkpoints = _labels(checkpoints, ("runs", "checkpoints", "examples"), "checkpoints")
+    return np.stack([label_entropy(run) for run in checkpoints])
+
+
+def disagreement(labels):
+    """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is stable.
+
+    >>> disagreement([[0, 1], [0, 1], [0, 2]]).round(3).tolist()
+    [0.0, 0.667]
+    """
+    labels = _labels(labels)
+    runs = len(labels)
+    votes = np.arange(runs + 1)
+    return _sum_over_classes(labels, votes * (runs - votes) / (runs * (runs - 1)))
+
+
+def majority(labels):
+    """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the lowest id.
+
+    >>> [part.tolist() for part in majority([[0, 1], [0, 1], [0, 2]])]
+    [[0, 1], [3, 2]]
+    """
+    labels = _labels(labels, least=1)
+    answer, most = labels[0], np.zeros(labels.shape[1], int)
+    for label, before in _votes(labels):
+        answer, most = np.where(before >= most, label, answer), np.maximum(most, before + 1)
+    return answer, most
+
+
+def tally(labels, names):
+    """The answers of each example in words, most frequent first.
+
+    labels (runs, examples); names (classes,). Returns a list of texts (examples,).
+
+    >>> tally([[0, 1], [0, 0], [1, 0]], ["yes", "no"])
+    ['yes ×2, no ×1', 'yes ×2, no ×1']
+    """
+    found = []
+    for votes in _labels(labels, least=1).T:
+        kinds, counts = np.unique(votes, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        found.append(", ".join(f"{names[kinds[i]]} ×{counts[i]}" for i in order))
+    return found
+
+
+def gold_confidence(probabilities, gold):
+    """Mean and population standard deviation over runs of the gold label's probability: two (examples,).
+
+    Both in 0 .. 1; high mean is easy, high spread is unstable. Given one run's checkpoints as the first axis
+    these are the coordinates of a data map.
+
+    >>> [part.round(3).tolist() for part in gold_confidence([[[0.5, 0.5]], [[0.9, 0.1]]], [0])]
+    [[0.7], [0.2]]
+
+    Source: Swayamdipta et al. 2020 (confidence and variability).
+    """
+    chosen = _gold_probability(_probabilities(probabilities, least=2), gold)
+    return chosen.mean(axis=0), chosen.std(axis=0)
+
+
+def churn(labels):
+    """Share of examples on which two runs disagree, mean over all pairs of runs: 0 .. 1, lower is stabler.
+
+    >>> round(churn([[0, 1], [0, 1], [0, 2]]), 3)
+    0.333
+    """
+    return float(disagreement(labels).mean())
+
+
+def churn_matrix(labels):
+    """Churn of every pair of runs: (runs, runs), symmetric, 0 on the diagonal, each 0 .. 1.
+
+    >>> churn_matrix([[0, 1], [0, 1], [0, 2]]).tolist()
+    [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.5, 0.5, 0.0]]
+    """
+    labels = _labels(labels)
+    matrix = np.zeros((len(labels), len(labels)))
+    for i, run in enumerate(labels[:-1]):
+        matrix[i, i + 1 :] = matrix[i + 1 :, i] = (labels[i + 1 :] != run).mean(axis=1)
+    return matrix
+
+
+def churn_parts(labels, gold):
+    """Churn within one arm by what it costs, the two shares adding up to churn: dict, each 0 .. 1.
+
+    right_to_wrong: exactly one of the two runs is right (either one: within an arm good and bad churn are
+    equal by symmetry). wrong_to_wrong: both are wrong and they differ.
+
+    >>> parts = churn_parts([[0, 1], [0, 2], [0, 3]], [0, 3])
+    >>> {name: round(share, 3) for name, share in parts.items()}
+    {'right_to_wrong': 0.333, 'wrong_to_wrong': 0.167}
+    """
+    labels = _labels(labels)
+    runs, examples = labels.shape
+    right = (labels == _gold(gold, examples)).sum(axis=0)
+    wrong = runs - right
+    alike = _squared_votes(labels) - right**2  # ordered pairs of wrong answers that agree
+    pairs = examples * runs * (runs - 1)
+    return {
+        "right_to_wrong": float((2 * right * wrong).sum() / pairs),
+        "wrong_to_wrong": float((wrong**2 - alike).sum() / pairs),
+    }
+
+
+def churn_between(before, after, gold):
+    """Churn from one arm to another over all cross pairs of runs: dict of shares, each 0 .. 1.
+
+    good (wrong before, right after), bad (right before, wrong after) and wrong_to_wrong (to another wrong
+    answer) add up to churn. The arms may have different numbers of runs, also one.
+
+    >>> churn_between([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
+    {'churn': 0.75, 'good': 0.25, 'bad': 0.25, 'wrong_to_wrong': 0.25}
+
+    Source: Cormier et al. 2016, whose bad churn also counts wrong_to_wrong; here the parts are apart.
+    """
+    before, after = _labels(before, thing="before", least=1), _labels(after, thing="after", least=1)
+    if before.shape[1] != after.shape[1]:
+        raise InputError(
+            "examples in after", after.shape[1], f"{before.shape[1]}, as many as in before"
+        )
+    gold = _gold(gold, before.shape[1])
+    # (b + a)^2 = b^2 + a^2 + 2ba: pooling the arms gives the cross pairs that agree
+    both = (
+        _squared_votes(np.concatenate([before, after]))
+        - _squared_votes(before)
+        - _squared_votes(after)
+    )
+    right, right_after = (before == gold).sum(axis=0), (after == gold).sum(axis=0)
+    wrong, wrong_after = len(before) - right, len(after) - right_after
+    parts = {
+        "churn": len(before) * len(after) - both / 2,
+        "good": wrong * right_after,
+        "bad": right * wrong_after,
+        "wrong_to_wrong": wrong * wrong_after - (both / 2 - right * right_after),
+    }
+    return {name: float(pairs.mean() / (len(before) * len(after))) for name, pairs in parts.items()}
+
+
+def share_unstable(labels, n=10):
+    """Share of examples on which n runs are not unanimous, as expected over n of the runs: 0 .. 1.
+
+    Grows with n, so quote n with it. Lower is stabler; n=2 is churn.
+
+    >>> share_unstable([[0, 1], [0, 1], [0, 2]], n=3)
+    0.5
+    """
+    labels = _labels(labels)
+    unanimous = np.append(
+        np.zeros(_draw(n, len(labels))), 1.0
+    )  # worth of n of n votes, else nothing
+    return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
+
+
+def churn_range(first, second, classes):
+    """Churn that two runs' accuracies force, allow and let expect: dict of least, most and independent, each 0 .. 1.
+
+    least: |first - second|, the better one right wherever the other is. most: the errors overlap as little as they can
+    (with two classes both wrong is the same answer, with more never need be). independent: errors fall on examples at
+    random, wrong answers on the other classes alike. Accuracies may be arrays.
+
+    >>> {name: round(float(share), 3) for name, share in churn_range(0.9, 0.8, classes=5).items()}
+    {'least': 0.1, 'most': 0.3, 'independent': 0.275}
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    if not np.all((0 <= np.minimum(first, second)) & (np.maximum(first, second) <= 1)):
+        raise InputError("accuracies", (first.tolist(), second.tolist()), "numbers of 0 .. 1")
+    if not classes >= 2:
+        raise InputError("classes", classes, "an integer of at least 2")
+    wrong, right = 2 - first - second, first + second
+    both_wrong = (1 - first) * (1 - second)
+    return {
+        "least": np.abs(first - second),
+        "most": np.minimum(wrong, right if classes == 2 else 1.0),
+        "independent": 1 - first * second - both_wrong / (classes - 1),
+    }
+
+
+def fleiss_kappa(labels):
+    """Agreement of runs beyond what the label shares alone would give: 1 is full agreement, 0 is chance.
+
+    Any number of classes; chance is the sum of squared label shares over all runs and examples. Where every
+    vote is for one and the same class chance explains everything (0/0); the runs agree, so the value is 1.
+
+    >>> round(fleiss_kappa([[0, 1], [0, 1], [0, 2]]), 3)  # agreement 2/3, chance (9 + 4 + 1)/36
+    0.455
+
+    Source: Fleiss 1971.
+    """
+    labels = _labels(labels)
+    shares = np.unique(labels, return_counts=True)[1] / labels.size
+    chance = float(np.sum(shares**2))
+    return 1.0 if len(shares) == 1 else 1 - churn(labels) / (1 - chance)
+
+
+def jensen_shannon(probabilities):
+    """Jensen-Shannon divergence of two runs' probabilities, mean over pairs and examples: 0 .. log 2, nats.
+
+    Soft churn: also sees changes that flip no label. Probabilities of 0 are fine.
+
+    >>> round(jensen_shannon([[[1.0, 0.0]], [[0.0, 1.0]]]), 3)
+    0.693
+
+    Source: Lin 1991.
+    """
+    probabilities = _probabilities(probabilities, least=2)
+    runs, examples, classes = probabilities.shape
+    block = max(
+        1, 2**18 // (runs * classes)
+    )  # about 2 MB at a time: fits the cache, never all pairs at once
+    blocks = (probabilities[:, i : i + block] for i in range(0, examples, block))
+    total = float(sum(map(_summed_divergence, blocks)))
+    return max(0.0, total / (examples * math.comb(runs, 2)))
+
+
+def distribution_variance(labels, gold):
+    """Variance over runs of the error rate on the whole distribution, not just on this sample: unbiased.
+
+    In squared error rate; below the variance on the test set wherever errors of examples are independent, and
+    sometimes a little below 0, since an unbiased estimate of about 0 must be.
+
+    >>> distribution_variance([[0, 0], [1, 1]], [0, 0])  # 2 (1/2 - (1/2 + 1/2)/4)
+    0.5
+
+    Source: Keller Jordan 2024.
+    """
+    labels = _labels(labels)
+    examples = labels.shape[1]
+    wrong = labels != _gold(gold, examples)
+    if examples < 2:
+        raise InputError("examples in labels", examples, "at least 2")
+    share = wrong.mean(axis=0)
+    by_chance = len(labels) / (len(labels) - 1) * (share * (1 - share)).sum() / examples**2
+    return float(examples / (examples - 1) * (wrong.mean(axis=1).var(ddof=1) - by_chance))
+
+
+def accuracy(labels, gold):
+    """Share of examples a run answers right: (runs,), 0 .. 1, higher is better.
+
+    >>> accuracy([[0, 1], [0, 2]], [0, 2]).tolist()
+    [0.5, 1.0]
+    """
+    labels = _labels(labels, least=1)
+    return (labels == _gold(gold, labels.shape[1])).mean(axis=1)
+
+
+def nll(probabilities, gold):
+    """Mean negative log probability of the gold label: (runs,), nats, 0 .. 87.3, lower is better.
+
+    A probability that float32 cannot tell from 0 counts as its smallest normal number (87.3 nats).
+
+    >>> nll([[[0.5, 0.5], [1.0, 0.0]]], [0, 0]).round(3).tolist()
+    [0.347]
+    """
+    chosen = _gold_probability(_probabilities(probabilities), gold)
+    return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean(axis=1)
+
+
+def ece(probabilities, gold, bins=15):
+    """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is better.
+
+    Equal-width bins (closed on the right) of the largest probability, weighted by their examples.
+
+    >>> ece([[[0.8, 0.2], [0.6, 0.4]]], [0, 1]).round(3).tolist()  # (|1 - .8| + |0 - .6|) / 2
+    [0.4]
+
+    Source: Guo et al. 2017.
+    """
+    probabilities = _probabilities(probabilities)
+    runs, examples, classes = probabilities.shape
+    gold = _gold(gold, examples, classes)
+    if not isinstance(bins, (int, np.integer)) or bins < 1:
+        raise InputError("bins", bins, "an integer of at least 1")
+    confidence = probabilities.max(axis=2).astype(float)
+    gap = (probabilities.argmax(axis=2) == gold) - confidence
+    cell = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    cell += bins * np.arange(runs)[:, None]
+    total = np.bincount(cell.ravel(), weights=gap.ravel(), minlength=bins * runs)
+    return np.abs(total).reshape(runs, bins).sum(axis=1) / examples
+
+
+def _votes(labels):
+    """The votes of every example in ascending order, one (examples,) after another, each with the number of equal
+    votes before it.
+
+    Batcher's sorting network over whole runs: several times faster than sorting example by example.
+    """
+    votes, width = list(labels), 1
+    while width < len(votes):
+        step = width
+        while step:
+            for low in range(step % width, len(votes) - step):
+                high = low + step
+                if (low - step % width) // step % 2 == 0 and low // (2 * width) == high // (
+                    2 * width
+                ):
+                    votes[low], votes[high] = (
+                        np.minimum(votes[low], votes[high]),
+                        np.maximum(votes[low], votes[high]),
+                    )
+            step //= 2
+        width *= 2
+    before = np.zeros(votes[0].shape, np.min_scalar_type(len(votes)))
+    yield votes[0], before
+    for previous, vote in itertools.pairwise(votes):
+        before = (before + before.dtype.type(1)) * (vote == previous)
+        yield vote, before
+
+
+def _sum_over_classes(labels, worth, block=2**16):
+    """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
+    labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
+    total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
+    split = np.flatnonzero((labels != labels[0]).any(axis=0))
+    gain = np.diff(worth)
+    for some in np.split(split, range(block, len(split), block)):
+        total[some] = sum(gain.take(before) for _, before in _votes(labels[:, some]))
+    return total
+
+
+def _squared_votes(labels):
+    return _sum_over_classes(labels, np.arange(len(labels) + 1) ** 2)
+
+
+def entropy_worth(n):
+    """What a class with 0, 1 .. n votes adds to the entropy of n votes."""
+    share = np.arange(n + 1) / n
+    return -share * np.log(np.where(share > 0, share, 1)) + 0.0  # no -0
+
+
+def expected_worth(worth, runs):
+    """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from `runs` votes.
+
+    One vote more at a time: leaving out a random one of `total` votes takes it from a class with k of them
+    with probability k/total. Convex sums only, so exact to rounding for any number of runs.
+    """
+    for total in range(len(worth), runs + 1):
+        share = np.arange(total + 1) / total
+        worth = share * np.append(0.0, worth) + (1 - share) * np.append(worth, 0.0)
+    return worth
+
+
+def _summed_divergence(probabilities):
+    """Entropy of the mixture less the mean entropy of its two parts, summed over pairs and examples."""
+    p = probabilities.astype(float)
+    p = np.maximum(p / p.sum(axis=2, keepdims=True), np.finfo(float).tiny)  # 0 log 0 = 0
+    pairs = len(p) * (len(p) - 1) // 2 * p.shape[1]
+    mixed = pairs * math.log(2) - sum(_summed_log(p[i + 1 :] + p[i]) for i in range(len(p) - 1)) / 2
+    return mixed + (len(p) - 1) / 2 * _summed_log(p)
+
+
+def _summed_log(p):
+    return np.vdot(p, np.log(p))
+
+
+def _gold_probability(probabilities, gold):
+    gold = _gold(gold, *probabilities.shape[1:])
+    return np.take_along_axis(probabilities, gold[None, :, None], axis=2)[..., 0].astype(float)
+
+
+def _array(values, axes, thing, kinds, allowed):
+    try:
+        values = np.asarray(values)
+    except ValueError:
+        raise InputError(
+            f"shape of {thing}", "rows of different length", f"({', '.join(axes)})"
+        ) from None
+    if values.ndim != len(axes) or values.size == 0:
+        raise InputError(
+            f"shape of {thing}", values.shape, f"({', '.join(axes)}), none of them empty"
+        )
+    if values.dtype.kind not in kinds:
+        raise InputError(f"type of {thing}", str(values.dtype), allowed)
+    return values
+
+
+def _labels(labels, axes=("runs", "examples"), thing="labels", least=2):
+    labels = _array(labels, axes, thing, "iu", "integer class ids")
+    if labels.min() < 0:
+        raise InputError(thing, int(labels.min()), "class ids of at least 0")
+    if len(axes) > 1:
+        _enough(labels.shape[-2], f"{axes[-2]} in {thing}", least)
+    return labels
+
+
+def _probabilities(probabilities, least=1):
+    axes, allowed = (
+        ("runs", "examples", "classes"),
+        "numbers of 0 .. 1 whose rows sum to 1 (not logits)",
+    )
+    probabilities = _array(probabilities, axes, "probabilities", "f", allowed)
+    _enough(len(probabilities), "runs in probabilities", least)
+    lowest = float(probabilities.min())
+    if not lowest >= 0:  # NaN too
+        raise InputError("probabilities", lowest, allowed)
+    total = probabilities.sum(axis=2, dtype=float)
+    worst = float(total.flat[np.abs(total - 1).argmax()])
+    if abs(worst - 1) > 1e-3:
+        raise InputError("row sum of probabilities", worst, allowed)
+    return probabilities
+
+
+def _enough(found, thing, least):
+    if found < least:
+        raise InputError(
+            thing, found, f"at least {least}: one alone has nothing to differ from, add another"
+        )
+
+
+def _gold(gold, examples, classes=None):
+    gold = _labels(gold, ("examples",), "gold")
+    if len(gold) != examples:
+        raise InputError("examples in gold", len(gold), f"{examples}, as many as were predicted")
+    if classes is not None and gold.max() >= classes:
+        raise InputError(
+            "gold", int(gold.max()), f"class ids below {classes}, the number of probabilities"
+        )
+    return gold
+
+
+def _draw(n, runs):
+    if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
+        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
+    return int(n)

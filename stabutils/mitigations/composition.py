@@ -1,0 +1,175 @@
+"""Several mitigations as one, and what a mitigation costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stabutils.errors import InputError
+from stabutils.training.hooks import Mitigation, atoms, describe, overrides
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stabutils.training.state import Batch
+    from stabutils.training.task import Recipe
+
+
+@dataclass(frozen=True)
+class Composed(Mitigation):
+    """Several mitigations in order; the first one's loss is the outermost.
+
+    At most one of them may change the network (`model`), one the answer, and one have teachers; a second is refused by
+    name.
+    """
+
+    parts: tuple[Mitigation, ...] = ()
+
+    def flattened(self):
+        return tuple(atom for part in self.parts for atom in part.flattened())
+
+    def __post_init__(self):
+        words = {
+            "model": "changes the model",
+            "answer": "changes the answer",
+            "teacher_seeds": "has teachers",
+        }
+        for hook, does in words.items():
+            claims = [type(part).__name__ for part in self.parts if overrides(part, hook)]
+            if len(claims) > 1:
+                raise InputError("mitigation", " + ".join(claims), f"at most one that {does}")
+
+    @property
+    def cost(self):
+        trainings, passes = zip(
+            (1.0, 1.0),
+            *(part.cost for part in self.parts if not overrides(part, "teacher_seeds")),
+            strict=True,
+        )
+        return math.prod(trainings) + _taught(self), math.prod(passes)
+
+    def teacher_seeds(self, seeds):
+        return tuple(
+            dict.fromkeys(teacher for part in self.parts for teacher in part.teacher_seeds(seeds))
+        )
+
+    def recipe(self, recipe):
+        for part in self.parts:
+            recipe = part.recipe(recipe)
+        return recipe
+
+    def data(self, targets):
+        for part in self.parts:
+            targets = part.data(targets)
+        return targets
+
+    def model(self, build):
+        claim = next((part for part in self.parts if overrides(part, "model")), Mitigation())
+        return claim.model(build)
+
+    def loss(self, forward, batch, inner):
+        # One without a loss of its own must not stand outermost: the outermost decides on the first pass.
+        outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [
+            Mitigation()
+        ]
+        passes = []
+
+        def fresh():
+            passes.append(forward())
+            return passes[-1]
+
+        for part in reversed(others):
+            inner = _nested(part, batch, inner, fresh, passes)
+        return outermost.loss(fresh, batch, inner)
+
+    def gradient(self, training, backward):
+        for part in reversed(self.parts):
+            backward = partial(part.gradient, training, backward)
+        return backward()
+
+    def step(self, training):
+        for part in self.parts:
+            part.step(training)
+
+    def epoch(self, training):
+        for part in self.parts:
+            part.epoch(training)
+
+    def answer(self, training, predict):
+        claim = next((part for part in self.parts if overrides(part, "answer")), Mitigation())
+        return claim.answer(training, predict)
+
+
+def _nested(
+    part: Mitigation,
+    batch: Batch,
+    inner: Callable[[Tensor], Tensor],
+    fresh: Callable[[], Tensor],
+    passes: list[Tensor],
+) -> Callable[[Tensor], Tensor]:
+    """The loss of a part within another's: its first pass is the one it is given, any further ones are fresh.
+
+    Fresh logits stand beside given ones only where those are a pass as it was; else the part is refused by name.
+    """
+
+    def loss(given: Tensor) -> Tensor:
+        rest = iter([given])
+
+        def forward() -> Tensor:
+            logits = next(rest, None)
+            if logits is not None:
+                return logits
+            if not any(given is one for one in passes):
+                raise InputError(
+                    "mitigation",
+                    f"{describe(part)} after one that changes the logits",
+                    "the one whose loss makes several passes to stand first",
+                )
+            return fresh()
+
+        return part.loss(forward, batch, inner)
+
+    return loss
+
+
+def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> tuple[float, float]:
+    """What a mitigation takes under a recipe: trainings and passes for an answer, of control's; epochs are whole."""
+    mitigation = resolve(given)
+    trainings, passes = mitigation.cost
+    taught = _taught(mitigation)
+    return (trainings - taught) * mitigation.recipe(recipe).epochs / recipe.epochs + taught, passes
+
+
+def _taught(mitigation: Mitigation) -> float:
+    """The trainings of teachers, who are trained as control is, whatever it takes to train what learns from them."""
+    return sum(atom.cost[0] - 1 for atom in atoms(mitigation) if overrides(atom, "teacher_seeds"))
+
+
+def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) -> tuple[str, ...]:
+    """The names that a notebook's `methods` asks for: "quick", "all", or some of a catalogue, separated by commas.
+
+    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",)), wanted("quick", {"c": 3}, quick=("c",))
+    (('b', 'a'), ('c',))
+
+    Raises InputError for a name that the catalogue lacks.
+    """
+    named = {"quick": tuple(quick), "all": tuple(catalogue)}
+    names = named.get(methods) or [each.strip() for each in methods.split(",")]
+    for name in names:
+        if name not in catalogue:
+            raise InputError("method", name, f"quick, all, or names out of {', '.join(catalogue)}")
+    return tuple(dict.fromkeys(names))
+
+
+def resolve(given: str | Mitigation | tuple[Mitigation, ...]) -> Mitigation:
+    """The mitigation meant by `"control"`, a mitigation, or a tuple of them."""
+    if isinstance(given, str) and given == "control":
+        return Mitigation()
+    if isinstance(given, Mitigation):
+        return given
+    if isinstance(given, tuple) and given and all(isinstance(part, Mitigation) for part in given):
+        return Composed(given)
+    raise InputError("mitigation", given, '"control", a Mitigation, or a tuple of them')

@@ -1,0 +1,155 @@
+"""Where instability comes from: the seeds of three sources of randomness, and rounding.
+
+A crossed design trains every combination of some seeds of `init`, `order` and `dropout`, so that churn can be read off
+pairs of runs that differ in one source only, or in all but one. The parts need not add up to the whole: where one
+source has sent a training another way, a second one may have little to add.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stabutils.errors import InputError
+from stabutils.mitigations.regularizers import ScalarMitigation
+from stabutils.training.hooks import Mitigation
+from stabutils.training.networks import Around
+
+
+@dataclass(frozen=True)
+class Again(Mitigation):
+    """No mitigation: control once more with the same seeds, stored as a run of its own. What it answers differently
+    from control is what a training does not repeat to the bit; on one machine and number of threads, nothing."""
+
+    copy: int = 1
+
+
+@dataclass(frozen=True)
+class Poke(Mitigation):
+    """No mitigation: multiplies the largest weight of the fresh head by 1 + `size`, so that a run differs from control
+    of equal seeds by rounding only. After Summers and Dinneen 2021, "Nondeterminism and Instability in Neural Network
+    Optimization", who change one bit; 0 is control."""
+
+    size: float = 1e-6
+
+    def __post_init__(self):
+        number = isinstance(self.size, (int, float)) and not isinstance(self.size, bool)
+        if not number or not (self.size == 0 or 1.2e-7 <= self.size < math.inf):
+            raise InputError(
+                "Poke size",
+                self.size,
+                "0, or a number of at least 1.2e-7: less is lost in rounding",
+            )
+
+    @property
+    def is_noop(self):
+        return self.size == 0
+
+    def model(self, build):
+        model = build()
+        weights = model.head.weight.detach().view(-1)
+        weights[weights.abs().argmax()] *= 1 + self.size
+        return model
+
+
+def masks(
+    indices: Sequence[int] | np.ndarray, width: int, rate: float = 0.5, seed: int = 0
+) -> np.ndarray:
+    """The units that each training example trains: bool (examples, width), a share `rate` of them in the mean.
+
+    A hash of (seed, index, unit), so that no table is stored and an example has the same units in every step.
+    Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators" (the finaliser of SplitMix64).
+    """
+    examples = _mix(np.asarray(indices, np.uint64) + _mix(np.full(1, seed, np.uint64)))
+    numbers = _mix(examples[:, None] + np.arange(width, dtype=np.uint64))
+    return (numbers >> np.uint64(11)) * 2.0**-53 < rate
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+# ---- training
+
+
+class TurnedOver(Around):
+    """A network of which a step trains, for each text, the units before the head that the text's example owns, in place
+    of dropout there; outside a step, and in evaluation, it is the plain network."""
+
+    def __init__(self, network: nn.Module, rate: float):
+        super().__init__(network)
+        self.rate = rate
+        self.owners: tuple[Tensor, int] | None = (
+            None  # example of each text in the batch, seed of the masks
+        )
+
+    def forward(self, tokens) -> Tensor:
+        if self.owners is None or not self.training:
+            return self.network(tokens)
+        indices, seed = self.owners
+        vectors = self.features(tokens)
+        kept = torch.from_numpy(masks(indices.numpy(), vectors.shape[1], self.rate, seed))
+        return self.head(vectors * kept / self.rate)
+
+
+@dataclass(frozen=True)
+class TurnOver(ScalarMitigation):
+    """Trains each example through its own share `rate` of the units before the head (see the module); answers with all.
+
+    The masks of a run come from its `init` seed, so that a mean over runs is one over masks too. Measure the stability
+    of what it trains apart from control's: such masks are a strong regulariser. The default is the paper's.
+    """
+
+    rate: float = 0.5
+    allowed = (0.05, 0.95)
+    neutral = None
+
+    def model(self, build):
+        return TurnedOver(build(), self.rate)
+
+    def gradient(self, training, backward):
+        training.model.owners = training.batch.indices, training.seeds.init
+        loss = backward()
+        training.model.owners = None
+        return loss
+
+
+@dataclass(frozen=True)
+class Without(Mitigation):
+    """Trains without some examples, rows of the training split, or with a `share` of their weight; the mean weight
+    stays 1. No row is control. A row that is not there is refused when the training begins."""
+
+    indices: tuple[int, ...] = ()
+    share: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "indices", tuple(sorted({int(index) for index in self.indices})))
+        if not 0 <= self.share <= 1:
+            raise InputError("Without share", self.share, "a number from 0 to 1")
+
+    @property
+    def is_noop(self):
+        return not self.indices or self.share == 1
+
+    def data(self, targets):
+        named = torch.isin(targets.indices, torch.tensor(self.indices, dtype=torch.int64))
+        weights = torch.where(named, targets.weights * self.share, targets.weights)
+        kept = weights > 0
+        if named.sum() < len(self.indices) or not kept.any():
+            raise InputError(
+                "Without indices", self.indices, "rows of the training split, and not all of them"
+            )
+        return replace(
+            targets,
+            indices=targets.indices[kept],
+            probabilities=targets.probabilities[kept],
+            weights=weights[kept] / weights[kept].mean(),
+        )

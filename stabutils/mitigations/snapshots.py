@@ -1,0 +1,124 @@
+"""Ensembles: of independent retrainings, which every other method is measured against, and out of a single training.
+
+A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share no member, and so
+differ as two retrainings do. What they buy is measured in `frontier`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+
+from stabutils.errors import InputError
+from stabutils.mitigations.regularizers import ScalarMitigation
+from stabutils.training.loop import predict as probabilities_of
+
+# ---------------------------------------------------------------------------------------------------- one training
+
+
+class Several(ScalarMitigation):
+    """Answers with the mean probability of several networks of one training; `memory` holds their weights, each under
+    a key of its own."""
+
+    @property
+    def networks(self) -> int:
+        return self.dose
+
+    @property
+    def cost(self):
+        return 1.0, float(self.networks)
+
+    def remember(self, training, slot: int) -> None:
+        for name, tensor in training.model.state_dict().items():
+            training.memory[f"network.{slot}.{name}"] = tensor.clone()
+
+    def slots(self, training) -> list[int]:
+        """Which of the networks in memory answer."""
+        return sorted(
+            {int(name.split(".")[1]) for name in training.memory if name.startswith("network.")}
+        )
+
+    def answer(self, training, predict):
+        found, network = [], copy.deepcopy(training.model)
+        for slot in self.slots(training):
+            prefix = f"network.{slot}."
+            network.load_state_dict(
+                {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in training.memory.items()
+                    if name.startswith(prefix)
+                }
+            )
+            found.append(predict(network))
+        return torch.stack(found).mean(0) if found else predict(training.model)
+
+
+@dataclass(frozen=True)
+class Checkpoints(Several):
+    """Answers with the mean probability of the networks at the end of the `last` epochs; training stays control's.
+
+    In the space of answers what SWA is in that of weights (Izmailov et al. 2018). Default ours; 1 is control.
+    """
+
+    last: int = 3
+    allowed = (1, math.inf)
+    neutral = 1
+
+    def epoch(self, training):
+        if not self.is_noop:
+            self.remember(training, training.epoch % self.last)
+
+
+@dataclass(frozen=True)
+class Snapshots(Several):
+    """Lets the learning rate fall along a cosine `cycles` times over, and answers with the mean probability of the
+    networks at the ends of the cycles.
+
+    Huang et al. 2017, "Snapshot Ensembles: Train 1, Get M for Free". keep: only snapshots whose validation accuracy is
+    at least (1 - keep) times the best plus keep times the worst of them answer: 1 all, 0 the best alone. Defaults ours.
+    """
+
+    cycles: int = 3
+    keep: float = 1.0
+    allowed = (1, math.inf)
+    neutral = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (
+            isinstance(self.keep, bool)
+            or not isinstance(self.keep, (int, float))
+            or not 0 <= self.keep <= 1
+        ):
+            raise InputError("Snapshots keep", self.keep, "a number from 0 to 1")
+
+    def gradient(self, training, backward):
+        steps = training.steps / self.cycles
+        factor = (1 + math.cos(math.pi * (training.step % steps) / steps)) / 2
+        up = max(1, round(training.task.recipe.warmup * training.steps))
+        for group in training.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor * min(1.0, (training.step + 1) / up)
+        return backward()
+
+    def step(self, training):
+        cycle, before = (
+            step * self.cycles // training.steps for step in (training.step, training.step - 1)
+        )
+        if cycle > before:
+            self.remember(training, cycle)
+            task = training.task
+            labels = probabilities_of(training.model, task.validation, task.recipe).argmax(1)
+            right = labels == torch.tensor(task.validation_labels)
+            training.memory[f"accuracy.{cycle}"] = right.float().mean()
+
+    def slots(self, training):
+        accuracy = {
+            slot: training.memory[f"accuracy.{slot}"].item() for slot in super().slots(training)
+        }
+        least = (1 - self.keep) * max(accuracy.values(), default=0) + self.keep * min(
+            accuracy.values(), default=0
+        )
+        return [slot for slot in accuracy if accuracy[slot] >= least]

@@ -1,0 +1,1 @@
+"""From records to prose, figures and pages."""

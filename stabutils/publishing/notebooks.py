@@ -1,0 +1,328 @@
+"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | site | verify`.
+
+`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
+refuse, ends it with exit status 2 before anything is computed.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import posixpath
+import re
+import shutil
+import sys
+import warnings
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+
+from stabutils import records
+from stabutils.data.datasets import NAMES
+from stabutils.errors import InputError, check
+from stabutils.provenance import project_root
+from stabutils.publishing import drawing, site
+from stabutils.reports.reading import SAMPLE, read_predictions
+from stabutils.reports.stability import escape_formula
+from stabutils.study.paths import results_of_file
+from stabutils.study.publication import publish_answers
+from stabutils.study.study import Study
+
+
+class Failed(RuntimeError):
+    """A notebook stopped at an error."""
+
+
+KINDS = {"int": int, "float": float, "str": str, "bool": bool}
+FILES = (
+    "dataset",
+    "model",
+    "encoder",
+    "predictions",
+    "before",
+)  # parameters that may name a file or a folder
+
+
+def notebooks(wanted: list[str]) -> list[Path]:
+    """The notebooks whose file names begin with one of `wanted` ("01"); all of them when nothing is wanted."""
+    every = sorted((project_root() / "notebooks").glob("[0-9]*.ipynb"))
+    for name in wanted:
+        if not any(path.name.startswith(name) for path in every):
+            raise InputError(
+                "notebook", name, f"one of {', '.join(path.stem[:2] for path in every)}"
+            )
+    return [
+        path for path in every if not wanted or any(path.name.startswith(name) for name in wanted)
+    ]
+
+
+def schema(path: Path) -> dict[str, tuple[object, object]]:
+    """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain values."""
+    import nbformat
+
+    cells = nbformat.read(path, as_version=4).cells
+    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    found = {}
+    for line in ast.parse(source).body:
+        kind = ast.unparse(line.annotation)
+        plain = KINDS[kind.removeprefix("Optional[").removesuffix("]")]
+        found[line.target.id] = (
+            plain | None if kind.startswith("Optional") else plain,
+            ast.literal_eval(line.value),
+        )
+    return found
+
+
+def parameters(
+    paths: list[Path], preset: str | None, given: list[list[str]]
+) -> dict[Path, dict[str, object]]:
+    """The values for each notebook, held against its parameters cell and against `Study`, before any of them runs."""
+    known = {path: schema(path) for path in paths}
+    values: dict[str, object] = {}
+    elsewhere = {name for path in notebooks([]) for name in schema(path)} - {
+        n for t in known.values() for n in t
+    }
+    settings = [(name, value) for name, value in presets(preset).items() if name not in elsewhere]
+    for name, text in [*settings, *map(tuple, given)]:
+        kinds = {kind for table in known.values() if name in table for kind, _ in [table[name]]}
+        if not kinds:
+            raise InputError(
+                "parameter",
+                name,
+                "one of " + ", ".join(sorted({n for t in known.values() for n in t})),
+            )
+        values[name] = absolute(name, parse(name, text, kinds.pop()))
+    study_of(values)
+    for name in ("predictions", "before"):
+        if values.get(name):
+            read_predictions(values[name], values.get("columns") or None)
+    return {
+        path: {name: value for name, value in values.items() if name in table}
+        for path, table in known.items()
+    }
+
+
+def absolute(name: str, value: object) -> object:
+    """A file or folder that exists, by its whole path, for a notebook runs in a folder of its own."""
+    known = value in NAMES or name == "model" and str(value).startswith("compact")
+    return (
+        str(Path(value).resolve())
+        if name in FILES and not known and os.path.exists(value)
+        else value
+    )
+
+
+def presets(name: str | None) -> dict[str, object]:
+    """The values of notebooks/presets/<name>.yaml, or of a YAML file by path."""
+    import yaml
+
+    if name is None:
+        return {}
+    folder = project_root() / "notebooks" / "presets"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in folder.glob("*.yaml")))
+        raise InputError("preset", name, f"a YAML file, or one of {known}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # a date of month 13, 5,000 digits, deep nesting
+        raise InputError(
+            "preset", name, f"YAML of names and values ({' '.join(str(error).split())[:120]})"
+        ) from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError("preset", name, "YAML of names and values")
+    return values
+
+
+def parse(name: str, text: object, kind: object) -> object:
+    """A parameter's value from the command line's text or from a preset, of the type its cell declares."""
+    plain = next(k for k in KINDS.values() if kind == k or kind == k | None)
+    if isinstance(text, str) and plain is not str:
+        words = {"true": True, "false": False} if plain is bool else {}
+        try:
+            value = (
+                None
+                if text.lower() == "none" and kind != plain
+                else words[text.lower()]
+                if words
+                else plain(text)
+            )
+        except (ValueError, KeyError):
+            value = text
+    else:
+        value = text
+    check(name, value, kind, {})
+    return value
+
+
+def plan(plans: dict[Path, dict[str, object]]) -> int:
+    """Say what control would need, once for notebooks that share it, and stop."""
+    said: dict[Study, str] = {}
+    for path, values in plans.items():
+        study = study_of(values) if "dataset" in schema(path) else None
+        if study is None:
+            print(f"{path.stem}: nothing is trained")
+        elif study in said:
+            print(f"{path.stem}: control as in {said[study]}, and what its methods need")
+        else:
+            needs = ", ".join(f"{name} {count}" for name, count in study.plan().items())
+            print(f"{path.stem}: control: {needs}; and what its methods need")
+            said[study] = path.stem[:2]
+    return 0
+
+
+def study_of(values: dict[str, object]) -> Study:
+    return Study(**{knob.name: values[knob.name] for knob in fields(Study) if knob.name in values})
+
+
+def output_of(path: Path, values: dict[str, object]) -> Path:
+    """Where a notebook's results go: a folder named after the study, or after the predictions where there is none."""
+    given = str(values.get("output", ""))
+    if "dataset" in schema(path):
+        return study_of(values).output(given)
+    if given:
+        return Path(given)
+    return results_of_file(Path(values.get("predictions") or SAMPLE))
+
+
+def execute(source: Path, target: Path, values: dict[str, object]) -> None:
+    """Run a notebook with the values given; its folder is the working folder, as under nbval. Raises Failed."""
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    for name in (
+        "STABUTILS_DATA",
+        "STABUTILS_RUNS",
+    ):  # a relative one means the caller's folder, not the notebook's
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
+    os.environ["STABUTILS_BAR"] = (
+        "text"  # the kernel's bar goes to this terminal, not into the notebook
+    )
+    os.environ["PYTHONWARNINGS"] = (
+        "ignore:resource_tracker"  # of workers that are still idle when a kernel ends
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of the Jupyter machinery; a study's own warnings appear in the notebook
+        try:
+            papermill.execute_notebook(
+                source,
+                target,
+                values,
+                kernel_name="python3",
+                cwd=source.parent,
+                request_save_on_cell_execute=False,
+                autosave_cell_every=0,
+                stderr_file=sys.stderr,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            )
+        except papermill.PapermillExecutionError as error:
+            raise Failed(
+                f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
+                f"(all of it is in {target})"
+            ) from error
+        except DeadKernelError as error:  # the notebook's own metadata would say that all went well
+            raise Failed(f"{source.name}: its kernel died, often for want of memory") from error
+    nbformat.write(tidy(nbformat.read(target, as_version=4)), target)
+
+
+def publish_one(path: Path, values: dict[str, object]) -> Path:
+    """Run a notebook, then publish its record, the answers behind it, and the executed notebook.
+
+    Where answers are published for the first time, the notebook is run once more and reads them, so
+    that its record follows from what is published.
+    """
+    study = study_of(values)
+    folder, results = study.records, study.output()
+    values = {**values, "output": str(results.resolve())}
+    folder.mkdir(parents=True, exist_ok=True)
+    record = results / f"{path.stem}.json"
+    execute(path, results / path.name, values)
+    if publish_answers(study, records.read(record).provenance):
+        execute(path, results / path.name, values)
+    publish_queries(study, folder)
+    shutil.copy(record, folder)
+    keep_executed(results / path.name, folder / path.name)
+    return folder
+
+
+def publish_queries(study: Study, folder: Path) -> None:
+    """The texts that the published figures and tables show: corpora themselves are not published."""
+    test, names = study.data.test, study.data.label_names
+    rows = drawing.telling(study.retrain("control").labels)
+    queries = pd.DataFrame(
+        {
+            "query": rows,
+            "text": [test.texts[row] for row in rows],
+            "gold": [names[test.labels[row]] for row in rows],
+        }
+    )
+    queries = queries.map(escape_formula)
+    queries.to_csv(folder / "queries.csv", index=False, lineterminator="\n")
+
+
+def keep_executed(notebook: Path, target: Path) -> None:
+    """Copy an executed notebook to records/<dataset>/: links lead from there, and it names no place on a machine."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        cell.source = cell.source.replace(str(notebook.parent.resolve()), "")
+        if "injected-parameters" in cell.metadata.get(
+            "tags", ()
+        ):  # of other places their last two names
+            cell.source = re.sub(
+                r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"', r'"\1"', cell.source
+            )
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\]\((?!\w+:|#)([^)]*)",
+                lambda link: "](" + posixpath.normpath(f"../../notebooks/{link[1]}"),
+                cell.source,
+            )
+    nbformat.write(content, target)
+
+
+def html(notebook: Path) -> Path:
+    """Write the executed notebook as a page beside it."""
+    page = notebook.with_suffix(".html")
+    page.write_text(site.alone(notebook, project_root()), encoding="utf-8", newline="\n")
+    return page
+
+
+def tidy(notebook):
+    """Without timings, progress bars, warnings of the machinery and places in memory; tags and results stay."""
+    notebook.metadata = {
+        name: value
+        for name, value in notebook.metadata.items()
+        if name in ("kernelspec", "language_info")
+    }
+    for cell in notebook.cells:
+        cell.metadata = {
+            name: value for name, value in cell.metadata.items() if name in ("tags", "jupyter")
+        }
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("name") != "stderr"
+                and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            ]
+            for data in (
+                output.data for output in cell.outputs if "text/html" in output.get("data", {})
+            ):
+                data["text/plain"] = re.sub(
+                    r" at 0x[0-9a-f]+", "", data.get("text/plain", "")
+                )  # of where it stood
+    return notebook

@@ -1,0 +1,1 @@
+"""The same report for predictions of any system."""

@@ -1,0 +1,205 @@
+"""Two systems on the same examples: did a change make the answers more stable?"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from stabutils.errors import InputError
+from stabutils.metrics import scores as votes
+from stabutils.metrics.intervals import (
+    GUARD,
+    Interval,
+    jackknife_arms,
+    over_examples,
+    together,
+    verdict,
+)
+from stabutils.metrics.measures import churn_between
+from stabutils.reports.reading import Predictions, encode, read_predictions
+from stabutils.reports.stability import add_columns, columns_of, shown, title
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two systems: scores before, after and their difference (after - before), the churn between them, a verdict.
+
+    verdict is on "after is more stable": its label entropy at an equal number of runs is lower, and its accuracy is
+    not lower by more than half a point (guard; "cannot be tested here" without gold, and then left out). verdicts has
+    one for each difference: that it lies below 0, for accuracy that it lies above the guard.
+    """
+
+    before: dict[str, Interval]
+    after: dict[str, Interval]
+    difference: dict[str, Interval]
+    between: dict[str, Interval]
+    stability: str
+    guard: str
+    verdict: str
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        return {
+            name: self.guard if name == "accuracy" else verdict(difference, 0.0, "below")
+            for name, difference in self.difference.items()
+        }
+
+    def summary(self) -> str:
+        """Scores, churn between the two, and the verdict as lines of plain text."""
+        lines = [
+            f"{title(name):<26}{shown(name, self.before[name])} -> {shown(name, self.after[name])}, "
+            f"difference {shown(name, difference, signed=True)}; "
+            f"{'kept' if name == 'accuracy' else 'lower'}: {self.verdicts[name]}"
+            for name, difference in self.difference.items()
+        ]
+        lines += [
+            f"{'Between: ' + title(name).lower():<28}{shown(name, part)}"
+            for name, part in self.between.items()
+        ]
+        guard = (
+            "no gold labels, so accuracy is not guarded"
+            if self.guard == "cannot be tested here"
+            else f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
+        )
+        lines.append(
+            f"After is more stable: {self.verdict} (lower label entropy: {self.stability}; {guard})"
+        )
+        notes = {
+            each.note
+            for part in (self.before, self.after, self.difference, self.between)
+            for each in part.values()
+        }
+        if len(notes) == 1 and (note := notes.pop()):  # said once
+            lines = [
+                *(line.replace(f" ({note})", "") for line in lines),
+                f"All intervals speak of {note}",
+            ]
+        return "\n".join(lines)
+
+    __str__ = summary
+
+
+def compare(before, after, gold=None, seeds=None) -> Comparison:
+    """Did a change make a system more stable? Labels (runs, examples) before and after it, on the same examples; or
+    two `Predictions`, or two `Runs` of a study, which bring gold and seeds along.
+
+    seeds: (of before, of after), the seed of each run, where runs of both may share them; runs without common seeds are
+    taken as independent. Runs of two files are a pair where they have one name. Entropy is compared at one number of
+    runs, the 5 or fewer that both have.
+
+    >>> compare([[0, 1], [0, 0], [1, 1]], [[0, 1], [0, 1], [0, 1]]).difference["churn"].value.__round__(3)
+    -0.667
+    """
+    if hasattr(before, "labels") and hasattr(after, "labels"):
+        before, after, gold, seeds = _of_both(before, after)
+    before, after, gold = _same_names(before, after, gold)
+    arms = [np.arange(len(before)), np.arange(len(after))]
+    seeds = (arms[0], len(before) + arms[1]) if seeds is None else _seeds(seeds, arms)
+    n = min(5, len(before), len(after))
+    names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (
+        gold is not None
+    )
+    old, new = (votes.scores(labels, gold, n) for labels in (before, after))
+    difference = {
+        name: _difference(old[name], new[name], before, after, arms, seeds) for name in names
+    }
+    stability = verdict(difference[names[1]], 0.0, "below")
+    guard = verdict(difference.get("accuracy"), -GUARD)
+    return Comparison(
+        {name: score.interval(before) for name, score in old.items() if name in names},
+        {name: score.interval(after) for name, score in new.items() if name in names},
+        difference,
+        _between(before, after, gold, seeds),
+        stability,
+        guard,
+        together(stability, *([] if gold is None else [guard])),
+    )
+
+
+def _of_both(before, after):
+    """Labels, gold and seeds of two Predictions or Runs, by the names of labels and runs where they have names."""
+    if getattr(before, "examples", ()) != getattr(after, "examples", ()):
+        only = sorted(set(getattr(before, "examples", ())) ^ set(getattr(after, "examples", ())))
+        raise InputError(
+            "examples of before and after", only[:5], "the same in both: these are in one only"
+        )
+    sides = []
+    for each in (before, after):
+        named = isinstance(each, Predictions)  # Runs of one study have one code
+        labels, gold = (
+            (np.array(each.label_names)[codes] if named and codes is not None else codes)
+            for codes in (each.labels, each.gold)
+        )
+        sides.append((labels, gold, np.array(each.runs) if named else each.seeds))
+    (old, gold, old_seeds), (new, other, new_seeds) = sides
+    gold = other if gold is None else gold
+    if other is not None and not np.array_equal(gold, other):
+        raise InputError("gold labels of after", "others than those of before", "the same in both")
+    return old, new, gold, (old_seeds, new_seeds)
+
+
+def _same_names(before, after, gold):
+    """Both sets of runs in one code."""
+    sizes = [np.shape(before), np.shape(after)]
+    for thing, size in zip(("before", "after"), sizes, strict=True):
+        if len(size) != 2 or size[0] < 2:
+            raise InputError(f"shape of {thing}", size, "(runs, examples), at least 2 runs")
+    if sizes[0][1] != sizes[1][1]:
+        raise InputError("examples in after", sizes[1][1], f"{sizes[0][1]}, as many as in before")
+    both, gold, _ = encode(np.concatenate([before, after]), gold)
+    return both[: sizes[0][0]], both[sizes[0][0] :], gold
+
+
+def _seeds(seeds, arms):
+    seeds = tuple(map(np.asarray, seeds))
+    if [len(np.unique(own)) for own in seeds] != [len(arm) for arm in arms]:
+        allowed = f"two lists of different seeds, {len(arms[0])} and {len(arms[1])} of them"
+        raise InputError("seeds", [own.tolist() for own in seeds], allowed)
+    return seeds
+
+
+def _difference(old, new, before, after, arms, seeds):
+    if min(map(len, arms)) > 2:
+        return jackknife_arms(lambda b, a: new(a) - old(b), arms, seeds)
+    return over_examples(
+        lambda b, a, each_b, each_a: each_a.mean() - each_b.mean(),
+        before,
+        after,
+        examples=(old.each, new.each),
+    )
+
+
+def _between(before, after, gold, seeds):
+    """Churn from before to after over all cross pairs, and its parts where gold is known."""
+    parts = ["churn"] if gold is None else ["churn", "good", "bad", "wrong_to_wrong"]
+    some = (
+        np.zeros(before.shape[1], int) if gold is None else gold
+    )  # churn itself does not depend on gold
+    return {
+        part: jackknife_arms(
+            lambda b, a, g, part=part: churn_between(b, a, g)[part],
+            [before, after],
+            seeds,
+            examples=(some,),
+        )
+        for part in parts
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils compare`."""
+    parser.add_argument("before", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
+    parser.add_argument("after", help="the same examples, answered after the change")
+    add_columns(parser)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Read both, print how they were read and the comparison; 0 whatever its verdict."""
+    read = [
+        read_predictions(path, columns_of(arguments))
+        for path in (arguments.before, arguments.after)
+    ]
+    print(*(each.layout for each in read), compare(*read), sep="\n")
+    return 0

@@ -1,0 +1,762 @@
+"""Predictions of any system -> scores with intervals, a table of queries, a page to look at.
+
+Only answers are needed: labels of two or more runs of anything that labels the same examples, or of one run at several
+points of its training.
+
+    import stabutils as st
+    st.report(labels, gold, texts).to_html("report.html")
+
+Intervals are the jackknife over runs; entropies are quoted at a number of runs, as they grow with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stabutils import metrics
+from stabutils.errors import InputError
+from stabutils.metrics import scores as votes
+from stabutils.metrics.intervals import (
+    Interval,
+    jackknife,
+    jeffreys,
+    over_examples,
+    runs_needed,
+    verdict,
+)
+from stabutils.reports.page import render
+from stabutils.reports.reading import COLUMNS, MORE_RUNS, Predictions, encode, read_predictions
+
+SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
+    "churn": ("Churn", True, "queries that two runs answer differently"),
+    "churn_weighted": ("Churn by weight", True, "the same, each query counted by its weight"),
+    "label_entropy": (
+        "Label entropy",
+        False,
+        "entropy of the answers to a query, nats, as expected over {n} runs",
+    ),
+    "share_unstable": (
+        "Unstable queries",
+        True,
+        "queries on which {n} runs are not all of one mind",
+    ),
+    "kappa": ("Fleiss' kappa", False, "agreement of runs beyond chance; 1 is full agreement"),
+    "right_to_wrong": (
+        "Right in one run only",
+        True,
+        "part of churn: of two runs exactly one is right",
+    ),
+    "wrong_to_wrong": ("Wrong in two ways", True, "part of churn: both runs are wrong, and differ"),
+    "accuracy": ("Accuracy", True, "queries answered right, mean over runs"),
+    "jensen_shannon": (
+        "Jensen-Shannon",
+        False,
+        "divergence of two runs' probabilities, nats; sees more than flips",
+    ),
+    "nll": ("Negative log-likelihood", False, "of the gold label, nats"),
+    "ece": ("Calibration error", True, "distance of confidence from accuracy (15 bins)"),
+    "checkpoint_entropy": (
+        "Single-run label entropy",
+        False,
+        "entropy of a run's answers at its checkpoints, nats",
+    ),
+    "share_changed": (
+        "Changed in training",
+        True,
+        "queries that the run answered in several ways at its checkpoints",
+    ),
+    "good": ("Mended", True, "part of churn: wrong before, right after"),
+    "bad": ("Broken", True, "part of churn: right before, wrong after"),
+}
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+CARDS = ("churn", "churn_weighted", "share_unstable", "label_entropy", "accuracy")
+CARDS_OF_ONE = ("share_changed", "checkpoint_entropy", "accuracy")
+SAME_DATA = {
+    True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
+    False: "The runs were not trained on identical data, so churn also holds what the change of data did. Several "
+    "retrainings on one of the data sets would tell how much of it is randomness alone.",
+    None: "Nobody said whether the runs were trained on identical data. If they were, churn is what the randomness of "
+    "training does by itself; if not (other data, code, prompt or release), it also holds what that change did.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What runs of one system agree on. numbers: name -> Interval; a number after @ is the runs that it is quoted at.
+
+    examples: a row for each query, with the share of runs that do not give the majority answer (flip_probability) and
+    its Jeffreys interval. runs_needed: half-width of churn's interval -> runs; empty where there are only two.
+    Of one run with checkpoints (runs, checkpoints, examples) the rows have flip_rank instead, 1 for the query that
+    another run is most likely to answer differently.
+    """
+
+    numbers: dict[str, Interval]
+    examples: pd.DataFrame
+    runs_needed: dict[float, int]
+    notes: tuple[str, ...]
+    labels: np.ndarray = field(repr=False)
+    gold: np.ndarray | None = field(repr=False)
+    label_names: tuple[str, ...] = field(repr=False)
+    checkpoints: np.ndarray | None = field(default=None, repr=False)
+    runs: tuple[str, ...] = ()  # their names, where they have some
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one run only, and its checkpoints stand in for other runs."""
+        return len(self.labels) == 1
+
+    @property
+    def votes(self) -> np.ndarray:
+        """What is set side by side, (runs, examples): the runs, or the checkpoints of the only one."""
+        return self.checkpoints[0] if self.alone else self.labels
+
+    def worst(self, most: int = 15) -> pd.DataFrame:
+        """The rows of the most unstable queries, the worst first, with all their `answers`; queries on which all runs
+        agree are left out. Of equals those of most weight come first, then those that some run has right."""
+        table = self._worst_first()
+        table = (table if self.alone else table[table["disagreement"] > 0]).head(most)
+        return table.assign(answers=self._answers(table.index))
+
+    def _answers(self, queries: Sequence[int]) -> list[str]:
+        """What each query was answered, in words: how often, or of two runs by which."""
+        if not len(queries):
+            return []
+        if len(self.labels) == 2:
+            return [
+                ", ".join(
+                    f"{run}: {self.label_names[label]}"
+                    for run, label in zip(self.runs, pair, strict=True)
+                )
+                for pair in self.labels[:, queries].T
+            ]
+        return metrics.tally(self.votes[:, queries], self.label_names)
+
+    def _worst_first(self) -> pd.DataFrame:
+        if self.alone:
+            return self.examples.sort_values("flip_rank")
+        right = (
+            np.zeros(len(self.examples))
+            if self.gold is None
+            else (self.labels == self.gold).any(axis=0)
+        )
+        weight = self.examples.get("weight", np.ones(len(self.examples)))
+        entropy = self.examples["label_entropy"].round(
+            9
+        )  # equal votes have entropies equal but for rounding
+        return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -entropy))]
+
+    def regions(self) -> pd.DataFrame:
+        """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
+        beyond chance, or nothing can be said (one run, no texts or too few)."""
+        from stabutils.analysis import regions
+
+        texts = () if self.alone or "text" not in self.examples else self.examples["text"]
+        return regions.gathered(self.labels, tuple(texts), self.label_names)
+
+    def show(self, name: str, folder: str | Path | None = None) -> None:
+        """Show one of the page's figures in a notebook, by name, and save it in a folder; or say that there is none."""
+        from stabutils import figures
+
+        plots = _plots(self)
+        if name in plots:
+            _, alt, plot = plots[name]
+            figures.show(plot(), name, alt, folder)
+        else:
+            print(
+                f"No figure {name} of these predictions: it needs {NEEDS.get(name, 'another name')}."
+            )
+
+    def summary(self) -> str:
+        """The numbers and notes as lines of plain text."""
+        lines = [
+            f"{title(name):<26}{shown(name, interval)}" for name, interval in self.numbers.items()
+        ]
+        runs = f"1 run, {len(self.votes)} checkpoints" if self.alone else f"{len(self.labels)} runs"
+        return "\n".join(
+            [
+                f"{runs}, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels",
+                *lines,
+                *self.notes,
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return _page(self, page=False)
+
+    def to_html(self, path: str | Path, source: str = "") -> Path:
+        """Write a page that needs nothing beside it; `source` says where the predictions come from."""
+        return _write(path, _page(self, page=True, source=source))
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the table of queries, the worst first, with all their answers; a cell that looks like a formula gets an
+        apostrophe in front."""
+        table = self._worst_first()
+        table = table.assign(answers=self._answers(table.index)).map(escape_formula)
+        return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def report(
+    labels,
+    gold=None,
+    texts=None,
+    probabilities=None,
+    label_names=None,
+    weights=None,
+    identical_data=None,
+    examples=None,
+    checkpoints=None,
+    run_names=None,
+) -> Report:
+    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs; or
+    `Predictions` as `read_predictions` gives them, which bring along whatever else they have.
+
+    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes) the soft scores,
+    weights (examples,) churn by weight, such as traffic, checkpoints (runs, checkpoints, examples), what each run
+    answered during training, the single-run entropy: with them one run is enough. Shares 0 .. 1, entropies in nats;
+    three runs or more have an interval over runs, fewer one over examples with a note. identical_data: whether the
+    runs were trained on the same data (None: nobody said). run_names (runs,) and examples (examples,) are what the page
+    and the table call them. InputError names what is wrong.
+
+    >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
+    0.3333333333333333
+    """
+    if isinstance(labels, Predictions):
+        read = labels
+        return report(
+            read.labels,
+            read.gold,
+            read.texts,
+            read.probabilities,
+            read.label_names,
+            read.weights,
+            identical_data,
+            read.examples,
+            read.checkpoints,
+            read.runs,
+        )
+    classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
+    labels, gold, label_names, checkpoints = _encoded(
+        labels, gold, label_names, classes, checkpoints
+    )
+    runs, count = labels.shape
+    if runs < 2 and checkpoints is None:
+        raise InputError("runs in labels", runs, MORE_RUNS)
+    if identical_data not in SAME_DATA:
+        raise InputError("identical_data", identical_data, "True, False or None")
+    texts, examples = (
+        _beside(texts, count, "texts"),
+        _beside(examples, count, "examples") or tuple(range(count)),
+    )
+    run_names = _beside(run_names, runs, "run_names") or (("run 1", "run 2") if runs == 2 else ())
+    weights = None if weights is None else _weights(weights, count)
+    expected = (runs, count, len(label_names))
+    if probabilities is not None and np.shape(probabilities) != expected:
+        raise InputError(
+            "shape of probabilities",
+            np.shape(probabilities),
+            f"{expected}: runs, examples, classes",
+        )
+    numbers = _numbers(labels, gold, probabilities, weights, checkpoints)
+    about = {
+        "example": examples,
+        "text": texts,
+        "gold": None if gold is None else np.array(label_names, object)[gold],
+    }
+    if runs == 1:
+        table = _of_one_run(about, labels, label_names, probabilities, checkpoints) | {
+            "weight": weights
+        }
+        needed, notes = {}, (ONE_RUN,)
+    else:
+        table = _of_runs(about, labels, label_names) | {"weight": weights}
+        needed = (
+            {}
+            if runs == 2
+            else {half: runs_needed(numbers["churn"], half) for half in (0.01, 0.005)}
+        )
+        notes = (_plan(numbers["churn"], needed, count), SAME_DATA[identical_data])
+        notes += (_of_two(labels, gold, run_names),) if runs == 2 and gold is not None else ()
+    table = pd.DataFrame({name: column for name, column in table.items() if column is not None})
+    notes += (TRANSPOSED,) * (runs > count)
+    return Report(numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names)
+
+
+def _encoded(labels, gold, label_names, classes, checkpoints):
+    """Everything in one code, as `encode` makes it."""
+    if checkpoints is None:
+        return *encode(labels, gold, label_names, classes), None
+    runs, shape = len(labels), np.shape(checkpoints)
+    if len(shape) != 3 or shape[1] < 2 or shape[::2] != np.shape(labels):
+        raise InputError(
+            "shape of checkpoints",
+            shape,
+            f"(runs, checkpoints, examples), at least 2 checkpoints of the "
+            f"runs and examples in labels, {np.shape(labels)}",
+        )
+    both = np.concatenate([labels, np.reshape(checkpoints, (-1, shape[2]))])
+    both, gold, label_names = encode(both, gold, label_names, classes)
+    return both[:runs], gold, label_names, both[runs:].reshape(shape)
+
+
+def _beside(values, count, thing):
+    if values is not None and (isinstance(values, str) or len(values) != count):
+        each = "run" if thing == "run_names" else "example"
+        raise InputError(
+            thing,
+            values if isinstance(values, str) else len(values),
+            f"{count}, one for each {each}",
+        )
+    return None if values is None else tuple(map(str, values))
+
+
+def _weights(weights, count):
+    weights = np.asarray(weights)
+    if (
+        weights.shape != (count,)
+        or weights.dtype.kind not in "iuf"
+        or not np.isfinite(weights).all()
+        or weights.min() < 0
+        or not weights.sum() > 0
+    ):
+        raise InputError(
+            "weights", weights.tolist(), f"{count} numbers of at least 0, one for each example"
+        )
+    return weights.astype(float)
+
+
+TRANSPOSED = "There are more runs than queries: labels are (runs, examples). Was the array meant the other way round?"
+ONE_RUN = (
+    "One run tells which queries are likely to flip, not how many: for that take a second one with another "
+    "seed. Intervals are over queries."
+)
+
+
+def _of_two(labels, gold, names):
+    """From one to the other, in words: what a release does to single answers."""
+    between = {
+        part: over_examples(
+            lambda both, right, part=part: metrics.churn_between(both[:1], both[1:], right)[part],
+            labels,
+            examples=(gold,),
+        )
+        for part in ("good", "bad")
+    }
+    right = [
+        shown("accuracy", over_examples(np.mean, each[None] == gold)).partition(" (")[0]
+        for each in labels
+    ]
+    good, bad = (shown("churn", between[part]).partition(" (")[0] for part in ("good", "bad"))
+    return (
+        f"From {names[0]} to {names[1]}: accuracy {right[0]} to {right[1]}; {good} of the queries were wrong and "
+        f"became right, {bad} were right and became wrong."
+    )
+
+
+def _unseen(churn, queries):
+    """The largest churn that equal answers to so many queries leave open, for churn of which nothing was seen."""
+    return float(jeffreys(0, queries)[1]) if churn.value == 0 else churn.high
+
+
+def _plan(churn, needed, queries):
+    if churn.value == 0:
+        return (
+            f"No query changed its answer; with {queries:,} of them churn could still be as high as "
+            f"{100 * _unseen(churn, queries):.2g} %."
+        )
+    if not needed:
+        return "Two runs give the churn of these two only. A third gives an interval over retrainings; five are better."
+    half = 50 * (churn.high - churn.low)
+    words = [
+        f"for ±{100 * width:g} point{'' if width == 0.01 else 's'} {runs} are needed"
+        + (f" ({runs - churn.runs} more)" if runs > churn.runs else ", so there are enough")
+        for width, runs in needed.items()
+    ]
+    rough = " A rough plan, as it rests on few runs." if churn.runs < 10 else ""
+    return f"{churn.runs} runs tell churn to ±{half:.2g} points; {'; '.join(words)}.{rough}"
+
+
+def _of_runs(about, labels, names):
+    """Columns of the table of queries, in the order given."""
+    runs = len(labels)
+    answer, count = metrics.majority(labels)
+    low, high = jeffreys(runs - count, runs)
+    return about | {
+        "answer": np.array(names, object)[answer],
+        "votes": count,
+        "label_entropy": metrics.label_entropy(labels),
+        "disagreement": metrics.disagreement(labels),
+        "flip_probability": 1 - count / runs,
+        "flip_low": low,
+        "flip_high": high,
+    }
+
+
+def _of_one_run(about, labels, names, probabilities, checkpoints):
+    """The same of one run. Where there are probabilities, doubt ranks the queries: it found what other runs disagree on
+    better than the entropy on all corpora of this study (notebook 01)."""
+    entropy = metrics.checkpoint_entropy(checkpoints)[0]
+    doubt = None if probabilities is None else 1 - np.asarray(probabilities)[0].max(axis=1)
+    order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
+    return about | {
+        "answer": np.array(names, object)[labels[0]],
+        "checkpoint_entropy": entropy,
+        "doubt": doubt,
+        "flip_rank": 1 + np.argsort(order),
+    }
+
+
+def _numbers(labels, gold, probabilities, weights, checkpoints):
+    entropy = None if checkpoints is None else metrics.checkpoint_entropy(checkpoints)
+    alone = len(labels) == 1
+    if alone:
+        numbers = {"share_changed": over_examples(np.mean, entropy > 0)}
+        numbers |= {} if gold is None else {"accuracy": over_examples(np.mean, labels == gold)}
+    else:
+        scores = votes.scores(labels, gold, min(5, len(labels)), weights)
+        numbers = {name: score.interval(labels) for name, score in scores.items()}
+        numbers["kappa"] = votes.kappa(labels, scores["churn"])
+    if entropy is not None:
+        numbers["checkpoint_entropy"] = (jackknife if len(labels) > 2 else over_examples)(
+            np.mean, entropy
+        )
+    if probabilities is not None:
+        numbers |= (
+            {} if alone else {"jensen_shannon": votes.jensen_shannon(np.asarray(probabilities))}
+        )
+        for name, metric in (
+            {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ()
+        ):
+            numbers[name] = _mean_of(metric, probabilities, gold)
+    return numbers
+
+
+def _mean_of(metric, array, gold):
+    values = metric(array, gold)
+    if len(values) > 2:
+        return jackknife(np.mean, values)
+    return over_examples(lambda array, gold: metric(array, gold).mean(), array, examples=(gold,))
+
+
+def title(name):
+    base, _, n = name.partition("@")
+    return SCORES[base][0] + f" (@{n})" * bool(n)
+
+
+def shown(name: str, interval: Interval, signed: bool = False) -> str:
+    """A number as a reader wants it: shares in %, with interval and runs.
+
+    >>> shown("churn", Interval(0.12345, 0.1, 0.15, runs=5))
+    '12.3 % [10.0, 15.0] (5 runs)'
+    """
+    return (
+        f"{_value(name, interval, signed)} {_range(name, interval, signed)} ({_behind(interval)})"
+    )
+
+
+def _value(name, interval, signed=False):
+    percent = SCORES[name.partition("@")[0]][1]
+    return (
+        f"{_digits(interval.value, percent, interval, signed)}{' %' if percent and not signed else ''}"
+        + (" points" if percent and signed else "")
+    )
+
+
+def _range(name, interval, signed=False):
+    percent = SCORES[name.partition("@")[0]][1]
+    low, high = interval.low, interval.high
+    if (
+        not signed
+    ):  # no share leaves 0 .. 1, no entropy is below 0, no kappa above 1, whatever a quantile says
+        low, high = (
+            max(-1.0 if name == "kappa" else 0.0, low),
+            min(1.0 if percent or name == "kappa" else np.inf, high),
+        )
+    return (
+        f"[{_digits(low, percent, interval, signed)}, {_digits(high, percent, interval, signed)}]"
+    )
+
+
+def _digits(value, percent, interval, signed):
+    scale = 100 if percent else 1
+    half = scale * (interval.high - interval.low) / 2
+    places = (1 if percent else 3) + (0 < half < (0.1 if percent else 0.001))
+    return f"{scale * value:{'+' if signed else ''}.{places}f}"
+
+
+def _behind(interval):
+    return interval.note or f"{interval.runs} runs"
+
+
+def _page(report: Report, page: bool, source: str = "") -> str:
+    rows = [
+        {
+            "name": title(name),
+            "value": _value(name, interval),
+            "range": _range(name, interval),
+            "behind": _behind(interval),
+            "says": SCORES[name.partition("@")[0]][2].format(n=name.partition("@")[2]),
+        }
+        for name, interval in report.numbers.items()
+    ]
+    by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
+    cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
+    return render(
+        "reports/report.html",
+        page=page,
+        source=source,
+        runs=len(report.labels),
+        queries=f"{report.labels.shape[1]:,}",
+        rows=rows,
+        cards=cards,
+        classes=len(report.label_names),
+        figures=_figures(report) if page else [],
+        unstable=_unstable(report),
+        texts="text" in report.examples,
+        regions=report.regions().to_dict("records") if page else [],
+        notes=report.notes,
+        changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}",
+    )
+
+
+def _unstable(report: Report) -> list[dict]:
+    """The queries whose answers change most, with what the runs, or the checkpoints of the only one, answered."""
+    rows = []
+    for place, query in report.worst().iterrows():
+        votes = report.votes[:, place]
+        if len(report.labels) == 2:
+            said = zip(votes, report.runs, strict=True)
+        else:
+            answers, counts = np.unique(votes, return_counts=True)
+            said = [(answers[i], f"×{counts[i]}") for i in np.argsort(-counts, kind="stable")]
+        said = [(report.label_names[answer], beside) for answer, beside in said]
+        rows.append(
+            {
+                "text": query.get("text", ""),
+                "example": query["example"],
+                "gold": query.get("gold"),
+                "answers": [(name, beside, name == query.get("gold")) for name, beside in said],
+            }
+        )
+        if report.alone:
+            rows[-1]["score"] = ", ".join(
+                f"{words} {query[name]:.2f}"
+                for name, words in (("doubt", "doubt"), ("checkpoint_entropy", "entropy"))
+                if name in query
+            )
+        else:
+            rows[-1] |= {
+                name: f"{100 * query[f'flip_{name}']:.0f}"
+                for name in ("probability", "low", "high")
+            }
+    return rows
+
+
+NEEDS = {
+    "accuracy-and-churn": "three runs or more, and gold labels",
+    "entropy": "three runs or more that differ",
+    "how-many-runs": "three runs or more that differ",
+    "confused": "two runs or more that differ",
+}
+
+
+def _plots(report: Report) -> dict[str, tuple]:
+    """The figures that these predictions allow: name -> caption, alternative text that states the finding, the plot."""
+    from stabutils import figures
+    from stabutils.analysis import regions
+
+    labels, churn, table = report.labels, report.numbers.get("churn"), report.examples
+    changing = np.any(report.votes != report.votes[0], axis=0).mean()
+    gold = np.full(labels.shape[1], -1) if report.gold is None else report.gold
+    texts = table["text"] if "text" in table else table["example"].astype(str)
+    whose = f"its {len(report.votes)} checkpoints" if report.alone else f"{len(labels)} runs"
+    plots = {
+        "answers": (
+            f"What {'the run answered at each checkpoint' if report.alone else 'each run answers'} to the most unstable, "
+            "some middling and some stable queries.",
+            f"Answers of {whose} to single queries: {100 * changing:.1f} % of all queries change theirs.",
+            lambda: _plain(figures.answers(report.votes, gold, list(texts)), report),
+        )
+    }
+    if report.alone:
+        return plots
+    if report.gold is not None and len(labels) > 2:  # of two there is one pair
+        accuracy = metrics.accuracy(labels, gold)
+        pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
+        plots["accuracy-and-churn"] = (
+            "How often each run is right, and how often two runs disagree.",
+            f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
+            f"answer {shown('churn', churn)} of the queries differently.",
+            lambda: figures.accuracy_and_churn(accuracy, pairs, churn),
+        )
+    if changing and len(labels) > 2:
+        plots["entropy"] = (
+            "How unstable the queries are.",
+            f"{100 * (1 - changing):.1f} % of the queries never "
+            "change; the others spread over label entropies.",
+            lambda: figures.entropy_distribution(labels),
+        )
+    if changing:
+        against = regions.confused(labels, report.label_names)
+        first, share = next(iter(against.items()))
+        plots["confused"] = (
+            "Which answers stand against each other where runs disagree.",
+            f"Most often {first}: {100 * share.value:.0f} % of all disagreements.",
+            lambda: figures.intervals(
+                against, "share of all disagreements of two runs", limits=(0, 1)
+            ),
+        )
+    if report.runs_needed and churn.se > 0:
+        plots["how-many-runs"] = (
+            "How precisely churn is known, by number of runs.",
+            report.notes[0],
+            lambda: figures.how_many_runs(churn),
+        )
+    return plots
+
+
+def _figures(report: Report) -> list[dict[str, str]]:
+    """The figures of a page: caption, alternative text, and the picture as data."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from stabutils import figures
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts for every script
+        figures.style()
+        drawn = []
+        for caption, alt, plot in _plots(report).values():
+            picture, figure = io.BytesIO(), plot()
+            figure.savefig(picture, format="svg", metadata={"Date": None})
+            plt.close(figure)
+            spaced = picture.getvalue().replace(
+                b'<text style="', b'<text style="white-space: pre; '
+            )  # as in a PNG
+            drawn.append(
+                {"caption": caption, "alt": alt, "data": base64.b64encode(spaced).decode("ascii")}
+            )
+    return drawn
+
+
+def _plain(figure, report):
+    """The figure in words that also fit systems that were never trained, or have no gold labels."""
+    from stabutils import figures
+
+    each = "checkpoint" if report.alone else "run"
+    figure.axes[0].set_xlabel(each)
+    if 2 <= len(report.runs) <= 12 and not report.alone:
+        figure.axes[0].set_xticklabels([figures.short(name, 14) for name in report.runs])
+    dot = "" if report.gold is None else " (dot: right)"
+    figure.axes[0].set_title(f"Answer of each {each}{dot}")
+    return figure
+
+
+def escape_formula(cell: object) -> object:
+    """A cell of a table for spreadsheets: a text that would be read as a formula gets an apostrophe in front.
+
+    A lone carriage return becomes a line feed: `csv` does not quote it, and readers begin a row there.
+
+    >>> escape_formula("=1+1"), escape_formula("one"), escape_formula(-1)
+    ("'=1+1", 'one', -1)
+    """
+    if not isinstance(cell, str):
+        return cell
+    return "'" * cell.startswith(FORMULA) + cell.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _write(path, text):
+    path = Path(path)
+    try:
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(
+            "output", str(path), f"a file that can be written ({error.strerror})"
+        ) from None
+    return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils report`."""
+    parser.add_argument(
+        "predictions",
+        help=".csv, .parquet, .npy or .safetensors, of two runs or more, or of one with "
+        "checkpoints",
+    )
+    parser.add_argument(
+        "-o", "--output", default="report.html", help="the page to write (%(default)s)"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
+    add_columns(parser)
+    parser.add_argument(
+        "--identical-data", choices=["yes", "no"], help="were the runs trained on identical data?"
+    )
+    parser.add_argument(
+        "--max-churn",
+        type=float,
+        metavar="SHARE",
+        help="exit with status 1 if all of churn's interval lies above, such as 0.05; one that holds "
+        "the limit is undecided and passes",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="with --max-churn: undecided fails too"
+    )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """An option for each role that a column may play."""
+    for role, names in COLUMNS.items():
+        several = role == "label"
+        words = (
+            f"column of the {role} ({', '.join(names)})"
+            + "; several: one for each run, wide form" * several
+        )
+        parser.add_argument(
+            f"--{role}", metavar="COLUMN", nargs="+" if several else None, help=words
+        )
+
+
+def columns_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
+    """What was said with these options, as `read_predictions` takes it."""
+    return {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Read, report, say where the report lies; 1 when churn is too high by its whole interval (strict: any of it)."""
+    limit = arguments.max_churn
+    if limit is not None and not 0 <= limit <= 1:
+        raise InputError("--max-churn", limit, "a share of 0 .. 1")
+    read = read_predictions(arguments.predictions, columns_of(arguments))
+    print(read.layout)
+    if limit is not None and len(read.labels) < 2:
+        raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
+    found = report(
+        read, identical_data={"yes": True, "no": False, None: None}[arguments.identical_data]
+    )
+    print(found.summary())
+    if arguments.csv:
+        print(f"queries: {found.to_csv(arguments.csv)}")
+    print(f"report: {found.to_html(arguments.output, Path(arguments.predictions).name)}")
+    if limit is None:
+        return 0
+    churn = found.numbers["churn"]
+    churn = replace(churn, high=max(churn.high, _unseen(churn, found.labels.shape[1])))
+    too_high = verdict(churn, limit)
+    words = {
+        "holds": "FAILED: all of churn's interval lies above {} %",
+        "does not hold": "passed: nothing of churn's interval lies above {} %",
+    }
+    print(
+        words.get(too_high, "not failed, but {too_high}: {} % lies inside churn's interval").format(
+            f"{100 * limit:g}", too_high=too_high
+        )
+    )
+    return int(too_high == "holds" or arguments.strict and too_high != "does not hold")

@@ -1,0 +1,1 @@
+"""Retraining one classifier many times, and keeping what it answered."""

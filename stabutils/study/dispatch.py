@@ -1,0 +1,210 @@
+"""Training the runs that are missing: one process a core here, or the workers of a cluster.
+
+A run is trained by one process on one thread, so that its bits are its own. Processes that share a
+store divide the runs between them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from stabutils.errors import Incomplete, InputError
+from stabutils.provenance import provenance
+from stabutils.study.answers import Answers
+from stabutils.study.runs import Run
+from stabutils.training import files
+from stabutils.training.hooks import Mitigation
+
+if TYPE_CHECKING:
+    from stabutils.training.state import Seeds
+    from stabutils.training.task import Task
+
+TRAINING = ("training",)  # what teachers keep: their answers to the training texts
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Trains runs of one task and stores what they answer.
+
+    identify: the run of a mitigation and seeds. workers: processes, 0 for one a core. cluster:
+    address of a Dask scheduler, "" for this machine.
+    """
+
+    task: Task
+    answers: Answers
+    identify: Callable[[Mitigation, Seeds], Run]
+    workers: int = 0
+    cluster: str = ""
+
+    def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
+        """Train the runs that are not stored yet, teachers first.
+
+        Raises Incomplete when some could not be trained; those that could are stored.
+        """
+        if teachers := self.teachers(mitigation, runs):
+            self.train(Mitigation(), teachers, TRAINING)
+        failures: dict[str, str] = {}
+        description = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
+        with progress(total=len(runs), desc=description, unit="run", leave=False) as bar:
+            missing = [run for run in runs if not self.answers.has(run, keep)]
+            while missing:
+                bar.update(len(runs) - len(missing) - bar.n)
+                for run, failure in self._trained(mitigation, missing, keep):
+                    if failure:
+                        failures[run.name] = f"{run.label}: {failure}"
+                    bar.update()
+                unfailed = [run for run in missing if run.name not in failures]
+                missing = [run for run in unfailed if not self.answers.has(run, keep)]
+                if missing:
+                    time.sleep(0.2)  # what is still missing is held by another process
+        if failures:
+            count = (
+                f"{len(failures)} of {len(runs)} runs could not be trained, the others are stored"
+            )
+            raise Incomplete(f"{count}. {'; '.join(failures.values())}")
+
+    def teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
+        """The control trainings that some runs of a mitigation learn from, each once."""
+        seeds = [teacher for run in runs for teacher in mitigation.teacher_seeds(run.seeds)]
+        return [self.identify(Mitigation(), teacher) for teacher in dict.fromkeys(seeds)]
+
+    def missing_teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
+        """Those of them that would have to be trained."""
+        teachers = self.teachers(mitigation, runs)
+        return [teacher for teacher in teachers if not self.answers.has(teacher, TRAINING)]
+
+    def _teachers_of(self, mitigation: Mitigation, run: Run) -> np.ndarray | None:
+        """Training-set probabilities (teachers, checkpoints, examples, classes), float16."""
+        stored = [
+            self.answers.stored(teacher, TRAINING) for teacher in self.teachers(mitigation, [run])
+        ]
+        if any(answers is None for answers in stored):
+            raise Incomplete(
+                f"{run.label}: a teacher was removed from the store; the same request trains it again"
+            )
+        return np.stack([answers["kept.training"] for answers in stored]) if stored else None
+
+    def _trained(
+        self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str]
+    ) -> Iterator[tuple[Run, str]]:
+        """Train the runs that no other process is at; yields each with why it failed, or ""."""
+        locks = {}
+        # A run that is trained once more, for its extras, has another unfinished state.
+        suffix = ".kept" if keep else ""
+
+        def calls() -> Iterator[tuple]:
+            for run in runs:
+                lock = self.answers.store.lock(run.name)
+                if lock is None:
+                    continue
+                locks[run.name] = lock
+                if self.answers.has(run, keep):  # another process finished it since we looked
+                    continue
+                partial = self.answers.store.partial(run.name + suffix)
+                unfinished = None if self.cluster else partial
+                extras = {*keep, *self.answers.extras(run)}
+                teachers = self._teachers_of(mitigation, run)
+                yield mitigation, run, unfinished, extras, os.getpid(), teachers
+
+        try:
+            with closing(self._results(calls(), len(runs))) as results:
+                for run, arrays, failure, made_by in results:
+                    if not failure:
+                        record = {"label": run.label, "identity": run.identity} | made_by
+                        self.answers.store.write(run.name, arrays, record)
+                        self.answers.store.forget(run.name + suffix)
+                    locks.pop(run.name).release()
+                    yield run, failure
+        except TerminatedWorkerError as error:
+            raise Incomplete(
+                "a worker process died, often for want of memory (fewer `workers` need less); what "
+                "is finished is stored, and the same request goes on from there"
+            ) from error
+        finally:
+            for lock in locks.values():
+                lock.release()
+
+    def _results(self, calls: Iterator[tuple], most: int) -> Generator:
+        """What `train_run` returns for each of at most `most` calls, as it comes."""
+        if not self.cluster:
+            processes = min(self.workers or cpu_count(), most)
+            parallel = Parallel(
+                n_jobs=processes, return_as="generator_unordered", pre_dispatch="n_jobs"
+            )
+            return parallel(delayed(train_run)(self.task, *call) for call in calls)
+        try:
+            from stabutils.study.cluster import trained
+        except ImportError:
+            allowed = "its extra to be there: pip install stabutils[cluster]"
+            raise InputError("cluster", self.cluster, allowed) from None
+        return trained(self.cluster, self.workers, self.task, calls, train_run)
+
+
+def train_run(
+    task: Task,
+    mitigation: Mitigation,
+    run: Run,
+    unfinished: Path | None,
+    keep: set[str],
+    driver: int,
+    teachers: np.ndarray | None = None,
+) -> tuple[Run, files.Arrays, str, dict]:
+    """One training in a worker, on one thread, and what made it.
+
+    A training that diverges is a result, the third item, and no crash of the others.
+    """
+    import torch
+
+    from stabutils.training.loop import train
+    from stabutils.training.probes import PROBES
+    from stabutils.training.state import Diverged
+
+    end_with(driver)
+    probes = [probe for name, probe in PROBES.items() if name in keep]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        answers = train(task, mitigation, run.seeds, unfinished, probes, teachers)
+        return run, answers, "", provenance()
+    except Diverged as error:
+        return run, {}, str(error), provenance()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def end_with(driver: int) -> None:
+    """End this worker process when the one that started it is gone.
+
+    Nobody would take its answers, and whoever trains its run next writes to the same unfinished
+    state.
+    """
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if os.getppid() == driver:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def progress(**settings):
+    """A progress bar; STABUTILS_BAR=text asks for one that also reads well in a terminal."""
+    if os.environ.get("STABUTILS_BAR") == "text":
+        from tqdm.std import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm(**settings)

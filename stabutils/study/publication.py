@@ -1,0 +1,67 @@
+"""Publishing answers: what a notebook used is collected from the store into `records/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from stabutils.provenance import provenance
+from stabutils.study import committed, paths
+from stabutils.study.runs import Request, Run, Runs, seed_text
+from stabutils.study.study import Study
+
+
+def publish_answers(study: Study, about: Mapping[str, object]) -> list[Path]:
+    """Publish the answers that a notebook used, as its record names them in `about["answers"]`.
+
+    Answers that are published already stay as they are. Returns the files written.
+    """
+    requests = [request_of(study, about, entry) for entry in about.get("answers", ())]
+    files = [publish(study, request) for request in requests]
+    return [file for file in files if file is not None]
+
+
+def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
+    """The request that a record tells of, the inverse of `Request.as_json`."""
+    from stabutils.training.loop import RECIPE_VERSION
+    from stabutils.training.state import Seeds
+
+    shared = {
+        "version": RECIPE_VERSION,
+        "dataset": about["dataset"],
+        "model": about["model"],
+        "recipe": entry["recipe"],
+        "mitigation": entry["mitigation"],
+    }
+    names = f"{study.data.name} {Path(study.model).name} {entry['arm']}"
+    runs = []
+    for numbers in entry["seeds"]:
+        seeds = Seeds(*(numbers if isinstance(numbers, list) else [numbers] * 3))
+        label = f"{names} seed {seed_text(seeds)}"
+        runs.append(Run(label, seeds, shared | {"seeds": asdict(seeds)}))
+    return Request(entry["arm"], tuple(runs), tuple(entry["keep"]), entry["part"], entry["whole"])
+
+
+def publish(study: Study, request: Request) -> Path | None:
+    """Publish the answers of a request; None where that is done, or would replace more by less."""
+    published = study.answers.published(request)
+    runs = study.answers.stack(request)
+    small = request.arm == "control" and not (request.part or request.whole)
+    if small or "unpublished" in request.part or not isinstance(runs, Runs):
+        return None
+    complete = published.keys() >= set(runs.names)
+    whole = request.whole and runs.probabilities is not None
+    if complete and not (whole and "shares" not in published[runs.names[0]]):
+        return None
+    identity = request.runs[0].identity
+    about = {
+        "dataset": study.data.name,
+        "model": study.model,
+        "recipe": identity["recipe"],
+        "identity": identity["model"],
+    }
+    path = paths.published_answers(study.records, study.model, request.arm, request.part)
+    return committed.write(
+        path, runs, len(study.data.label_names), about | provenance(), request.whole
+    )

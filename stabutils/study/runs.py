@@ -1,0 +1,159 @@
+"""What decides a run, and what several runs answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stabutils import metrics
+from stabutils.training import files
+
+if TYPE_CHECKING:
+    from stabutils.training.state import Seeds
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Exactly what could change the answers of one training."""
+
+    label: str  # for people: dataset, model, mitigation, seeds
+    seeds: Seeds
+    identity: dict
+
+    @cached_property
+    def name(self) -> str:
+        """File name: readable, legal on every system, and different for every other identity."""
+        digest = hashlib.sha256(files.canonical(self.identity).encode()).hexdigest()
+        return f"{files.slug(self.label)}-{digest[:16]}"
+
+
+def seed_text(seeds: Seeds) -> str:
+    """The seeds in a label: one number where all are equal.
+
+    A label is part of a stored file's name, so its form stays as it is.
+    """
+    numbers = list(asdict(seeds).values())
+    if len(set(numbers)) == 1:
+        return str(numbers[0])
+    return ".".join(map(str, numbers))
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Runs that were asked of a study, and what was to be kept of them beside their answers.
+
+    part: of an arm, for runs that are no plain sample of it (other seeds, another length).
+    whole: probabilities and statistics over checkpoints are published too.
+    """
+
+    arm: str
+    runs: tuple[Run, ...]
+    keep: tuple[str, ...] = ()
+    part: str = ""
+    whole: bool = False
+
+    def as_json(self) -> dict:
+        """What a record says of it, enough to find the runs in a store again."""
+        identity = self.runs[0].identity
+        seeds = [list(run.identity["seeds"].values()) for run in self.runs]
+        plain = all(len(set(numbers)) == 1 for numbers in seeds)
+        return {
+            "arm": self.arm,
+            "mitigation": identity["mitigation"],
+            "recipe": identity["recipe"],
+            "seeds": [numbers[0] for numbers in seeds] if plain else seeds,
+            "keep": list(self.keep),
+            "part": self.part,
+            "whole": self.whole,
+        }
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What several trainings answered; runs first, always in the order asked for.
+
+    Attributes
+    ----------
+    arm : name of the mitigation, "control" for none
+    names : of the runs, file names in a store
+    seeds : int (runs,), the init seed: the run's master seed unless seeds were given one by one
+    gold : int (examples,)
+    labels : int (runs, examples); validation_labels likewise, on the validation split
+    accuracy, ece : (runs,), 0 .. 1; nll : (runs,), nats; cpu_seconds : (runs,)
+    doubt : (runs, examples), one minus the probability of the answer, 0 .. 1
+    checkpoint_entropy, confidence_mean, confidence_spread : (runs, examples), of each run over its
+        own checkpoints; of published answers control's only
+    probabilities : (runs, examples, classes); of published answers control's only, rounded
+    validation_probabilities : likewise, None for published answers
+    checkpoints, confidence : (runs, checkpoints, examples), None for published answers
+    extras : what `keep` asked for, by name, each (runs, ...) as `training.probes` describes it
+    """
+
+    arm: str
+    names: tuple[str, ...]
+    seeds: np.ndarray
+    gold: np.ndarray
+    labels: np.ndarray
+    validation_labels: np.ndarray
+    accuracy: np.ndarray
+    nll: np.ndarray
+    ece: np.ndarray
+    cpu_seconds: np.ndarray
+    doubt: np.ndarray
+    checkpoint_entropy: np.ndarray | None = None
+    confidence_mean: np.ndarray | None = None
+    confidence_spread: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    validation_probabilities: np.ndarray | None = None
+    checkpoints: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarray) -> Runs:
+    """Runs over one another; what some of them lack (published ones hold less) is left out."""
+    rows = [answers[run.name] for run in request.runs]
+    shared = [name for name in rows[0] if all(name in row for row in rows)]
+    stacked = {name: np.stack([row[name] for row in rows]) for name in shared}
+    for name in ("labels", "validation_labels"):
+        stacked[name] = stacked[name].astype(np.int64)
+    extras = {name: stacked.pop(name) for name in shared if name.startswith("kept.")}
+    return Runs(
+        arm=request.arm,
+        names=tuple(run.name for run in request.runs),
+        seeds=np.array([run.seeds.init for run in request.runs]),
+        gold=gold,
+        extras={name.removeprefix("kept."): array for name, array in extras.items()},
+        **stacked,
+    )
+
+
+def summarise(answers: files.Arrays, gold: np.ndarray) -> files.Arrays:
+    """What is published of a run beyond its labels, when its probabilities are not."""
+    probabilities, checkpoints = answers["probabilities"][None], answers["checkpoints"]
+    entropy = np.zeros(len(gold))  # of a single checkpoint, which agrees with itself
+    if len(checkpoints) > 1:
+        entropy = metrics.checkpoint_entropy(checkpoints[None])[0]
+    return {
+        "accuracy": metrics.accuracy(answers["labels"][None], gold)[0],
+        "nll": metrics.nll(probabilities, gold)[0],
+        "ece": metrics.ece(probabilities, gold)[0],
+        "doubt": 1 - answers["probabilities"].max(-1),
+        "checkpoint_entropy": entropy,
+        "confidence_mean": answers["confidence"].mean(0),
+        "confidence_spread": answers["confidence"].std(0),
+    }
+
+
+def missing_runs(request: Request, answers: Mapping[str, object]) -> Sequence[Run]:
+    """The runs of a request that have no answers yet, each once."""
+    runs = {run.name: run for run in request.runs if run.name not in answers}
+    return list(runs.values())

@@ -1,0 +1,200 @@
+"""A study: one classifier retrained many times on the same data.
+
+`Study` is the schema of every notebook's parameters cell and is checked when it is made; `retrain`
+returns `Runs`. Published answers are read where they suffice, stored ones otherwise, and only what
+is missing is trained.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, get_type_hints
+
+from stabutils.data.datasets import Dataset, load_dataset
+from stabutils.errors import InputError, check
+from stabutils.mitigations.composition import resolve
+from stabutils.provenance import provenance
+from stabutils.study import paths
+from stabutils.study.answers import Answers
+from stabutils.study.dispatch import Dispatch
+from stabutils.study.runs import Request, Run, Runs, seed_text
+from stabutils.study.store import Store
+from stabutils.training.hooks import Mitigation, describe, identity
+
+if TYPE_CHECKING:
+    from stabutils.training.state import Seeds
+    from stabutils.training.task import Task
+
+Arm = str | Mitigation | tuple[Mitigation, ...]  # "control", a mitigation, or several composed
+# Knobs of the recipe: None takes the default of the model.
+OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length", "precision")
+ELSEWHERE = ("workers", "cluster", "published")  # knobs that no answer depends on
+
+
+def knob(default: object, help: str, **rule: object) -> object:
+    """A field of `Study` with its default, what it means, and what is allowed (`errors.check`)."""
+    return field(default=default, metadata={"help": help, **rule})
+
+
+@dataclass(frozen=True)
+class Study:
+    """The knobs of a study; InputError names the one that is wrong, before any compute."""
+
+    dataset: str = knob("assistant", "a corpus by name, or a path to your own")
+    model: str = knob("compact", "compact, or a transformers checkpoint (folder, package, hub id)")
+    runs: int = knob(10, "retrainings", least=2)
+    seed: int = knob(0, "base seed: run r trains with seed + r", least=0)
+    epochs: int | None = knob(None, "passes over the data; None: by model", least=1)
+    batch_size: int | None = knob(None, "None: by model", least=1)
+    learning_rate: float | None = knob(None, "peak; None: by model", above=0)
+    weight_decay: float | None = knob(None, "None: by model", least=0)
+    max_length: int | None = knob(None, "tokens read of a text", least=1)
+    pooling: str = knob(
+        "auto", "of a checkpoint's vectors", choices=("auto", "mean", "first", "last")
+    )
+    precision: str = knob("fp32", "of the training", choices=("fp32", "bf16"))
+    workers: int = knob(0, "processes; 0: one a core", least=0)
+    cluster: str = knob("", "address of a Dask scheduler, or local")
+    published: bool = knob(True, "read published answers where there are some")
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            check(each.name, getattr(self, each.name), hints[each.name], each.metadata)
+
+    @cached_property
+    def data(self) -> Dataset:
+        return load_dataset(self.dataset)
+
+    @cached_property
+    def task(self) -> Task:
+        from stabutils.training import preparation
+
+        recipe = preparation.default_recipe(self.model, len(self.data.train))
+        knobs = {name: getattr(self, name) for name in OF_RECIPE if getattr(self, name) is not None}
+        # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
+        typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
+        recipe = replace(recipe, **typed)
+        checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
+        recipe = replace(recipe, checkpoints=checkpoints)
+        return preparation.prepare(self.model, self.data, recipe, self.pooling)
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Where the answers of its runs lie."""
+        records = self.records if self.published else None
+        return Answers(Store(paths.run_store()), records, self.model, self.data.test.labels)
+
+    @cached_property
+    def dispatch(self) -> Dispatch:
+        cluster = self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
+        return Dispatch(self.task, self.answers, self.identify, self.workers, cluster)
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """What has been asked of this study so far, in order."""
+        return []
+
+    @property
+    def records(self) -> Path:
+        """Where the published study of its corpus and model lies."""
+        return paths.records_of(self.data.name, self.model)
+
+    def output(self, folder: str = "") -> Path:
+        """Where a notebook writes: `folder`, or one of the results, named by all knobs."""
+        knobs = {name: value for name, value in asdict(self).items() if name not in ELSEWHERE}
+        named = paths.results_of_study(self.dataset, self.model, self.runs, knobs)
+        return Path(folder) if folder else named
+
+    def about(self) -> dict:
+        """What a record says of how it came about: what decides the answers, and what ran it."""
+        task = self.task
+        about = {"dataset": self.data.fingerprint, "model": task.identity}
+        requests = [request.as_json() for request in dict.fromkeys(self.requests)]
+        return provenance() | about | {"recipe": asdict(task.recipe), "answers": requests}
+
+    def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
+        from stabutils.training.loop import RECIPE_VERSION
+
+        parts = {
+            "version": RECIPE_VERSION,
+            "dataset": self.data.fingerprint,
+            "model": self.task.identity,
+            "recipe": asdict(self.task.recipe),
+            "mitigation": identity(mitigation),
+            "seeds": asdict(seeds),
+        }
+        names = f"{self.data.name} {Path(self.model).name} {describe(mitigation)}"
+        return Run(f"{names} seed {seed_text(seeds)}", seeds, parts)
+
+    def retrain(
+        self,
+        mitigation: Arm = "control",
+        n: int | None = None,
+        start: int = 0,
+        seeds: Sequence[Seeds] | None = None,
+        keep: Sequence[str] = (),
+    ) -> Runs:
+        """The answers of `n` runs (default: `runs`) with seeds seed + start, ...; or of `seeds`.
+
+        keep: names out of `training.probes.PROBES`, measured on each run beside its answers. A run
+        that was trained or published without them is trained again. Raises Incomplete when some
+        could not be trained; those that could are stored.
+        """
+        mitigation = resolve(mitigation)
+        request = requested(self, mitigation, n, start, seeds, keep)
+        self.requests.append(request)
+        while not isinstance(runs := self.answers.stack(request), Runs):
+            self.dispatch.train(mitigation, runs, request.keep)
+        return runs
+
+    def plan(
+        self, mitigation: Arm = "control", n: int | None = None, keep: Sequence[str] = ()
+    ) -> dict:
+        """What `retrain` would need: runs, how many are stored, published, and to be trained."""
+        mitigation = resolve(mitigation)
+        request = requested(self, mitigation, n, keep=keep)
+        stored = {run.name for run in request.runs if self.answers.has(run, request.keep)}
+        published = {run.name for run in request.runs} & self.answers.published(request).keys()
+        missing = [run for run in request.runs if run.name not in stored | published]
+        teachers = self.dispatch.missing_teachers(mitigation, missing)
+        return {
+            "runs": len(request.runs),
+            "stored": len(stored),
+            "published": len(published),
+            "to train": len(missing) + len(teachers),
+        }
+
+
+def requested(
+    study: Study,
+    mitigation: Mitigation,
+    n: int | None = None,
+    start: int = 0,
+    seeds: Sequence[Seeds] | None = None,
+    keep: Sequence[str] = (),
+) -> Request:
+    """The runs that `retrain` is asked for with these arguments. Raises InputError."""
+    from stabutils.training import probes
+    from stabutils.training.state import Seeds
+
+    n, keep = study.runs if n is None else n, probes.names(keep)
+    check("n", n, int, {"least": 1})
+    check("start", start, int, {"least": 0})
+    if seeds is not None and not len(seeds):
+        raise InputError("seeds", seeds, "at least one")
+    first = study.seed + start
+    chosen = seeds or [Seeds(number, number, number) for number in range(first, first + n)]
+    arm, runs = describe(mitigation), tuple(study.identify(mitigation, each) for each in chosen)
+    knobs = {"from": start or None, "seed": study.seed or None}
+    knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}
+    words = [f"{name} {value}" for name, value in knobs.items() if value is not None]
+    kind = [probes.PUBLISHED.get(keep, "unpublished"), "crossed" if seeds else ""]
+    part = " ".join(filter(None, [*kind, *words]))
+    whole = arm == "control" and not part and n >= study.runs
+    return Request(arm, runs, keep, part, whole)

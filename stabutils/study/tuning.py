@@ -1,0 +1,212 @@
+"""Fair tuning: as many strengths and as many runs for every method, judged on validation texts, then frozen.
+
+The choice is a table, `records/<dataset>/tuning.csv`, which notebooks read; seeds used for it stand on no board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from stabutils.errors import InputError
+from stabutils.metrics import scores as votes
+from stabutils.metrics.intervals import GUARD
+from stabutils.study.study import Study
+
+if TYPE_CHECKING:
+    from stabutils.mitigations.regularizers import ScalarMitigation
+    from stabutils.training.hooks import Mitigation
+
+START = 1000  # tuning trains with seed + START and on
+
+
+def choose(
+    control: np.ndarray, arms: Mapping[str, Mapping[float, np.ndarray]], gold: np.ndarray
+) -> pd.DataFrame:
+    """For each method the strength whose runs disagree least on validation, of those that keep control's accuracy.
+
+    control, and arms by method and strength (weakest first): labels (runs, examples). A strength may be chosen whose
+    mean accuracy is at least control's less half a point; where a method has none, its weakest is taken, and `why` says
+    so. One row a strength, control first: label_entropy (nats) at `n` votes, the same for all rows, and accuracy, each
+    with its interval. Raises InputError where methods differ in their number of strengths, or arms in theirs of runs.
+
+    >>> arms = {"a": {0.1: [[0, 1, 1], [0, 1, 0]], 0.2: [[1, 0, 0], [1, 0, 0]]}}  # 0.2 never flips, and is always wrong
+    >>> choose([[0, 1, 0], [0, 0, 1]], arms, [0, 1, 1])[["method", "strength", "accuracy", "chosen"]]
+        method  strength  accuracy  chosen
+    0  control       NaN  0.666667   False
+    1        a       0.1  0.833333    True
+    2        a       0.2  0.000000   False
+    """
+    every = {("control", np.nan): control} | {
+        (method, strength): labels
+        for method, own in arms.items()
+        for strength, labels in own.items()
+    }
+    every = {key: np.asarray(labels) for key, labels in every.items()}
+    for what, numbers in (
+        ("strengths of the methods", {len(own) for own in arms.values()}),
+        ("runs of the arms", {len(labels) for labels in every.values()}),
+    ):
+        if len(numbers) > 1:
+            raise InputError(what, sorted(numbers), "the same number for all")
+    table = pd.DataFrame(list(every), columns=["method", "strength"]).join(
+        scored(list(every.values()), gold)
+    )
+    table = table.assign(chosen=False, why="")
+    for _, own in table[1:].groupby("method", sort=False):
+        kept = own[own.kept]
+        best = own.index[0] if kept.empty else kept.label_entropy.idxmin()
+        why = (
+            "the weakest: each costs more than half a point of accuracy"
+            if kept.empty
+            else "least label entropy"
+        )
+        table.loc[best, ["chosen", "why"]] = [True, why]
+    return table.drop(columns="kept")
+
+
+def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
+    """One row an arm of labels (runs, examples), control first: label_entropy (nats) at `n` votes, the same for all,
+    and accuracy, each with its interval, and whether the mean accuracy is at least control's less half a point (`kept`:
+    of the means, for so few runs leave the interval open)."""
+    n, rows = min(5, *map(len, arms)), []
+    for labels in arms:
+        found, row = votes.scores(labels, np.asarray(gold), n), {"runs": len(labels), "n": n}
+        for name, score in (("label_entropy", f"label_entropy@{n}"), ("accuracy", "accuracy")):
+            interval = found[score].interval(labels)
+            row |= {
+                name: interval.value,
+                f"{name}_low": interval.low,
+                f"{name}_high": interval.high,
+            }
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD)
+
+
+def tune(
+    study: Study, doses: Mapping[str, Sequence[ScalarMitigation]], runs: int = 3
+) -> pd.DataFrame:
+    """Train every strength of every method `runs` times, and `choose`; which model and recipe it was stands beside."""
+    control = study.retrain("control", n=runs, start=START)
+    arms = {
+        method: {
+            dose.dose: study.retrain(dose, n=runs, start=START).validation_labels for dose in own
+        }
+        for method, own in doses.items()
+    }
+    table = choose(control.validation_labels, arms, study.data.validation.labels)
+    return table.assign(model=study.model, recipe=_recipe(study))
+
+
+def tried(
+    control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.ndarray
+) -> pd.DataFrame:
+    """One row a candidate, control first: `scored` of labels (runs, examples), and the share of control's label entropy
+    that is taken away."""
+    table = scored([control, *candidates.values()], gold)
+    table.insert(0, "candidate", ["control", *candidates])
+    table.insert(
+        table.columns.get_loc("kept"),
+        "taken_away",
+        1 - table.label_entropy / table.label_entropy[0],
+    )
+    return table
+
+
+def try_out(
+    study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int
+) -> pd.DataFrame:
+    """Train candidates that no one strength orders, with seeds that stand on no board: what was `tried`, and what each
+    costs in trainings."""
+    from stabutils.mitigations.composition import price
+
+    labels = {
+        name: study.retrain(arm, n=runs, start=START).validation_labels
+        for name, arm in {"control": "control", **candidates}.items()
+    }
+    table = tried(labels.pop("control"), labels, study.data.validation.labels)
+    table.insert(
+        1, "trainings", [1.0, *(price(arm, study.task.recipe)[0] for arm in candidates.values())]
+    )
+    return table
+
+
+def path(study: Study) -> Path:
+    """Where the committed table of a dataset lies."""
+    return study.records / "tuning.csv"
+
+
+def write(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table of this module; equal tables are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n", float_format="%.6g", encoding="utf-8")
+    return path
+
+
+def read(study: Study) -> pd.DataFrame | None:
+    """The committed table of the study's dataset and model, or None."""
+    if not path(study).is_file():
+        return None
+    table = pd.read_csv(path(study), keep_default_na=False, na_values={"strength": [""]})
+    return table if (table.model == study.model).all() else None
+
+
+def source(study: Study, table: pd.DataFrame | None) -> str:
+    """Where the strengths come from, in words."""
+    if table is None:
+        return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
+    recipe = "this recipe" if (table.recipe == _recipe(study)).all() else "another recipe"
+    return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
+
+
+def arms(study: Study, names: Sequence[str]) -> dict[str, Mitigation]:
+    """Methods of both catalogues by name, at the strengths chosen for the study's corpus and model, or at their
+    defaults. Raises InputError for a name that neither catalogue has."""
+    from stabutils.mitigations import data_centric, regularizers
+    from stabutils.mitigations.composition import wanted
+
+    catalogue = data_centric.CATALOGUE | chosen(
+        read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE)
+    )
+    return (
+        {name: catalogue[name] for name in wanted(", ".join(names), catalogue, ())} if names else {}
+    )
+
+
+def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
+    """What the table chose for some methods, in a sentence."""
+    rows = table[table.chosen & table.method.isin(methods)]
+    best = ", ".join(f"{row.method} {row.strength:g}" for row in rows.itertuples())
+    return f"Chosen on the validation texts: {best}."
+
+
+def _recipe(study):
+    """Digest of all that decides a run of control, apart from its seed."""
+    from stabutils.mitigations.composition import resolve
+    from stabutils.training.state import Seeds
+
+    return study.identify(resolve("control"), Seeds(0, 0, 0)).name.rsplit("-", 1)[1]
+
+
+def chosen(
+    table: pd.DataFrame | None,
+    doses: Mapping[str, Sequence[ScalarMitigation]],
+    wanted: Sequence[str],
+) -> dict[str, ScalarMitigation]:
+    """The wanted methods at the strengths that the table chose; at their papers' or our defaults where it has none.
+
+    Raises InputError for a method that is not in `doses`.
+    """
+    if strange := [name for name in wanted if name not in doses]:
+        raise InputError("method", strange[0], f"one of {', '.join(doses)}")
+    strengths = {} if table is None else table[table.chosen].set_index("method").strength.to_dict()
+    kinds = {name: type(doses[name][0]) for name in wanted}
+    return {
+        name: next((dose for dose in doses[name] if dose.dose == strengths.get(name)), kind())
+        for name, kind in kinds.items()
+    }

@@ -1,0 +1,230 @@
+"""Does a stored run come out again? `python -m stabutils verify` trains a random sample of them once more.
+
+A run's file holds the identity that decides its answers; what can be put together from it here is trained. The bits
+agree on the same kind of machine with the same libraries; elsewhere the two are as different as two seeds may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from stabutils.data.datasets import NAMES, load_dataset
+from stabutils.errors import InputError, check
+from stabutils.mitigations.composition import Composed
+from stabutils.study import paths
+from stabutils.study.dispatch import train_run
+from stabutils.study.runs import Run
+from stabutils.study.store import Store
+from stabutils.training.files import Arrays
+from stabutils.training.hooks import Mitigation
+
+
+@dataclass(frozen=True)
+class Verified:
+    """outcome: "bits", "statistics" (as near as another seed is, or nearer), "another answer", or "not tried"."""
+
+    name: str
+    outcome: str
+    why: str
+
+
+class Unknown(Exception):
+    """What a run was made of is not to be had here."""
+
+
+def verify(
+    store: Store,
+    sample: int = 3,
+    seed: int = 0,
+    datasets: Sequence[str] = NAMES,
+    models: Sequence[str] = (),
+) -> Iterator[Verified]:
+    """Train `sample` runs of a store again, drawn by `seed`, and compare; those that cannot be are named and passed by.
+
+    datasets, models: names and paths to look among for what a run was made of; the package's own models are known.
+    """
+    names = sorted(path.stem for path in store.folder.glob("*.safetensors"))
+    tried = 0
+    for place in np.random.default_rng(seed).permutation(len(names)):
+        if tried == sample:
+            return
+        found = store.read(names[place])
+        if found is None:
+            continue  # damaged: reading has said so
+        try:
+            result = again(store, names[place], *found, tuple(datasets), tuple(models))
+        except Unknown as error:
+            result = Verified(names[place], "not tried", str(error))
+        tried += result.outcome != "not tried"
+        yield result
+
+
+def again(
+    store: Store, name: str, answers: Arrays, record: dict, datasets: tuple, models: tuple
+) -> Verified:
+    """Train one run again and say how it compares."""
+    from stabutils.training.loop import RECIPE_VERSION
+    from stabutils.training.state import Seeds
+
+    identity = record.get("identity") or {}
+    if identity.get("version") != RECIPE_VERSION:
+        raise Unknown(
+            f"trained by version {identity.get('version')} of the loop; this is {RECIPE_VERSION}"
+        )
+    task = _task(identity, datasets, models)
+    run = Run(record["label"], Seeds(**identity["seeds"]), identity)
+    mitigation = _mitigation(identity["mitigation"])
+    _, fresh, failure, _ = train_run(
+        task, mitigation, run, None, set(), -1, _taught(task, mitigation, run)
+    )
+    if failure:
+        return Verified(name, "another answer", failure)
+    compared = [key for key in fresh if key != "cpu_seconds"]
+    if all(key in answers and np.array_equal(fresh[key], answers[key]) for key in compared):
+        return Verified(name, "bits", f"{len(compared)} arrays are equal")
+    return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
+
+
+def _taught(task, mitigation: Mitigation, run: Run) -> np.ndarray | None:
+    """What the teachers of a run say, once they are trained again."""
+    found = []
+    for seeds in mitigation.teacher_seeds(run.seeds):
+        teacher = Run("teacher", seeds, {})
+        _, answers, failure, _ = train_run(task, Mitigation(), teacher, None, {"training"}, -1)
+        if failure:
+            raise Unknown(
+                f"its teacher with seed {seeds.init} could not be trained again: {failure}"
+            )
+        found.append(answers["kept.training"])
+    return np.stack(found) if found else None
+
+
+def _statistics(name: str, differ: float, seeds: float) -> Verified:
+    words = f"{differ:.1%} of the answers differ; between seeds it is up to {seeds:.1%}"
+    return Verified(name, "statistics" if differ <= seeds else "another answer", words)
+
+
+def _churn(store: Store, identity: dict) -> float:
+    """The largest churn of two stored runs that differ from this one, and from each other, in their seeds only."""
+    labels = []
+    for path in sorted(store.folder.glob("*.safetensors")):
+        answers, record = store.read(path.stem) or ({}, {})
+        if {**record.get("identity", {}), "seeds": None} == {**identity, "seeds": None}:
+            labels.append(answers["labels"])
+    return max(
+        (float(np.mean(one != other)) for one, other in combinations(labels, 2)), default=0.0
+    )
+
+
+def _task(identity: dict, datasets: tuple, models: tuple):
+    """The task with this identity, out of data and models that are at hand."""
+    from stabutils.training.preparation import COMPACTS, prepare
+    from stabutils.training.task import Recipe
+
+    recipe, wanted = Recipe(**identity["recipe"]), identity["model"]
+    data = _data(identity["dataset"], datasets)
+    for model in COMPACTS if wanted["kind"] == "compact" else models:
+        task = prepare(model, data, recipe, wanted.get("pooling", "auto"))
+        if task.identity == wanted:
+            return task
+    raise Unknown(
+        "its model is none of those known here"
+        + " (--model names more)" * (wanted["kind"] != "compact")
+    )
+
+
+@cache
+def _data(fingerprint: str, names: tuple):
+    for name in names:
+        try:
+            data = load_dataset(name)
+        except InputError:  # a corpus that is not here
+            continue
+        if data.fingerprint == fingerprint:
+            return data
+    raise Unknown("its data set is none of those known here (--dataset names more)")
+
+
+def _mitigation(entries: list[dict]) -> Mitigation:
+    parts = [_kinds().get(entry["name"]) if "source" not in entry else None for entry in entries]
+    if None in parts:
+        raise Unknown(
+            f"its mitigation {entries[parts.index(None)]['name']} is none of this package"
+        )
+    made = [
+        kind(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in entry["settings"].items()
+            }
+        )
+        for kind, entry in zip(parts, entries, strict=True)
+    ]
+    return made[0] if len(made) == 1 else Composed(tuple(made))
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    """The package's mitigations by name."""
+    from stabutils.mitigations import data_centric, interventions, regularizers, snapshots
+
+    modules = regularizers, data_centric, snapshots, interventions
+    classes = [
+        kind for module in modules for kind in vars(module).values() if isinstance(kind, type)
+    ]
+    return {kind.__name__: kind for kind in classes if issubclass(kind, Mitigation)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils verify`."""
+    parser.add_argument(
+        "--sample", type=int, default=3, help="how many runs to train again (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
+    parser.add_argument("--runs", type=Path, help="the store; else that of studies here")
+    parser.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        help="a data set of your own to look for a run's in",
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], help="a checkpoint to look for a run's in"
+    )
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Print what becomes of each run; 1 when one has another answer, else 0."""
+    for name, value, least in (("sample", arguments.sample, 1), ("seed", arguments.seed, 0)):
+        check(name, value, int, {"least": least})
+    store = Store(arguments.runs or paths.run_store())
+    outcomes = []
+    for each in verify(
+        store,
+        arguments.sample,
+        arguments.seed,
+        (*arguments.dataset, *NAMES),
+        tuple(arguments.model),
+    ):
+        print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
+        outcomes.append(each.outcome)
+    tried = [outcome for outcome in outcomes if outcome != "not tried"]
+    if not tried:
+        raise InputError(
+            "runs", str(store.folder), "a store with a run that can be trained again here"
+        )
+    bits, near, other = (
+        tried.count(outcome) for outcome in ("bits", "statistics", "another answer")
+    )
+    print(
+        f"{len(tried)} trained again: {bits} with the same bits, {near} as near as another seed is, "
+        f"{other} with another answer"
+    )
+    return int(other > 0)

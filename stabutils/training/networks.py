@@ -1,0 +1,303 @@
+"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers` checkpoint.
+
+`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel packed (token ids end
+to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
+and nothing else that the training loop knows of.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stabutils.training.task import Tokens, slots
+
+# ---------------------------------------------------------------------------------------------------- compact
+
+WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased words and single punctuation marks; an empty text reads as one mark.
+
+    >>> words("Wake me at 7:30, please")
+    ['wake', 'me', 'at', '7', ':', '30', ',', 'please']
+    """
+    return WORD.findall(text.lower()) or ["?"]
+
+
+def grams(word: str, shortest: int = 3, longest: int = 5) -> list[str]:
+    """Character n-grams of a word with its borders marked (Bojanowski et al. 2017, "Enriching Word Vectors with
+    Subword Information").
+
+    >>> grams("hey")
+    ['<he', '<hey', '<hey>', 'ey>', 'hey', 'hey>']
+    """
+    marked = f"<{word}>"
+    spans = (
+        marked[i : i + n] for n in range(shortest, longest + 1) for i in range(len(marked) - n + 1)
+    )
+    return sorted(set(spans)) or [marked]
+
+
+def spelled(word: str, buckets: int) -> list[int]:
+    """The buckets of a word's n-grams, 0 .. buckets - 1; none without buckets."""
+    return [zlib.crc32(gram.encode()) % buckets for gram in grams(word)] if buckets else []
+
+
+@dataclass(frozen=True)
+class CompactShape:
+    """Settings of the compact encoder; every field can change its answers."""
+
+    width: int = 128
+    layers: int = 1
+    heads: int = 4
+    buckets: int = 8192  # of hashed character n-grams; 0: words only
+    input_dropout: float = 0.4
+    dropout: float = 0.2  # inside a layer
+    skip: float = (
+        0.5  # share of texts that pass a layer by in a step: stochastic depth (Huang et al. 2016)
+    )
+    output_dropout: float = 0.4
+    word_dropout: float = (
+        0.1  # share of words a step reads by their spelling only, so that spelling learns to carry
+    )
+
+
+class Compact(nn.Module):
+    """A transformer encoder over words; a word's vector is its own plus those of its hashed character n-grams.
+
+    Ids in `Tokens` are rows of the lexicon, which lists every word of every split as a bag of rows of one table: first
+    the word's own row (0 when the training split does not have it), then those of its n-grams.
+    """
+
+    def __init__(
+        self, shape: CompactShape, lexicon: Tokens, rows: int, classes: int, max_length: int
+    ):
+        super().__init__()
+        self.shape, self.lexicon = shape, lexicon
+        self.table = nn.Embedding(rows, shape.width)
+        self.position = nn.Embedding(max_length, shape.width)
+        nn.init.normal_(self.table.weight, std=0.1)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.width)
+        self.head = nn.Linear(2 * shape.width, classes)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        return self.head(dropout(self.features(tokens), self.shape.output_dropout, self.training))
+
+    def features(self, tokens: Tokens) -> Tensor:
+        """Mean and maximum over the text of the last layer's vectors: (texts, 2 * width)."""
+        slot, position, taken = slots(tokens.lengths)
+        texts, longest = taken.shape
+        x = self.embed(tokens.ids) + self.position(position)
+        x = dropout(x, self.shape.input_dropout, self.training)
+        for layer in self.layers:
+            x = layer(x, tokens.lengths)
+        x = self.norm(x)
+        block = x.new_full((texts * longest, x.shape[1]), -torch.inf).index_copy(0, slot, x)
+        highest = block.view(texts, longest, -1).amax(1)
+        mean = (
+            x.new_zeros(texts, x.shape[1]).index_add(0, slot // longest, x)
+            / tokens.lengths[:, None]
+        )
+        return torch.cat([mean, highest], 1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Vectors of words (total, width); each distinct word of the batch is spelled once."""
+        words, which = ids.unique(return_inverse=True)
+        bags = self.lexicon.take(words)
+        starts = bags.lengths.cumsum(0) - bags.lengths
+        rows = bags.ids
+        if self.training:
+            hidden = torch.rand(len(words)) < self.shape.word_dropout
+            rows = rows.index_fill(0, starts[hidden], 0)
+        shares = (
+            (bags.lengths - 1).to(self.table.weight.dtype).rsqrt().repeat_interleave(bags.lengths)
+        )
+        shares = shares.index_fill(0, starts, 1.0)  # the word's own row counts in full
+        return F.embedding_bag(
+            rows, self.table.weight, starts, mode="sum", per_sample_weights=shares
+        )[which]
+
+
+class Layer(nn.Module):
+    """Pre-norm transformer layer; only attention looks at padded blocks, all else is computed on packed tokens."""
+
+    def __init__(self, shape: CompactShape):
+        super().__init__()
+        self.shape, width = shape, shape.width
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        for last in (
+            self.out,
+            self.down,
+        ):  # a layer begins as the identity: reliable from the first step on
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Vectors after the layer; in training the texts that pass it by are not computed at all."""
+        if not (self.training and self.shape.skip):
+            return x + self.change(x, lengths)
+        kept = torch.rand(len(lengths)) >= self.shape.skip
+        if not kept.any():
+            return x
+        rows = kept.repeat_interleave(lengths).nonzero()[:, 0]
+        change = self.change(x[rows], lengths[kept]) / (1 - self.shape.skip)
+        return x.index_add(0, rows, change.to(x.dtype))
+
+    def change(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """What the layer adds to the vectors."""
+        drop = partial(dropout, rate=self.shape.dropout, training=self.training)
+        mixed = drop(self.out(self.attention(self.qkv(self.norm1(x)), *slots(lengths)[::2])))
+        return mixed + drop(self.down(F.gelu(self.up(self.norm2(x + mixed)))))
+
+    def attention(self, packed: Tensor, slot: Tensor, taken: Tensor) -> Tensor:
+        texts, longest = taken.shape
+        block = packed.new_zeros(texts * longest, packed.shape[1]).index_copy(0, slot, packed)
+        q, k, v = block.view(texts, longest, 3, self.shape.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, taken[:, None, None, :])
+        return mixed.transpose(1, 2).reshape(texts * longest, -1)[slot]
+
+
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Dropout, its rate rounded to 1/256: one random byte a number instead of one draw, which on a CPU is a third of
+    the time of torch's own."""
+    dropped = round(256 * rate)
+    if not training or not dropped:
+        return x
+    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+    kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+class Pretrained(nn.Module):
+    """A pretrained encoder, one vector a text, and a new linear head.
+
+    `kept`: the tokens it keeps vectors of, and that ids number from then on; None keeps all.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        pooling: str,
+        classes: int,
+        pad: int,
+        kept: Tensor | None = None,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.backbone, self.pooling, self.pad, self.dropout = (
+            load_backbone(folder),
+            pooling,
+            pad,
+            dropout,
+        )
+        if kept is not None:
+            vectors = self.backbone.get_input_embeddings().weight.detach()
+            if kept.max() >= len(vectors):
+                raise ValueError("its tokenizer has more tokens than the network knows")
+            self.backbone.set_input_embeddings(
+                nn.Embedding.from_pretrained(vectors[kept], freeze=False)
+            )
+        self.head = nn.Linear(self.backbone.config.hidden_size, classes)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        return self.head(F.dropout(self.features(tokens), self.dropout, self.training))
+
+    def features(self, tokens: Tokens) -> Tensor:
+        slot, _, taken = slots(tokens.lengths)
+        ids = (
+            torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids).view(taken.shape)
+        )
+        hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
+        return self.pool(hidden, taken)
+
+    def pool(self, hidden: Tensor, taken: Tensor) -> Tensor:
+        """One vector a text, (texts, width), of its tokens' (texts, longest, width)."""
+        if self.pooling == "first":
+            return hidden[:, 0]
+        if self.pooling == "last":
+            return hidden.take_along_dim(taken.sum(1)[:, None, None] - 1, 1)[:, 0]
+        return (hidden * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
+
+
+def load_backbone(folder: str) -> nn.Module:
+    from transformers import AutoModel, logging
+
+    logging.disable_progress_bar()  # one a run would drown the study's own
+    return AutoModel.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- two networks
+
+
+class Twins(nn.Module):
+    """Two networks: in training logits of both, (2, texts, classes); in evaluation those of the kept one alone."""
+
+    def __init__(self, kept: nn.Module, other: nn.Module):
+        super().__init__()
+        self.kept, self.other = kept, other
+
+    @property
+    def head(self) -> nn.Module:
+        return nn.ModuleList([self.kept.head, self.other.head])
+
+    def features(self, tokens) -> Tensor:
+        return self.kept.features(tokens)
+
+    def forward(self, tokens) -> Tensor:
+        return (
+            torch.stack([self.kept(tokens), self.other(tokens)])
+            if self.training
+            else self.kept(tokens)
+        )
+
+
+# ------------------------------------------------------------------------------------------------------ answer
+
+
+class Around(nn.Module):
+    """A network that is another one, but for what those derived from it change."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    @property
+    def head(self) -> nn.Module:
+        return self.network.head
+
+    def features(self, tokens) -> Tensor:
+        return self.network.features(tokens)
+
+    def forward(self, tokens) -> Tensor:
+        return self.network(tokens)
+
+
+class Awake(Around):
+    """A network that goes on dropping when it is told to evaluate."""
+
+    def train(self, mode: bool = True):
+        self.network.train()
+        return self

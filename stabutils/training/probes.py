@@ -1,0 +1,212 @@
+"""What a training can be asked to keep beside its answers: `study.retrain(..., keep=("hidden",))`.
+
+hidden    (examples, width): the vector of each test text before the head, float16; `hidden training` and `hidden
+          validation` likewise
+head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors, float32
+training  (checkpoints, training examples, classes): probabilities on the training split, float16
+out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no texts where a corpus
+          has none
+PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning more likely to flip
+
+Everything is measured on the network that answers, a mitigation's averaged weights for example. Proxies with a strength
+come in several (STRENGTHS): tune it on one corpus, judge on another.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stabutils.data.datasets import Dataset
+from stabutils.errors import InputError
+from stabutils.metrics.measures import label_entropy
+from stabutils.training.loop import answer, evaluate, predict
+from stabutils.training.networks import Awake
+from stabutils.training.preparation import default_recipe, prepare
+from stabutils.training.state import Probe, Stream, Training
+from stabutils.training.task import Tokens
+
+PASSES = 10  # disturbed answers behind a label entropy
+STRENGTHS = {"weight noise": (0.2, 0.4, 0.8), "word drop": (0.1, 0.2, 0.4)}
+
+
+def vectors(training: Training, tokens: Tokens) -> Tensor:
+    """Vectors before the head (texts, width), float32; their mean where the answer takes several passes."""
+    found, recipe = [], training.task.recipe
+
+    def see(network: nn.Module) -> Tensor:
+        found.append(evaluate(network, network.features, tokens, recipe))
+        return predict(network, tokens.take(torch.tensor([0])), recipe)
+
+    training.mitigation.answer(training, see)
+    return torch.stack(found).mean(0)
+
+
+def hidden(split: str, training: Training) -> np.ndarray:
+    return vectors(training, getattr(training.task, split)).numpy().astype(np.float16)
+
+
+def head(training: Training) -> np.ndarray:
+    found, first = [], training.task.test.take(torch.tensor([0]))
+
+    def see(network: nn.Module) -> Tensor:
+        head = getattr(network, "kept", network).head
+        found.append(torch.cat([head.weight, head.bias[:, None]], 1))
+        return predict(network, first, training.task.recipe)
+
+    training.mitigation.answer(training, see)
+    return found[0].detach().numpy().copy()
+
+
+def pretrained(name: str, data: Dataset) -> np.ndarray:
+    """Mean token vectors (examples, width) of the test texts by a checkpoint as it comes, trained on none of this.
+
+    name: folder, package or hub id. Raises InputError for a checkpoint that cannot be used.
+    """
+    task = prepare(name, data, default_recipe(name, len(data.train)), "mean")
+    with Stream("init", 0):  # of a head that is not asked
+        network = task.build()
+    return evaluate(network, network.features, task.test, task.recipe).numpy()
+
+
+def on_training_split(training: Training) -> np.ndarray:
+    return answer(training, training.task.train).numpy().astype(np.float16)
+
+
+def out_of_scope(training: Training) -> np.ndarray:
+    task = training.task
+    found = (
+        torch.zeros(0, task.classes)
+        if task.out_of_scope is None
+        else answer(training, task.out_of_scope)
+    )
+    return found.numpy().astype(np.float16)
+
+
+# ---------------------------------------------------------------------------------------------------- proxies
+
+
+def margin(training: Training) -> np.ndarray:
+    """How little the likeliest label leads: 1 - (p1 - p2), 0 .. 1."""
+    first, second = answer(training, training.task.test).topk(2).values.T
+    return (1 - first + second).numpy()
+
+
+def class_distance(training: Training) -> np.ndarray:
+    """Distance to the mean of the answered class's training vectors, as a share of that and the nearest other mean's.
+
+    0 .. 1; above 0.5 another mean is nearer. After DBLE (Xing et al. 2020), which makes a softmax of such distances;
+    a share needs no temperature.
+    """
+    task = training.task
+    rows, classes = vectors(training, task.train), torch.tensor(task.train_labels)
+    sums = rows.new_zeros(task.classes, rows.shape[1]).index_add_(0, classes, rows)
+    means = sums / torch.bincount(classes, minlength=task.classes)[:, None]
+    labels = answer(training, task.test).argmax(1)
+    return distance_share(vectors(training, task.test), means, labels).numpy()
+
+
+def distance_share(rows: Tensor, means: Tensor, labels: Tensor) -> Tensor:
+    """d / (d + d'), d from each row to its label's mean and d' to the nearest other; a class without a mean (NaN) is
+    infinitely far, and 1 what cannot be told."""
+    distances = torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
+        torch.inf
+    )
+    own = distances.gather(1, labels[:, None])[:, 0]
+    other = distances.scatter(1, labels[:, None], torch.inf).amin(1)
+    share = torch.where(other.isinf(), 0.0, own / (own + other))
+    return torch.where(own.isinf(), 1.0, share).nan_to_num(1.0)
+
+
+def disturbed(
+    disturb: Callable[[nn.Module, Tokens], tuple[nn.Module, Tokens]], training: Training
+) -> np.ndarray:
+    """Entropy of the labels of PASSES answers, each with the network or the texts disturbed anew: nats."""
+    task = training.task
+
+    def once(network: nn.Module) -> Tensor:
+        return predict(*disturb(getattr(network, "kept", network), task.test), task.recipe)
+
+    labels = [training.mitigation.answer(training, once).argmax(1).numpy() for _ in range(PASSES)]
+    return label_entropy(np.stack(labels)).astype(np.float32)
+
+
+def awake(network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
+    """As in training, all that is dropped there dropped (MC dropout, Gal and Ghahramani 2016)."""
+    return Awake(network), tokens
+
+
+def weight_noise(strength: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
+    """Every weight times 1 + strength * a standard normal draw (the idea of Morwani et al. 2020, here an example's)."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.mul_(1 + strength * torch.randn_like(weights))
+    return network, tokens
+
+
+def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
+    """Each word (piece of a word, for a checkpoint) left out with probability `share`, never all of a text."""
+    text = torch.arange(len(tokens.lengths)).repeat_interleave(tokens.lengths)
+    draws = torch.rand(len(text)).masked_fill(marks(tokens), -1)
+    highest = draws.new_full((len(tokens.lengths),), -1).scatter_reduce_(0, text, draws, "amax")
+    stays = (draws < 0) | (draws >= share) | (draws == highest[text])
+    return network, Tokens(
+        tokens.ids[stays], torch.bincount(text[stays], minlength=len(tokens.lengths))
+    )
+
+
+def marks(tokens: Tokens) -> Tensor:
+    """Which tokens (total,) begin or end a text as they do every text: the tokenizer's marks, which are no words."""
+    last = tokens.lengths.cumsum(0) - 1
+    found = torch.zeros(len(tokens.ids), dtype=torch.bool)
+    for place in (last - tokens.lengths + 1, last):
+        found[place] |= (tokens.ids[place] == tokens.ids[place[0]]).all()
+    return found
+
+
+MEASURES = {
+    "margin": margin,
+    "class distance": class_distance,
+    "dropout": partial(disturbed, awake),
+}
+MEASURES |= {
+    f"{name} {strength:g}": partial(disturbed, partial(disturb, strength))
+    for name, disturb in (("weight noise", weight_noise), ("word drop", word_drop))
+    for strength in STRENGTHS[name]
+}
+PROXIES = tuple(MEASURES)
+PROBES = {
+    "hidden": Probe("hidden", partial(hidden, "test")),
+    "head": Probe("head", head),
+    "training": Probe("training", on_training_split, often=True),
+    "out_of_scope": Probe("out_of_scope", out_of_scope),
+}
+PROBES |= {
+    f"hidden {split}": Probe(f"hidden {split}", partial(hidden, split.removesuffix("ing")))
+    for split in ("training", "validation")
+}
+PROBES |= {name: Probe(name, measure) for name, measure in MEASURES.items()}
+PUBLISHED = {
+    (): "",
+    PROXIES: "probed",
+    ("hidden",): "heldout",
+}  # what a published study commits; the rest is large
+
+
+def names(keep: str | Sequence[str]) -> tuple[str, ...]:
+    """What is asked for, each once. Raises InputError for what no probe measures.
+
+    >>> names(("hidden", "margin", "hidden"))
+    ('hidden', 'margin')
+    """
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    for name in keep:
+        if name not in PROBES:
+            raise InputError("keep", name, f"names out of {', '.join(PROBES)}")
+    return tuple(dict.fromkeys(keep))

@@ -1,0 +1,111 @@
+"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers` checkpoint.
+
+`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel packed (token ids end
+to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
+and nothing else that the training loop knows of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stabutils.data.datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run is trained; every field can change its answers."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float  # peak: linear warm-up, then linear decay to zero
+    weight_decay: float
+    warmup: float  # share of the steps
+    clip: float  # largest gradient norm; 0 does not clip
+    head_rate: float  # factor on the learning rate of the head
+    bucket: int  # so many batches are sorted by length together; 1 keeps the plain random order
+    checkpoints: int  # evaluations an epoch
+    max_length: int  # tokens of a text that are read
+    precision: str = "fp32"  # or bf16 (autocast)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of several texts end to end (total,), and how many belong to each text (texts,)."""
+
+    ids: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def pack(cls, texts: Sequence[Sequence[int]]) -> Tokens:
+        ids = (
+            np.concatenate([np.asarray(text, np.int64) for text in texts])
+            if len(texts)
+            else np.zeros(0, np.int64)
+        )
+        return cls(
+            torch.from_numpy(ids), torch.tensor([len(text) for text in texts], dtype=torch.int64)
+        )
+
+    def take(self, rows: Tensor) -> Tokens:
+        """The texts `rows`, in that order, packed again."""
+        lengths = self.lengths[rows]
+        starts = (self.lengths.cumsum(0) - self.lengths)[rows]
+        shift = starts - (lengths.cumsum(0) - lengths)
+        ids = self.ids[torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)]
+        return Tokens(ids, lengths)
+
+
+def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
+    and which slots of the block are taken, bool (texts, longest)."""
+    longest = int(lengths.max())
+    taken = torch.arange(longest) < lengths[:, None]
+    slot = taken.flatten().nonzero()[:, 0]
+    return slot, slot % longest, taken
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset as one model sees it, and how to make a fresh network for it (call `build` inside a random stream)."""
+
+    train: Tokens
+    validation: Tokens
+    test: Tokens
+    train_labels: np.ndarray
+    validation_labels: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+    build: Callable[[], nn.Module]
+    recipe: Recipe
+    identity: dict  # of the model, for the identity of a run
+    out_of_scope: Tokens | None = (
+        None  # test texts that belong to no class, where a corpus has some
+    )
+
+
+def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
+    """All texts that a network reads, by the name of their field in a task."""
+    texts = {name: getattr(data, name).texts for name in ("train", "validation", "test")}
+    beside = data.out_of_scope.get("test", ())
+    return texts | ({"out_of_scope": beside} if beside else {})
+
+
+def _task(
+    data: Dataset, tokens: dict[str, Tokens], build: Callable, recipe: Recipe, identity: dict
+) -> Task:
+    return Task(
+        **tokens,
+        train_labels=data.train.labels,
+        validation_labels=data.validation.labels,
+        test_labels=data.test.labels,
+        classes=len(data.label_names),
+        build=build,
+        recipe=recipe,
+        identity=identity,
+    )
