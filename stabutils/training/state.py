@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.errors import InputError
-from stabutils.training.hooks import Mitigation
 from stabutils.training.task import Task, Tokens
 
 
@@ -92,7 +91,7 @@ class Training:
     """Where one training stands; what the hooks of a mitigation may read and change."""
 
     task: Task
-    mitigation: Mitigation
+    mitigation: Any  # a `hooks.Mitigation`
     seeds: Seeds
     model: nn.Module
     optimizer: torch.optim.Optimizer
