@@ -1,15 +1,17 @@
-"""Records: what a notebook found, as data. Prose, tables and figures of the published study are made from them.
+"""Records: what a notebook found, as data. Prose, tables and figures are made from them.
 
-A record holds the parameters, what made it, numbers with their intervals, and claims with verdicts. A verdict is data:
-it never raises, and an unwelcome one stands.
+A record holds the parameters, what made it, numbers with their intervals, and claims with verdicts.
+A verdict is data: it never raises, and an unwelcome one stands.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,156 @@ import pandas as pd
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, verdict
 
-ENSEMBLE = r"(?:ensemble|logits|vote) of (\d+)$"  # the name of an arm that is one
+UNITS = {
+    "accuracy": "share of queries",
+    "accuracy_change": "share of queries",
+    "auroc": "0.5 is blind, 1 perfect",
+    "churn": "share of queries",
+    "churn_change": "share of queries",
+    "churn_reduction": "share of control's",
+    "checkpoint_entropy": "nats",
+    "clustering_chance": "Moran's I of shuffled places, middle 95 %",
+    "correlation": "-1 .. 1",
+    "cpu_minutes": "minutes a run",
+    "cpu_ratio": "of control's CPU-seconds",
+    "ece": "share",
+    "error": "share of queries",
+    "jensen_shannon": "nats",
+    "kappa": "1 is full agreement",
+    "label_entropy": "nats",
+    "label_entropy_change": "nats",
+    "latency": "milliseconds a query",
+    "morans_i": "1 is most alike",
+    "negative_flips": "share of queries",
+    "nll": "nats",
+    "passes": "of control's",
+    "positive_flips": "share of queries",
+    "precision": "share of those named",
+    "ratio": "times",
+    "reduction": "share of control's label entropy",
+    "reduction_unstable": "share of control's label entropy",
+    "right_to_wrong": "share of queries",
+    "share_changed": "share of queries",
+    "share_of_churn": "of the churn of all sources",
+    "share_of_ensemble": "of an ensemble's reduction",
+    "share_unstable": "share of queries",
+    "trainings": "of control's",
+    "wrong_to_wrong": "share of queries",
+}
+PERCENT = "share of"  # how the units begin that people read in %
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that was measured, and what it is of.
+
+    Attributes
+    ----------
+    metric : one of UNITS
+    arm : method, model or proxy; "" where there is only one
+    condition : what else narrows it, such as a group of queries; "" for all
+    n : runs that it is quoted at, for metrics that depend on it
+    value, low, high : of the interval; no low and high for a price, which is known exactly
+    se, df : of the interval, so that anyone can test again
+    runs : behind it, of the smallest arm
+    over_runs : low and high of the interval over runs alone
+    note : where the interval means less than usual
+    behind : what `runs` does not say, such as "5 ensembles of 50 runs"
+    """
+
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    arm: str = ""
+    condition: str = ""
+    n: int | None = None
+    se: float | None = None
+    df: float | None = None
+    runs: int | None = None
+    over_runs: tuple[float, float] | None = None
+    note: str = ""
+    behind: str = ""
+
+    def __post_init__(self):
+        if self.metric not in UNITS:
+            raise InputError("metric of a number", self.metric, f"one of {', '.join(UNITS)}")
+
+    @property
+    def unit(self) -> str:
+        return UNITS[self.metric]
+
+    @property
+    def key(self) -> str:
+        """How prose names it: metric, arm; condition.
+
+        Examples
+        --------
+        >>> Number("churn", 0.1, arm="R-Drop", condition="planted").key
+        'churn, R-Drop; planted'
+        """
+        arm = f", {self.arm}" if self.arm else ""
+        condition = f"; {self.condition}" if self.condition else ""
+        return f"{self.metric}{arm}{condition}"
+
+    @property
+    def interval(self) -> Interval:
+        """The interval that it was. Of a price: the value alone."""
+        missing = self.low is None or self.high is None
+        low, high = (self.value, self.value) if missing else (self.low, self.high)
+        se, df = (math.nan if part is None else part for part in (self.se, self.df))
+        over_runs = None
+        if self.over_runs is not None:
+            over_runs = Interval(self.value, *self.over_runs, runs=self.runs or 1)
+        return Interval(self.value, low, high, self.runs or 1, self.note, se, df, over_runs)
+
+    @property
+    def sample(self) -> str:
+        """What stands behind it, in words."""
+        return self.behind or f"{self.runs} runs"
+
+
+def number(
+    metric: str,
+    interval: Interval,
+    arm: str = "",
+    condition: str = "",
+    n: int | None = None,
+    behind: str = "",
+) -> Number:
+    """An interval as a record keeps it.
+
+    Examples
+    --------
+    >>> number("churn", Interval(0.2, 0.1, 0.3, runs=5), arm="EMA").key
+    'churn, EMA'
+    """
+    over_runs = None
+    if interval.over_runs is not None:
+        over_runs = (interval.over_runs.low, interval.over_runs.high)
+    return Number(
+        metric,
+        interval.value,
+        interval.low,
+        interval.high,
+        arm,
+        condition,
+        n,
+        interval.se,
+        interval.df,
+        interval.runs,
+        over_runs,
+        interval.note,
+        behind,
+    )
+
+
+def price(metric: str, value: float, arm: str = "") -> Number:
+    """What something costs by its recipe: known exactly, so it has no interval."""
+    return Number(metric, float(value), arm=arm)
+
+
+# ---- claims ----
 
 
 @dataclass(frozen=True)
@@ -36,99 +187,123 @@ class Claim:
 def claim(
     name: str, sentence: str, interval: Interval | None, threshold: float, direction: str = "above"
 ) -> Claim:
-    """The claim that a number lies above (below) a threshold; `{value}` in the sentence becomes value and interval.
+    """The claim that a number lies above (below) a threshold.
 
+    `{value}` in the sentence becomes value and interval.
+
+    Examples
+    --------
     >>> claim("churn", "Churn is {value}.", Interval(0.2, 0.1, 0.3, runs=5), 0.05).verdict
     'holds'
     """
-    shown = "not measured here" if interval is None else f"{interval} ({interval.runs} runs)"
-    numbers = [np.nan] * 3 if interval is None else [interval.value, interval.low, interval.high]
+    shown, numbers = "not measured here", [math.nan] * 3
+    if interval is not None:
+        shown = f"{interval} ({interval.runs} runs)"
+        numbers = [interval.value, interval.low, interval.high]
     sentence = sentence.replace("{value}", shown)  # whatever else stands in braces is text
     return Claim(name, sentence, *map(float, numbers), verdict(interval, threshold, direction))
 
 
 @dataclass(frozen=True)
+class Definition:
+    """A claim before it is judged: from `claims.yaml`, the one source of claims.
+
+    number: the key of the number it is about. beyond: the threshold, or the key of a number whose
+    upper end it must pass. side: "above" or "below". source: who claimed it; "" for our own.
+    """
+
+    name: str
+    notebook: str
+    sentence: str
+    number: str
+    beyond: float | str
+    side: str = "above"
+    source: str = ""
+    about: str = ""  # what kind of network or data the source speaks of
+
+
+@cache
+def definitions() -> tuple[Definition, ...]:
+    """All claims of the study, in the order of `claims.yaml`."""
+    import yaml
+
+    text = files("stabutils").joinpath("claims.yaml").read_text(encoding="utf-8")
+    claims = []
+    for group in yaml.safe_load(text):
+        shared = {"source": group["source"], "about": group.get("about", "")}
+        claims += [Definition(**shared | entry) for entry in group["claims"]]
+    return tuple(claims)
+
+
+def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
+    """The claims of a notebook, each with its verdict from the numbers that were found."""
+    found = {number.key: number for number in numbers}
+    claims = []
+    for definition in definitions():
+        if definition.notebook == notebook:
+            number = found.get(definition.number)
+            interval = number and number.interval
+            beyond = definition.beyond
+            if isinstance(beyond, str):
+                beyond = found[beyond].high if beyond in found else math.nan
+            claims.append(
+                claim(definition.name, definition.sentence, interval, beyond, definition.side)
+            )
+    return tuple(claims)
+
+
+# ---- records ----
+
+
+@dataclass(frozen=True)
 class Record:
-    """What one notebook found. numbers: name -> {value, low, high, runs, unit}."""
+    """What one notebook found."""
 
     notebook: str
     parameters: dict
     provenance: dict
-    numbers: dict[str, dict] = field(default_factory=dict)
+    numbers: tuple[Number, ...] = ()
     claims: tuple[Claim, ...] = ()
 
+    def __post_init__(self):
+        keys = [(number.key, number.n) for number in self.numbers]
+        if twice := sorted({key for key, _ in keys if keys.count((key, _)) > 1}):
+            raise InputError("numbers of a record", twice[0], "each number once")
+
+    def __getitem__(self, key: str) -> Number:
+        """The number of this key, as prose names it. Raises InputError."""
+        for number in self.numbers:
+            if number.key == key:
+                return number
+        raise InputError(f"number of {self.notebook}", key, "one that was measured there")
+
+    def __contains__(self, key: str) -> bool:
+        return any(number.key == key for number in self.numbers)
+
+    def of(self, metric: str) -> list[Number]:
+        """All numbers of a metric, in order."""
+        return [number for number in self.numbers if number.metric == metric]
+
     def write(self, folder: Path | str) -> Path:
-        """Write `<notebook>.json` into the folder; equal records are equal texts. Returns the path."""
+        """Write `<notebook>.json` into the folder; equal records are equal texts."""
+        content = asdict(self)
+        content["numbers"] = [_entry(number) for number in self.numbers]
+        text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
         path = Path(folder) / f"{self.notebook}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps(_plain(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-            newline="\n",
-        )
+        path.write_text(text + "\n", encoding="utf-8", newline="\n")
         return path
 
 
-UNITS = {
-    "churn": "share of examples",
-    "churn_weighted": "share of weight",
-    "label_entropy": "nats",
-    "checkpoint_entropy": "nats",
-    "share_changed": "share of examples",
-    "share_unstable": "share of examples",
-    "right_to_wrong": "share of examples",
-    "wrong_to_wrong": "share of examples",
-    "accuracy": "share of examples",
-    "accuracy_convex": "share of examples",
-    "kappa": "1 is full agreement",
-    "jensen_shannon": "nats",
-    "nll": "nats",
-    "ece": "share",
-    "auroc": "chance, 0.5 is blind",
-    "precision": "share of those named",
-    "correlation": "-1 to 1",
-    "moran": "1 is most alike",
-    "chance": "Moran's I of shuffled places, middle 95 %",
-    "share": "of another churn",
-    "cpu_minutes": "minutes a run",
-    "reduction": "share of control's",
-    "reduction_unstable": "share of control's",
-    "churn_reduction": "share of control's",
-    "good": "share of examples",
-    "bad": "share of examples",
-    "accuracy_change": "share of examples",
-    "trainings": "of control's cost",
-    "passes": "of control's cost",
-    "share_of_ensemble": "of the largest ensemble's reduction",
-    "share_of_vote": "of the largest ensemble's reduction, members voting",
-    "latency": "milliseconds a query",
-    "cpu_ratio": "of control's CPU-seconds",
-}
-
-
-def numbers(found: Mapping[str, Interval]) -> dict[str, dict]:
-    """The intervals found, as a record keeps them. The unit goes by the first word of the name ("auroc rare:strong") or
-    what stands before an @ ("label_entropy@5"); a name without a unit is refused."""
-    units = {name: UNITS.get(name.split("@")[0].split()[0]) for name in found}
-    for name in (name for name, unit in units.items() if unit is None):
-        raise InputError("number", name, "a name that begins with one of " + ", ".join(UNITS))
-    return {
-        name: {"value": i.value, "low": i.low, "high": i.high, "runs": i.runs, "unit": units[name]}
-        for name, i in found.items()
-    }
-
-
-def behind(name: str, runs: int) -> str:
-    """What stands behind a number in words: runs, and what was made of them where that is what varies.
-
-    >>> behind("churn", 10), behind("reduction ensemble of 10", 50), behind("churn only init", 64)
-    ('10 runs', '5 ensembles of 50 runs', '4 seeds each, 64 runs')
-    """
-    if ensemble := re.match(rf"\w+ {ENSEMBLE}", name):
-        return f"{runs // int(ensemble[1])} ensembles of {runs} runs"
-    if re.match(r"(churn|share) (all sources|only|taken by fixing)\b|churn \w+ fixed$", name):
-        return f"{round(runs ** (1 / 3))} seeds each, {runs} runs"
-    return f"{runs} runs"
+def _entry(number: Number) -> dict:
+    """A number with its unit, without the fields that say nothing."""
+    defaults = {field.name: field.default for field in fields(Number)}
+    entry = {"metric": number.metric, "unit": number.unit}
+    for name, value in asdict(number).items():
+        if name == "metric" or (name != "value" and value == defaults[name]):
+            continue
+        entry[name] = value
+    return entry
 
 
 def read(path: Path | str) -> Record:
@@ -136,32 +311,31 @@ def read(path: Path | str) -> Record:
     path = Path(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Record(**{**content, "claims": tuple(map(_claim, content["claims"]))})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            "record", str(path), f"a JSON file that a notebook wrote ({error})"
-        ) from error
+        numbers, claims = map(_number, content["numbers"]), map(_claim, content["claims"])
+        return Record(**{**content, "numbers": tuple(numbers), "claims": tuple(claims)})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        allowed = f"a JSON file that a notebook wrote ({error})"
+        raise InputError("record", str(path), allowed) from error
 
 
-def interval(number: Mapping) -> Interval:
-    """A number of a record as the interval that it was.
-
-    >>> print(interval({"value": 0.2, "low": 0.1, "high": 0.3, "runs": 5, "unit": "nats"}))
-    0.200 [0.100, 0.300]
-    """
-    return Interval(*(number[end] for end in ("value", "low", "high", "runs")))
+def _number(entry: dict) -> Number:
+    entry = {name: value for name, value in entry.items() if name != "unit"}
+    if entry.get("over_runs") is not None:
+        entry["over_runs"] = tuple(entry["over_runs"])
+    return Number(**entry)
 
 
 def _claim(entry: dict) -> Claim:
-    numbers = {
-        name: np.nan if entry[name] is None else entry[name] for name in ("value", "low", "high")
-    }
-    return Claim(**entry | numbers)
+    ends = {name: entry[name] for name in ("value", "low", "high")}
+    known = {name: math.nan if value is None else value for name, value in ends.items()}
+    return Claim(**entry | known)
 
 
 def table(folder: Path | str) -> pd.DataFrame:
-    """Every number of every record below a folder: columns dataset, model, notebook, number, value, low, high, runs,
-    unit; one row a number, sorted."""
+    """Every number of every record below a folder, one row a number, sorted.
+
+    Columns: dataset, model, notebook, and the fields of `Number` with its unit.
+    """
     rows = []
     for path in sorted(Path(folder).rglob("[0-9]*.json")):
         record = read(path)
@@ -170,16 +344,37 @@ def table(folder: Path | str) -> pd.DataFrame:
             "model": record.parameters.get("model"),
             "notebook": record.notebook,
         }
-        rows += [about | {"number": name} | entry for name, entry in record.numbers.items()]
-    columns = ["dataset", "model", "notebook", "number", "value", "low", "high", "runs", "unit"]
-    return pd.DataFrame(rows, columns=columns)
+        for number in record.numbers:
+            rows.append(about | asdict(number) | {"unit": number.unit})
+    names = [field.name for field in fields(Number)]
+    return pd.DataFrame(rows, columns=["dataset", "model", "notebook", *names, "unit"])
+
+
+def shown(number: Number, unit: str = "", places: int | None = None) -> str:
+    """A number in words: value and interval, in "%", "points" (with signs) or as it is.
+
+    Examples
+    --------
+    >>> shown(Number("churn", 0.0812, 0.07, 0.0924), "%")
+    '8.1 % [7.0, 9.2]'
+    >>> shown(Number("accuracy_change", 0.0051, 0.0039, 0.0062), "points")
+    '+0.51 points [+0.39, +0.62]'
+    """
+    scale, form = {"%": (100, ".1f"), "points": (100, "+.2f")}.get(unit, (1, ".3f"))
+    if places is not None:
+        form = f"{'+' * form.startswith('+')}.{places}f"
+    named = f" {unit}" if unit in ("%", "points") else ""
+    value = f"{scale * number.value:{form}}{named}"
+    if number.low is None or number.high is None:
+        return value
+    return f"{value} [{scale * number.low:{form}}, {scale * number.high:{form}}]"
 
 
 def _plain(value: object) -> object:
     """JSON's types only; a number that is none (a claim that could not be tested) becomes null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         return [_plain(entry) for entry in value]
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value

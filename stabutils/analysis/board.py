@@ -1,4 +1,4 @@
-"""The board: what every method bought, at what price, next to a placebo and a learner that never flips."""
+"""The board: what every method bought, at what price, beside a placebo and linear models."""
 
 from __future__ import annotations
 
@@ -7,22 +7,41 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from stabutils import metrics
+from stabutils import metrics, records
 from stabutils.errors import InputError
-from stabutils.metrics import scores as votes
-from stabutils.metrics.intervals import (
-    GUARD,
-    Interval,
-    holm,
-    jackknife,
-    jackknife_arms,
-    together,
-    verdict,
-)
-from stabutils.records import Claim
+from stabutils.metrics import intervals, scores
+from stabutils.metrics.intervals import GUARD, Interval, holm, jackknife, together, verdict
+from stabutils.metrics.scores import Score
+from stabutils.records import Number
 from stabutils.study.runs import Runs
 
 LEVEL = 0.05  # of the family of all methods on a board
+LINEAR = "linear"  # how the names of linear models begin, which no seed changes
+BESIDE = ("control", "placebo")  # rows that are no methods
+PRICES = ("trainings", "passes")
+COLUMNS = (
+    "arm",
+    "runs",
+    "label_entropy",
+    "reduction",
+    "p",
+    "reduction_unstable",
+    "churn",
+    "churn_reduction",
+    "right_to_wrong",
+    "wrong_to_wrong",
+    "positive_flips",
+    "negative_flips",
+    "jensen_shannon",
+    "accuracy",
+    "accuracy_change",
+    "guard",
+    "nll",
+    "ece",
+    "trainings",
+    "passes",
+    "better",
+)
 
 
 def board(
@@ -30,359 +49,394 @@ def board(
     arms: Mapping[str, Runs],
     *,
     placebo: Runs | None = None,
-    convex: np.ndarray | None = None,
+    linear: Mapping[str, np.ndarray] | None = None,
     chooser: Runs | None = None,
     costs: Mapping[str, tuple[float, float]] | None = None,
     n: int = 5,
     top: float = 0.05,
 ) -> pd.DataFrame:
-    """One row a method, best reduction first, then the placebo, the convex learner and control itself.
+    """One row a method, largest reduction first, then placebo, linear models and control.
 
-    Cells are Intervals over retrainings. label_entropy@n at one n for all rows (fewer where an arm is smaller);
-    reduction: the share of control's label entropy a method takes away, below 0 where it adds some; p: two-sided,
-    Holm-adjusted over the methods; reduction_unstable: the same on the share `top` of examples that the runs of
-    `chooser` (the placebo's where none is given), scored in no other row, found most unstable; churn and its parts
-    within the arm, churn_reduction as reduction; good and bad: what changes from control to it; accuracy_change: in
-    shares, guard: whether it is above minus half a point; jensen_shannon where the runs have probabilities; trainings
-    and passes: `costs` of a row, a mitigation's `cost`. better: fewer flips by the adjusted p, and the guard holds.
+    Parameters
+    ----------
+    control : what every arm is compared with
+    arms : runs by name, at least 3 each, of the same queries
+    placebo : fresh runs of control
+    linear : labels (queries,) of models that no seed changes, by names that begin with "linear"
+    chooser : runs that choose the most unstable queries and are scored in no row; the placebo's
+        where none are given
+    costs : trainings and passes of an answer by arm (`mitigations.price`)
+    n : runs that label entropy is quoted at, fewer where an arm has fewer
+    top : share of queries that count as most unstable
 
-    convex: labels (examples,) of a learner without seeds. Raises InputError for arms of fewer than 3 runs or other
-    examples, and for placebo or choosing runs that are not fresh.
+    Returns
+    -------
+    Cells are Intervals over runs and queries where they are means over queries, over runs for `nll`,
+    `ece` and `jensen_shannon` (which stands where runs have probabilities). `reduction`: share of
+    control's label entropy that a method saves, below 0 where it adds some; `p`: two-sided,
+    Holm-adjusted over the methods of this table; `reduction_unstable`: the same on the most unstable
+    queries; `churn` and its parts within the arm; `positive_flips` and `negative_flips`: right
+    after and wrong before, and the other way round, from control to the arm; `accuracy_change` in
+    shares; `guard`: whether that is above minus half a point; `better`: fewer flips by the adjusted
+    p, and the guard holds. `table.attrs["n"]` is n.
+
+    Raises
+    ------
+    InputError for arms of fewer than 3 runs or other queries, and for placebo or choosing runs that
+    are not fresh.
     """
-    methods = dict(arms)
-    if taken := {"control", "placebo", "convex"} & methods.keys():
-        raise InputError("name of an arm", min(taken), "another: the board has a row of that name")
-    rows = methods | ({"placebo": placebo} if placebo is not None else {})
+    methods, linear = dict(arms), dict(linear or {})
+    _check_names(methods, linear)
+    rows = dict(methods) if placebo is None else methods | {"placebo": placebo}
     _check(control, rows, placebo, chooser)
     chooser = placebo if chooser is None else chooser
     n = min(n, len(control), *map(len, rows.values()))
-    some = None if chooser is None else unstable(chooser.labels, top)
-    table = {
-        name: _row(control, runs, n, None if runs is chooser else some)
-        for name, runs in rows.items()
-    }
-    adjusted = holm([table[name]["reduction"].p_value() for name in methods])
-    for name, p in zip(methods, adjusted, strict=True):
-        table[name] |= {"p": p, "better": better(table[name]["reduction"], p, table[name]["guard"])}
-    ranked = sorted(methods, key=lambda name: -table[name]["reduction"].value)
-    order = [*ranked, *(name for name in rows if name not in methods)]
-    if convex is not None:
-        table["convex"] = _convex_row(control, np.asarray(convex), n)
-        order.append("convex")
-    table["control"] = _own(control, n)
+    most_unstable = None if chooser is None else unstable(chooser.labels, top)
+    table = [_control_row(control, n)]
+    for name, runs in rows.items():
+        chosen = None if runs is chooser else most_unstable
+        table.append({"arm": name, **_row(control, runs, n, chosen)})
+    table += [{"arm": name, **_linear_row(control, own, n)} for name, own in linear.items()]
     prices = {"control": (1.0, 1.0), "placebo": (1.0, 1.0)} | dict(costs or {})
-    listed = [
-        {
-            "arm": name,
-            **table[name],
-            **dict(zip(("trainings", "passes"), prices.get(name, ()), strict=False)),
-        }
-        for name in [*order, "control"]
-    ]
-    return pd.DataFrame(listed).reindex(
-        columns=[name for name in _columns(n) if any(name in row for row in listed)]
-    )
+    for row in table:
+        row |= dict(zip(PRICES, prices.get(row["arm"], ()), strict=False))
+    frame = pd.DataFrame(table)
+    frame = with_verdicts(frame)
+    frame = frame.reindex(columns=[name for name in COLUMNS if name in frame])
+    frame.attrs["n"] = n
+    return frame
 
 
-def _columns(n):
-    return [
-        "arm",
-        "runs",
-        f"label_entropy@{n}",
-        "reduction",
-        "p",
-        "reduction_unstable",
-        "churn",
-        "churn_reduction",
-        "right_to_wrong",
-        "wrong_to_wrong",
-        "good",
-        "bad",
-        "jensen_shannon",
-        "accuracy",
-        "accuracy_change",
-        "guard",
-        "nll",
-        "ece",
-        "trainings",
-        "passes",
-        "better",
-    ]
+def is_method(arm: str) -> bool:
+    """Whether a row of a board is a method, one of the family that Holm's correction is over."""
+    return arm not in BESIDE and not arm.startswith(LINEAR)
 
 
-def readable(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a board for a reader: those that it has, empty where there is nothing to say."""
-    digits = {
-        "p": "{:.3f}",
-        "trainings": "{:g}",
-        "passes": "{:g}",
-        "networks": "{:g}",
-        "share_left": "{:.2f}",
-        "cpu_seconds": "{:.0f}",
-        "latency": "{:.1f}",
-    }
-    some = table[[name for name in columns if name in table]].astype(object)
-    return pd.DataFrame(
-        {
-            name: [
-                "" if value is None or value != value else digits.get(name, "{}").format(value)
-                for value in values
-            ]
-            for name, values in some.items()
-        }
-    )
+def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of arms in order, with `guard`, `p` and `better` for the family of its methods.
+
+    Of tables that were put together this is the one family of all their methods.
+    """
+    methods = table.arm.map(is_method)
+    known = table.reduction.notna() & (table.arm != "control")
+    p_values = [row.reduction.p_value() for row in table[methods & known].itertuples()]
+    adjusted = pd.Series(np.nan, index=table.index)
+    adjusted[methods & known] = holm(p_values) if p_values else p_values
+    rows = []
+    for row, p in zip(table.to_dict("records"), adjusted, strict=True):
+        guard = better = ""
+        if row["arm"] != "control":
+            guard = verdict(row["accuracy_change"], -GUARD)
+            better = _better(row["arm"], row["reduction"], p, guard)
+        rows.append(row | {"p": p, "guard": guard, "better": better})
+    frame = pd.DataFrame(rows, index=table.index)
+    order = sorted(frame.index, key=lambda place: _rank(frame.loc[place]))
+    return frame.loc[order].reset_index(drop=True)
 
 
-def described(table: pd.DataFrame, arms: Sequence[str]) -> str:
-    """What a board says of some of its arms, a line each."""
-    rows = table.set_index("arm")
-    lines = [
-        f"{name}: {_in_words(rows.loc[name], rows.loc['control'])}"
-        if name in rows.index
-        else f"{name}: not retrained here"
-        for name in arms
-    ]
-    return "\n".join(lines)
+def _rank(row: pd.Series) -> tuple[int, float]:
+    """Methods by their reduction, then the placebo, linear models, and control last."""
+    kinds = {"placebo": 1, "control": 3}
+    kind = kinds.get(row.arm, 2 if row.arm.startswith(LINEAR) else 0)
+    measured = isinstance(row.reduction, Interval)
+    return kind, -row.reduction.value if measured else np.inf
 
 
-def _in_words(row, control):
-    """Changes in hundredths, with their signs."""
-    entropy, accuracy = (
-        "not measured"
-        if change is None
-        else f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-        for change in (row.reduction, row.accuracy_change)
-    )
-    return (
-        f"takes away {entropy} % of control's label entropy; accuracy {accuracy} points; calibration error "
-        f"{row.ece.value:.3f} (control {control.ece.value:.3f}); better: {row.better}"
-    )
+def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
+    """Whether a method flips less by its adjusted p and keeps the accuracy: a verdict."""
+    if arm == "placebo":
+        return ""
+    if arm.startswith(LINEAR):
+        return guard
+    stability = verdict(reduction, 0.0)
+    if stability == "holds" and not p < LEVEL:
+        stability = f"undecided at {reduction.runs} runs"
+    if reduction is not None and reduction.note:  # over queries only: nothing of other runs
+        stability = f"undecided at {reduction.runs} runs"
+    return together(stability, guard)
 
 
-def found(table: pd.DataFrame) -> dict[str, Interval]:
-    """The numbers of a board for a record: "reduction EMA", "accuracy control" and so on."""
-    every = {
-        f"{name} {row['arm']}": row[name] for _, row in table.iterrows() for name in table.columns
-    }
-    prices = {
-        f"{name} {row['arm']}": Interval(*[row[name]] * 3, runs=row["runs"])
-        for _, row in table.iterrows()
-        for name in ("trainings", "passes")
-        if name in row and np.isfinite(row[name])
-    }
-    return {name: value for name, value in every.items() if isinstance(value, Interval)} | prices
-
-
-def claims(table: pd.DataFrame) -> list[Claim]:
-    """What the board says of each method, with its own verdict: Holm's p and the guard are part of it."""
-    return [
-        Claim(
-            f"better {row.arm}",
-            f"{row.arm} takes away {row.reduction} of control's label entropy "
-            f"({row.reduction.runs} runs) and keeps its accuracy to half a point.",
-            row.reduction.value,
-            row.reduction.low,
-            row.reduction.high,
-            row.better,
-        )
-        for row in table.itertuples()
-        if pd.notna(row.p) and row.reduction
-    ]
+# ---- single numbers
 
 
 def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
-    """The share of control's label entropy that an arm takes away, as on a board; None where control never flips."""
+    """Share of control's label entropy that an arm saves; None where control never flips."""
     n = _votes(control, arm, n)
-    old, new = (
-        votes.scores(runs.labels, control.gold, n)[f"label_entropy@{n}"] for runs in (control, arm)
-    )
+    old, new = (scores.label_entropy(runs.labels, n) for runs in (control, arm))
     return _reduction(control, arm, old, new)
 
 
-def change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
-    """By how much the mean label entropy of some examples, bool (examples,), changes from control to an arm: nats,
-    below 0 where the arm is steadier."""
+def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
+    """Change of the mean label entropy of some queries, bool (queries,), from control to an arm.
+
+    In nats; below 0 where the arm is more stable.
+    """
     n = _votes(control, arm, n)
-    old, new = (
-        votes.scores(runs.labels[:, where], control.gold[where], n)[f"label_entropy@{n}"]
-        for runs in (control, arm)
-    )
+    old, new = (scores.label_entropy(runs.labels[:, where], n) for runs in (control, arm))
     return _difference(control, arm, old, new)
 
 
-def _votes(control, arm, n):
-    _check(control, {arm.arm: arm})
-    return min(n, len(control), len(arm))
-
-
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
-    """Positions of the share `top` of examples with the highest label entropy, in order; at least one.
+    """Positions of the share `top` of queries with the highest label entropy; at least one.
 
+    Examples
+    --------
     >>> unstable([[0, 1, 2, 0], [0, 1, 3, 0], [0, 2, 4, 0]], top=0.5).tolist()
     [1, 2]
     """
     if not 0 < top <= 1:
         raise InputError("top", top, "a share above 0, at most 1")
     entropy = metrics.label_entropy(labels)
-    return np.sort(np.argsort(-entropy, kind="stable")[: max(1, round(top * len(entropy)))])
+    count = max(1, round(top * len(entropy)))
+    return np.sort(np.argsort(-entropy, kind="stable")[:count])
 
 
-def who_pays(control: Runs, arm: Runs, label_names, n: int = 5, least: int = 5) -> pd.DataFrame:
-    """What a method does to each intent of at least so many examples, the one that loses most accuracy first: of fewer
-    an intent says nothing by itself.
+def who_pays(
+    control: Runs, arm: Runs, label_names: Sequence[str], n: int = 5, least: int = 5
+) -> pd.DataFrame:
+    """What a method does to each intent, the one that loses most accuracy first.
 
-    intent, examples; label_entropy (control's, nats), label_entropy_change and accuracy_change (shares) as Intervals;
-    p of the accuracy's change, Holm-adjusted over the intents, and whether the intent is `harmed` by it.
+    Returns
+    -------
+    One row an intent of at least `least` queries: intent, examples; label_entropy (control's, nats),
+    label_entropy_change and accuracy_change as Intervals; p of the accuracy's change,
+    Holm-adjusted over the intents, and whether the intent is `harmed` by it.
     """
     n, rows = _votes(control, arm, n), []
     for label in np.flatnonzero(np.bincount(control.gold) >= least):
         here = np.flatnonzero(control.gold == label)
-        old, new = (
-            votes.scores(runs.labels[:, here], control.gold[here], n) for runs in (control, arm)
-        )
-        entropy, accuracy = (
-            _difference(control, arm, old[name], new[name])
-            for name in (f"label_entropy@{n}", "accuracy")
-        )
+        old, new = (scores.label_entropy(runs.labels[:, here], n) for runs in (control, arm))
+        before, after = (scores.accuracy(runs.labels[:, here], label) for runs in (control, arm))
         rows.append(
             {
                 "intent": label_names[label],
                 "examples": len(here),
-                "label_entropy": old[f"label_entropy@{n}"].interval(control.labels),
-                "label_entropy_change": entropy,
-                "accuracy_change": accuracy,
+                "label_entropy": old.interval(),
+                "label_entropy_change": _difference(control, arm, old, new),
+                "accuracy_change": _difference(control, arm, before, after),
             }
         )
     rows.sort(key=lambda row: row["accuracy_change"].value)
-    for row, p in zip(rows, holm([row["accuracy_change"].p_value() for row in rows]), strict=True):
+    p_values = holm([row["accuracy_change"].p_value() for row in rows])
+    for row, p in zip(rows, p_values, strict=True):
         row |= {"p": p, "harmed": bool(p < LEVEL and row["accuracy_change"].value < 0)}
     return pd.DataFrame(rows)
+
+
+# ---- a board for readers and records
+
+
+def readable(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Some columns of a board in words: column -> its header.
+
+    Shares stand in percent with one decimal, changes of accuracy in points, entropies in nats.
+    """
+    cells = {}
+    for name, header in columns.items():
+        if name in table:
+            cells[header] = [_in_words(name, value) for value in table[name]]
+    return pd.DataFrame(cells)
+
+
+def _in_words(column: str, value: object) -> str:
+    if value is None or value != value:
+        return ""
+    if not isinstance(value, Interval):
+        form = {"p": ".3f", "trainings": ".3g", "passes": "g", "share_left": ".2f"}.get(column, "")
+        return format(value, form)
+    if column.endswith("accuracy_change"):
+        return records.shown(records.number("accuracy_change", value), "points")
+    if column in records.UNITS:
+        number = records.number(column, value)
+        percent = number.unit.startswith(records.PERCENT)
+        return records.shown(number, "%" if percent else "")
+    return str(value)
+
+
+def described(table: pd.DataFrame, arms: Sequence[str]) -> str:
+    """What a board says of some of its arms, a line each."""
+    rows = table.set_index("arm")
+    control = rows.loc["control"]
+    lines = []
+    for name in arms:
+        text = (
+            "not retrained here" if name not in rows.index else _sentence(rows.loc[name], control)
+        )
+        lines.append(f"{name}: {text}")
+    return "\n".join(lines)
+
+
+def _sentence(row: pd.Series, control: pd.Series) -> str:
+    entropy = "not measured"
+    if isinstance(row.reduction, Interval):
+        entropy = _in_words("reduction", row.reduction)
+    accuracy = _in_words("accuracy_change", row.accuracy_change)
+    calibration = f"{row.ece.value:.3f} (control {control.ece.value:.3f})"
+    return (
+        f"reduces label entropy by {entropy}; accuracy {accuracy}; calibration error {calibration}; "
+        f"better: {row.better}"
+    )
+
+
+def numbers(table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> list[Number]:
+    """The numbers of a board for a record."""
+    n, found = table.attrs.get("n"), []
+    for row in table.to_dict("records"):
+        for name in columns:
+            value = row.get(name)
+            if isinstance(value, Interval):
+                quoted = n if name in ("label_entropy", "reduction", "reduction_unstable") else None
+                behind = row.get("behind") or ""
+                found.append(records.number(name, value, row["arm"], n=quoted, behind=behind))
+            elif name in PRICES and value is not None and np.isfinite(value):
+                found.append(records.price(name, value, row["arm"]))
+    return found
 
 
 # ---- rows
 
 
-def _own(runs, n):
+def _control_row(runs: Runs, n: int) -> dict:
+    return {"arm": "control", "reduction": None, **_own(runs, n)}
+
+
+def _own(runs: Runs, n: int) -> dict:
     """What can be said of an arm without another."""
-    scores = votes.scores(runs.labels, runs.gold, n)
-    names = (f"label_entropy@{n}", "churn", "right_to_wrong", "wrong_to_wrong", "accuracy")
-    row = {"runs": len(runs)} | {name: scores[name].interval(runs.labels) for name in names}
-    row |= {name: jackknife(np.mean, getattr(runs, name)) for name in ("nll", "ece")}
+    found = scores.scores(runs.labels, runs.gold, n)
+    names = ("churn", "right_to_wrong", "wrong_to_wrong", "accuracy")
+    row = {"runs": len(runs), "label_entropy": found[f"label_entropy@{n}"].interval()}
+    row |= {name: found[name].interval() for name in names}
+    row["nll"] = jackknife(np.mean, runs.nll).within(0, np.inf)
+    row["ece"] = jackknife(np.mean, runs.ece).within(0, 1)
     if runs.probabilities is not None:
-        row["jensen_shannon"] = votes.jensen_shannon(runs.probabilities)
+        row["jensen_shannon"] = scores.jensen_shannon(runs.probabilities)
     return row
 
 
-def _row(control, runs, n, some):
-    old, new = (votes.scores(arm.labels, control.gold, n) for arm in (control, runs))
-    entropy = f"label_entropy@{n}"
-    change = _difference(control, runs, old["accuracy"], new["accuracy"])
+def _row(control: Runs, runs: Runs, n: int, most_unstable: np.ndarray | None) -> dict:
+    entropy = [scores.label_entropy(arm.labels, n) for arm in (control, runs)]
+    churn = [scores.churn(arm.labels) for arm in (control, runs)]
+    accuracy = [scores.accuracy(arm.labels, arm.gold) for arm in (control, runs)]
     row = _own(runs, n) | {
-        "reduction": _reduction(control, runs, old[entropy], new[entropy]),
-        "churn_reduction": _reduction(control, runs, old["churn"], new["churn"]),
-        "accuracy_change": change,
-        "guard": verdict(change, -GUARD),
+        "reduction": _reduction(control, runs, *entropy),
+        "churn_reduction": _reduction(control, runs, *churn),
+        "accuracy_change": _difference(control, runs, *accuracy),
     }
-    if some is not None:
-        old, new = (
-            votes.scores(arm.labels[:, some], control.gold[some], n)[entropy]
-            for arm in (control, runs)
-        )
-        row["reduction_unstable"] = _reduction(control, runs, old, new)
-    for part in ("good", "bad"):
-        row[part] = jackknife_arms(
-            lambda b, a, gold, part=part: metrics.churn_between(b, a, gold)[part],
-            [control.labels, runs.labels],
-            [control.seeds, runs.seeds],
-            examples=(control.gold,),
-        )
-    return row
+    if most_unstable is not None:
+        labels = [arm.labels[:, most_unstable] for arm in (control, runs)]
+        entropy = [scores.label_entropy(some, n) for some in labels]
+        row["reduction_unstable"] = _reduction(control, runs, *entropy)
+    return row | flips(control, runs)
 
 
-def _convex_row(control, labels, n):
+def flips(before: Runs, after: Runs) -> dict[str, Interval]:
+    """What queries meet from one arm to another, over all cross pairs of runs and the queries."""
+    parts = ("positive_flips", "negative_flips")
+    right = [(runs.labels == runs.gold).mean(axis=0) for runs in (before, after)]
+    each = {
+        "positive_flips": (1 - right[0]) * right[1],
+        "negative_flips": right[0] * (1 - right[1]),
+    }
+    found = {}
+    for part in parts:
+        over_runs = intervals.jackknife_arms(
+            lambda old, new, gold, part=part: metrics.churn_between(old, new, gold)[part],
+            [before.labels, after.labels],
+            [before.seeds, after.seeds],
+            examples=(before.gold,),
+        )
+        over_queries = intervals.over_queries(
+            lambda mean: mean, each[part], runs=min(len(before), len(after))
+        )
+        found[part] = intervals.runs_and_queries(over_runs, over_queries).within(0, 1)
+    return found
+
+
+def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
+    labels = np.asarray(labels)
     if labels.shape != control.gold.shape:
         raise InputError(
-            "shape of convex", labels.shape, f"{control.gold.shape}, one label an example"
+            "shape of a linear model's labels",
+            labels.shape,
+            f"{control.gold.shape}, one label a query",
         )
-    sure = {
-        name: Interval(value, value, value, 1, "no seed changes it", se=0.0)
-        for name, value in (
-            (f"label_entropy@{n}", 0.0),
-            ("churn", 0.0),
-            ("right_to_wrong", 0.0),
-            ("wrong_to_wrong", 0.0),
-            ("reduction", 1.0),
-            ("churn_reduction", 1.0),
-            ("accuracy", float(np.mean(labels == control.gold))),
-        )
-    }
-    change = jackknife(
-        lambda accuracy: sure["accuracy"].value - np.mean(accuracy),
-        np.mean(control.labels == control.gold, axis=1),
+    still = Interval(0.0, 0.0, 0.0, 1, "no seed changes it", se=0.0)
+    whole = Interval(1.0, 1.0, 1.0, 1, "no seed changes it", se=0.0)
+    right = (labels == control.gold).astype(float)
+    of_it = scores.of_runs(np.tile(right, (3, 1)), bounds=(0, 1))  # as often as a jackknife asks
+    of_control = scores.accuracy(control.labels, control.gold)
+    change = scores.compare(lambda fixed, accuracy: fixed - accuracy, [of_it, of_control])
+    accuracy = intervals.over_queries(lambda mean: mean, right, runs=1)
+    fixed = Runs(
+        arm=LINEAR,
+        names=("",) * 3,
+        seeds=-1 - np.arange(3),
+        labels=np.tile(labels, (3, 1)),
+        gold=control.gold,
+        validation_labels=np.empty((3, 0), int),
+        accuracy=np.full(3, accuracy.value),
+        nll=np.full(3, np.nan),
+        ece=np.full(3, np.nan),
+        cpu_seconds=np.full(3, np.nan),
+        doubt=np.zeros((3, len(labels))),
     )
-    guard = verdict(change, -GUARD)
-    between = {
-        part: jackknife(
-            lambda before, gold, part=part: metrics.churn_between(before, labels[None], gold)[part],
-            control.labels,
-            examples=(control.gold,),
-        )
-        for part in ("good", "bad")
+    return {
+        "runs": 1,
+        "label_entropy": still,
+        "reduction": whole,
+        "churn": still,
+        "churn_reduction": whole,
+        "right_to_wrong": still,
+        "wrong_to_wrong": still,
+        "accuracy": accuracy.within(0, 1),
+        "accuracy_change": change,
+        **flips(control, fixed),
     }
-    return (
-        {"runs": 1}
-        | sure
-        | between
-        | {
-            "accuracy_change": change,
-            "guard": guard,
-            "better": better(sure["reduction"], 0.0, guard),
-        }
-    )
 
 
-def _difference(control, runs, old, new):
-    """Interval of new - old, two votes.Scores; a seed is left out of both arms where both used it."""
-    return _between(control, runs, lambda before, after: new(after) - old(before))
+def _difference(control: Runs, runs: Runs, old: Score, new: Score) -> Interval:
+    """Interval of new - old; a seed is left out of both arms where both used it."""
+    seeds = [runs.seeds, control.seeds]
+    return scores.compare(lambda after, before: after - before, [new, old], seeds)
 
 
-def _reduction(control, runs, old, new):
-    """Share of control's score taken away; None where control, or control without one of its runs, never flips."""
+def _reduction(control: Runs, runs: Runs, old: Score, new: Score) -> Interval | None:
+    """Share of control's score saved; None where it, or it without one of its runs, is 0."""
     if old.value == 0 or not old.without.all():
         return None
-    return _between(control, runs, lambda before, after: 1 - new(after) / old(before))
+    seeds = [runs.seeds, control.seeds]
+    interval = scores.compare(lambda after, before: 1 - after / before, [new, old], seeds)
+    return interval.within(-np.inf, 1)
 
 
-def _between(control, runs, statistic):
-    return jackknife_arms(
-        statistic, [np.arange(len(control)), np.arange(len(runs))], [control.seeds, runs.seeds]
-    )
+def _votes(control: Runs, arm: Runs, n: int) -> int:
+    _check(control, {arm.arm: arm})
+    return min(n, len(control), len(arm))
 
 
-def better(reduction: Interval, p: float, guard: str) -> str:
-    """Whether a method flips less beyond doubt, by its adjusted p, and keeps the accuracy: a verdict."""
-    stability = verdict(reduction, 0.0)
-    if stability == "holds" and p >= LEVEL:
-        stability = f"undecided at {reduction.runs} runs"
-    return together(stability, guard)
+def _check_names(methods: Mapping, linear: Mapping) -> None:
+    for name in methods:
+        if not is_method(name):
+            raise InputError("name of an arm", name, "another: the board has a row of that name")
+    for name in linear:
+        if not name.startswith(LINEAR):
+            raise InputError("name of a linear model", name, f"one that begins with {LINEAR!r}")
 
 
-def _check(control, rows, placebo=None, chooser=None):
-    named = {"control": control, **rows} | ({"chooser": chooser} if chooser is not None else {})
+def _check(control, rows, placebo=None, chooser=None) -> None:
+    named = {"control": control, **rows}
+    if chooser is not None:
+        named["chooser"] = chooser
     for name, runs in named.items():
         if len(runs) < 3:
             raise InputError(f"runs of {name}", len(runs), "at least 3")
         if not np.array_equal(runs.gold, control.gold):
-            raise InputError(
-                f"gold labels of {name}",
-                "others than control's",
-                "the same test examples for all arms",
-            )
-    odd = (control.labels != metrics.majority(control.labels)[0]).any(axis=1)
-    if odd.sum() < 2:
-        raise InputError(
-            "control runs that answer otherwise than most", int(odd.sum()), "at least 2"
-        )
+            allowed = "the same test examples for all arms"
+            raise InputError(f"gold labels of {name}", "others than control's", allowed)
+    differs = (control.labels != metrics.majority(control.labels)[0]).any(axis=1)
+    if differs.sum() < 2:
+        thing = "control runs that answer otherwise than most"
+        raise InputError(thing, int(differs.sum()), "at least 2")
     if placebo is not None and np.isin(placebo.seeds, control.seeds).any():
         raise InputError(
             "seeds of placebo", placebo.seeds.tolist(), "fresh runs: no seed of control's"

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import stats
 
 from stabutils.analysis.regions import NOTHING, SAME_PLACE, points_of, words_of
 from stabutils.errors import InputError
+from stabutils.metrics import scores
 from stabutils.metrics.detection import rank_correlation
-from stabutils.metrics.intervals import Interval, from_deletions
+from stabutils.metrics.intervals import (
+    Interval,
+    from_deletions,
+    over_examples,
+    runs_and_queries,
+)
 from stabutils.metrics.measures import label_entropy
 
 
@@ -78,56 +84,65 @@ def criticism(
 def enrichment(
     inside: np.ndarray, outside: np.ndarray, attributes: pd.DataFrame, level: float = 0.95
 ) -> pd.DataFrame:
-    """Mean of each attribute among some examples and among others, with Welch's interval of the difference.
+    """Mean of each attribute among some queries and among others, and their difference.
 
-    inside, outside: ids or masks of examples; the interval speaks of other examples like these, not of other runs.
+    Parameters
+    ----------
+    inside, outside : ids or masks of queries
+
+    Returns
+    -------
+    One row an attribute; low and high are Welch's interval of the difference, which speaks of other
+    queries like these, not of other runs.
     """
     rows = []
     for name in attributes:
         column = attributes[name].to_numpy(float)
-        a, b = column[inside], column[outside]
-        parts = np.array([a.var(ddof=1) / a.size, b.var(ddof=1) / b.size])
-        variance, gap = parts.sum(), a.mean() - b.mean()
-        df = (
-            variance**2 / np.sum(parts**2 / [a.size - 1, b.size - 1])
-            if variance > NOTHING
-            else np.inf
-        )
-        half = special.stdtrit(min(df, 1e9), (1 + level) / 2) * np.sqrt(variance)
-        rows.append((name, a.mean(), b.mean(), gap, gap - half, gap + half))
-    return pd.DataFrame(
-        rows, columns=["attribute", "inside", "outside", "difference", "low", "high"]
-    )
+        one, other = column[inside], column[outside]
+        gap = one.mean() - other.mean()
+        low = high = gap
+        if max(np.ptp(one), np.ptp(other)) > NOTHING:
+            test = stats.ttest_ind(one, other, equal_var=False)
+            low, high = test.confidence_interval(level)
+        rows.append((name, one.mean(), other.mean(), gap, low, high))
+    columns = ["attribute", "inside", "outside", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _left_out(labels: np.ndarray) -> np.ndarray:
-    """Label entropy without each run and, last, with all: (runs + 1, examples), over 5 votes where there are 6 runs."""
-    labels = np.asarray(labels)
-    if len(labels) < 3:
-        raise InputError("runs", len(labels), "at least 3, so that one can be left out")
-    n = min(5, len(labels) - 1)
-    return np.stack(
-        [
-            *(label_entropy(np.delete(labels, run, axis=0), n) for run in range(len(labels))),
-            label_entropy(labels, n),
-        ]
-    )
-
-
-def by_group(labels: np.ndarray, groups: np.ndarray) -> dict[object, Interval]:
-    """Mean label entropy (LE@5, nats) of each group of examples with its interval over runs, highest first."""
-    entropy, groups = _left_out(labels), np.asarray(groups)
-    found = {
-        group: from_deletions(entropy[:, groups == group].mean(axis=1))
-        for group in np.unique(groups).tolist()
-    }
+def by_group(labels: np.ndarray, groups: np.ndarray, n: int = 5) -> dict[object, Interval]:
+    """Mean label entropy (nats) of each group of queries, over runs and queries, highest first."""
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    n = min(n, len(labels))
+    found = {}
+    for group in np.unique(groups).tolist():
+        score = scores.label_entropy(labels[:, groups == group], n)
+        single = np.sum(groups == group) == 1  # one query cannot be left out
+        found[group] = _over_runs(score) if single else score.interval()
     return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
 
 
-def gradients(labels: np.ndarray, attributes: pd.DataFrame) -> dict[str, Interval]:
-    """Rank correlation (Spearman) of each attribute with label entropy, -1 .. 1, with its interval over runs."""
-    entropy = _left_out(labels)
-    return {
-        name: from_deletions([rank_correlation(attributes[name], row) for row in entropy])
-        for name in attributes
-    }
+def _over_runs(score: scores.Score) -> Interval:
+    return from_deletions([*score.without, score.value]).within(*score.bounds)
+
+
+def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[str, Interval]:
+    """Rank correlation (Spearman) of each attribute with label entropy, -1 .. 1.
+
+    Over runs and queries, conservative. Raises InputError below 3 runs.
+    """
+    labels = np.asarray(labels)
+    if len(labels) < 3:
+        raise InputError("runs", len(labels), "at least 3, so that one can be left out")
+    n = min(n, len(labels) - 1)
+    entropy = label_entropy(labels, n)
+    without = [label_entropy(np.delete(labels, run, axis=0), n) for run in range(len(labels))]
+    found = {}
+    for name in attributes:
+        column = attributes[name].to_numpy(float)
+        deleted = [rank_correlation(column, row) for row in (*without, entropy)]
+        over_queries = over_examples(
+            lambda one, other: rank_correlation(one[0], other[0]), column[None], entropy[None]
+        )
+        over_runs = from_deletions(deleted)
+        found[name] = runs_and_queries(over_runs, over_queries).within(-1, 1)
+    return found

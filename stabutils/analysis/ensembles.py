@@ -1,40 +1,279 @@
-"""Ensembles: of independent retrainings, which every other method is measured against, and out of a single training.
+"""Ensembles of independent retrainings: what every other method is measured against.
 
-A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share no member, and so
-differ as two retrainings do. What they buy is measured in `frontier`.
+A *replica* is one ensemble of several runs. The replicas of one partition of a pool share no member,
+so they differ as two retrainings of an ensemble do. What is said of ensembles is the mean over many
+random partitions; its interval leaves out a whole group of runs at a time, and it is compared with
+single runs of the same pool at the same number of votes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import (
-    GUARD,
-    Interval,
-    delete_a_group,
-    divisions,
-    over_examples,
-    verdict,
-)
+from stabutils.metrics import intervals, scores
+from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote
 from stabutils.study.runs import Runs, summarise
 
+NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
+# What ensembles, and then single runs, are scored by, query by query.
+PARTS = ("label_entropy", "churn", "accuracy")
+STATISTICS = {
+    "label_entropy": lambda entropy, churn, right, *single: entropy,
+    "churn": lambda entropy, churn, right, *single: churn,
+    "accuracy": lambda entropy, churn, right, *single: right,
+    "reduction": lambda entropy, churn, right, *single: 1 - entropy / single[0],
+    "churn_reduction": lambda entropy, churn, right, *single: 1 - churn / single[1],
+    "accuracy_change": lambda entropy, churn, right, *single: right - single[2],
+}
+BOUNDS = {
+    "label_entropy": (0, np.inf),
+    "churn": (0, 1),
+    "accuracy": (0, 1),
+    "reduction": (-np.inf, 1),
+    "churn_reduction": (-np.inf, 1),
+    "accuracy_change": (-1, 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Runs as members: what ensembles of them answer, averaged over random partitions."""
+
+    runs: Runs
+    how: str = "probability"
+    partitions: int = 20
+    memory: dict = field(default_factory=dict, repr=False)  # rows that were computed already
+
+    def __post_init__(self):
+        check(self.runs, self.how)
+
+    @cached_property
+    def contested(self) -> np.ndarray:
+        """Where not all runs agree, bool (queries,): elsewhere every ensemble agrees too."""
+        return (self.runs.labels != self.runs.labels[0]).any(axis=0)
+
+    @cached_property
+    def entries(self) -> np.ndarray | None:
+        probabilities = self.runs.probabilities
+        return None if probabilities is None else cast(probabilities[:, self.contested], self.how)
+
+    def answers(self, groups: np.ndarray) -> np.ndarray:
+        """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
+        labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
+        if self.entries is not None:
+            means = [self.entries[members].mean(axis=0) for members in groups]
+            labels[:, self.contested] = np.stack(means).argmax(axis=-1)
+        else:
+            members, doubt = (
+                part[:, self.contested][groups.T] for part in (self.runs.labels, self.runs.doubt)
+            )
+            labels[:, self.contested] = vote(members, doubt)
+        return labels
+
+    def rows(self, kept: np.ndarray, size: int, n: int) -> np.ndarray:
+        """PARTS of ensembles of the runs kept, then of these runs themselves: (6, queries).
+
+        n falls to the number of replicas where these are fewer.
+        """
+        n = min(n, len(kept) // size)
+        key = kept.tobytes(), size, n
+        if key not in self.memory:
+            partitions = [partition(len(kept), size, seed) for seed in range(self.partitions)]
+            replicas = [self.answers(kept[groups]) for groups in partitions]
+            of_ensembles = np.mean([self._parts(labels, n) for labels in replicas], axis=0)
+            single = self._parts(self.runs.labels[kept], n)
+            self.memory[key] = np.concatenate([of_ensembles, single])
+        return self.memory[key]
+
+    def _parts(self, labels: np.ndarray, n: int) -> np.ndarray:
+        entropy, churn = metrics.label_entropy(labels, n), metrics.disagreement(labels)
+        return np.stack([entropy, churn, (labels == self.runs.gold).mean(axis=0)])
+
+    def deletions(self, size: int, n: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The rows of all runs, and those without each group, as `scores.of_pool` takes them."""
+        runs = len(self.runs)
+        positions, groups = np.arange(runs), runs // size
+        deleted = []
+        for division in divisions(np.zeros(runs), groups):
+            rest = [positions[division != group] for group in range(groups)]
+            deleted.append(np.stack([self.rows(kept, size, n) for kept in rest]))
+        return self.rows(positions, size, n), deleted
+
+    def measure(self, size: int, n: int = 5) -> dict[str, Interval]:
+        """What ensembles of a size do, by STATISTICS.
+
+        Against single runs: `reduction` and `churn_reduction` (shares) and `accuracy_change`; label
+        entropy at n votes, or as many as there are replicas. Leaves out groups of runs, as many
+        groups as replicas. Two replicas: intervals over queries alone, as their note says.
+
+        Raises InputError where the runs make fewer than two replicas.
+        """
+        runs = len(self.runs)
+        if not 2 <= size <= runs // 2:
+            allowed = f"an integer from 2 to {runs // 2}, half of the runs"
+            raise InputError("size of an ensemble", size, allowed)
+        measured = {}
+        if runs // size == 2:
+            rows = self.rows(np.arange(runs), size, n)
+            for name, function in STATISTICS.items():
+                measured[name] = intervals.over_queries(function, *rows, runs=2)
+        else:
+            rows, deleted = self.deletions(size, n)
+            for name, function in STATISTICS.items():
+                measured[name] = scores.of_pool(function, rows, deleted, runs)
+        return {name: interval.within(*BOUNDS[name]) for name, interval in measured.items()}
+
+
+def table(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
+    """One row a size, as a board has them.
+
+    Columns: arm, size, runs (replicas), behind, n, what `Pool.measure` finds, trainings, passes.
+    """
+    rows, runs = [], len(pool.runs)
+    for size in sizes:
+        replicas = runs // size
+        rows.append(
+            {
+                "arm": f"{NAMES[pool.how]} of {size}",
+                "size": size,
+                "runs": replicas,
+                "behind": f"{replicas} ensembles of {runs} runs",
+                "n": min(n, replicas),
+                **pool.measure(size, n),
+                "trainings": float(size),
+                "passes": float(size),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:
+    """What ensembles of a size do in groups of queries, bool (queries,) each.
+
+    Returns
+    -------
+    One row a group that has any queries: queries (its name), number, churn of ensembles, share_left
+    (of all churn that they leave), churn_reduction and accuracy_change against single runs;
+    churn_reduction is None where single runs hardly flip, less than 1 %.
+    """
+    rows = []
+    for name, where in groups.items():
+        if where.any():
+            some = only(runs, where)
+            measured = Pool(some, how).measure(size, 2)
+            hardly = metrics.churn(some.labels) <= 0.01  # of next to nothing there is no share
+            rows.append(
+                {
+                    "queries": name,
+                    "number": int(where.sum()),
+                    "churn": measured["churn"],
+                    "churn_reduction": None if hardly else measured["churn_reduction"],
+                    "accuracy_change": measured["accuracy_change"],
+                }
+            )
+    left = np.array([row["number"] * row["churn"].value for row in rows])
+    frame = pd.DataFrame(rows).astype({"churn_reduction": object})
+    return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
+
+
+def only(
+    runs: Runs,
+    queries: np.ndarray | slice = slice(None),
+    kept: np.ndarray | slice = slice(None),
+) -> Runs:
+    """Some of the runs on some test queries: what scores ask for, the rest is as it was."""
+    probabilities = runs.probabilities
+    if probabilities is not None:
+        probabilities = probabilities[kept][:, queries]
+    return replace(
+        runs,
+        gold=runs.gold[queries],
+        labels=runs.labels[kept][:, queries],
+        seeds=runs.seeds[kept],
+        doubt=runs.doubt[kept][:, queries],
+        probabilities=probabilities,
+    )
+
+
+def sizes_of(text: str, runs: int) -> list[int]:
+    """Sizes of ensembles from a text such as "2, 3, 5", ascending.
+
+    Raises InputError for what is no size, or makes fewer than two replicas of the runs, and where
+    none makes three.
+    """
+    words = [word.strip() for word in text.split(",")]
+    numbers = [word.isascii() and word.isdigit() for word in words]
+    sizes = sorted({int(word) for word in words}) if all(numbers) else [0]
+    if not 2 <= sizes[0] <= runs // 3 or sizes[-1] > runs // 2:
+        allowed = f"integers from 2 to {runs // 2}, half of the runs, one of at most {runs // 3}"
+        raise InputError("sizes", text, allowed)
+    return sizes
+
+
+def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
+    """How much of the label entropy that ensembles of `size` save an arm saves: 1 is as much.
+
+    Parameters
+    ----------
+    arm : runs, or the size of other ensembles of the pool
+    size : of the ensembles that it is compared with; the pool must make 3 of them
+
+    Returns
+    -------
+    The ratio is taken whole: a group of seeds is left out of every arm that used them, as many groups
+    as there are replicas. `runs` are those of the smaller arm.
+    """
+    runs = pool.runs
+    replicas = len(runs) // size
+    if replicas < 3:
+        allowed = f"an integer up to {len(runs) // 3}, a third of the runs"
+        raise InputError("size of an ensemble", size, allowed)
+    smaller = isinstance(arm, int)
+    seeds = runs.seeds if smaller else np.union1d(runs.seeds, arm.seeds)
+
+    def rows(kept: np.ndarray) -> np.ndarray:
+        """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
+        own = np.flatnonzero(np.isin(runs.seeds, kept))
+        reference = pool.rows(own, size, n)[[0, 3]]
+        if smaller:
+            return np.concatenate([pool.rows(own, arm, n)[[0, 3]], reference])
+        votes = min(n, len(own) // size)
+        labels = arm.labels[np.isin(arm.seeds, kept)], runs.labels[own]
+        entropy = [metrics.label_entropy(some, votes) for some in labels]
+        return np.concatenate([entropy, reference])
+
+    others = 0 if smaller else np.isin(seeds, arm.seeds)
+    deleted = []
+    for division in divisions(2 * np.isin(seeds, runs.seeds) + others, replicas):
+        rest = [seeds[division != group] for group in range(replicas)]
+        deleted.append(np.stack([rows(kept) for kept in rest]))
+    least = len(runs) if smaller else min(len(runs), len(arm))
+
+    def ratio(entropy, single, of_ensembles, of_their_runs):
+        return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
+
+    return scores.of_pool(ratio, rows(seeds), deleted, least)
+
+
+# ---- replicas as runs
+
 
 def ensemble(runs: Runs, size: int, how: str = "probability", seed: int = 0) -> Runs:
-    """The replicas of one random partition as Runs, a replica each, to be scored, put on a board or published.
+    """The replicas of one random partition as Runs, to be scored or put on a board.
 
-    Members stand where a single run has checkpoints: checkpoint_entropy, confidence_mean and confidence_spread are over
-    the members. A replica's seed is its first member's; cpu_seconds is the sum. Runs without probabilities (published
-    answers of other arms than control) can vote only (nll and ece are nan then), anything else raises InputError. Of
-    what was kept only "out_of_scope" is put together. Validation labels are a plain vote where their probabilities are
-    missing.
+    Members stand where a single run has checkpoints: checkpoint_entropy, confidence_mean and
+    confidence_spread are over the members. A replica's seed is its first member's; cpu_seconds is
+    the sum. Runs without probabilities can only vote (nll and ece are nan then), anything else
+    raises InputError. Of the extras only "out_of_scope" is put together. Validation labels are a
+    plain vote where their probabilities are missing.
     """
     check(runs, how)
     groups = partition(len(runs), size, seed)
@@ -43,39 +282,42 @@ def ensemble(runs: Runs, size: int, how: str = "probability", seed: int = 0) -> 
         beside = runs.extras["out_of_scope"]
         extras["out_of_scope"] = np.stack([combine(beside[members], how) for members in groups])
     answers = [_replica(runs, members, how) for members in groups]
+    stacked = {name: np.stack([entry[name] for entry in answers]) for name in answers[0]}
     arm = f"Ensemble(size={size}, how={how})"
+    members = [" ".join(map(str, runs.seeds[group])) for group in groups]
     return Runs(
         arm=arm,
-        names=tuple(
-            f"{arm} of seeds {' '.join(map(str, runs.seeds[members]))}" for members in groups
-        ),
+        names=tuple(f"{arm} of seeds {seeds}" for seeds in members),
         seeds=runs.seeds[groups[:, 0]],
         gold=runs.gold,
         extras=extras,
-        **{name: np.stack([entry[name] for entry in answers]) for name in answers[0]},
+        **stacked,
     )
 
 
 def check(runs: Runs, how: str) -> None:
+    """Refuse a way to combine that does not exist, or that these runs do not allow."""
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
     if runs.probabilities is None and how != "vote":
-        raise InputError(
-            "how",
-            how,
+        allowed = (
             "vote: these published runs have labels and no probabilities "
-            "(Study(published=False) trains them here)",
+            "(Study(published=False) trains them here)"
         )
+        raise InputError("how", how, allowed)
 
 
 def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]:
     labels, gold = runs.labels[members], runs.gold
-    seen = {"checkpoints": labels, "cpu_seconds": runs.cpu_seconds[members].sum()}
+    answers = {
+        "checkpoints": labels,
+        "cpu_seconds": runs.cpu_seconds[members].sum(),
+        "validation_labels": vote(runs.validation_labels[members]),
+    }
     if runs.probabilities is None:
         answer, right = vote(labels, runs.doubt[members]), labels == gold
-        return seen | {
+        return answers | {
             "labels": answer,
-            "validation_labels": vote(runs.validation_labels[members]),
             "accuracy": np.mean(answer == gold),
             "nll": np.nan,
             "ece": np.nan,
@@ -86,255 +328,13 @@ def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]
             "confidence_spread": right.std(0),
         }
     test = combine(runs.probabilities[members], how)
-    answers = seen | {
+    answers |= {
         "labels": test.argmax(-1),
         "probabilities": test,
-        "validation_labels": vote(runs.validation_labels[members]),
         "confidence": runs.probabilities[members][:, np.arange(len(gold)), gold],
     }
     if runs.validation_probabilities is not None:  # published answers have none
         validation = combine(runs.validation_probabilities[members], how)
-        answers |= {
-            "validation_labels": validation.argmax(-1),
-            "validation_probabilities": validation,
-        }
+        labels = validation.argmax(-1)
+        answers |= {"validation_labels": labels, "validation_probabilities": validation}
     return answers | summarise(answers, gold)
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Runs as members: what ensembles of them answer on average over `partitions`, and single runs beside them."""
-
-    runs: Runs
-    how: str = "probability"
-    partitions: int = 20
-    found: dict = field(default_factory=dict, repr=False)
-
-    def __post_init__(self):
-        check(self.runs, self.how)
-
-    @cached_property
-    def split(self) -> np.ndarray:
-        """Where not all runs agree, bool (examples,): where they do, so does every ensemble of them."""
-        return (self.runs.labels != self.runs.labels[0]).any(axis=0)
-
-    @cached_property
-    def entries(self) -> np.ndarray | None:
-        found = self.runs.probabilities
-        return None if found is None else cast(found[:, self.split], self.how)
-
-    def answers(self, groups: np.ndarray) -> np.ndarray:
-        """Labels of replicas: positions (replicas, size) to (replicas, examples)."""
-        labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
-        if self.entries is not None:
-            some = np.stack(
-                [self.entries[members].mean(axis=0).argmax(axis=-1) for members in groups]
-            )
-        else:
-            some = vote(
-                *(part[:, self.split][groups.T] for part in (self.runs.labels, self.runs.doubt))
-            )
-        labels[:, self.split] = some
-        return labels
-
-    def scores(self, kept: np.ndarray, size: int, n: int) -> np.ndarray:
-        """By example: label entropy at n votes, disagreement and share of right answers, of ensembles of the runs kept
-        and then of these runs themselves: (6, examples). n falls to the number of replicas where these are fewer."""
-        n = min(n, len(kept) // size)
-        if (key := (kept.tobytes(), size, n)) not in self.found:
-            every = [
-                self.answers(kept[partition(len(kept), size, seed)])
-                for seed in range(self.partitions)
-            ]
-            self.found[key] = np.concatenate(
-                [
-                    np.mean([_by_example(labels, self.runs.gold, n) for labels in every], 0),
-                    _by_example(self.runs.labels[kept], self.runs.gold, n),
-                ]
-            )
-        return self.found[key]
-
-    def measure(self, size: int, n: int = 5) -> dict[str, Interval]:
-        """label_entropy (at n votes, or as many as there are replicas), churn and accuracy of ensembles of a size, and
-        against single runs reduction, churn_reduction (shares) and accuracy_change.
-
-        Leaves out groups of runs, as many groups as replicas. Two replicas: intervals over examples, as their note
-        says. Raises InputError where the runs make fewer than two.
-        """
-        runs = len(self.runs)
-        if not 2 <= size <= runs // 2:
-            raise InputError(
-                "size of an ensemble", size, f"an integer from 2 to {runs // 2}, half of the runs"
-            )
-        if runs // size > 2:
-            return intervals_of(
-                lambda kept: _numbers(self.scores(kept, size, n)), runs, runs // size
-            )
-        pair = [np.stack([row, row]) for row in self.scores(np.arange(runs), size, n)]
-        return {
-            name: over_examples(lambda *rows, name=name: _numbers(rows)[name], *pair)
-            for name in _numbers(pair)
-        }
-
-
-def _by_example(labels, gold, n):
-    return np.stack(
-        [
-            metrics.label_entropy(labels, n),
-            metrics.disagreement(labels),
-            (labels == gold).mean(axis=0),
-        ]
-    )
-
-
-def _numbers(rows: Sequence[np.ndarray]) -> dict[str, float]:
-    entropy, churn, right, entropy_before, churn_before, right_before = (
-        float(np.mean(row)) for row in rows
-    )
-    less = {
-        name: 1 - after / before if before else np.nan
-        for name, after, before in (
-            ("reduction", entropy, entropy_before),
-            ("churn_reduction", churn, churn_before),
-        )
-    }
-    return (
-        {"label_entropy": entropy, "churn": churn, "accuracy": right}
-        | less
-        | {"accuracy_change": right - right_before}
-    )
-
-
-def intervals_of(
-    statistic: Callable[[np.ndarray], dict[str, float]], runs: int, groups: int
-) -> dict[str, Interval]:
-    """Intervals of several numbers at once, by leaving out groups of runs; statistic(positions of the runs kept)."""
-    found = cache(lambda kept: statistic(np.array(kept)))
-    every, divided = np.arange(runs), divisions(np.zeros(runs), groups)
-    return {
-        name: delete_a_group(
-            lambda kept, name=name: found(tuple(kept))[name], every, groups=divided
-        )
-        for name in found(tuple(every))
-    }
-
-
-def measured(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
-    """One row a size, as a board has them: arm, size, runs (replicas), n, what `Pool.measure` finds, guard, trainings,
-    passes. Two replicas decide nothing."""
-    name, runs = (
-        {"probability": "ensemble", "logit": "logits", "vote": "vote"}[pool.how],
-        len(pool.runs),
-    )
-    found = {size: pool.measure(size, n) for size in sizes}
-    return pd.DataFrame(
-        [
-            {
-                "arm": f"{name} of {size}",
-                "size": size,
-                "runs": runs // size,
-                "n": min(n, runs // size),
-                **own,
-                "guard": _decided(own["accuracy_change"], verdict(own["accuracy_change"], -GUARD)),
-                "trainings": float(size),
-                "passes": float(size),
-            }
-            for size, own in found.items()
-        ]
-    )
-
-
-def _decided(interval, verdict):
-    """A verdict, unless the interval is over examples only."""
-    return f"undecided at {interval.runs} runs" if interval.note else verdict
-
-
-def only(
-    runs: Runs, queries: np.ndarray | slice = slice(None), kept: np.ndarray | slice = slice(None)
-) -> Runs:
-    """The runs kept, as far as some test queries go, to be scored: what scores ask for, the rest is as it was."""
-    found = None if runs.probabilities is None else runs.probabilities[kept][:, queries]
-    return replace(
-        runs,
-        gold=runs.gold[queries],
-        labels=runs.labels[kept][:, queries],
-        seeds=runs.seeds[kept],
-        doubt=runs.doubt[kept][:, queries],
-        probabilities=found,
-    )
-
-
-def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:
-    """What ensembles of a size do in groups of queries, bool (examples,) each: one row a group that has any.
-
-    queries (the group's name), number, churn of ensembles, share_left (of all churn that they leave), churn_reduction
-    and accuracy_change against single runs. churn_reduction is None where single runs hardly flip, less than 1 %.
-    """
-    rows = []
-    for name, where in groups.items():
-        if where.any():
-            some = only(runs, where)
-            found = Pool(some, how).measure(size, 2)
-            flips = metrics.churn(some.labels) > 0.01  # of next to nothing there is no share
-            rows.append(
-                {
-                    "queries": name,
-                    "number": int(where.sum()),
-                    "churn": found["churn"],
-                    "churn_reduction": found["churn_reduction"] if flips else None,
-                    "accuracy_change": found["accuracy_change"],
-                }
-            )
-    left = np.array([row["number"] * row["churn"].value for row in rows])
-    table = pd.DataFrame(rows).astype({"churn_reduction": object})
-    return table.assign(share_left=left / left.sum() if left.sum() else 0.0)
-
-
-def sizes_of(text: str, runs: int) -> list[int]:
-    """Sizes of ensembles from a text such as "2, 3, 5", ascending. Raises InputError for what is no size, or makes
-    fewer than two replicas of the runs, and where none makes three."""
-    words = [word.strip() for word in text.split(",")]
-    sizes = sorted({int(word) for word in words if word.isascii() and word.isdigit()})
-    if (
-        not all(word.isascii() and word.isdigit() for word in words)
-        or not 2 <= sizes[0] <= runs // 3
-        or sizes[-1] > runs // 2
-    ):
-        raise InputError(
-            "sizes",
-            text,
-            f"integers from 2 to {runs // 2}, half of the runs, one of at most {runs // 3}",
-        )
-    return sizes
-
-
-def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
-    """How much of the label entropy that ensembles of `size` take away an arm takes away: 1 is as much.
-
-    arm: runs, or the size of other ensembles of the pool. The ratio is taken whole: a group of seeds is left out of
-    every arm that used them, as many groups as there are replicas, of which it takes 3. Its runs are those of the
-    smaller arm.
-    """
-    runs = pool.runs
-    if len(runs) // size < 3:
-        raise InputError(
-            "size of an ensemble", size, f"an integer up to {len(runs) // 3}, a third of the runs"
-        )
-    seeds = runs.seeds if isinstance(arm, int) else np.union1d(runs.seeds, arm.seeds)
-
-    def taken(kept):
-        own = np.flatnonzero(np.isin(runs.seeds, kept))
-        reference = _numbers(pool.scores(own, size, n))["reduction"]
-        if isinstance(arm, int):
-            return _numbers(pool.scores(own, arm, n))["reduction"] / reference
-        votes = min(n, len(own) // size)
-        before, after = (
-            metrics.label_entropy(labels, votes).mean()
-            for labels in (runs.labels[own], arm.labels[np.isin(arm.seeds, kept)])
-        )
-        return (1 - after / before) / reference
-
-    others = 0 if isinstance(arm, int) else np.isin(seeds, arm.seeds)
-    divided = divisions(2 * np.isin(seeds, runs.seeds) + others, len(runs) // size)
-    least = len(runs) if isinstance(arm, int) else min(len(runs), len(arm))
-    return replace(delete_a_group(taken, seeds, groups=divided), runs=least)

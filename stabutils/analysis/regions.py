@@ -24,7 +24,16 @@ from sklearn.manifold import MDS
 from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import Interval, from_deletions, jackknife
+from stabutils.metrics import intervals, scores
+from stabutils.metrics.intervals import (
+    BLOCKS,
+    Interval,
+    from_deletions,
+    from_variance,
+    jackknife,
+    moves_of,
+    runs_and_queries,
+)
 from stabutils.metrics.measures import churn, disagreement, label_entropy
 
 SAME_PLACE = (
@@ -219,25 +228,53 @@ def clustering(
     permutations: int = 999,
     seed: int = 0,
 ) -> Clustering:
-    """Do neighbours flip alike, beyond groups and covariates? `cross_morans_i` of halves of the runs against chance.
+    """Do neighbours flip alike, beyond groups and covariates?
 
-    entropies as `halves` makes them. Their residuals after group means and covariates change places, within groups only
-    where groups are given: so "global" (neither), "within intent" (groups) and "residuals" (covariates such as error
-    rate, length, nearness to duplicates) are one test. The p-value is (1 + as large by chance)/(1 + permutations).
+    `cross_morans_i` of halves of the runs against chance. The residuals of label entropy after group
+    means and covariates change places, within groups only where groups are given: so "anywhere"
+    (neither), "within intents" (groups) and "beyond difficulty" (covariates such as error rate,
+    length, nearness to training texts) are one test.
+
+    Parameters
+    ----------
+    entropies : as `halves` makes them
+    groups : (queries,); covariates : (queries, any number)
+
+    Returns
+    -------
+    The interval is over runs and queries (blocks of queries are left out with their neighbourhoods),
+    conservative. p is (1 + as large by chance)/(1 + permutations), one-sided.
     """
     left = residuals(entropies, groups, covariates)
     weights = _symmetric(graph)
-    found = np.array([_cross(*sides, weights) for sides in left])
-    draw, (first, second) = np.random.default_rng(seed), left[-1]
+    values = [_cross(*sides, weights) for sides in left]
+    rng, (first, second) = np.random.default_rng(seed), left[-1]
     null = np.empty(permutations)
     for i in range(permutations):
-        places = _shuffled(left.shape[-1], groups, draw)
+        places = _shuffled(left.shape[-1], groups, rng)
         null[i] = _cross(first[:, places], second[:, places], weights)
-    p = (1 + np.sum(null >= found[-1] - 1e-12)) / (1 + permutations)
-    chance = Interval(
-        float(null.mean()), *map(float, np.quantile(null, [0.025, 0.975])), len(left) - 1
-    )
-    return Clustering(from_deletions(found), chance, float(p), null)
+    p = (1 + np.sum(null >= values[-1] - 1e-12)) / (1 + permutations)
+    ends = map(float, np.quantile(null, [0.025, 0.975]))
+    chance = Interval(float(null.mean()), *ends, len(left) - 1)
+    over_runs = from_deletions(values)
+    over_queries = _over_blocks(values[-1], first, second, weights)
+    observed = runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
+    return Clustering(observed, chance, float(p), null)
+
+
+def _over_blocks(
+    value: float, first: np.ndarray, second: np.ndarray, weights: sparse.csr_array
+) -> Interval:
+    """Over queries: Moran's I without random blocks of queries, and of their neighbours' weights."""
+    count = first.shape[-1]
+    blocks = min(count, BLOCKS)
+    block = np.random.default_rng(0).permutation(count) % blocks
+    deleted = []
+    for left_out in range(blocks):
+        rest = np.flatnonzero(block != left_out)
+        scaled = weights[rest][:, rest] * (count / len(rest))
+        deleted.append(_cross(first[:, rest], second[:, rest], scaled))
+    return from_variance(value, np.sum(moves_of(deleted) ** 2), blocks - 1, 0)
 
 
 def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:
@@ -320,21 +357,34 @@ def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
 
 
 def confused(labels: np.ndarray, names: Sequence[str], most: int = 8) -> dict[str, Interval]:
-    """The largest `confusions`, each with its interval over retrainings.
+    """The largest `confusions`, each with its interval over runs and queries.
 
+    Examples
+    --------
     >>> confused([[0, 1], [0, 1], [1, 2]], ["yes", "no", "maybe"])["no / maybe"].value
     0.5
     """
     labels = np.asarray(labels)
+    pairs_of_runs = math.comb(len(labels), 2)
 
     def share(votes: np.ndarray, pair: np.ndarray) -> float:
         first, second = ((votes == label).sum(axis=0) for label in pair)
-        return first @ second / max(churn(votes) * votes.shape[1] * math.comb(len(votes), 2), 1)
+        disagreements = churn(votes) * votes.shape[1] * math.comb(len(votes), 2)
+        return first @ second / max(disagreements, 1)
 
-    return {
-        f"{names[a]} / {names[b]}": jackknife(partial(share, pair=(a, b)), labels)
-        for a, b in _confusions(labels, len(names))[0][:most]
-    }
+    found = {}
+    for pair in _confusions(labels, len(names))[0][:most]:
+        first, second = ((labels == label).sum(axis=0) for label in pair)
+        rows = first * second, disagreement(labels) * pairs_of_runs
+        over_runs = jackknife(partial(share, pair=pair), labels)
+        over_queries = intervals.over_queries(_ratio, *rows, runs=len(labels))
+        interval = runs_and_queries(over_runs, over_queries).within(0, 1)
+        found[f"{names[pair[0]]} / {names[pair[1]]}"] = interval
+    return found
+
+
+def _ratio(part, whole):
+    return part / np.maximum(whole, 1e-12)
 
 
 def _confusions(labels, classes):
@@ -375,7 +425,7 @@ def describe(
             (
                 region,
                 own.size,
-                jackknife(churn, labels[:, own]),
+                scores.churn(labels[:, own]).interval(),
                 pairs.index[0] if pairs.size else "none",
                 ", ".join(best),
                 texts[own[differ[own].argmax()]],
@@ -392,24 +442,36 @@ def gathered(
     most: int = 5_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The regions where answers change, found in answers and texts alone: rows as `describe` makes them.
+    """The regions where answers change, found in answers and texts alone, as `describe` has them.
 
-    Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and described by the
-    other; fewer than five runs do both, which flatters the regions. Of more than `most` texts a random sample is looked
-    at. No rows where nothing gathers beyond chance, and where there are too few texts, or words in them, to have
-    neighbours.
+    Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and
+    described by the other; fewer than five runs do both, which flatters the regions. Of more than
+    `most` texts a random sample is looked at. No rows where nothing gathers beyond chance, and where
+    there are too few texts, or words in them, to have neighbours.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
-    texts, labels, found = [texts[row] for row in rows], np.asarray(labels)[:, rows], ()
+    texts, labels = [texts[row] for row in rows], np.asarray(labels)[:, rows]
     half = len(labels) // 2 if len(labels) >= 5 else 0
     choosing, describing = labels[: half or None], labels[half:]
-    if texts and (entropy := label_entropy(choosing)).any():
-        try:
-            graph = neighbours(lsa(texts, texts), k)
-            found = hot_regions(hot_spots(entropy, graph).hot, graph)
-        except ValueError:  # ours or scikit-learn's: too little to compare texts by
-            pass
-    return describe(found, describing, texts, names)
+    graph = _graph_of(texts, k)
+    hot = np.full(len(texts), -1)
+    if graph is not None:
+        entropy = label_entropy(choosing)
+        hot = hot_regions(hot_spots(entropy, graph).hot, graph)
+    return describe(hot, describing, texts, names)
+
+
+def _graph_of(texts: Sequence[str], k: int) -> sparse.csr_array | None:
+    """Neighbours by words; None where the texts, or the words in them, are too few for any."""
+    analyzer = words_of().build_analyzer()
+    vocabulary = {word for text in texts for word in analyzer(text)}
+    if len(texts) <= k or len(vocabulary) < 2:
+        return None
+    places = lsa(texts, texts)
+    try:
+        return neighbours(places, k)
+    except InputError:  # texts with fewer than k others in other places
+        return None
 
 
 def words_of(**settings) -> TfidfVectorizer:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stabutils.errors import InputError
 from stabutils.metrics.detection import auroc
-from stabutils.metrics.intervals import jackknife
+from stabutils.metrics.intervals import Interval, jackknife, over_examples, runs_and_queries
 from stabutils.study.runs import Runs
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -42,33 +42,41 @@ def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
 
 
 def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
-    """Churn and error against coverage: columns coverage, churn and error (Intervals over runs).
+    """Churn and error of selective prediction, by coverage.
 
-    A run answers the queries it doubts least and refuses the rest; churn: how many of the other runs would have given
-    another answer to those it answers. What is left out is a run, or a replica where the runs are ensembles.
+    A run answers the queries it is least uncertain about and abstains from the rest.
+
+    Returns
+    -------
+    Columns coverage, churn (how many of the other runs would have given another answer to those it
+    answers) and error, as Intervals over runs and queries, conservative. What is left out is a run,
+    or a replica where the runs are ensembles.
     """
     if len(runs) < 3:
         raise InputError("runs", len(runs), "at least 3")
+    wrong = (runs.labels != runs.gold).astype(float)
+    rows = []
+    for coverage in coverages:
 
-    def churn(coverage):
-        return jackknife(
-            lambda labels, doubt: selective(otherwise(labels), doubt, coverage),
-            runs.labels,
-            runs.doubt,
+        def churn(labels: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
+            return selective(otherwise(labels), doubt, coverage)
+
+        def error(wrong: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
+            return selective(wrong, doubt, coverage)
+
+        rows.append(
+            {
+                "coverage": coverage,
+                "churn": _both(churn, runs.labels, runs.doubt),
+                "error": _both(error, wrong, runs.doubt),
+            }
         )
+    return pd.DataFrame(rows)
 
-    def error(coverage):
-        return jackknife(
-            np.mean,
-            [
-                selective(own[None], doubt[None], coverage)
-                for own, doubt in zip(runs.labels != runs.gold, runs.doubt, strict=True)
-            ],
-        )
 
-    return pd.DataFrame(
-        [{"coverage": share, "churn": churn(share), "error": error(share)} for share in coverages]
-    )
+def _both(statistic, *arrays: np.ndarray) -> Interval:
+    over_runs, over_queries = jackknife(statistic, *arrays), over_examples(statistic, *arrays)
+    return runs_and_queries(over_runs, over_queries).within(0, 1)
 
 
 def detects(runs: Runs) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Where instability comes from: the seeds of three sources of randomness, and rounding.
+"""Where instability comes from: the seeds of several sources of randomness, and rounding.
 
-A crossed design trains every combination of some seeds of `init`, `order` and `dropout`, so that churn can be read off
-pairs of runs that differ in one source only, or in all but one. The parts need not add up to the whole: where one
-source has sent a training another way, a second one may have little to add.
+A crossed design trains every combination of some seeds of each source, so that churn can be read off
+pairs of runs that differ in one source only, or in all but one. The parts need not add up to the
+whole: where one source has sent a training another way, a second one may have little to add.
 """
 
 from __future__ import annotations
@@ -14,44 +14,50 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import stdtrit
 
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import Interval, delete_a_group, jackknife, over_examples
-from stabutils.metrics.measures import churn, churn_matrix
+from stabutils.metrics import intervals, scores
+from stabutils.metrics.intervals import Interval, crossed, delete_a_group, runs_and_queries
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
 
 SOURCES = ("init", "order", "dropout")
-BITS = (1, 2, 4)
 
 
 def design(levels: int, base: int = 0) -> list[Seeds]:
-    """The seeds of a full crossed design: every combination of base .. base + levels - 1 in the three sources, the
-    last source changing fastest: levels^3 runs. Where all three agree it is an ordinary run."""
+    """The seeds of a full crossed design of SOURCES: levels^3 runs.
+
+    Every combination of base .. base + levels - 1 in each source, the last source changing fastest.
+    Where all agree it is an ordinary run.
+    """
     from stabutils.training.state import Seeds
 
     if levels < 2:
         raise InputError("levels", levels, "at least 2 seeds of each source, better 4")
-    return [Seeds(*seeds) for seeds in product(range(base, base + levels), repeat=len(SOURCES))]
+    numbers = range(base, base + levels)
+    return [Seeds(*seeds) for seeds in product(numbers, repeat=len(SOURCES))]
 
 
 @dataclass(frozen=True)
 class Source:
-    """What one source of randomness does to churn, shares of examples 0 .. 1, and both as a share of the churn of runs
-    that differ in every source."""
+    """What one source of randomness does to churn.
 
-    alone: Interval  # churn when only it varies
+    alone, fixed : churn when only it varies, when only it is fixed; shares of queries
+    fall : how much lower churn is with it fixed than with nothing fixed
+    alone_share, fall_share : of the churn of runs that differ in every source
+    """
+
+    alone: Interval
     alone_share: Interval
-    fixed: Interval  # churn when only it is fixed
-    fall: Interval  # how much lower that is than with nothing fixed
+    fixed: Interval
+    fall: Interval
     fall_share: Interval
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Churn of runs that differ in every source, what each source does by name, and the churn of equal seeds."""
+    """Churn of runs that differ in every source, what each does, and the churn of equal seeds."""
 
     every: Interval
     sources: dict[str, Source]
@@ -59,109 +65,108 @@ class Effects:
 
 
 def effects(
-    labels: np.ndarray, shape: Sequence[int], floor: float = 0.0, level: float = 0.95
+    labels: np.ndarray,
+    shape: Sequence[int],
+    floor: float = 0.0,
+    names: Sequence[str] = SOURCES,
 ) -> Effects:
     """The effect of each source from the runs of a crossed design.
 
-    labels (runs, examples), runs in the order of `design`; shape: how many seeds of each source; floor: churn measured
-    between trainings of equal seeds (`Again`). The units are the seeds, and they are crossed: each source's are
-    left out one at a time and the three jackknife variances add up, t with Satterthwaite's degrees of freedom. What
-    two sources do together is counted for both, which errs towards too wide. With 2 seeds of a source nothing can be
-    left out: intervals over examples, and their note says so. Raises InputError where runs and shape disagree.
+    Parameters
+    ----------
+    labels : (runs, queries), runs in the order of the design, the last source changing fastest
+    shape : how many seeds of each source
+    floor : churn measured between trainings of equal seeds (`interventions.Again`)
+    names : of the sources
 
-    >>> labels = [[i, o, 0] for i in (0, 1) for o in (0, 1) for _ in (0, 1)]  # init decides one answer, order another
-    >>> found = effects(labels, (2, 2, 2))
-    >>> [round(source.alone.value, 2) for source in found.sources.values()], round(found.every.value, 2)
-    ([0.33, 0.33, 0.0], 0.67)
+    Returns
+    -------
+    Over seeds and queries. The units are the seeds, and they are crossed: each source's are left out
+    one at a time and the variances add up. What two sources do together is counted for both, which
+    errs towards too wide. With 2 seeds of a source nothing can be left out: intervals over queries,
+    and their note says so.
+
+    Examples
+    --------
+    >>> labels = [[i, o, 0] for i in (0, 1) for o in (0, 1) for _ in (0, 1)]
+    >>> found = effects(labels, (2, 2, 2))  # init decides one answer, order another
+    >>> [round(source.alone.value, 2) for source in found.sources.values()]
+    [0.33, 0.33, 0.0]
     >>> [round(source.fall_share.value, 2) for source in found.sources.values()]
     [0.5, 0.5, 0.0]
     """
-    labels = np.asarray(labels)
-    if len(shape) != len(SOURCES) or min(shape) < 2 or len(labels) != math.prod(shape):
-        raise InputError(
-            "shape of the design",
-            f"{tuple(shape)} for {len(labels)} runs",
-            "at least 2 seeds of init, order and dropout each, and a run for every combination",
-        )
-    cells = np.indices(shape).reshape(len(SOURCES), -1)
-    differ = np.tensordot(
-        BITS, cells[:, :, None] != cells[:, None], 1
-    )  # (runs, runs): the bits of what differs
-    distance = churn_matrix(labels)
+    labels, count = np.asarray(labels), len(names)
+    if len(shape) != count or min(shape) < 2 or len(labels) != math.prod(shape):
+        allowed = f"at least 2 seeds of {', '.join(names)} each, and a run for every combination"
+        raise InputError("shape of the design", f"{tuple(shape)} for {len(labels)} runs", allowed)
+    levels = np.indices(shape).reshape(count, -1)
+    first, second = np.triu_indices(len(labels), 1)
+    bits = 1 << np.arange(count)
+    codes = bits @ (levels[:, first] != levels[:, second])  # of each pair: what differs
+    differs = labels[first] != labels[second]
+    rows = _by_code(differs.astype(float), codes, count)
+    churn_of_pairs = differs.mean(axis=1)
 
-    def interval(of: Callable[[np.ndarray], float]) -> Interval:
+    def interval(of: Callable[..., float]) -> Interval:
+        over_queries = intervals.over_queries(of, *rows, runs=len(labels))
         if min(shape) == 2:
-            return over_examples(
-                lambda labels: of(_churns(churn_matrix(labels), differ)), labels, level=level
-            )
-        return _crossed(
-            [
-                delete_a_group(
-                    lambda kept: of(_churns(distance[kept][:, kept], differ[kept][:, kept])),
-                    np.arange(len(labels)),
-                    groups=own,
-                    level=level,
-                )
-                for own in cells
-            ],
-            level,
-        )
+            return over_queries
+        parts = []
+        for own in levels:
 
-    found = {name: _source(interval, bit) for name, bit in zip(SOURCES, BITS, strict=True)}
-    return Effects(interval(lambda churns: churns[-1]), found, floor)
+            def without(kept: np.ndarray) -> float:
+                pairs = np.isin(first, kept) & np.isin(second, kept)
+                return of(*_by_code(churn_of_pairs[pairs], codes[pairs], count))
+
+            parts.append(delete_a_group(without, np.arange(len(labels)), groups=own))
+        return runs_and_queries(crossed(parts), over_queries)
+
+    found = {name: _source(interval, 1 << place) for place, name in enumerate(names)}
+    return Effects(interval(lambda *churns: churns[-1]).within(0, 1), found, floor)
 
 
-def _churns(distance: np.ndarray, differ: np.ndarray) -> np.ndarray:
-    """Mean distance of the pairs that differ in the sources of each code: (8,), 0 in none, 7 in all."""
-    codes = 2 ** len(SOURCES)
-    return np.bincount(differ.ravel(), distance.ravel(), codes) / np.bincount(
-        differ.ravel(), minlength=codes
-    )
+def _by_code(values: np.ndarray, codes: np.ndarray, sources: int) -> np.ndarray:
+    """Mean of values (pairs, ...) by what differs: (2^sources, ...), nan where no pair does so."""
+    rows = [values[codes == code] for code in range(2**sources)]
+    empty = np.full(values.shape[1:], np.nan)
+    return np.stack([row.mean(axis=0) if len(row) else empty for row in rows])
 
 
 def _source(interval: Callable[[Callable], Interval], bit: int) -> Source:
+    fixed = -1 - bit
     return Source(
-        alone=interval(lambda churns: churns[bit]),
-        alone_share=interval(lambda churns: _share(churns[bit], churns[-1])),
-        fixed=interval(lambda churns: churns[-1 - bit]),
-        fall=interval(lambda churns: churns[-1] - churns[-1 - bit]),
-        fall_share=interval(lambda churns: 1 - _share(churns[-1 - bit], churns[-1])),
+        alone=interval(lambda *churns: churns[bit]).within(0, 1),
+        alone_share=interval(lambda *churns: churns[bit] / churns[-1]),
+        fixed=interval(lambda *churns: churns[fixed]).within(0, 1),
+        fall=interval(lambda *churns: churns[-1] - churns[fixed]),
+        fall_share=interval(lambda *churns: 1 - churns[fixed] / churns[-1]),
     )
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
-
-
-def _crossed(parts: Sequence[Interval], level: float) -> Interval:
-    """One interval of the same value from those that leave out the units of one factor each."""
-    variance = np.array([part.se for part in parts]) ** 2
-    spread = np.sum(variance**2 / [part.df for part in parts])
-    df = float(variance.sum() ** 2 / spread) if spread > 0 else parts[0].df
-    value, se = parts[0].value, float(np.sqrt(variance.sum()))
-    half = float(stdtrit(df, (1 + level) / 2)) * se
-    return Interval(value, value - half, value + half, parts[0].runs, se=se, df=df)
-
-
 def rounding(control: np.ndarray, poked: np.ndarray) -> dict[str, Interval]:
-    """Churn from rounding alone beside churn from new seeds.
+    """Churn from rounding alone beside churn from new seeds, over seeds and queries.
 
-    control, poked: labels (runs, examples) of the same seeds in the same order. `rounding`: churn between the two runs
-    of a seed; `seeds`: churn of control; `share`: the first over the second. Jackknife over seeds.
+    Parameters
+    ----------
+    control, poked : labels (runs, queries) of the same seeds in the same order
 
-    >>> found = rounding([[0, 0, 0], [1, 1, 0], [0, 1, 1]], [[0, 0, 1], [1, 1, 0], [0, 1, 1]])
-    >>> [round(interval.value, 3) for interval in found.values()]  # 1 of 9 answers; 6 of the 9 of three pairs
+    Returns
+    -------
+    `rounding`: churn between the two runs of a seed; `seeds`: churn of control; `share`: the first over
+    the second.
+
+    Examples
+    --------
+    >>> control = [[0, 0, 0], [1, 1, 0], [0, 1, 1]]
+    >>> found = rounding(control, [[0, 0, 1], [1, 1, 0], [0, 1, 1]])
+    >>> [round(interval.value, 3) for interval in found.values()]  # 1 of 9; 6 of 9; their ratio
     [0.111, 0.667, 0.167]
     """
     control, poked = np.asarray(control), np.asarray(poked)
     if control.shape != poked.shape:
         raise InputError("shape of poked", poked.shape, f"{control.shape}, that of control")
-
-    def between(control, poked):
-        return float(np.mean(control != poked))
-
-    return {
-        "rounding": jackknife(between, control, poked),
-        "seeds": jackknife(churn, control),
-        "share": jackknife(lambda *arms: _share(between(*arms), churn(arms[0])), control, poked),
-    }
+    between = scores.of_runs(control != poked, bounds=(0, 1))
+    seeds = scores.churn(control)
+    same_runs = [np.arange(len(control))] * 2
+    share = scores.compare(lambda one, other: one / other, [between, seeds], same_runs)
+    return {"rounding": between.interval(), "seeds": seeds.interval(), "share": share}

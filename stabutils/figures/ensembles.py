@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -10,10 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stabutils.analysis.board import LINEAR
 from stabutils.figures.methods import _named
 from stabutils.figures.theme import BLUE, GREEN, GREY, ORANGE, RED
 from stabutils.metrics.intervals import Interval
-from stabutils.records import ENSEMBLE
 
 
 def votes(
@@ -68,88 +67,50 @@ def votes(
     return figure
 
 
-def frontier(table: pd.DataFrame) -> Figure:
-    """What each method takes away against what its training costs; the marker: passes for an answer.
+def frontier(table: pd.DataFrame, most_named: int = 9) -> Figure:
+    """What each arm saves against what its training costs; the marker: passes for an answer.
 
-    table: of `frontier.frontier`. Blue and named: better than control beyond doubt, and no other network is as good in
-    everything for no more, by the values; all others are grey. Triangle: the convex learner, which costs next to
-    nothing and never flips. Dashed: the ensemble that takes most away.
+    Blue and named: significantly more stable than control and Pareto-optimal among the networks, by
+    intervals. Triangles: linear models, which cost next to nothing and which no seed changes. Dashed:
+    the ensemble of the largest reduction.
+
+    Parameters
+    ----------
+    table : of `analysis.frontier.frontier`
     """
     rows = table[table.arm != "control"].sort_values(["trainings", "arm"])
     figure, axis = plt.subplots(figsize=(10, 5.6))
-    places = (rows.groupby("trainings").cumcount() + 0.5) / rows.groupby("trainings").arm.transform(
-        "size"
-    )
-    points, named, ensembles = {}, {}, [0.0]
-    for row, place in zip(
-        rows.itertuples(), places, strict=True
-    ):  # those of one price side by side, within a tenth
-        points[row.arm] = x, y = (
-            max(row.trainings, 0.6) * 1.2 ** (place - 0.5),
-            100 * row.reduction.value,
-        )
-        first, convex = row.better == "holds" and not row.dominated, row.arm == "convex"
-        colour, mark = (
-            RED if convex else BLUE if first else GREY,
-            "^" if convex else _marker(row.passes),
-        )
-        axis.plot(
-            [x, x],
-            np.clip([100 * row.reduction.low, 100 * row.reduction.high], -60, 110),
-            color=colour,
-            alpha=0.45,
-            linewidth=1,
-        )
-        axis.scatter(
-            [x],
-            [y],
-            s=120 if convex else 60,
-            color=colour,
-            marker=mark,
-            edgecolor="white",
-            zorder=3 + first,
-        )
-        if convex:
-            named[f"convex: accuracy {100 * row.accuracy_change.value:+.1f} points"] = x, y
-        elif first:
+    price = rows.groupby("trainings")
+    beside = (price.cumcount() + 0.5) / price.arm.transform("size")
+    named: dict[str, tuple[float, float]] = {}
+    ensembles = [0.0]
+    for row, place in zip(rows.itertuples(), beside, strict=True):  # of one price side by side
+        x = max(row.trainings, 0.6) * 1.2 ** (place - 0.5)
+        y, low, high = 100 * np.array([row.reduction.value, row.reduction.low, row.reduction.high])
+        linear, optimal = row.arm.startswith(LINEAR), row.better == "holds" and not row.dominated
+        colour = RED if linear else BLUE if optimal else GREY
+        marker, size = ("^", 120) if linear else (_marker(row.passes), 60)
+        whisker = np.clip([low, high], -60, 110)
+        axis.plot([x, x], whisker, color=colour, alpha=0.45, linewidth=1)
+        axis.scatter([x], [y], s=size, color=colour, marker=marker, edgecolor="white", zorder=4)
+        if linear:
+            named[f"{row.arm}: {100 * row.accuracy_change.value:+.1f} points"] = x, y
+        elif optimal and len(named) < most_named:
             named[row.arm] = x, y
-        if re.match(ENSEMBLE, row.arm):
+        if row.arm.startswith("ensemble of"):
             ensembles.append(y)
     axis.axhline(max(ensembles), color=BLUE, linestyle="--", linewidth=1)
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.set(
-        xscale="log",
-        xlabel="trainings (of one price side by side)",
-        ylabel="label entropy taken away, % of control's",
-    )
+    axis.set(xscale="log", xlabel="trainings (logarithmic; of one price side by side)")
+    axis.set(ylabel="reduction of label entropy, % of control's")
     axis.set_xticks([0.6, 1, 2, 3, 5, 10], [0, 1, 2, 3, 5, 10])
     axis.minorticks_off()
-    dots = [
-        axis.plot([], [], mark, color=colour, linestyle="none")[0]
-        for mark, colour in (
-            ("o", BLUE),
-            ("o", GREY),
-            ("o", "black"),
-            ("s", "black"),
-            ("D", "black"),
-        )
-    ]
-    figure.legend(
-        dots,
-        [
-            "no other network is as good for no more",
-            "others, or not beyond doubt better than control",
-            "one pass an answer",
-            "up to five",
-            "more",
-        ],
-        loc="outside lower center",
-        ncols=5,
-        frameon=False,
-        fontsize=9,
-        columnspacing=1,
-        handletextpad=0.2,
-    )
+    axis.grid(False)
+    styles = (("o", BLUE), ("o", GREY), ("o", "black"), ("s", "black"), ("D", "black"))
+    dots = [axis.plot([], [], mark, color=colour, linestyle="none")[0] for mark, colour in styles]
+    words = ["Pareto-optimal network", "others", "one pass an answer", "up to five", "more"]
+    place = {"loc": "outside lower center", "ncols": 5, "frameon": False, "fontsize": 9}
+    figure.legend(dots, words, **place)
     _named(axis, named)
     return figure
 
@@ -187,7 +148,7 @@ def budgets(best: pd.DataFrame) -> Figure:
                 arm, (budget, top), (4, up), textcoords="offset points", fontsize=9, color=colour
             )
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", xlabel="budget of trainings", ylabel="label entropy taken away (%)")
+    axis.set(xscale="log", xlabel="budget of trainings", ylabel="reduction of label entropy (%)")
     axis.set_xticks(
         sorted(set(best.trainings)), [f"{budget:g}" for budget in sorted(set(best.trainings))]
     )

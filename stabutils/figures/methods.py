@@ -12,62 +12,79 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
+from stabutils.analysis.board import LINEAR
 from stabutils.figures.theme import BLUE, GREY, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
 
 
 def trade_off(table: pd.DataFrame) -> Figure:
-    """The board at a glance, a row a method, best first: stability gained (left) and what it does to accuracy (right),
-    both against control with their intervals.
+    """The board at a glance, a row an arm, largest reduction first.
 
-    table: rows of a board with arm, reduction, accuracy_change (Intervals or None), trainings and better. Blue: better
-    than control beyond doubt; convex, which takes all away, is drawn at the edge. Shaded: a method costs too much.
+    Left: reduction of label entropy; right: change of accuracy, both against control with their
+    intervals. Blue: significantly more stable, accuracy kept. Linear models, which no seed changes,
+    stand at the edge. Shaded: more accuracy lost than the half point that counts as kept.
+
+    Parameters
+    ----------
+    table : a board with arm, reduction, accuracy_change, trainings and better
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
-    rows = rows.iloc[np.argsort([-i.value for i in rows.reduction], kind="stable")]
+    order = np.argsort([-interval.value for interval in rows.reduction], kind="stable")
+    rows = rows.iloc[order]
+    linear = rows.arm.str.startswith(LINEAR).to_numpy()
     figure, axes = plt.subplots(1, 2, figsize=(10, 0.27 * len(rows) + 1.7), sharey=True)
-    places, convex = np.arange(len(rows)), (rows.arm == "convex").to_numpy()
-    colours = [
-        {"convex": RED, "placebo": ORANGE}.get(row.arm, BLUE if row.better == "holds" else GREY)
-        for row in rows.itertuples()
-    ]
-    for axis, name in zip(axes, ("reduction", "accuracy_change"), strict=True):
-        value, low, high = 100 * np.array([[i.value, i.low, i.high] for i in rows[name]]).T
-        if name == "reduction":
-            edge = max(high[~convex], default=100) + 4
-            value, low, high = np.where(convex, edge, [value, low, high])
-            axis.plot(value[convex], places[convex], ">", color=RED, markersize=10, clip_on=False)
-            axis.set_xlim(min([-2, *(low[~convex] - 2)]), edge)
-        for place, colour in enumerate(colours):
-            axis.errorbar(
-                [value[place]],
-                [place],
-                xerr=[[value[place] - low[place]], [high[place] - value[place]]],
-                fmt="none" if convex[place] and name == "reduction" else "o",
-                color=colour,
-                capsize=3,
-            )
+    colours = [_colour_of(row.arm, row.better) for row in rows.itertuples()]
+    edge = _reductions(axes[0], rows, linear, colours)
+    _whiskers(axes[1], rows.accuracy_change, colours)
+    for axis in axes:
         axis.axvline(0, color="black", linestyle=":", linewidth=1)
-    priced = [
-        f"{row.arm} ({row.trainings:.3g})"
-        if row.trainings == row.trainings and row.trainings != 1
-        else row.arm
-        for row in rows.itertuples()
-    ]
-    axes[0].set(
-        yticks=places,
-        ylim=(len(rows) - 0.4, -0.6),
-        xlabel="label entropy taken away, % of control's",
-    )
-    axes[0].set_yticklabels([short(name, 46) for name in priced])
+    names = [short(_priced(row.arm, row.trainings), 46) for row in rows.itertuples()]
+    axes[0].set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.4, -0.6))
+    axes[0].set(xlabel="reduction of label entropy, % of control's", xlim=edge)
     axes[1].set_xlim(min(-1.0, axes[1].get_xlim()[0]))
     axes[1].axvspan(axes[1].get_xlim()[0], -0.5, color=RED, alpha=0.08, linewidth=0)
     axes[1].set(xlabel="change of accuracy (points)")
-    figure.supxlabel(
-        "Blue: steadier beyond doubt, accuracy kept to half a point. In brackets: trainings, if not one",
-        fontsize=11,
-    )
+    words = "Blue: significantly more stable, accuracy kept to half a point. In brackets: trainings"
+    figure.supxlabel(words, fontsize=11)
     return figure
+
+
+def _colour_of(arm: str, better: str):
+    if arm.startswith(LINEAR):
+        return RED
+    if arm == "placebo":
+        return ORANGE
+    return BLUE if better == "holds" else GREY
+
+
+def _priced(arm: str, trainings: float) -> str:
+    """The name of an arm, with what it costs where that is not one training."""
+    known = trainings == trainings and trainings != 1
+    return f"{arm} ({trainings:.3g})" if known else arm
+
+
+def _whiskers(axis: Axes, intervals: Sequence[Interval], colours: Sequence) -> None:
+    """Values with their intervals in percent, a row each."""
+    for place, (interval, colour) in enumerate(zip(intervals, colours, strict=True)):
+        value, low, high = 100 * np.array([interval.value, interval.low, interval.high])
+        ends = [[value - low], [high - value]]
+        axis.errorbar([value], [place], xerr=ends, fmt="o", color=colour, capsize=3)
+
+
+def _reductions(axis: Axes, rows: pd.DataFrame, linear: np.ndarray, colours: Sequence):
+    """The left panel; returns its limits, at whose right end linear models stand."""
+    ends = 100 * np.array([[each.low, each.high] for each in rows.reduction])
+    right = max(ends[~linear, 1], default=100) + 4
+    left = min([-2, *(ends[~linear, 0] - 2)])
+    methods = rows.reduction.where(~linear)
+    for place, (interval, colour) in enumerate(zip(methods, colours, strict=True)):
+        if linear[place]:
+            axis.plot([right], [place], ">", color=colour, markersize=10, clip_on=False)
+            continue
+        value, low, high = 100 * np.array([interval.value, interval.low, interval.high])
+        whisker = [[value - low], [high - value]]
+        axis.errorbar([value], [place], xerr=whisker, fmt="o", color=colour, capsize=3)
+    return left, right
 
 
 def soft_labels(
@@ -145,7 +162,7 @@ def grid(cells: Mapping[tuple[float, float], Interval], down: str, across: str) 
     )
     axis.spines[:].set_visible(False)
     axis.grid(False)
-    figure.colorbar(shades, label="label entropy taken away (%)")
+    figure.colorbar(shades, label="reduction of label entropy (%)")
     return figure
 
 
@@ -217,7 +234,7 @@ def per_intent(table: pd.DataFrame) -> Figure:
     axis.axhline(0, color="black", linestyle=":", linewidth=1)
     axis.axvline(0, color="black", linestyle=":", linewidth=1)
     axis.set(
-        xlabel="change of label entropy (nats); left: steadier",
+        xlabel="change of label entropy (nats); left: more stable",
         ylabel="change of accuracy (points)",
     )
     axis.margins(x=0.05)

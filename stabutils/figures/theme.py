@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from io import BytesIO
 from pathlib import Path
 
@@ -55,17 +56,25 @@ def style() -> None:
     )
 
 
-def show(figure: Figure, name: str, alt: str, folder: Path | str | None = None) -> None:
-    """Show a figure with the finding as its alternative text, and save it as PNG and SVG when `folder` is given."""
-    from IPython.display import display
+def show(figure: Figure, name: str, caption: str, folder: Path | str | None = None) -> None:
+    """Show a figure with its caption below it, and save it as PNG and SVG when `folder` is given.
+
+    The caption is the alternative text too, so it states the finding.
+    """
+    from IPython.display import Markdown, display
 
     if folder is not None:
-        save(figure, name, Path(folder), alt)
+        save(figure, name, Path(folder), caption)
     picture = _png(figure)
     plt.close(figure)
-    display(
-        {"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}}
-    )
+    data = {"image/png": picture, "text/plain": caption}
+    display(data, raw=True, metadata={"image/png": {"alt": caption}})
+    display(Markdown(f"*{_escaped(caption)}*"))
+
+
+def _escaped(caption: str) -> str:
+    """Text of data as text, whatever it contains: nothing of it is Markdown, HTML or a formula."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|$~&-])", r"\\\1", " ".join(caption.split()))
 
 
 def save(figure: Figure, name: str, folder: Path, alt: str = "") -> list[Path]:

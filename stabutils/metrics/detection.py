@@ -1,198 +1,272 @@
-"""Does a score point at the unstable examples? Single-run proxies against other runs, entropy against planted regions.
+"""Does a score point at the unstable queries?
 
-A proxy is always judged against runs it did not come from, and next to its ceiling: what the entropy of one half of
-those runs says about the other half.
+A proxy of one run is always judged against runs it did not come from. Two targets: AUROC asks
+whether it finds the queries on which at least a tenth of the other runs leave the majority's answer
+(so that single votes do not decide), rank correlation whether it orders queries as their label
+entropy over the other runs does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from itertools import combinations
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import rankdata
 
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms, over_examples
-from stabutils.metrics.measures import checkpoint_entropy, label_entropy
+from stabutils.metrics.intervals import (
+    Interval,
+    from_variance,
+    jackknife,
+    moves_of,
+    over_examples,
+    runs_and_queries,
+)
+from stabutils.metrics.measures import checkpoint_entropy, label_entropy, majority
+
+UNSTABLE = 0.1  # share of runs that leave the majority's answer
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive example scores higher than another one, ties counting half: 0 .. 1, 0.5 is blind.
+    """Chance that a positive query scores higher than another, ties counting half.
 
+    0 .. 1, 0.5 is blind. Raises InputError unless there are both kinds of query.
+
+    Examples
+    --------
     >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
     0.75
-
-    Mann-Whitney form of the area under the ROC curve. Raises InputError unless there are both kinds of example.
     """
     positive = np.asarray(positive, bool)
-    hits = int(positive.sum())
-    if not 0 < hits < positive.size:
-        raise InputError("positive examples", hits, f"at least 1 and fewer than {positive.size}")
-    ranks = rankdata(score)[positive]
-    return float((ranks.sum() - hits * (hits + 1) / 2) / (hits * (positive.size - hits)))
+    count = int(positive.sum())
+    if not 0 < count < positive.size:
+        allowed = f"at least 1 and fewer than {positive.size}"
+        raise InputError("positive examples", count, allowed)
+    return float(_aurocs(np.asarray(score)[None], positive[None])[0])
 
 
-def finds(score: np.ndarray, entropy: np.ndarray) -> float:
-    """How well a score finds the examples of any entropy at all: AUROC, 0 .. 1, 0.5 is blind; 0.5 too where there is
-    nothing to find, as no example has any, or all have."""
-    unstable = np.asarray(entropy) > 0
-    return auroc(score, unstable) if 0 < unstable.sum() < unstable.size else 0.5
+def _aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """AUROC of each row, 0.5 where a row has one kind of query only: (rows,).
+
+    The Mann-Whitney form, on the ranks of a whole block at once.
+    """
+    ranks = rankdata(scores, axis=1)
+    hits = positive.sum(axis=1)
+    pairs = hits * (positive.shape[1] - hits)
+    wins = np.sum(ranks * positive, axis=1) - hits * (hits + 1) / 2
+    return np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5)
 
 
-def rank_correlation(score: np.ndarray, entropy: np.ndarray) -> float:
-    """Spearman's, -1 .. 1; 0 where the score, or the entropy, is the same everywhere.
+def rank_correlation(score: np.ndarray, target: np.ndarray) -> float:
+    """Spearman's, -1 .. 1; 0 where the score, or the target, is the same everywhere.
 
+    Examples
+    --------
     >>> rank_correlation([1, 2, 3], [0.1, 0.2, 0.9]), rank_correlation([1, 1, 1], [0.1, 0.2, 0.9])
     (1.0, 0.0)
     """
-    ranks = np.stack([rankdata(values) for values in (score, entropy)])
-    ranks -= ranks.mean(1, keepdims=True)
-    norm = np.sqrt((ranks**2).sum(1).prod())
-    return float(ranks[0] @ ranks[1] / norm) if norm else 0.0
+    return float(_rank_correlations(np.asarray(score)[None], np.asarray(target)[None])[0])
 
 
-Agreement = Callable[[np.ndarray, np.ndarray], float]  # of a score and an entropy, both (examples,)
+def _rank_correlations(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Of each row: (rows,)."""
+    ranks = [rankdata(values, axis=1) for values in (scores, targets)]
+    one, other = (part - part.mean(axis=1, keepdims=True) for part in ranks)
+    norm = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    return np.where(norm > 0, np.sum(one * other, axis=1) / np.maximum(norm, 1e-300), 0.0)
 
 
-def proxy_auroc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """How well one training's score finds what the *other* trainings disagree on: mean AUROC over the runs.
+def minority_share(labels: np.ndarray) -> np.ndarray:
+    """Share of the runs that leave a query's majority answer: (queries,), 0 .. 1.
 
-    labels (runs, examples); scores (scored, examples) of all of these runs or of the first of them. Run r's scores are
-    held against the label entropy of all other runs, an example counting as unstable where they do not all agree.
-    0 .. 1, 0.5 is blind.
-
-    >>> proxy_auroc([[0, 1], [0, 1], [0, 1]], [[5, 1], [5, 2], [5, 3]])
-    1.0
+    Examples
+    --------
+    >>> minority_share([[0, 1], [0, 1], [0, 2]]).round(3).tolist()
+    [0.0, 0.333]
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
-    _fit(scores, labels)
-    return float(
-        np.mean(
-            [finds(s, label_entropy(np.delete(labels, r, axis=0))) for r, s in enumerate(scores)]
-        )
-    )
+    return 1 - majority(labels)[1] / len(labels)
 
 
-def _fit(scores: np.ndarray, labels: np.ndarray) -> None:
-    fits = (
-        scores.ndim == labels.ndim == 2
-        and scores.shape[1] == labels.shape[1]
-        and len(scores) <= len(labels)
-    )
-    if not fits or len(labels) < 3:
-        raise InputError(
-            "scores",
-            scores.shape,
-            f"(runs, examples) of runs whose labels are given, of at least 3 runs, {labels.shape}",
-        )
+@dataclass(frozen=True)
+class Criterion:
+    """How well scores agree with what other runs do.
+
+    target: of labels (runs, queries), one number a query. agreement: of scores and targets (rows,
+    queries), one number a row. bounds: of that number.
+    """
+
+    name: str
+    target: Callable[[np.ndarray], np.ndarray]
+    agreement: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    bounds: tuple[float, float]
+
+
+FINDS = Criterion(
+    "AUROC",
+    minority_share,
+    lambda scores, shares: _aurocs(scores, shares >= UNSTABLE - 1e-12),
+    (0, 1),
+)
+ORDERS = Criterion("rank correlation", label_entropy, _rank_correlations, (-1, 1))
 
 
 def judge(
-    proxies: Mapping[str, np.ndarray], labels: np.ndarray, agreement: Agreement = finds
+    proxies: Mapping[str, np.ndarray], labels: np.ndarray, criterion: Criterion = FINDS
 ) -> dict[str, Interval]:
-    """`proxy_auroc` of every score (or the mean of another `agreement`) with its interval over the runs.
+    """How well each run's score agrees with what the *other* runs do, mean over the scored runs.
 
-    The scored runs may be the first few only (at least 3), so that many runs judge what is costly to measure.
-    Empty where there is nothing to judge by: fewer than 4 runs (one is left out, and the others must be able to
-    disagree), or runs of which some leave no query, or every query, unstable.
+    Parameters
+    ----------
+    proxies : name -> scores (scored, queries), of all runs or of the first of them (at least 3), so
+        that many runs judge what is costly to measure
+    labels : (runs, queries)
+
+    Returns
+    -------
+    Over runs and queries, conservative. Empty where there is nothing to judge by: fewer than 4 runs,
+    or runs of which some leave no query, or every query, unstable.
     """
+    labels = np.asarray(labels)
     if not judgeable(labels):
         return {}
-    labels = np.asarray(labels)
-    entropy = cache(
-        lambda *runs: label_entropy(labels[list(runs)])
-    )  # the proxies share their judges
+    for scores in proxies.values():
+        _check_scores(np.asarray(scores), labels)
+    targets = _targets(labels, criterion)
+    return {
+        name: _agreement(np.asarray(scores), targets, criterion) for name, scores in proxies.items()
+    }
 
-    def mean(scored: tuple[np.ndarray, np.ndarray], runs: np.ndarray) -> float:
-        return np.mean(
-            [
-                agreement(score, entropy(*runs[runs != own]))
-                for score, own in zip(*scored, strict=True)
-            ]
-        )
 
-    def interval(scores: np.ndarray) -> Interval:
-        _fit(np.asarray(scores), labels)
-        runs, own = np.arange(len(labels)), np.arange(len(scores))
-        if len(own) == len(runs):
-            return jackknife(lambda scores, runs: mean((scores, runs), runs), scores, runs)
-        return jackknife_arms(mean, [(scores, own), runs], [own, runs])
+def _targets(labels: np.ndarray, criterion: Criterion) -> dict[tuple[int, int], np.ndarray]:
+    """The target of other runs, by the two runs that are left out (one run: twice the same)."""
+    runs, targets = range(len(labels)), {}
+    for own in runs:
+        for other in range(own + 1):
+            rest = np.delete(labels, [own, other], axis=0)
+            targets[own, other] = targets[other, own] = criterion.target(rest)
+    return targets
 
-    return {name: interval(scores) for name, scores in proxies.items()}
+
+def _agreement(
+    scores: np.ndarray, targets: Mapping[tuple[int, int], np.ndarray], criterion: Criterion
+) -> Interval:
+    scored, runs = range(len(scores)), max(own for own, _ in targets) + 1
+
+    def mean(rows: np.ndarray, own_targets: np.ndarray) -> float:
+        return float(criterion.agreement(rows, own_targets).mean())
+
+    every = np.stack([targets[own, own] for own in scored])
+    deleted = []
+    for left_out in range(runs):
+        rest = [own for own in scored if own != left_out]
+        own_targets = np.stack([targets[own, left_out] for own in rest])
+        deleted.append(mean(scores[rest], own_targets))
+    value = mean(scores, every)
+    over_runs = _over_runs(value, deleted, len(scores), runs)
+    over_queries = over_examples(mean, scores, every)
+    return runs_and_queries(over_runs, over_queries).within(*criterion.bounds)
+
+
+def _over_runs(value: float, deleted: Sequence[float], scored: int, runs: int) -> Interval:
+    """From values without each run: scored runs are also judged, the others only judge."""
+    variance = np.sum(moves_of(deleted[:scored]) ** 2)
+    if scored < runs:
+        variance += np.sum(moves_of(deleted[scored:]) ** 2)
+    return from_variance(value, variance, scored - 1, scored)
+
+
+def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
+    fits = scores.ndim == labels.ndim == 2 and scores.shape[1] == labels.shape[1]
+    if not fits or len(scores) > len(labels) or len(scores) < 3:
+        allowed = f"(runs, examples) of at least 3 of the runs whose labels are {labels.shape}"
+        raise InputError("scores", scores.shape, allowed)
 
 
 def board(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Interval]]:
-    """AUROC and rank correlation of every score against the other runs' entropy (see `judge`), the best first.
+    """AUROC and rank correlation of every score (see `judge`), the best first.
 
-    Among the strengths of one proxy choose on one corpus and read the result on another: the best of several is
-    flattered where it was chosen. `ceiling` is what to hold it against.
+    Among the strengths of one proxy choose on one corpus and read the result on another: the best of
+    several is flattered where it was chosen. `reference` is what to hold it against.
     """
-    columns = {
-        "AUROC": judge(proxies, labels),
-        "rank correlation": judge(proxies, labels, rank_correlation),
-    }
-    order = sorted(columns["AUROC"], key=lambda name: -columns["AUROC"][name].value)
+    columns = {each.name: judge(proxies, labels, each) for each in (FINDS, ORDERS)}
+    order = sorted(columns[FINDS.name], key=lambda name: -columns[FINDS.name][name].value)
     return {name: {what: column[name] for what, column in columns.items()} for name in order}
 
 
 def judgeable(labels: np.ndarray) -> bool:
-    """Whether any two runs can be taken away and the others still have both stable and unstable examples."""
+    """Whether, without any two runs, there are both stable and unstable queries by FINDS."""
     labels = np.asarray(labels)
-    fewest = [
-        np.any(rest != rest[0], axis=0).mean()
-        for pair in combinations(range(len(labels)), 2)
-        if len(rest := np.delete(labels, pair, axis=0)) > 1
-    ]
-    return bool(fewest) and 0 < min(fewest) and max(fewest) < 1
+    if len(labels) < 4:
+        return False
+    shares = list(_targets(labels, FINDS).values())
+    unstable = [np.mean(share >= UNSTABLE - 1e-12) for share in shares]
+    return 0 < min(unstable) and max(unstable) < 1
 
 
 def through_training(
     checkpoints: np.ndarray, labels: np.ndarray
 ) -> tuple[dict[str, list[Interval]], np.ndarray]:
-    """How soon single-run label entropy knows: `proxy_auroc` from the first 2, 3, ... checkpoints.
+    """How soon single-run label entropy knows: `judge` from the first 2, 3, ... checkpoints.
 
-    checkpoints (runs, checkpoints, examples), labels (runs, examples). Returns the intervals under the proxy's name,
-    and the share of the training done at each.
+    Parameters
+    ----------
+    checkpoints : (runs, checkpoints, queries)
+    labels : (runs, queries)
+
+    Returns
+    -------
+    The intervals under the proxy's name, and the share of the training done at each.
     """
-    count = checkpoints.shape[1]
-    line = [
-        jackknife(proxy_auroc, checkpoint_entropy(checkpoints[:, :t]), labels)
-        for t in range(2, count + 1)
-    ]
-    return {"label entropy over the checkpoints so far": line}, np.arange(2, count + 1) / count
+    count, name = checkpoints.shape[1], "label entropy over the checkpoints so far"
+    entropies = {t: checkpoint_entropy(checkpoints[:, :t]) for t in range(2, count + 1)}
+    judged = judge({str(t): entropy for t, entropy in entropies.items()}, labels)
+    return {name: list(judged.values())}, np.arange(2, count + 1) / count
 
 
-def ceiling(
-    labels: np.ndarray, halvings: int = 20, seed: int = 0, agreement: Agreement = finds
+def reference(
+    labels: np.ndarray, criterion: Criterion = FINDS, halvings: int = 20, seed: int = 0
 ) -> Interval:
-    """How well the entropy of one half of the runs finds what the other half disagrees on: mean AUROC, 0 .. 1, or mean
-    of another `agreement`.
+    """How well one half of the runs agrees with the other half by the same criterion.
 
-    labels (runs, examples), at least 4 runs; below 6, where a half could not spare a run, the interval is over the
-    examples. Halves are drawn `halvings` times, and stay as they are when a run is left out.
+    A reference for proxies, no ceiling: a finely graded score of one run can beat the few distinct
+    values that a handful of votes gives.
+
+    Parameters
+    ----------
+    labels : (runs, queries), at least 4 runs; below 6, where a half could not spare a run, the
+        interval is over queries alone
+    halvings : random halvings, which stay as they are when a run is left out
     """
-    labels, draw = np.asarray(labels), np.random.default_rng(seed)
+    labels, rng = np.asarray(labels), np.random.default_rng(seed)
     if len(labels) < 4:
         raise InputError("runs", len(labels), "at least 4: two halves of two runs each")
-    sides = np.stack([draw.permutation(len(labels)) % 2 for _ in range(halvings)], axis=1)
+    sides = np.stack([rng.permutation(len(labels)) % 2 for _ in range(halvings)], axis=1)
 
     def mean(labels: np.ndarray, sides: np.ndarray) -> float:
-        halves = [[label_entropy(labels[side == one]) for one in (0, 1)] for side in sides.T]
-        return float(np.mean([agreement(*pair) for pair in halves]))
+        one = np.stack([criterion.target(labels[side == 0]) for side in sides.T])
+        other = np.stack([criterion.target(labels[side == 1]) for side in sides.T])
+        return float(criterion.agreement(one, other).mean())
 
-    return (
-        jackknife(mean, labels, sides)
-        if len(labels) > 5
-        else over_examples(lambda rows: mean(rows, sides), labels)
-    )
+    over_queries = over_examples(lambda rows: mean(rows, sides), labels)
+    if len(labels) < 6:
+        return over_queries.within(*criterion.bounds)
+    over_runs = jackknife(mean, labels, sides)
+    return runs_and_queries(over_runs, over_queries).within(*criterion.bounds)
 
 
 def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float:
-    """Does multi-run label entropy find a planted region? AUROC of the region's examples against the clear ones.
+    """Does multi-run label entropy find a planted region? Its queries against the clear ones.
 
-    labels (runs, examples); tags (examples,) of the embedded corpus; region such as "noise:strong". 0 .. 1.
+    Parameters
+    ----------
+    labels : (runs, queries)
+    tags : (queries,) of the embedded corpus
+    region : such as "noise:strong"
+
+    Returns
+    -------
+    AUROC, 0 .. 1.
     """
     tags = np.asarray(tags)
     kept = (tags == region) | (tags == "clear")
@@ -200,17 +274,17 @@ def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float
 
 
 def planted(labels: np.ndarray, tags: Sequence[str]) -> dict[str, Interval]:
-    """`planted_auroc` with its interval over the runs for every region that the tags name, strong ones first."""
+    """`planted_auroc` of every region that the tags name, strong ones first, over runs."""
     order = ("strong", "medium", "weak", "absent")
-    regions = sorted(
-        {tag for tag in tags if ":" in tag}, key=lambda tag: (order.index(tag.split(":")[1]), tag)
-    )
+    named = {tag for tag in tags if ":" in tag}
+    regions = sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag))
     tags = np.asarray(tags)
-    return {
-        region: jackknife(
+    found = {}
+    for region in regions:
+        interval = jackknife(
             lambda votes, marks, region=region: planted_auroc(votes, marks, region),
             labels,
             examples=(tags,),
         )
-        for region in regions
-    }
+        found[region] = interval.within(0, 1)
+    return found

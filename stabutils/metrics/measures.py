@@ -155,15 +155,29 @@ def churn_parts(labels, gold):
 
 
 def churn_between(before, after, gold):
-    """Churn from one arm to another over all cross pairs of runs: dict of shares, each 0 .. 1.
+    """Churn from one arm to another over all cross pairs of runs, in its parts.
 
-    good (wrong before, right after), bad (right before, wrong after) and wrong_to_wrong (to another wrong
-    answer) add up to churn. The arms may have different numbers of runs, also one.
+    Parameters
+    ----------
+    before, after : labels (runs, examples), also of one run each
+    gold : (examples,)
 
-    >>> churn_between([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
-    {'churn': 0.75, 'good': 0.25, 'bad': 0.25, 'wrong_to_wrong': 0.25}
+    Returns
+    -------
+    dict of shares of examples, 0 .. 1: `churn`, the sum of the other three; `positive_flips` (wrong
+    before, right after), `negative_flips` (right before, wrong after), `wrong_to_wrong` (to another
+    wrong answer).
 
-    Source: Cormier et al. 2016, whose bad churn also counts wrong_to_wrong; here the parts are apart.
+    References
+    ----------
+    Yan et al. 2021, "Positive-congruent training"; Milani Fard, Cormier, Canini & Gupta 2016,
+    "Launch and iterate: reducing prediction churn".
+
+    Examples
+    --------
+    >>> parts = churn_between([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
+    >>> list(parts.items())[:2], list(parts.items())[2:]
+    ([('churn', 0.75), ('positive_flips', 0.25)], [('negative_flips', 0.25), ('wrong_to_wrong', 0.25)])
     """
     before, after = _labels(before, thing="before", least=1), _labels(after, thing="after", least=1)
     if before.shape[1] != after.shape[1]:
@@ -181,8 +195,8 @@ def churn_between(before, after, gold):
     wrong, wrong_after = len(before) - right, len(after) - right_after
     parts = {
         "churn": len(before) * len(after) - both / 2,
-        "good": wrong * right_after,
-        "bad": right * wrong_after,
+        "positive_flips": wrong * right_after,
+        "negative_flips": right * wrong_after,
         "wrong_to_wrong": wrong * wrong_after - (both / 2 - right * right_after),
     }
     return {name: float(pairs.mean() / (len(before) * len(after))) for name, pairs in parts.items()}

@@ -1,71 +1,282 @@
-"""Scores that are means over examples of a function of votes, with their values without each of the runs.
+"""Scores that are means over queries, with what their intervals need.
 
-The jackknife asks for a score once per run left out. Which run is left out only changes the count of its own answer,
-so one count of votes answers all of these questions: 100,000 examples x 50 runs take seconds.
+An interval over runs asks for a score once per run left out. Which run is left out only changes the
+count of its own answer, so one count of votes answers all of these questions: 100,000 queries x 50
+runs take seconds. An interval over queries asks for the score of each query.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from stabutils.errors import InputError
-from stabutils.metrics import measures
-from stabutils.metrics.intervals import Interval, jackknife, over_examples
+from stabutils.metrics import intervals, measures
+from stabutils.metrics.intervals import Interval, jackknife_arms, moves_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
-    """A mean over examples: of all runs, without each of the runs, and of each example, which counts by its weight."""
+    """A mean over queries of a function of the votes.
+
+    Attributes
+    ----------
+    value : of all runs
+    without : (runs,), the value without each of the runs
+    each : (queries,), the value of each query
+    weights : (queries,), what each query counts
+    cells : variance of the value by single cells, one run's answer to one query
+    bounds : what the value cannot leave
+    """
 
     value: float
     without: np.ndarray
     each: np.ndarray
     weights: np.ndarray
+    cells: float = 0.0
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
-    def __call__(self, kept):
-        """The value over the runs kept: all, or all but one."""
-        runs = len(self.without)
-        return (
-            self.value if len(kept) == runs else self.without[runs * (runs - 1) // 2 - kept.sum()]
-        )
+    @property
+    def runs(self) -> int:
+        return len(self.without)
 
-    def interval(self, labels):
-        if len(labels) > 2:
-            return jackknife(self, np.arange(len(labels)))
-        return over_examples(
-            lambda _, each, weights: np.average(each, weights=weights),
-            labels,
-            examples=(self.each, self.weights),
-        )
+    def __call__(self, kept: np.ndarray) -> float:
+        """The value over the runs kept, by their positions: all, or all but one."""
+        if len(kept) == self.runs:
+            return self.value
+        left_out = self.runs * (self.runs - 1) // 2 - kept.sum()
+        return self.without[left_out]
+
+    def interval(self) -> Interval:
+        """Over runs and queries; of two runs over queries alone, as its note says."""
+        return compare(lambda value: value, [self]).within(*self.bounds)
 
 
-def _own_votes(labels):
-    """How many runs, itself included, answer an example as a run does: (runs, examples)."""
+def compare(
+    function: Callable[..., float],
+    scores: Sequence[Score],
+    seeds: Sequence[np.ndarray] | None = None,
+) -> Interval:
+    """Interval of a function of scores over runs and queries: a difference or ratio of arms.
+
+    Parameters
+    ----------
+    function : of the scores' values, also of arrays of them
+    scores : of the same queries with the same weights
+    seeds : for each score the master seeds of its runs; None: no seed in common
+
+    Returns
+    -------
+    Over runs and queries (`intervals.runs_and_queries`), not kept within any bounds. Where an arm has
+    two runs only, over queries, as the note says.
+
+    Examples
+    --------
+    >>> before = churn([[0, 1, 0], [0, 2, 1], [0, 3, 0]])  # of 9 pairs on queries 5 differ
+    >>> after = churn([[0, 1, 0], [0, 1, 0], [0, 2, 0]])  # 2
+    >>> round(compare(lambda new, old: new - old, [after, before]).value, 3)
+    -0.333
+    """
+    runs = [score.runs for score in scores]
+    rows, weights = [score.each for score in scores], scores[0].weights
+    over_queries = intervals.over_queries(function, *rows, weights=weights, runs=min(runs))
+    if min(runs) < 3:
+        return over_queries
+    if seeds is None:
+        starts = np.cumsum([0, *runs])
+        seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]
+
+    def of_runs(*kept: np.ndarray) -> float:
+        return function(*(score(positions) for score, positions in zip(scores, kept, strict=True)))
+
+    over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
+    cells = cell_variance(function, scores)
+    return intervals.runs_and_queries(over_runs, over_queries, cells)
+
+
+def cell_variance(function: Callable[..., float], scores: Sequence[Score]) -> float:
+    """Variance of a function of scores by single cells, to first order."""
+    values = np.array([score.value for score in scores])
+    slopes = gradient(function, values)
+    return float(np.sum(slopes**2 * [score.cells for score in scores]))
+
+
+def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
+    """Slopes of a function of several numbers, by central differences.
+
+    Examples
+    --------
+    >>> gradient(lambda a, b: a / b, np.array([1.0, 2.0])).round(6).tolist()
+    [0.5, -0.25]
+    """
+    steps = 1e-5 * np.maximum(np.abs(values), 1e-3)
+    slopes = []
+    for place, step in enumerate(steps):
+        move = np.zeros(len(values))
+        move[place] = step
+        slopes.append((function(*(values + move)) - function(*(values - move))) / (2 * step))
+    return np.array(slopes)
+
+
+# ---- the scores ----
+
+
+def churn(labels, weights=None) -> Score:
+    """Share of queries on which two runs disagree (`measures.churn`)."""
+    return replace(_vote_score(_own_votes(labels), _pairs, weights), bounds=(0, 1))
+
+
+def label_entropy(labels, n: int = 5, weights=None) -> Score:
+    """Mean label entropy (nats), as expected over n of the runs (`measures.label_entropy`).
+
+    Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
+    interval does not depend on it. Raises InputError for fewer runs.
+    """
+    _check_votes(n, len(labels))
+    score = _vote_score(_own_votes(labels), partial(_entropy, n=n), weights)
+    return replace(score, bounds=(0, np.inf))
+
+
+def share_unstable(labels, n: int = 10, weights=None) -> Score:
+    """Share of queries on which n runs are not unanimous (`measures.share_unstable`)."""
+    _check_votes(n, len(labels))
+    score = _vote_score(_own_votes(labels), partial(_not_unanimous, n=n), weights)
+    return replace(score, bounds=(0, 1))
+
+
+def accuracy(labels, gold) -> Score:
+    """Share of queries answered right, mean over runs."""
+    right = (np.asarray(labels) == gold).astype(float)
+    return of_runs(right, bounds=(0, 1))
+
+
+def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
+    """The mean of a number that each run has for each query, values (runs, queries).
+
+    Examples
+    --------
+    >>> score = of_runs([[0.0, 1.0], [1.0, 1.0]])
+    >>> score.value, score.each.tolist(), score.without.tolist()
+    (0.75, [0.5, 1.0], [1.0, 0.5])
+    """
+    values = np.asarray(values, float)
+    runs, queries = values.shape
+    each, per_run = values.mean(axis=0), values.mean(axis=1)
+    without = np.full(1, np.nan)
+    cells = 0.0
+    if runs > 1:
+        without = (per_run.sum() - per_run) / (runs - 1)
+        cells = float(values.var(axis=0, ddof=1).sum() / runs / queries**2)
+    return Score(float(per_run.mean()), without, each, np.ones(queries), cells, bounds)
+
+
+def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
+    """The scores of a set of runs by name, as reports and boards list them.
+
+    Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or all
+    where there are fewer.
+    """
+    _check_votes(n, len(labels))
+    labels = np.asarray(labels)
+    many = min(10, len(labels))
+    found = {"churn": churn(labels)}
+    if weights is not None:
+        found["churn_weighted"] = churn(labels, weights)
+    found[f"label_entropy@{n}"] = label_entropy(labels, n)
+    found[f"share_unstable@{many}"] = share_unstable(labels, many)
+    if gold is not None:
+        found["right_to_wrong"] = churn((labels == gold).astype(np.uint8))
+        found["wrong_to_wrong"] = _difference(found["churn"], found["right_to_wrong"])
+        found["accuracy"] = accuracy(labels, gold)
+    return found
+
+
+def kappa(labels) -> Interval:
+    """Fleiss' kappa with its interval; of queries that change its chance agreement stays."""
+    labels = np.asarray(labels)
+    score = churn(labels)
+    votes = np.stack([np.bincount(run, minlength=labels.max() + 1) for run in labels])
+    chance = _chance_agreement(votes.sum(axis=0))
+    value = measures.fleiss_kappa(labels)
+    if len(labels) == 2:
+        return intervals.jackknife(measures.fleiss_kappa, labels).within(-np.inf, 1)
+    rest = votes.sum(axis=0) - votes
+    rest_chance = np.array([_chance_agreement(row) for row in rest])
+    without = _kappa(score.without, rest_chance)
+    over_runs = intervals.from_deletions([*without, value])
+    over_queries = intervals.over_queries(
+        lambda mean: _kappa(mean, chance), score.each, runs=len(labels)
+    )
+    return intervals.runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
+
+
+def _chance_agreement(votes: np.ndarray) -> float:
+    """Chance that two random votes agree; 1 where every vote is for one class."""
+    return float(np.sum((votes / votes.sum()) ** 2))
+
+
+def _kappa(churn, chance):
+    """Agreement beyond chance; 1 where every vote is for one class, as in `fleiss_kappa`."""
+    certain = np.asarray(chance) >= 1
+    return np.where(certain, 1.0, 1 - churn / np.where(certain, 1.0, 1 - chance))
+
+
+def jensen_shannon(probabilities: np.ndarray) -> Interval:
+    """`measures.jensen_shannon` with its interval over runs; each pair of runs is met once.
+
+    probabilities : (runs, queries, classes); nats
+    """
+    runs = len(probabilities)
+    if runs == 2:
+        return intervals.jackknife(measures.jensen_shannon, probabilities).within(0, np.log(2))
+    pairs = np.zeros((runs, runs))
+    for i, j in zip(*np.triu_indices(runs, 1), strict=True):
+        pairs[i, j] = pairs[j, i] = measures.jensen_shannon(probabilities[[i, j]])
+
+    def mean_of_pairs(kept: np.ndarray) -> float:
+        return pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1))
+
+    return intervals.jackknife(mean_of_pairs, np.arange(runs)).within(0, np.log(2))
+
+
+# ---- counting ----
+
+
+def _own_votes(labels) -> np.ndarray:
+    """How many runs, itself included, answer a query as a run does: (runs, queries)."""
+    labels = np.asarray(labels)
     small = labels.astype(np.min_scalar_type(int(labels.max())))
     return np.stack([np.count_nonzero(small == run, axis=0) for run in small])
 
 
-def _vote_score(own, worth, weights=None):
-    """Score whose value for an example is the sum of worth(runs)[votes] over its answers.
+def _vote_score(own, worth, weights=None) -> Score:
+    """Score whose value for a query is the sum of worth(runs)[votes] over its answers.
 
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
     """
-    runs, count = own.shape
-    weights = np.ones(count) if weights is None else weights
+    runs, queries = own.shape
+    weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
-    every = np.arange(runs + 1)
-    each = (worth(runs) / np.maximum(every, 1))[own].sum(
-        axis=0
-    )  # a class with k votes comes k times
+    votes = np.arange(runs + 1)
+    each = _per_vote(worth(runs), votes)[own].sum(axis=0)
+    value = float(share @ each)
     if runs == 2:
-        return Score(float(share @ each), np.full(2, np.nan), each, weights)
+        return Score(value, np.full(2, np.nan), each, weights)
     fewer = np.append(worth(runs - 1), 0.0)
-    before = (fewer / np.maximum(every, 1))[own].sum(axis=0)
-    step = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
-    return Score(float(share @ each), float(share @ before) + step[own] @ share, each, weights)
+    all_votes = _per_vote(fewer, votes)[own].sum(axis=0)
+    one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
+    moves = one_less[own]
+    cells = float(np.sum(share**2 * np.sum(moves_of(moves) ** 2, axis=0)))
+    without = float(share @ all_votes) + moves @ share
+    return Score(value, without, each, weights, cells)
+
+
+def _per_vote(worth, votes):
+    """What each single vote adds: a class with k votes comes k times."""
+    return worth / np.maximum(votes, 1)
 
 
 def _pairs(runs):
@@ -78,68 +289,64 @@ def _entropy(runs, n):
     return measures.expected_worth(measures.entropy_worth(n), runs)
 
 
-def _split(runs, n):
+def _not_unanimous(runs, n):
     n = min(n, runs)
-    return np.arange(runs + 1) / runs - measures.expected_worth(np.append(np.zeros(n), 1.0), runs)
+    unanimous = np.append(np.zeros(n), 1.0)
+    return np.arange(runs + 1) / runs - measures.expected_worth(unanimous, runs)
 
 
-def _less(one, other):
+def _difference(one: Score, other: Score) -> Score:
+    """One less the other, of the same runs; of its cells the larger part is known."""
     return Score(
-        one.value - other.value, one.without - other.without, one.each - other.each, one.weights
+        one.value - other.value,
+        one.without - other.without,
+        one.each - other.each,
+        one.weights,
+        bounds=(0, 1),
     )
 
 
-def _right(labels, gold):
-    right = labels == gold
-    runs, per_run = len(right), right.mean(axis=1)
-    return Score(
-        float(per_run.mean()),
-        (per_run.sum() - per_run) / (runs - 1),
-        right.mean(axis=0),
-        np.ones(len(gold)),
-    )
+def _check_votes(n: int, runs: int) -> None:
+    if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
+        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
 
 
-def scores(labels, gold, n, weights=None):
-    """The scores that are means over examples, by name; label entropy as expected over n of the runs."""
-    if n > len(labels):
-        raise InputError("n", n, f"at most {len(labels)}, the number of runs")
-    own = _own_votes(labels)
-    scores = {"churn": _vote_score(own, _pairs)}
-    if weights is not None:
-        scores["churn_weighted"] = _vote_score(own, _pairs, weights)
-    many = min(10, len(labels))
-    scores[f"label_entropy@{n}"] = _vote_score(own, partial(_entropy, n=n))
-    scores[f"share_unstable@{many}"] = _vote_score(own, partial(_split, n=many))
-    if gold is not None:
-        scores["right_to_wrong"] = _vote_score(
-            _own_votes((labels == gold).astype(np.uint8)), _pairs
-        )
-        scores["wrong_to_wrong"] = _less(scores["churn"], scores["right_to_wrong"])
-        scores["accuracy"] = _right(labels, gold)
-    return scores
+# ---- statistics of whole pools of runs
 
 
-def kappa(labels, churn):
-    if len(labels) == 2:
-        return jackknife(measures.fleiss_kappa, labels)
-    votes = np.stack([np.bincount(run, minlength=labels.max() + 1) for run in labels])
-    rest = votes.sum(axis=0) - votes
-    chance = ((rest / rest[0].sum()) ** 2).sum(axis=1)
-    alone = (rest > 0).sum(axis=1) == 1  # every vote for one class: as in fleiss_kappa
-    without = np.where(alone, 1.0, 1 - churn.without / np.where(alone, 1.0, 1 - chance))
-    return Score(measures.fleiss_kappa(labels), without, churn.each, churn.weights).interval(labels)
+def of_pool(
+    function: Callable[..., float],
+    rows: np.ndarray,
+    deleted: Sequence[np.ndarray],
+    runs: int,
+) -> Interval:
+    """Interval of function(mean of each row), where the rows are computed from a pool of runs.
 
+    For ensembles, whose rows have to be computed again without each group of runs.
 
-def jensen_shannon(probabilities: np.ndarray) -> Interval:
-    """`measures.jensen_shannon` with its interval: (runs, examples, classes), nats; each pair of runs is met once."""
-    runs = len(probabilities)
-    if runs == 2:
-        return jackknife(measures.jensen_shannon, probabilities)
-    pairs = np.zeros((runs, runs))
-    for i, j in zip(*np.triu_indices(runs, 1), strict=True):
-        pairs[i, j] = pairs[j, i] = measures.jensen_shannon(probabilities[[i, j]])
-    return jackknife(
-        lambda kept: pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1)),
-        np.arange(runs),
-    )
+    Parameters
+    ----------
+    function : of as many numbers as there are rows, also of arrays of them
+    rows : (rows, queries), from all runs
+    deleted : for each division of the runs the rows without each of its groups (groups, rows,
+        queries); the squared error is averaged over the divisions
+    runs : in the pool
+
+    Examples
+    --------
+    >>> rows, without = [[1.0, 2.0, 3.0]], [[[1.0, 2.0, 6.0]], [[1.0, 2.0, 0.0]]]
+    >>> interval = of_pool(lambda mean: mean, np.array(rows), [np.array(without)], runs=4)
+    >>> round(interval.value, 3), round(interval.over_runs.se, 3)  # moves of +1 and -1 third
+    (2.0, 1.0)
+    """
+    means = rows.mean(axis=1)
+    value, slopes, queries = float(function(*means)), gradient(function, means), rows.shape[1]
+    groups, variances, cells = min(map(len, deleted)), [], []
+    for division in deleted:
+        values = function(*division.mean(axis=2).T)
+        variances.append(np.sum(moves_of(values) ** 2))
+        influence = np.tensordot(division, slopes, axes=(1, 0))  # (groups, queries)
+        cells.append(np.sum(moves_of(influence) ** 2) / queries**2)
+    over_runs = intervals.from_variance(value, np.mean(variances), groups - 1, runs)
+    over_queries = intervals.over_queries(function, *rows, runs=runs)
+    return intervals.runs_and_queries(over_runs, over_queries, float(np.mean(cells)))

@@ -1,37 +1,22 @@
-"""The published study: what `records/` holds, and the figures made from it."""
+"""The published study as tables: what `records/` holds of each corpus and model."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stabutils import records
-from stabutils.metrics import scores as votes
-from stabutils.metrics.intervals import Interval, jackknife
+from stabutils.analysis import board as boards
+from stabutils.metrics import scores
+from stabutils.metrics.intervals import Interval
+from stabutils.records import Number, Record
 from stabutils.training import files
 
-
-def _records(folder: Path, notebook: str = "") -> list[records.Record]:
-    """Of all notebooks, or of the one whose name begins so."""
-    return [records.read(path) for path in sorted(folder.glob(f"{notebook}*.json"))]
-
-
-def numbers(folder: Path, notebook: str = "") -> dict[str, dict]:
-    """Where notebooks measured the same, the one with most runs has it; of equals, the last."""
-    found: dict[str, dict] = {}
-    for record in _records(folder, notebook):
-        found |= {
-            name: number
-            for name, number in record.numbers.items()
-            if name not in found or number["runs"] >= found[name]["runs"]
-        }
-    return found
-
-
-RATIOS = {
+RATIOS = {  # of `make benchmark`: what each is, and the goal
     "throughput_ratio_fp32": ("texts trained a CPU-second, against `Trainer`, fp32", 2),
     "throughput_ratio_fp32_no_text_skipped": ("the same, every text through every layer", None),
     "throughput_ratio_bf16": ("texts trained a CPU-second, against `Trainer`, bf16", 2.8),
@@ -40,90 +25,126 @@ RATIOS = {
     "two_worker_ratio": ("two workers against one", 1.9),
     "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50),
 }
+ON_BOARDS = ("reduction", "churn", "accuracy", "accuracy_change", "trainings", "passes")
+
+
+def published(root: Path) -> list[Path]:
+    """The folders of all corpora and models that are published, sorted by name."""
+    return sorted(path.parent for path in (root / "records").glob("*/answers"))
+
+
+def records_of(folder: Path, notebooks: str = "") -> list[Record]:
+    """The records of a folder in order, or those whose notebook's name begins so."""
+    return [records.read(path) for path in sorted(folder.glob(f"{notebooks or '[0-9]'}*.json"))]
+
+
+def number(folder: Path, key: str) -> Number | None:
+    """The number of this key, from the record that has it of most runs; of equals the last."""
+    found = [record[key] for record in records_of(folder) if key in record]
+    return max(found, key=lambda number: number.runs or 0, default=None) if found else None
+
+
+def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
+    """The methods of a published corpus, or of some of its notebooks, as one family.
+
+    An arm that stands on several boards stands as on that of most runs; of equals, on the last.
+    Columns as `analysis.board.board` has them, as far as ON_BOARDS; no rows where none is published.
+    """
+    rows: dict[str, dict] = {}
+    n = None
+    for record in records_of(folder, notebooks):
+        for arm, row in _rows(record).items():
+            fewer = arm in rows and row["runs"] < rows[arm]["runs"]
+            if not fewer:
+                rows[arm] = row
+                n = row["n"] or n
+    table = pd.DataFrame(list(rows.values()), columns=["arm", "runs", "n", "behind", *ON_BOARDS])
+    if len(table):
+        table = boards.with_verdicts(table.astype({name: object for name in ON_BOARDS[:4]}))
+    table.attrs["n"] = n
+    return table
+
+
+def _rows(record: Record) -> dict[str, dict]:
+    """The arms of a board in a record: those that have an accuracy and an accuracy change."""
+    rows: dict[str, dict] = {}
+    for number in record.numbers:
+        if number.metric in ON_BOARDS and number.arm and not number.condition:
+            row = rows.setdefault(number.arm, {"arm": number.arm, "n": None, "behind": ""})
+            priced = number.metric in boards.PRICES
+            row[number.metric] = number.value if priced else number.interval
+            if number.metric == "accuracy":
+                row["runs"] = number.runs
+            if number.metric == "reduction":
+                row |= {"n": number.n, "behind": number.sample}
+    complete = {"accuracy", "accuracy_change", "reduction"}
+    arms = {arm: row for arm, row in rows.items() if complete <= row.keys() or arm == "control"}
+    for row in arms.values():
+        row |= {name: row.get(name, 1.0) for name in boards.PRICES}
+        row |= {name: row.get(name) for name in ON_BOARDS if name not in row}
+    return {arm: row for arm, row in arms.items() if "runs" in row}
 
 
 def benchmark(root: Path) -> dict[str, Interval]:
-    """What `make benchmark` measured of `RATIOS`, as times as fast."""
+    """What `make benchmark` measured of RATIOS, as times as fast."""
     path = root / "records" / "benchmark.json"
-    found = records.read(path).numbers if path.is_file() else {}
-    return {name: records.interval(found[name]) for name in RATIOS if name in found}
+    if not path.is_file():
+        return {}
+    record = records.read(path)
+    return {
+        name: record[f"ratio, {name}"].interval for name in RATIOS if f"ratio, {name}" in record
+    }
 
 
 def lengths(folder: Path) -> pd.DataFrame:
-    """Control trained for more or fewer epochs, each length with its own whole schedule: epochs, label_entropy (at `n`
-    votes, the same for all lengths) and accuracy with intervals, runs. No rows where one length only is published."""
+    """Control trained for more or fewer epochs, each length with its own whole schedule.
+
+    Columns epochs, runs, n, label_entropy (at n votes, the same for all) and accuracy, with
+    intervals. No rows where one length only is published.
+    """
+    pattern = r"compact-(?:control(?:-epochs-\d+)?|longertraining-factor-([\d.]+)(?:-from-\d+)?)"
     found = {}
     for arm in arms(folder, "compact-*"):
-        own = re.fullmatch(
-            r"compact-(?:control(?:-epochs-\d+)?|longertraining-factor-([\d.]+)(?:-from-\d+)?)", arm
-        )
-        if own:
+        if match := re.fullmatch(pattern, arm):
             arrays, record = answers(folder, arm)
-            found[round(record["recipe"]["epochs"] * float(own[1] or 1))] = arrays
-    n, rows = min([5, *(len(arrays["labels"]) for arrays in found.values())]), []
-    for epochs, arrays in found.items():
-        labels = arrays["labels"].astype(int)
-        entropy = votes.scores(labels, None, n)[f"label_entropy@{n}"]
-        rows.append(
-            {
-                "epochs": epochs,
-                "runs": len(labels),
-                "n": n,
-                "label_entropy": entropy.interval(labels),
-                "accuracy": jackknife(np.mean, arrays["accuracy"]),
-            }
-        )
+            epochs = round(record["recipe"]["epochs"] * float(match[1] or 1))
+            found[epochs] = arrays["labels"].astype(int), np.array(record["gold"])
+    n = min([5, *(len(labels) for labels, _ in found.values())])
+    rows = []
+    for epochs, (labels, gold) in sorted(found.items()):
+        entropy, accuracy = scores.label_entropy(labels, n), scores.accuracy(labels, gold)
+        row = {"epochs": epochs, "runs": len(labels), "n": n}
+        rows.append(row | {"label_entropy": entropy.interval(), "accuracy": accuracy.interval()})
     columns = ["epochs", "runs", "n", "label_entropy", "accuracy"]
-    return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns).sort_values(
-        "epochs", ignore_index=True
-    )
-
-
-def board(folder: Path, notebook: str = "") -> pd.DataFrame:
-    """The methods on the boards of a published corpus, or on that of one notebook, best reduction first: arm,
-    reduction, churn, accuracy_change, trainings and passes an answer, and better, the verdict. A method on several
-    boards stands as on that of most runs; of equals, on the last. No rows where none is published."""
-    rows: dict[str, dict] = {}
-    for record in _records(folder, notebook):
-        verdicts = {claim.name: claim.verdict for claim in record.claims}
-        interval = {name: records.interval(number) for name, number in record.numbers.items()}
-        one = Interval(1, 1, 1, 1)
-        for arm in (
-            name.removeprefix("reduction ") for name in interval if name.startswith("reduction ")
-        ):
-            taken = interval[f"reduction {arm}"]
-            if f"accuracy_change {arm}" in interval and (  # a cell of a grid stands on no board
-                arm not in rows or taken.runs >= rows[arm]["reduction"].runs
-            ):
-                rows[arm] = {
-                    "arm": arm,
-                    "reduction": taken,
-                    "churn": interval.get(f"churn {arm}"),
-                    "accuracy_change": interval[f"accuracy_change {arm}"],
-                    "trainings": interval.get(f"trainings {arm}", one).value,
-                    "passes": interval.get(f"passes {arm}", one).value,
-                    "better": verdicts.get(f"better {arm}", ""),
-                }
-    columns = ["arm", "reduction", "churn", "accuracy_change", "trainings", "passes", "better"]
-    return pd.DataFrame(
-        sorted(rows.values(), key=lambda row: -row["reduction"].value), columns=columns
-    )
+    return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
 
 
 def arms(folder: Path, pattern: str) -> list[str]:
-    """The arms of a published corpus that look so, by the names of their files without ending."""
+    """The arms of a published corpus whose file names, without ending, look so."""
     paths = (folder / "answers").glob(f"{pattern}{files.PACKED}")
     return sorted(path.name.removesuffix(files.PACKED) for path in paths)
 
 
 def answers(folder: Path, arm: str) -> tuple[files.Arrays, dict]:
-    """The committed answers of one of `arms`, such as "compact-control": arrays and record."""
-    found = files.read_file(path := folder / "answers" / f"{arm}{files.PACKED}")
-    if found is None:
+    """The published answers of one of `arms`, such as "compact-control": arrays and record."""
+    path = folder / "answers" / f"{arm}{files.PACKED}"
+    contents = files.read_file(path)
+    if contents is None:
         raise FileNotFoundError(path)
-    return found
+    return contents
 
 
 def control(folder: Path) -> tuple[files.Arrays, dict]:
-    """The committed answers of control: of the model alone, where there are others of its parts or other lengths."""
+    """The published answers of control: of the model itself, not of its parts or other lengths."""
     return answers(folder, min(arms(folder, "*-control"), key=len, default="control"))
+
+
+def corpus_and_model(folder: Path) -> tuple[str, str]:
+    """The corpus and the model of a folder of published answers."""
+    _, record = control(folder)
+    return record["dataset"], record["model"]
+
+
+def ranked(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Some rows of a board, in its order."""
+    return table[table.arm.isin(arms)].reset_index(drop=True)

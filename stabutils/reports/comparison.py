@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from stabutils.errors import InputError
-from stabutils.metrics import scores as votes
+from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
     GUARD,
     Interval,
     jackknife_arms,
     over_examples,
+    runs_and_queries,
     together,
     verdict,
 )
@@ -101,15 +102,16 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
     names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (
         gold is not None
     )
-    old, new = (votes.scores(labels, gold, n) for labels in (before, after))
+    old, new = (scores.scores(labels, gold, n) for labels in (before, after))
     difference = {
-        name: _difference(old[name], new[name], before, after, arms, seeds) for name in names
+        name: scores.compare(lambda a, b: a - b, [new[name], old[name]], [seeds[1], seeds[0]])
+        for name in names
     }
     stability = verdict(difference[names[1]], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
     return Comparison(
-        {name: score.interval(before) for name, score in old.items() if name in names},
-        {name: score.interval(after) for name, score in new.items() if name in names},
+        {name: score.interval() for name, score in old.items() if name in names},
+        {name: score.interval() for name, score in new.items() if name in names},
         difference,
         _between(before, after, gold, seeds),
         stability,
@@ -160,32 +162,22 @@ def _seeds(seeds, arms):
     return seeds
 
 
-def _difference(old, new, before, after, arms, seeds):
-    if min(map(len, arms)) > 2:
-        return jackknife_arms(lambda b, a: new(a) - old(b), arms, seeds)
-    return over_examples(
-        lambda b, a, each_b, each_a: each_a.mean() - each_b.mean(),
-        before,
-        after,
-        examples=(old.each, new.each),
-    )
-
-
 def _between(before, after, gold, seeds):
-    """Churn from before to after over all cross pairs, and its parts where gold is known."""
-    parts = ["churn"] if gold is None else ["churn", "good", "bad", "wrong_to_wrong"]
-    some = (
-        np.zeros(before.shape[1], int) if gold is None else gold
-    )  # churn itself does not depend on gold
-    return {
-        part: jackknife_arms(
-            lambda b, a, g, part=part: churn_between(b, a, g)[part],
-            [before, after],
-            seeds,
-            examples=(some,),
-        )
-        for part in parts
-    }
+    """Churn from before to after over all cross pairs and the queries, and its parts with gold."""
+    parts = ["churn"]
+    known = np.zeros(before.shape[1], int) if gold is None else gold  # churn does not depend on it
+    if gold is not None:
+        parts += ["positive_flips", "negative_flips", "wrong_to_wrong"]
+    found = {}
+    for part in parts:
+
+        def share(old, new, right, part=part):
+            return churn_between(old, new, right)[part]
+
+        over_runs = jackknife_arms(share, [before, after], seeds, examples=(known,))
+        over_queries = over_examples(share, before, after, examples=(known,))
+        found[part] = runs_and_queries(over_runs, over_queries).within(0, 1)
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

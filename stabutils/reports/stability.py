@@ -24,12 +24,13 @@ import pandas as pd
 
 from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.metrics import scores as votes
+from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
     Interval,
     jackknife,
     jeffreys,
     over_examples,
+    runs_and_queries,
     runs_needed,
     verdict,
 )
@@ -74,8 +75,8 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
         True,
         "queries that the run answered in several ways at its checkpoints",
     ),
-    "good": ("Mended", True, "part of churn: wrong before, right after"),
-    "bad": ("Broken", True, "part of churn: right before, wrong after"),
+    "positive_flips": ("Positive flips", True, "part of churn: wrong before, right after"),
+    "negative_flips": ("Negative flips", True, "part of churn: right before, wrong after"),
 }
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CARDS = ("churn", "churn_weighted", "share_unstable", "label_entropy", "accuracy")
@@ -342,22 +343,18 @@ ONE_RUN = (
 
 def _of_two(labels, gold, names):
     """From one to the other, in words: what a release does to single answers."""
-    between = {
-        part: over_examples(
-            lambda both, right, part=part: metrics.churn_between(both[:1], both[1:], right)[part],
-            labels,
-            examples=(gold,),
-        )
-        for part in ("good", "bad")
-    }
-    right = [
-        shown("accuracy", over_examples(np.mean, each[None] == gold)).partition(" (")[0]
-        for each in labels
-    ]
-    good, bad = (shown("churn", between[part]).partition(" (")[0] for part in ("good", "bad"))
+    right = labels == gold
+    rates = [scores.accuracy(run[None], gold) for run in labels]
+    accuracy = [shown("accuracy", rate.interval()).partition(" (")[0] for rate in rates]
+    parts = {"positive": ~right[:1] & right[1:], "negative": right[:1] & ~right[1:]}
+    shares = {}
+    for name, flipped in parts.items():
+        interval = scores.of_runs(flipped, (0, 1)).interval()
+        shares[name] = shown("churn", interval).partition(" (")[0]
     return (
-        f"From {names[0]} to {names[1]}: accuracy {right[0]} to {right[1]}; {good} of the queries were wrong and "
-        f"became right, {bad} were right and became wrong."
+        f"From {names[0]} to {names[1]}: accuracy {accuracy[0]} to {accuracy[1]}; "
+        f"{shares['positive']} of the queries were wrong and became right (positive flips), "
+        f"{shares['negative']} were right and became wrong (negative flips)."
     )
 
 
@@ -415,35 +412,43 @@ def _of_one_run(about, labels, names, probabilities, checkpoints):
 
 
 def _numbers(labels, gold, probabilities, weights, checkpoints):
-    entropy = None if checkpoints is None else metrics.checkpoint_entropy(checkpoints)
+    """The numbers of a report, over runs and queries where runs and queries allow it."""
     alone = len(labels) == 1
     if alone:
-        numbers = {"share_changed": over_examples(np.mean, entropy > 0)}
-        numbers |= {} if gold is None else {"accuracy": over_examples(np.mean, labels == gold)}
+        numbers = _of_one(labels, gold, checkpoints)
     else:
-        scores = votes.scores(labels, gold, min(5, len(labels)), weights)
-        numbers = {name: score.interval(labels) for name, score in scores.items()}
-        numbers["kappa"] = votes.kappa(labels, scores["churn"])
-    if entropy is not None:
-        numbers["checkpoint_entropy"] = (jackknife if len(labels) > 2 else over_examples)(
-            np.mean, entropy
-        )
+        found = scores.scores(labels, gold, min(5, len(labels)), weights)
+        numbers = {name: score.interval() for name, score in found.items()}
+        numbers["kappa"] = scores.kappa(labels)
+    if checkpoints is not None:
+        entropy = metrics.checkpoint_entropy(checkpoints)
+        score = scores.of_runs(entropy, (0, np.inf))
+        numbers["checkpoint_entropy"] = score.interval()
     if probabilities is not None:
-        numbers |= (
-            {} if alone else {"jensen_shannon": votes.jensen_shannon(np.asarray(probabilities))}
-        )
-        for name, metric in (
-            {"nll": metrics.nll, "ece": metrics.ece}.items() if gold is not None else ()
-        ):
-            numbers[name] = _mean_of(metric, probabilities, gold)
+        if not alone:
+            numbers["jensen_shannon"] = scores.jensen_shannon(np.asarray(probabilities))
+        if gold is not None:
+            numbers["nll"] = _mean_of(metrics.nll, probabilities, gold).within(0, np.inf)
+            numbers["ece"] = _mean_of(metrics.ece, probabilities, gold).within(0, 1)
+    return numbers
+
+
+def _of_one(labels, gold, checkpoints):
+    changed = metrics.checkpoint_entropy(checkpoints) > 0
+    numbers = {"share_changed": scores.of_runs(changed, (0, 1)).interval()}
+    if gold is not None:
+        numbers["accuracy"] = scores.accuracy(labels, gold).interval()
     return numbers
 
 
 def _mean_of(metric, array, gold):
+    over_queries = over_examples(
+        lambda array, gold: metric(array, gold).mean(), array, examples=(gold,)
+    )
     values = metric(array, gold)
-    if len(values) > 2:
-        return jackknife(np.mean, values)
-    return over_examples(lambda array, gold: metric(array, gold).mean(), array, examples=(gold,))
+    if len(values) < 3:
+        return over_queries
+    return runs_and_queries(jackknife(np.mean, values), over_queries)
 
 
 def title(name):
@@ -472,17 +477,8 @@ def _value(name, interval, signed=False):
 
 def _range(name, interval, signed=False):
     percent = SCORES[name.partition("@")[0]][1]
-    low, high = interval.low, interval.high
-    if (
-        not signed
-    ):  # no share leaves 0 .. 1, no entropy is below 0, no kappa above 1, whatever a quantile says
-        low, high = (
-            max(-1.0 if name == "kappa" else 0.0, low),
-            min(1.0 if percent or name == "kappa" else np.inf, high),
-        )
-    return (
-        f"[{_digits(low, percent, interval, signed)}, {_digits(high, percent, interval, signed)}]"
-    )
+    ends = (_digits(end, percent, interval, signed) for end in (interval.low, interval.high))
+    return f"[{', '.join(ends)}]"
 
 
 def _digits(value, percent, interval, signed):

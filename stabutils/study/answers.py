@@ -45,6 +45,7 @@ class Answers:
             return None
         beside = {name for name in arrays if name.startswith("kept.")} - wanted
         answers = {name: array for name, array in arrays.items() if name not in beside}
+        answers["processors"] = np.array(record.get("processor", ""))
         return answers | summarise(answers, self.gold)
 
     def published(self, request: Request) -> dict[str, files.Arrays]:

@@ -129,6 +129,7 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
         }
         for i, run in enumerate(record["runs"]):
             answers = {name: array[i] for name, array in arrays.items()}
+            answers["processors"] = np.array(record.get("processor", ""))
             if run not in found or same(found[run], answers):
                 found[run] = found.get(run, {}) | answers
     return {run: answers for run, answers in found.items() if answers.keys() >= keep}

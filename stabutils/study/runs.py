@@ -85,6 +85,7 @@ class Runs:
     gold : int (examples,)
     labels : int (runs, examples); validation_labels likewise, on the validation split
     accuracy, ece : (runs,), 0 .. 1; nll : (runs,), nats; cpu_seconds : (runs,)
+    processors : (runs,), the kind that each was trained on; "" where nobody noted it
     doubt : (runs, examples), one minus the probability of the answer, 0 .. 1
     checkpoint_entropy, confidence_mean, confidence_spread : (runs, examples), of each run over its
         own checkpoints; of published answers control's only
@@ -105,6 +106,7 @@ class Runs:
     ece: np.ndarray
     cpu_seconds: np.ndarray
     doubt: np.ndarray
+    processors: np.ndarray | None = None
     checkpoint_entropy: np.ndarray | None = None
     confidence_mean: np.ndarray | None = None
     confidence_spread: np.ndarray | None = None

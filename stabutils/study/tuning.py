@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stabutils.errors import InputError
-from stabutils.metrics import scores as votes
+from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
 from stabutils.study.study import Study
 
@@ -70,14 +70,21 @@ def choose(
 
 
 def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
-    """One row an arm of labels (runs, examples), control first: label_entropy (nats) at `n` votes, the same for all,
-    and accuracy, each with its interval, and whether the mean accuracy is at least control's less half a point (`kept`:
-    of the means, for so few runs leave the interval open)."""
+    """One row an arm of labels (runs, examples), control first.
+
+    Columns runs, n, label_entropy (nats, at n votes, the same for all) and accuracy, each with its
+    interval over runs and queries, and `kept`: whether the mean accuracy is at least control's minus
+    half a point (of the means, for so few runs leave the interval open).
+    """
     n, rows = min(5, *map(len, arms)), []
     for labels in arms:
-        found, row = votes.scores(labels, np.asarray(gold), n), {"runs": len(labels), "n": n}
-        for name, score in (("label_entropy", f"label_entropy@{n}"), ("accuracy", "accuracy")):
-            interval = found[score].interval(labels)
+        row = {"runs": len(labels), "n": n}
+        measured = {
+            "label_entropy": scores.label_entropy(labels, n),
+            "accuracy": scores.accuracy(labels, np.asarray(gold)),
+        }
+        for name, score in measured.items():
+            interval = score.interval()
             row |= {
                 name: interval.value,
                 f"{name}_low": interval.low,
