@@ -69,7 +69,8 @@ class Taught(Mitigation):
                 "seeds", seeds, f"three equal ones below {TEACHERS}, for teachers of the run's own"
             )
         first = TEACHERS + (0 if self.shared else MOST * seeds.init)
-        return tuple(Seeds(s, s, s) for s in range(first, first + self.teachers))
+        numbers = range(first, first + self.teachers)
+        return tuple(Seeds(number, number, number, seeds.data) for number in numbers)
 
     def data(self, targets):
         return targets if self.is_noop else self.learn(targets, seen(targets))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from stabutils.provenance import provenance
 from stabutils.study import committed, paths
-from stabutils.study.runs import Request, Run, Runs, seed_text
+from stabutils.study.runs import Request, Run, Runs, run_label
 from stabutils.study.study import Study
 
 
@@ -34,12 +33,14 @@ def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
         "recipe": entry["recipe"],
         "mitigation": entry["mitigation"],
     }
-    names = f"{study.data.name} {Path(study.model).name} {entry['arm']}"
+    if entry["change"]:
+        shared["change"] = entry["change"]
     runs = []
     for numbers in entry["seeds"]:
-        seeds = Seeds(*(numbers if isinstance(numbers, list) else [numbers] * 3))
-        label = f"{names} seed {seed_text(seeds)}"
-        runs.append(Run(label, seeds, shared | {"seeds": asdict(seeds)}))
+        given = numbers if isinstance(numbers, list) else [numbers] * (4 if entry["change"] else 3)
+        seeds = Seeds(*given)
+        label = run_label(study.data.name, study.model, entry["arm"], seeds)
+        runs.append(Run(label, seeds, shared | {"seeds": seeds.identity()}))
     return Request(entry["arm"], tuple(runs), tuple(entry["keep"]), entry["part"], entry["whole"])
 
 

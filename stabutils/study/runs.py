@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,15 +33,16 @@ class Run:
         return f"{files.slug(self.label)}-{digest[:16]}"
 
 
-def seed_text(seeds: Seeds) -> str:
-    """The seeds in a label: one number where all are equal.
+def run_label(dataset: str, model: str, arm: str, seeds: Seeds) -> str:
+    """What a run is called: dataset, model, mitigation, and one seed where all are equal.
 
-    A label is part of a stored file's name, so its form stays as it is.
+    It is part of a stored file's name, so its form stays as it is.
     """
-    numbers = list(asdict(seeds).values())
-    if len(set(numbers)) == 1:
-        return str(numbers[0])
-    return ".".join(map(str, numbers))
+    numbers = list(seeds.identity().values())
+    same = len(set(numbers)) == 1
+    text = str(numbers[0]) if same else ".".join(map(str, numbers))
+    changed = " data" if "data" in seeds.identity() else ""
+    return f"{dataset} {Path(model).name} {arm}{changed} seed {text}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class Request:
             "arm": self.arm,
             "mitigation": identity["mitigation"],
             "recipe": identity["recipe"],
+            "change": identity.get("change"),
             "seeds": [numbers[0] for numbers in seeds] if plain else seeds,
             "keep": list(self.keep),
             "part": self.part,

@@ -22,7 +22,7 @@ from stabutils.provenance import provenance
 from stabutils.study import paths
 from stabutils.study.answers import Answers
 from stabutils.study.dispatch import Dispatch
-from stabutils.study.runs import Request, Run, Runs, seed_text
+from stabutils.study.runs import Request, Run, Runs, run_label
 from stabutils.study.store import Store
 from stabutils.training.hooks import Mitigation, describe, identity
 
@@ -58,6 +58,7 @@ class Study:
         "auto", "of a checkpoint's vectors", choices=("auto", "mean", "first", "last")
     )
     precision: str = knob("fp32", "of the training", choices=("fp32", "bf16"))
+    change: str = knob("", "of the training data by a run's data seed, such as drop 10 %")
     workers: int = knob(0, "processes; 0: one a core", least=0)
     cluster: str = knob("", "address of a Dask scheduler, or local")
     published: bool = knob(True, "read published answers where there are some")
@@ -73,7 +74,7 @@ class Study:
 
     @cached_property
     def task(self) -> Task:
-        from stabutils.training import preparation
+        from stabutils.training import changes, preparation
 
         recipe = preparation.default_recipe(self.model, len(self.data.train))
         knobs = {name: getattr(self, name) for name in OF_RECIPE if getattr(self, name) is not None}
@@ -82,7 +83,8 @@ class Study:
         recipe = replace(recipe, **typed)
         checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
         recipe = replace(recipe, checkpoints=checkpoints)
-        return preparation.prepare(self.model, self.data, recipe, self.pooling)
+        task = preparation.prepare(self.model, self.data, recipe, self.pooling)
+        return replace(task, change=changes.Change.parse(self.change))
 
     @cached_property
     def answers(self) -> Answers:
@@ -127,10 +129,11 @@ class Study:
             "model": self.task.identity,
             "recipe": asdict(self.task.recipe),
             "mitigation": identity(mitigation),
-            "seeds": asdict(seeds),
+            "seeds": seeds.identity(),
         }
-        names = f"{self.data.name} {Path(self.model).name} {describe(mitigation)}"
-        return Run(f"{names} seed {seed_text(seeds)}", seeds, parts)
+        if self.change:
+            parts["change"] = asdict(self.task.change)
+        return Run(run_label(self.data.name, self.model, describe(mitigation), seeds), seeds, parts)
 
     def retrain(
         self,
@@ -189,9 +192,12 @@ def requested(
     if seeds is not None and not len(seeds):
         raise InputError("seeds", seeds, "at least one")
     first = study.seed + start
-    chosen = seeds or [Seeds(number, number, number) for number in range(first, first + n)]
+    numbers = range(first, first + n)
+    data = numbers if study.change else [None] * n
+    plain = [Seeds(each, each, each, own) for each, own in zip(numbers, data, strict=True)]
+    chosen = plain if seeds is None else seeds
     arm, runs = describe(mitigation), tuple(study.identify(mitigation, each) for each in chosen)
-    knobs = {"from": start or None, "seed": study.seed or None}
+    knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}
     words = [f"{name} {value}" for name, value in knobs.items() if value is not None]
     kind = [probes.PUBLISHED.get(keep, "unpublished"), "crossed" if seeds else ""]

@@ -57,6 +57,11 @@ def build_targets(
             f"examples, classes) of {wanted} trainings, as `study.retrain` hands on",
         )
     given = None if teachers is None else torch.tensor(teachers)
+    if (task.change is None) != (seeds.data is None):
+        allowed = "one where the study changes its training data, None elsewhere"
+        raise InputError("data seed", seeds.data, allowed)
+    if task.change is not None:
+        plain = task.change.apply(plain, task.train, seeds.data)
     return mitigation.data(replace(plain, texts=task.train, teachers=given))
 
 

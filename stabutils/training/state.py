@@ -28,16 +28,25 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class Seeds:
-    """The three sources of randomness of a run. Equal integers under different names are independent streams."""
+    """The sources of randomness of a run; equal integers under different names are independent.
+
+    data : which training examples the run sees, for studies whose training data change; else None
+    """
 
     init: int
     order: int
     dropout: int
+    data: int | None = None
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if type(value) is not int or value < 0:
+            missing = name == "data" and value is None
+            if not missing and (type(value) is not int or value < 0):
                 raise InputError(f"{name} seed", value, "an integer of at least 0")
+
+    def identity(self) -> dict[str, int]:
+        """What stands in a run's identity: the seeds that are there."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Stream(AbstractContextManager):

@@ -84,9 +84,8 @@ class Task:
     build: Callable[[], nn.Module]
     recipe: Recipe
     identity: dict  # of the model, for the identity of a run
-    out_of_scope: Tokens | None = (
-        None  # test texts that belong to no class, where a corpus has some
-    )
+    out_of_scope: Tokens | None = None  # test texts that belong to no class, if any
+    change: object | None = None  # a `changes.Change` of the training data, or None
 
 
 def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
