@@ -164,6 +164,31 @@ def number(
     )
 
 
+def of_scores(scores: Mapping[str, Interval], arm: str = "") -> list[Number]:
+    """The numbers of a report, whose names may say at how many runs: "label_entropy@5".
+
+    Examples
+    --------
+    >>> [found] = of_scores({"label_entropy@5": Interval(0.2, 0.1, 0.3, runs=10)})
+    >>> found.metric, found.n
+    ('label_entropy', 5)
+    """
+    numbers = []
+    for name, interval in scores.items():
+        metric, _, n = name.partition("@")
+        numbers.append(number(metric, interval, arm, n=int(n) if n else None))
+    return numbers
+
+
+def of_proxies(board: Mapping[str, Mapping[str, Interval]]) -> list[Number]:
+    """The numbers of a board of proxies (`metrics.detection.board`)."""
+    metrics = {"AUROC": "auroc", "rank correlation": "correlation"}
+    numbers = []
+    for arm, row in board.items():
+        numbers += [number(metrics[column], interval, arm) for column, interval in row.items()]
+    return numbers
+
+
 def price(metric: str, value: float, arm: str = "") -> Number:
     """What something costs by its recipe: known exactly, so it has no interval."""
     return Number(metric, float(value), arm=arm)

@@ -153,6 +153,24 @@ def accuracy(labels, gold) -> Score:
     return of_runs(right, bounds=(0, 1))
 
 
+def churn_beyond_accuracy(labels, gold) -> Interval:
+    """By how much churn exceeds the difference of two runs' accuracies, mean over pairs of runs.
+
+    Over runs and queries, conservative; shares of queries.
+    """
+
+    def gap(labels: np.ndarray, gold: np.ndarray) -> float:
+        accuracies = (labels == gold).mean(axis=1)
+        differences = np.abs(np.subtract.outer(accuracies, accuracies))
+        pairs = len(labels) * (len(labels) - 1)
+        return measures.churn(labels) - float(differences.sum() / pairs)
+
+    labels = np.asarray(labels)
+    over_runs = intervals.jackknife(gap, labels, examples=(gold,))
+    over_queries = intervals.over_examples(gap, labels, examples=(gold,))
+    return intervals.runs_and_queries(over_runs, over_queries)
+
+
 def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
     """The mean of a number that each run has for each query, values (runs, queries).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,12 @@ class Study:
         hints = get_type_hints(type(self))
         for each in fields(self):
             check(each.name, getattr(self, each.name), hints[each.name], each.metadata)
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, object]) -> Study:
+        """The study of a notebook's parameters: those that are knobs."""
+        names = {each.name for each in fields(cls)} & parameters.keys()
+        return cls(**{name: parameters[name] for name in names})
 
     @cached_property
     def data(self) -> Dataset:
@@ -200,7 +206,7 @@ def requested(
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}
     words = [f"{name} {value}" for name, value in knobs.items() if value is not None]
-    kind = [probes.PUBLISHED.get(keep, "unpublished"), "crossed" if seeds else ""]
+    kind = [probes.published_part(keep), "crossed" if seeds else ""]
     part = " ".join(filter(None, [*kind, *words]))
     whole = arm == "control" and not part and n >= study.runs
     return Request(arm, runs, keep, part, whole)

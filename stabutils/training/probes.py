@@ -180,7 +180,8 @@ MEASURES |= {
     for name, disturb in (("weight noise", weight_noise), ("word drop", word_drop))
     for strength in STRENGTHS[name]
 }
-PROXIES = tuple(MEASURES)
+PROXIES = ("margin", "class distance", "dropout", "weight noise 0.4", "word drop 0.2")
+SMALL = {"out_of_scope", *MEASURES}  # extras that are published; the others are large
 PROBES = {
     "hidden": Probe("hidden", partial(hidden, "test")),
     "head": Probe("head", head),
@@ -192,11 +193,21 @@ PROBES |= {
     for split in ("training", "validation")
 }
 PROBES |= {name: Probe(name, measure) for name, measure in MEASURES.items()}
-PUBLISHED = {
-    (): "",
-    PROXIES: "probed",
-    ("hidden",): "heldout",
-}  # what a published study commits; the rest is large
+
+
+def published_part(keep: Sequence[str]) -> str:
+    """What runs with these extras are called when they are published, beside plain ones.
+
+    Examples
+    --------
+    >>> published_part(()), published_part(("margin",)), published_part(("training",))
+    ('', 'probed', 'unpublished')
+    """
+    if not keep:
+        return ""
+    if set(keep) == {"hidden"}:
+        return "heldout"
+    return "probed" if SMALL >= set(keep) else "unpublished"
 
 
 def names(keep: str | Sequence[str]) -> tuple[str, ...]:
