@@ -57,6 +57,18 @@ def attributes(
     )
 
 
+def bins(values: np.ndarray, count: int) -> np.ndarray:
+    """Indicators of equal-width bins of values in 0 .. 1: (queries, occupied bins), for regressions.
+
+    Examples
+    --------
+    >>> bins(np.array([0.0, 0.05, 0.95]), 10).tolist()
+    [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+    cell = np.minimum((np.asarray(values) * count).astype(int), count - 1)
+    return (cell[:, None] == np.unique(cell)).astype(float)
+
+
 def criticism(
     vectors: np.ndarray, entropy: np.ndarray, intents: np.ndarray, each: int = 3
 ) -> pd.DataFrame:

@@ -9,7 +9,7 @@ examples), each row the weights of a text's neighbours, adding up to 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,7 @@ from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
+from stabutils.metrics.detection import auroc
 from stabutils.metrics.intervals import (
     BLOCKS,
     Interval,
@@ -262,6 +263,42 @@ def clustering(
     return Clustering(observed, chance, float(p), null)
 
 
+def battery(
+    labels: np.ndarray,
+    graphs: Mapping[str, sparse.csr_array],
+    questions: Mapping[str, Mapping],
+    permutations: int = 999,
+) -> dict[str, dict[str, Clustering]]:
+    """`clustering` for every space and question: what each looks beyond, by name."""
+    entropies = halves(labels)
+    return {
+        space: {
+            name: clustering(entropies, graph, **beyond, permutations=permutations)
+            for name, beyond in questions.items()
+        }
+        for space, graph in graphs.items()
+    }
+
+
+def planted_neighbours(
+    labels: np.ndarray, graph: sparse.csr_array, tags: Sequence[str]
+) -> dict[str, Interval]:
+    """Do a query's neighbours, without itself, tell that it lies in a planted region?
+
+    AUROC of their mean label entropy, of each strong and medium region against the clear queries.
+    """
+    tags = np.asarray(tags)
+    found = {}
+    for region in sorted({tag for tag in tags if tag.endswith(("strong", "medium"))}):
+        kept = (tags == region) | (tags == "clear")
+
+        def finds(votes: np.ndarray, kept=kept, region=region) -> float:
+            return auroc((graph @ label_entropy(votes))[kept], tags[kept] == region)
+
+        found[region] = jackknife(finds, np.asarray(labels)).within(0, 1)
+    return found
+
+
 def _over_blocks(
     value: float, first: np.ndarray, second: np.ndarray, weights: sparse.csr_array
 ) -> Interval:
@@ -333,6 +370,20 @@ def hot_regions(hot: np.ndarray, graph: sparse.csr_array, least: int = 3) -> np.
     regions = np.full(len(hot), -1)
     regions[chosen] = part
     return ranked(regions, np.ones(len(hot)), least)
+
+
+def found_by_half(labels: np.ndarray, graph: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """Regions that the first half of the runs chooses, and the other runs, to describe them by.
+
+    Returns
+    -------
+    Ids of `hot_regions` (queries,), and labels of the other half; of all runs where that would be
+    fewer than three.
+    """
+    half = max(2, len(labels) // 2)
+    spots = hot_spots(label_entropy(labels[:half]), graph)
+    others = labels[half:] if len(labels) - half > 2 else labels
+    return hot_regions(spots.hot, graph), others
 
 
 def ranked(regions: np.ndarray, worth: np.ndarray, least: int = 1) -> np.ndarray:

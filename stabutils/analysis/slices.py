@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 
 from stabutils.analysis.regions import NOTHING, points_of, ranked
 from stabutils.errors import InputError
+from stabutils.metrics import label_entropy
 
 
 def spotlight(
@@ -133,3 +134,26 @@ def slices(
         [1 / np.sum(found == own) for own in found]
     )  # the sum of a region becomes its mean
     return ranked(found, scores * share)
+
+
+def lit(
+    vectors: np.ndarray, labels: np.ndarray, gold: np.ndarray, share: float = 0.05
+) -> dict[str, np.ndarray]:
+    """What the runs point at: weights (queries,) of the Spotlight and of the worst slices.
+
+    Parameters
+    ----------
+    labels : (runs, queries), of the runs that choose
+    share : of the queries that a region holds at least
+    """
+    size = max(5, share * len(gold))
+    unstable, wrong = label_entropy(labels), np.mean(labels != gold, axis=0)
+    found = {
+        "Spotlight on label entropy": spotlight(vectors, unstable, size)[0],
+        "Spotlight on errors": spotlight(vectors, wrong, size)[0],
+    }
+    for method in ("mixture", "hdbscan"):
+        worst = slices(vectors, unstable, method, int(size)) == 0
+        if np.sum(worst) > 1:
+            found[method] = worst.astype(float)
+    return found

@@ -8,7 +8,7 @@ whole: where one source has sent a training another way, a second one may have l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import numpy as np
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, crossed, delete_a_group, runs_and_queries
+from stabutils.records import Number, number
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
@@ -170,3 +171,23 @@ def rounding(control: np.ndarray, poked: np.ndarray) -> dict[str, Interval]:
     same_runs = [np.arange(len(control))] * 2
     share = scores.compare(lambda one, other: one / other, [between, seeds], same_runs)
     return {"rounding": between.interval(), "seeds": seeds.interval(), "share": share}
+
+
+def numbers(
+    effects: Effects | None, rounding: Mapping[int, Mapping[str, Interval]], full: int
+) -> list[Number]:
+    """The numbers of both for a record; full: the epochs of a whole training."""
+    found = []
+    if effects is not None:
+        found.append(number("churn", effects.every, condition="all sources vary"))
+        for name, source in effects.sources.items():
+            found.append(number("churn", source.alone, name, "only it varies"))
+            found.append(number("churn", source.fixed, name, "only it is fixed"))
+            found.append(number("share_of_churn", source.alone_share, name))
+            found.append(number("share_of_churn", source.fall_share, name, "saved by fixing it"))
+    for length, row in rounding.items():
+        condition = "full length" if length == full else f"{length} epochs"
+        found.append(number("churn", row["rounding"], "rounding", condition))
+        found.append(number("churn", row["seeds"], "new seeds", condition))
+        found.append(number("share_of_churn", row["share"], "rounding", condition))
+    return found

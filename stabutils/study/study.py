@@ -119,12 +119,16 @@ class Study:
         named = paths.results_of_study(self.dataset, self.model, self.runs, knobs)
         return Path(folder) if folder else named
 
-    def about(self) -> dict:
-        """What a record says of how it came about: what decides the answers, and what ran it."""
-        task = self.task
-        about = {"dataset": self.data.fingerprint, "model": task.identity}
-        requests = [request.as_json() for request in dict.fromkeys(self.requests)]
-        return provenance() | about | {"recipe": asdict(task.recipe), "answers": requests}
+    def about(self, *others: Study) -> dict:
+        """What a record says of how it came about: what decides the answers, and what ran it.
+
+        others : studies of the same corpus and model whose runs it rests on too
+        """
+        about = {"dataset": self.data.fingerprint, "model": self.task.identity}
+        requests = [request for study in (self, *others) for request in study.requests]
+        answers = [request.as_json() for request in requests]
+        distinct = [entry for place, entry in enumerate(answers) if entry not in answers[:place]]
+        return provenance() | about | {"recipe": asdict(self.task.recipe), "answers": distinct}
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
         from stabutils.training.loop import RECIPE_VERSION
