@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from stabutils.analysis.regions import NOTHING, SAME_PLACE, points_of, words_of
+from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.detection import rank_correlation
@@ -55,6 +56,17 @@ def attributes(
             "conflict": np.concatenate(conflict),
         }
     )
+
+
+def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
+    """Test queries by whether the labels of the ten nearest training texts agree: bool (queries,)."""
+    conflict = attributes(data.train.texts, data.train.labels, data.test.texts).conflict.to_numpy()
+    groups = {
+        "agree": conflict == 0,
+        "disagree a little": (conflict > 0) & (conflict < 0.5),
+        "disagree": conflict >= 0.5,
+    }
+    return {name: where for name, where in groups.items() if where.any()}
 
 
 def bins(values: np.ndarray, count: int) -> np.ndarray:

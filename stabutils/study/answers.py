@@ -19,12 +19,11 @@ from stabutils.training import files
 class Answers:
     """The answers that need no training: `store`, and published ones below `records`.
 
-    records: None to read no published answers. model: its name, part of published file names.
+    records: None to read no published answers.
     """
 
     store: Store
     records: Path | None
-    model: str
     gold: np.ndarray
 
     def has(self, run: Run, extras: Sequence[str] = ()) -> bool:
@@ -52,7 +51,7 @@ class Answers:
         """The published answers of an arm by run name, of runs with all that is to be kept."""
         if self.records is None:
             return {}
-        path = paths.published_answers(self.records, self.model, request.arm)
+        path = paths.published_answers(self.records, request.model, request.arm)
         return committed.read(path, request.keep)
 
     def read(self, request: Request) -> dict[str, files.Arrays]:

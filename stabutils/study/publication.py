@@ -29,7 +29,7 @@ def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
     shared = {
         "version": RECIPE_VERSION,
         "dataset": about["dataset"],
-        "model": about["model"],
+        "model": entry["network"],
         "recipe": entry["recipe"],
         "mitigation": entry["mitigation"],
     }
@@ -39,9 +39,16 @@ def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
     for numbers in entry["seeds"]:
         given = numbers if isinstance(numbers, list) else [numbers] * (4 if entry["change"] else 3)
         seeds = Seeds(*given)
-        label = run_label(study.data.name, study.model, entry["arm"], seeds)
+        label = run_label(study.data.name, entry["model"], entry["arm"], seeds)
         runs.append(Run(label, seeds, shared | {"seeds": seeds.identity()}))
-    return Request(entry["arm"], tuple(runs), tuple(entry["keep"]), entry["part"], entry["whole"])
+    return Request(
+        entry["arm"],
+        tuple(runs),
+        entry["model"],
+        tuple(entry["keep"]),
+        entry["part"],
+        entry["whole"],
+    )
 
 
 def publish(study: Study, request: Request) -> Path | None:
@@ -58,11 +65,11 @@ def publish(study: Study, request: Request) -> Path | None:
     identity = request.runs[0].identity
     about = {
         "dataset": study.data.name,
-        "model": study.model,
+        "model": request.model,
         "recipe": identity["recipe"],
         "identity": identity["model"],
     }
-    path = paths.published_answers(study.records, study.model, request.arm, request.part)
+    path = paths.published_answers(study.records, request.model, request.arm, request.part)
     return committed.write(
         path, runs, len(study.data.label_names), about | provenance(), request.whole
     )

@@ -55,6 +55,7 @@ class Request:
 
     arm: str
     runs: tuple[Run, ...]
+    model: str = "compact"
     keep: tuple[str, ...] = ()
     part: str = ""
     whole: bool = False
@@ -66,6 +67,8 @@ class Request:
         plain = all(len(set(numbers)) == 1 for numbers in seeds)
         return {
             "arm": self.arm,
+            "model": self.model,
+            "network": identity["model"],
             "mitigation": identity["mitigation"],
             "recipe": identity["recipe"],
             "change": identity.get("change"),

@@ -96,7 +96,7 @@ class Study:
     def answers(self) -> Answers:
         """Where the answers of its runs lie."""
         records = self.records if self.published else None
-        return Answers(Store(paths.run_store()), records, self.model, self.data.test.labels)
+        return Answers(Store(paths.run_store()), records, self.data.test.labels)
 
     @cached_property
     def dispatch(self) -> Dispatch:
@@ -213,4 +213,4 @@ def requested(
     kind = [probes.published_part(keep), "crossed" if seeds else ""]
     part = " ".join(filter(None, [*kind, *words]))
     whole = arm == "control" and not part and n >= study.runs
-    return Request(arm, runs, keep, part, whole)
+    return Request(arm, runs, study.model, keep, part, whole)

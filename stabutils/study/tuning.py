@@ -114,12 +114,12 @@ def tried(
     control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.ndarray
 ) -> pd.DataFrame:
     """One row a candidate, control first: `scored` of labels (runs, examples), and the share of control's label entropy
-    that is taken away."""
+    that is saved."""
     table = scored([control, *candidates.values()], gold)
     table.insert(0, "candidate", ["control", *candidates])
     table.insert(
         table.columns.get_loc("kept"),
-        "taken_away",
+        "reduction",
         1 - table.label_entropy / table.label_entropy[0],
     )
     return table
@@ -171,18 +171,31 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
     return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
 
 
-def arms(study: Study, names: Sequence[str]) -> dict[str, Mitigation]:
-    """Methods of both catalogues by name, at the strengths chosen for the study's corpus and model, or at their
-    defaults. Raises InputError for a name that neither catalogue has."""
+def methods(
+    study: Study, names: str, catalogue: str = "both", quick: Sequence[str] = ()
+) -> dict[str, Mitigation]:
+    """The methods that a notebook's `methods` asks for, at the strengths chosen for the study.
+
+    Parameters
+    ----------
+    names : "quick", "all" (of the catalogue), or names out of any catalogue, separated by commas
+    catalogue : "regularizers", "data_centric" or "both"
+    quick : what "quick" stands for
+
+    Raises
+    ------
+    InputError for a name that no catalogue has.
+    """
     from stabutils.mitigations import data_centric, regularizers
     from stabutils.mitigations.composition import wanted
 
-    catalogue = data_centric.CATALOGUE | chosen(
-        read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE)
-    )
-    return (
-        {name: catalogue[name] for name in wanted(", ".join(names), catalogue, ())} if names else {}
-    )
+    tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
+    catalogues = {"regularizers": tuned, "data_centric": data_centric.CATALOGUE}
+    every = {name: method for own in catalogues.values() for name, method in own.items()}
+    known = catalogues.get(catalogue, every)
+    if names in ("quick", "all"):
+        return {name: every[name] for name in wanted(names, known, quick)}
+    return {name: every[name] for name in wanted(names, every, quick)}
 
 
 def described(table: pd.DataFrame, methods: Sequence[str]) -> str:

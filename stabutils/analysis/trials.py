@@ -1,0 +1,71 @@
+"""Training the arms of a board: one control, several methods, a placebo, all of one study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from stabutils.analysis import board
+from stabutils.analysis.baselines import linear_models
+from stabutils.mitigations import describe, price
+from stabutils.study.runs import Runs
+from stabutils.study.study import Arm, Study
+
+BAG = "compact-bag"  # `compact` without its attention layer: an ablation that competes
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Runs of control, of methods and of a placebo, and what is needed to put them on a board.
+
+    studies : all that were asked for runs, for `Study.about`
+    """
+
+    control: Runs
+    placebo: Runs
+    arms: dict[str, Runs]
+    costs: dict[str, tuple[float, float]]
+    linear: dict[str, np.ndarray]
+    settings: dict[str, str]
+    studies: tuple[Study, ...]
+
+    def board(self, n: int = 5) -> pd.DataFrame:
+        """All arms on one board (`board.board`)."""
+        beside = {"placebo": self.placebo, "linear": self.linear, "costs": self.costs}
+        return board.board(self.control, self.arms, **beside, n=n)
+
+    def best(self, table: pd.DataFrame) -> str:
+        """The method of the largest reduction on a board of this trial."""
+        methods = table.arm[table.arm.isin(list(self.arms))]
+        return methods.iloc[0]
+
+
+def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Trial:
+    """Train what is missing of control, of each method and of a placebo.
+
+    The placebo is control once more under fresh seeds. For `compact` the bag of its word vectors
+    competes too, as a model of its own.
+    """
+    control = study.retrain("control")
+    placebo = study.retrain("control", n=runs_per_method, start=study.runs)
+    arms = {name: study.retrain(method, n=runs_per_method) for name, method in methods.items()}
+    costs = {name: price(method, study.task.recipe) for name, method in methods.items()}
+    settings = {name: describe_arm(method) for name, method in methods.items()}
+    studies = [study]
+    if study.model == "compact":
+        bag = replace(study, model=BAG)
+        arms[BAG] = bag.retrain("control", n=runs_per_method)
+        costs[BAG], settings[BAG] = (1.0, 1.0), "control"
+        studies.append(bag)
+    linear = linear_models(study)
+    return Trial(control, placebo, arms, costs, linear, settings, tuple(studies))
+
+
+def describe_arm(method: Arm) -> str:
+    """The mitigation of an arm in words, with its settings."""
+    from stabutils.mitigations import resolve
+
+    return describe(resolve(method))
