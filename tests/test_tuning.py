@@ -109,7 +109,7 @@ def test_a_candidate_is_judged_by_entropy_and_kept_by_accuracy():
         control, {"calm": np.zeros((3, 4), int), "wrong": np.ones((3, 4), int)}, np.zeros(4, int)
     )
     assert table.candidate.tolist() == ["control", "calm", "wrong"]
-    assert table.taken_away.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
+    assert table.reduction.tolist() == [0, 1, 1] and table.kept.tolist() == [True, True, False]
 
 
 # ---- the table on disk
@@ -229,13 +229,13 @@ for cell in {[begin, cell, train, cell, train, cell.replace("square", "abs"), tr
 
 def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypatch):
     study, strength = Study(dataset="assistant"), regularizers.CATALOGUE["label smoothing"][0].dose
-    assert tuning.arms(study, ["TGTSS", "label smoothing"]) == {
+    assert tuning.methods(study, "TGTSS, label smoothing", "both", ()) == {
         "TGTSS": TGTSS(),
         "label smoothing": LabelSmoothing(),
     }
     table = pd.DataFrame({"method": ["label smoothing"], "strength": [strength], "chosen": [True]})
     monkeypatch.setattr(tuning, "read", lambda study: table)
-    assert tuning.arms(study, ["label smoothing"]) == {
+    assert tuning.methods(study, "label smoothing", "both", ()) == {
         "label smoothing": LabelSmoothing(strength)
     } and (strength != LabelSmoothing().strength)
     with pytest.raises(InputError, match="method: got 'TGST'"):

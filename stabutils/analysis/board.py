@@ -176,6 +176,12 @@ def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> I
     return _difference(control, arm, old, new)
 
 
+def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+    """Change of churn on some queries (positions or bool), from control to an arm; a share."""
+    old, new = (scores.churn(runs.labels[:, where]) for runs in (control, arm))
+    return _difference(control, arm, old, new)
+
+
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
     """Positions of the share `top` of queries with the highest label entropy; at least one.
 
@@ -251,6 +257,30 @@ def _in_words(column: str, value: object) -> str:
         percent = number.unit.startswith(records.PERCENT)
         return records.shown(number, "%" if percent else "")
     return str(value)
+
+
+def answer(table: pd.DataFrame) -> str:
+    """What a board says of its methods in three sentences."""
+    methods = table[table.arm.map(is_method)]
+    better = methods[methods.better == "holds"]
+    verb = "is" if len(better) == 1 else "are"
+    lines = [
+        f"{len(better)} of {len(methods)} methods {verb} significantly more stable than control at an "
+        "accuracy that is not lower by half a point or more."
+    ]
+    best = (methods if better.empty else better).iloc[0]
+    of_it = (
+        _in_words("reduction", best.reduction),
+        _in_words("accuracy_change", best.accuracy_change),
+    )
+    lines.append(
+        f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is that of "
+        f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} trainings."
+    )
+    rest = methods[methods.better == "does not hold"].arm
+    if len(rest):
+        lines.append(f"Not more stable, or not as accurate: {', '.join(rest)}.")
+    return "\n".join(lines)
 
 
 def described(table: pd.DataFrame, arms: Sequence[str]) -> str:

@@ -69,6 +69,35 @@ def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
     return {name: where for name, where in groups.items() if where.any()}
 
 
+def nearest_texts(data: Dataset, query: int, count: int = 8) -> pd.DataFrame:
+    """The training texts with most of a test query's words: text, label (its name), cosine."""
+    tfidf = words_of()
+    known = tfidf.fit_transform(data.train.texts)
+    cosine = (tfidf.transform([data.test.texts[query]]) @ known.T).toarray()[0]
+    rows = np.argsort(-cosine, kind="stable")[:count]
+    labels = [data.label_names[data.train.labels[row]] for row in rows]
+    texts = [data.train.texts[row] for row in rows]
+    return pd.DataFrame({"text": texts, "label": labels, "cosine": cosine[rows]})
+
+
+def contradictions(data: Dataset) -> pd.DataFrame:
+    """Training texts that stand there with more than one label: a row a text, the most frequent first.
+
+    Texts are the same when they are so without case and spaces at the ends. Columns text, number,
+    labels (names with their counts).
+    """
+    texts = pd.Series([" ".join(text.casefold().split()) for text in data.train.texts])
+    names = pd.Series([data.label_names[label] for label in data.train.labels])
+    rows = []
+    for text, labels in names.groupby(texts):
+        counts = labels.value_counts()
+        if len(counts) > 1:
+            words = ", ".join(f"{name} ({count})" for name, count in counts.items())
+            rows.append({"text": text, "number": len(labels), "labels": words})
+    table = pd.DataFrame(rows, columns=["text", "number", "labels"])
+    return table.sort_values("number", ascending=False, kind="stable", ignore_index=True)
+
+
 def bins(values: np.ndarray, count: int) -> np.ndarray:
     """Indicators of equal-width bins of values in 0 .. 1: (queries, occupied bins), for regressions.
 

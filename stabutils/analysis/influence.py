@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import log_softmax
 
+from stabutils.data import assistant
+from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.mitigations.interventions import TurnOver, masks
 from stabutils.training.hooks import describe
@@ -130,6 +132,28 @@ def of_runs(
             for vectors, *rest in _networks(runs, turnover, split)
         ]
     )
+
+
+def culprits(
+    runs: Runs, turnover: TurnOver, majority: np.ndarray, queries: np.ndarray, count: int
+) -> np.ndarray:
+    """Rows of the `count` training examples that raise the doubt of the majority's answers most.
+
+    majority (test examples,): answers; queries: positions of those whose mean doubt counts.
+    """
+    raised = of_runs(runs, turnover, majority, "doubt", queries=queries).mean(axis=(0, 1))
+    return np.argsort(raised, kind="stable")[:count]
+
+
+def planted_wrong(data: Dataset) -> np.ndarray:
+    """Training examples whose label was planted to be wrong: bool (examples,), none in other corpora."""
+    wrong = np.zeros(len(data.train), bool)
+    if data.train.tags:
+        plantings = assistant.describe(int(data.name.partition(":")[2] or 0))
+        for row, (tag, label) in enumerate(zip(data.train.tags, data.train.labels, strict=True)):
+            noisy = tag.startswith("noise") and tag in plantings
+            wrong[row] = noisy and data.label_names[label] == plantings[tag].sibling
+    return wrong
 
 
 def of_itself(

@@ -255,6 +255,12 @@ def reference(
     return runs_and_queries(over_runs, over_queries).within(*criterion.bounds)
 
 
+def mean_auroc(scores: np.ndarray, positive: np.ndarray) -> Interval:
+    """AUROC of the mean score of several runs, over runs: scores (runs, examples), positive bool."""
+    interval = jackknife(lambda each: auroc(each.mean(axis=0), positive), np.asarray(scores))
+    return interval.within(0, 1)
+
+
 def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float:
     """Does multi-run label entropy find a planted region? Its queries against the clear ones.
 

@@ -436,3 +436,17 @@ CATALOGUE: dict[str, Mitigation] = {
     "relabel contested": Relabel(),
 }
 QUICK = ("TGTSS", "self-distillation", "matched smoothing", "k-NN smoothing", "temporal ensembling")
+# What validation chooses TGTSS's settings from; matched smoothing, which knows nothing, has as many to choose from.
+SETTINGS = [(temperature, mixing) for temperature in (1.0, 2.0, 4.0) for mixing in (0.3, 0.5, 0.7)]
+
+
+def candidates() -> dict[str, Mitigation]:
+    """TGTSS and matched smoothing at each of SETTINGS, by a name that says which."""
+    kinds = {"TGTSS": TGTSS, "matched smoothing": MatchedSmoothing}
+    return {
+        f"{name}, temperature {temperature:g}, mixing {mixing:g}": kind(
+            temperature=temperature, mixing=mixing
+        )
+        for name, kind in kinds.items()
+        for temperature, mixing in SETTINGS
+    }

@@ -190,12 +190,48 @@ def methods(
     from stabutils.mitigations.composition import wanted
 
     tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
-    catalogues = {"regularizers": tuned, "data_centric": data_centric.CATALOGUE}
+    own = data_centric.CATALOGUE | settings(settings_tried(study))
+    catalogues = {"regularizers": tuned, "data_centric": own}
     every = {name: method for own in catalogues.values() for name, method in own.items()}
     known = catalogues.get(catalogue, every)
     if names in ("quick", "all"):
         return {name: every[name] for name in wanted(names, known, quick)}
     return {name: every[name] for name in wanted(names, every, quick)}
+
+
+def settings_tried(study: Study) -> pd.DataFrame | None:
+    """The committed table of TGTSS's settings on validation (`tried`), or None."""
+    path = study.records / "tgtss.csv"
+    return pd.read_csv(path) if path.is_file() else None
+
+
+def settings(table: pd.DataFrame | None) -> dict[str, Mitigation]:
+    """TGTSS and matched smoothing at the settings that disagreed least on validation.
+
+    Of those that keep control's accuracy, or of all where none does. Matched smoothing stands there
+    twice: at its own choice and at TGTSS's, where these differ. Nothing where nothing was tried.
+    """
+    from stabutils.mitigations.data_centric import candidates
+
+    if table is None:
+        return {}
+    every = candidates()
+    own = {kind: _least(table, f"{kind},") for kind in ("TGTSS", "matched smoothing")}
+    same = own["TGTSS"].replace("TGTSS", "matched smoothing")
+    named = {
+        "TGTSS (chosen)": own["TGTSS"],
+        "matched smoothing (chosen)": own["matched smoothing"],
+        "matched smoothing (as TGTSS)": same,
+    }
+    if same == own["matched smoothing"]:
+        del named["matched smoothing (as TGTSS)"]
+    return {name: every[candidate] for name, candidate in named.items()}
+
+
+def _least(table: pd.DataFrame, beginning: str) -> str:
+    rows = table[table.candidate.str.startswith(beginning)].set_index("candidate")
+    kept = rows[rows.kept]
+    return (rows if kept.empty else kept).label_entropy.idxmin()
 
 
 def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
