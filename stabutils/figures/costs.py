@@ -41,8 +41,8 @@ def frontier(table: pd.DataFrame, most_named: int = 9, named: Sequence[str] = ()
     Parameters
     ----------
     table : of `analysis.frontier.frontier`
-    most_named : networks that are named, Pareto-optimal ones first, then by reduction; none that is
-        not significantly better
+    most_named : how many networks are named: of those that are significantly better than control,
+        the Pareto-optimal ones first, then by reduction
     named : further arms to name
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
@@ -75,7 +75,7 @@ def updates_frontier(
     table : columns `arm`, `trainings`, `passes`, the measure as an interval, and where it is known
         `dominated` ("" where no other network is as good for no more)
     measure : "churn" or "negative_flips" of an update
-    most_named : networks that are named, Pareto-optimal ones first, then the lowest
+    most_named : how many networks are named, Pareto-optimal ones first, then the lowest
     named : further arms to name
     """
     words, _ = words_of(measure)
@@ -124,7 +124,7 @@ def _against_cost(figure: Figure, axis: Axes, rows: pd.DataFrame, measure: str) 
 def _name(
     axis: Axes, rows: pd.DataFrame, ranked: pd.DataFrame, most: int, named: Sequence[str]
 ) -> None:
-    """Name linear models, the arms that were asked for, and so many networks of the ranking."""
+    """Name linear models, the arms in `named`, and the first networks of the ranking."""
     linear = rows.arm.str.startswith(LINEAR)
     networks = ranked[~ranked.arm.str.startswith(LINEAR)][:most]
     chosen = pd.concat([rows[linear | rows.arm.isin(named)], networks]).drop_duplicates("arm")

@@ -34,7 +34,7 @@ def votes(
     ----------
     rows : kind of ensemble -> table of `analysis.ensembles.table`, all at one n
     model : members -> values of `metrics.votes.vote_model`, one for each part of the runs that it
-        was told of; dashed their mean, the band spans them
+        was fitted to; dashed their mean, the band spans them
     single : of runs alone
     """
     figure, axis = plt.subplots(figsize=(8, 3.8))

@@ -107,7 +107,7 @@ def _cells(axis: Axes, labels: np.ndarray, gold: np.ndarray, top: float) -> None
 
 
 def telling_rows(labels: np.ndarray, each: int = 4) -> np.ndarray:
-    """Positions of the queries that `answers` shows: so many a group, in its order."""
+    """Positions of the queries that `answers` shows, `each` a group, in its order."""
     return np.concatenate(list(_groups(label_entropy(labels), each).values()))
 
 
@@ -376,8 +376,8 @@ def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
 def four_churns(table: pd.DataFrame) -> Figure:
     """Seed churn, data churn and update churn of each method, and what they could add up to.
 
-    Two updates differ at most by one that changes the seed and then one that changes the data, so
-    update churn cannot exceed the sum of seed churn and data churn: the bar is that sum.
+    An update is a change of the seed followed by a change of the data, so its churn is at most seed
+    churn plus data churn (triangle inequality): the bar marks that sum.
 
     Parameters
     ----------

@@ -92,10 +92,9 @@ def bands(
     axis: Axes,
     lines: Mapping[str, tuple[Sequence[float], Iterable[Interval]]],
     scale: float = 1,
-    looks: Iterable[dict] = LOOKS,
 ) -> None:
     """A line of values for each name, (places, intervals), and its intervals as a band."""
-    for name, look in zip(lines, cycle(looks), strict=False):
+    for name, look in zip(lines, cycle(LOOKS), strict=False):
         places, intervals = lines[name]
         value, low, high = spans(intervals, scale)
         axis.plot(places, value, **look, label=short(name))
@@ -169,9 +168,9 @@ def label_points(
     colours: Sequence | None = None,
     fontsize: float = 9,
 ) -> None:
-    """Write each name beside its point, as near as it hides nothing that is drawn already.
+    """Write each name as near to its point as it can stand without hiding what is drawn.
 
-    A name for which there is no room is left out. Call it last: what is drawn later is not known.
+    A name for which there is no room is left out. Call it last, when all else is drawn.
 
     Parameters
     ----------
@@ -204,7 +203,7 @@ def _ink(figure: Figure) -> np.ndarray:
 
 
 def _free_offset(axis: Axes, ink: np.ndarray, here: np.ndarray, size: np.ndarray):
-    """Offset of the nearest free place for a label, which is marked as taken; None without one."""
+    """Offset of the nearest free place for a label, which is then marked as taken; or None."""
     for gap, way in product(GAPS, WAYS):
         offset = np.array(way) * (size / 2 + gap)
         low, high = here + offset - size / 2 - 1, here + offset + size / 2 + 1

@@ -101,7 +101,7 @@ def _panel(
             edge, offset = (edges[side], place), (10 - 20 * side, 0)
             axis.plot(*edge, "<>"[side], color=look["color"], clip_on=False)
             beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
-            words = f"{value[place]:.0f}{unit}"
+            words = f"{round(value[place], 1):g}{unit}"
             axis.annotate(words, edge, offset, **beside, ha=("left", "right")[side])
         else:
             whiskers(axis, [place], [interval], scale=100, across=True, **look)

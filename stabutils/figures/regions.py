@@ -91,9 +91,10 @@ def instability_map(
     xy : (queries, 2), where similar queries lie side by side
     entropy : (queries,), label entropy in nats
     regions : (queries,), ids from 0, -1 for none
-    names : one for each region that is outlined, from 0 on; the others are left out
-    towns : (intents, 2), where the names of the intents stand; those farthest from the next one are
-        written, as far as there is room
+    names : of the first regions; only these are outlined
+    towns : (intents, 2), where the intents lie; `most_named` of them are named, those farthest from
+        any other first, as far as there is room
+    intents : their names
     """
     outlined = (regions >= 0) & (regions < len(names))
     panels = 1 + outlined.any()
@@ -120,7 +121,7 @@ def instability_map(
 
 
 def _closer(axis: Axes, xy: np.ndarray, regions: np.ndarray, names: Sequence[str]) -> None:
-    """The outlined regions, without the farthest few of their queries, each with its number."""
+    """The outlined regions, apart from outlying queries, each with its number."""
     low, high = np.quantile(xy[regions >= 0], (0.02, 0.98), axis=0)
     margin = 0.1 * (high - low) + 1e-3 * np.ptp(xy)
     (left, bottom), (right, top) = low - margin, high + margin
