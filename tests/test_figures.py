@@ -1,26 +1,31 @@
-"""Figures: what is drawn is what was given, files are reproducible, alt text travels with the picture."""
+"""Figures: what is drawn is what was given, at small and large numbers; files are reproducible."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from stabutils import figures
 from stabutils.analysis.regions import Clustering
-from stabutils.figures import instability, theme
-from stabutils.metrics import churn, churn_matrix, label_entropy
+from stabutils.analysis.sources import effects
+from stabutils.errors import InputError
+from stabutils.figures import instability, marks, theme
+from stabutils.metrics import churn, churn_matrix, label_entropy, scores
 from stabutils.metrics.intervals import Interval, jackknife
 from stabutils.study.tuning import choose
 
 DRAW = np.random.default_rng(0)
 LABELS = np.where(DRAW.random((6, 40)) < 0.15, DRAW.integers(0, 4, (6, 40)), np.arange(40) % 4)
 GOLD = np.arange(40) % 4
-TEXTS = [
-    f"query {i} costs $5 and <b>more</b> words than fit on a single line of this figure"
-    for i in range(40)
-]
+TEXTS = [f"query {i} costs $5 or $6 and <b>more</b> words than fit on a line" for i in range(40)]
+ODDS = DRAW.dirichlet(np.ones(4), 6)
 
 
 @pytest.fixture(autouse=True)
@@ -30,105 +35,161 @@ def closed():
     plt.close("all")
 
 
-def every():
-    interval = jackknife(churn, LABELS)
+def interval(value: float, half: float = 0.1) -> Interval:
+    return Interval(value, value - half, value + half, runs=5, se=half / 3, df=9)
+
+
+def every() -> dict[str, Callable[[], plt.Figure]]:
+    """Every figure, of small made-up tables whose names are mathematics to matplotlib."""
+    churned = jackknife(churn, LABELS)
     pairs = churn_matrix(LABELS)[np.triu_indices(6, 1)]
-    line = [Interval(0.6, 0.5, 0.7, 6), Interval(0.8, 0.7, 0.9, 6)]
+    line = [interval(0.6), interval(0.8)]
+    shuffled = Clustering(churned, churned, 0.01, DRAW.normal(size=99))
+    names = ["a $ sign $", "b", "c", "d"]
+    entropy = label_entropy(LABELS)
     return {
-        "answers": figures.answers(LABELS, GOLD, TEXTS),
-        "entropy": figures.entropy_distribution(LABELS),
-        "accuracy": figures.accuracy_and_churn((LABELS == GOLD).mean(1), pairs, interval),
-        "intervals": figures.intervals({"a": interval, "b": interval}, "churn", reference=0.5),
-        "training": figures.through_training({"entropy": line}, np.array([0.5, 1.0]), 0.9),
-        "map": figures.training_map(DRAW.random(40), DRAW.random(40), label_entropy(LABELS)),
-        "runs": figures.how_many_runs(interval),
-        "nulls": figures.nulls(
-            {"words": {"anywhere": Clustering(interval, interval, 0.01, DRAW.normal(size=99))}}
+        "answers": lambda: figures.answers(LABELS, GOLD, TEXTS),
+        "entropy": lambda: figures.entropy_distribution(LABELS),
+        "accuracy": lambda: figures.accuracy_and_churn((LABELS == GOLD).mean(1), pairs, churned),
+        "intervals": lambda: figures.intervals(
+            {"a$b$": churned, "b": churned}, "churn", 0.5, reference_name="$half$"
         ),
-        "regions": figures.instability_map(
+        "training": lambda: figures.through_training({"$e$": line}, np.array([0.5, 1.0]), 0.9),
+        "map": lambda: figures.training_map(DRAW.random(40), DRAW.random(40), entropy),
+        "runs": lambda: figures.how_many_runs(churned),
+        "sources": lambda: figures.sources(effects(LABELS.repeat(2, 0)[:8], (2, 2, 2))),
+        "rounding": lambda: figures.rounding({1: lengthwise(), 2: lengthwise()}),
+        "nulls": lambda: figures.nulls({"$w$": {"anywhere": shuffled, "$x$": shuffled}}),
+        "regions": lambda: figures.instability_map(
             DRAW.random((40, 2)),
-            label_entropy(LABELS),
+            entropy,
             np.arange(40) % 5 - 1,
-            ["a $ sign", "b"],
-            DRAW.random((2, 2)),
-            ["one", "two"],
+            names[:2],
+            ODDS[:2, :2],
+            ["$1$", "2"],
         ),
-        "board": figures.trade_off(a_board()),
-        "doses": figures.dose_response(tuned(), ["two"]),
-        "intents": figures.per_intent(an_intent_each()),
-        "soft": figures.soft_labels(
-            DRAW.dirichlet(np.ones(4), 3), GOLD[:3], TEXTS[:3], ["a $", "b", "c", "d"]
+        "board": lambda: figures.trade_off(a_board()),
+        "doses": lambda: figures.dose_response(tuned(), ["two"], {"two": "$k$"}),
+        "lengths": lambda: figures.lengths(long(), 2),
+        "learning": lambda: figures.learning(learned(), 0.15),
+        "intents": lambda: figures.per_intent(an_intent_each()),
+        "soft": lambda: figures.soft_labels(ODDS[:3], GOLD[:3], TEXTS[:3], names),
+        "grid": lambda: figures.grid(cells(), "temperature", "mixing"),
+        "frontier": lambda: figures.frontier(priced()),
+        "updates": lambda: figures.updates_frontier(updated()),
+        "votes": lambda: figures.votes(
+            {"$p$": sizes()}, {1: [0.1, 0.12], 2: [0.1, 0.11], 5: [0.04, 0.05]}, interval(0.12)
         ),
-        "grid": figures.grid(cells(), "temperature", "mixing"),
-        "frontier": figures.frontier(priced()),
-        "votes": figures.votes(
-            {"probability": sizes()},
-            {1: [0.1, 0.12], 2: [0.1, 0.11], 5: [0.04, 0.05]},
-            Interval(0.12, 0.1, 0.14, 10),
+        "budgets": lambda: figures.budgets(affordable()),
+        "selective": lambda: figures.selective(
+            {"single $ runs $": refused(), "ensemble": refused()}
         ),
-        "budgets": figures.budgets(affordable()),
-        "selective": figures.selective({"single runs": refused(), "ensemble of 2": refused()}),
+        "anchor": lambda: figures.anchor_curve({"$geometric$": mixed()}, alone()),
+        "odds": lambda: figures.odds(ODDS, ODDS[0], (ODDS + ODDS[0]) / 2, names, gold=1),
+        "churns": lambda: figures.four_churns(updated()),
+        "noise": lambda: figures.noise_response(noisy(), ["label_entropy", "accuracy"]),
+        "layers": lambda: figures.size_sweep(noisy().assign(layers=[3, 6, 3, 6])),
     }
 
 
+def lengthwise():
+    return {"seeds": interval(0.2), "rounding": interval(0.1), "share": interval(0.5)}
+
+
 def sizes():
-    return pd.DataFrame(
-        {
-            "size": [2, 5],
-            "label_entropy": [Interval(0.08, 0.07, 0.09, 10), Interval(0.04, 0, 0.08, 2)],
-        }
-    )
+    return pd.DataFrame({"size": [2, 5], "label_entropy": [interval(0.08, 0.01), interval(0.04)]})
 
 
 def priced():
-    taken = [Interval(value, value - 0.1, value + 0.1, 5) for value in (1.0, 0.4, 0.3, 0.1, 0.0)]
     return pd.DataFrame(
         {
-            "arm": ["convex", "ensemble of 5", "ensemble of 2", "calm", "control"],
-            "reduction": taken,
+            "arm": ["linear $ SVM $", "ensemble of 5", "ensemble of 2", "calm", "control"],
+            "reduction": [interval(value) for value in (1.0, 0.4, 0.3, 0.1, 0.0)],
             "trainings": [0.0, 5, 2, 2, 1],
             "passes": [0.0, 5, 2, 1, 1],
-            "accuracy_change": [Interval(0.01, 0.0, 0.02, 5)] * 5,
+            "accuracy_change": [interval(0.01)] * 5,
             "better": ["holds", "holds", "holds", "holds", ""],
             "dominated": ["", "", "", "ensemble of 2", ""],
+            "linear_dominates": ["", "linear $ SVM $", "", "", ""],
         }
     )
 
 
+def updated():
+    rows = {"control": (0.06, 0.04, 0.08), "$ R $": (0.02, 0.03, 0.04), "linear": (0.0, 0.03, 0.03)}
+    parts = np.array(list(rows.values()))
+    table = pd.DataFrame({"arm": list(rows), "trainings": [1, 2, 0], "passes": [1, 1, 0]})
+    table["dominated"] = ["$ R $", "", ""]
+    for name, values in zip(instability.CHURNS, parts.T, strict=True):
+        table[name] = [interval(value, 0.01 * (value > 0)) for value in values]
+    return table.assign(churn=table.update_churn, negative_flips=table.seed_churn)
+
+
 def affordable():
-    best = [Interval(value, value - 0.1, value + 0.1, 5) for value in (0.1, 0.2, 0.3, 0.4)]
     return pd.DataFrame(
         {
-            "trainings": [1, 1, 2, 2],
-            "answer": ["one pass", "any", "one pass", "any"],
-            "reduction": best,
-            "arm": ["control", "calm", "calm", "ensemble of 2"],
+            "trainings": [1, 1, 2, 2, 3, 3],
+            "answer": ["one pass", "any"] * 3,
+            "reduction": [interval(value, 0.02) for value in (0.1, 0.1, 0.3, 0.4, 0.3, 0.5)],
+            "arm": ["control", "control", "calm", "pair", "calm", "three"],
         }
     )
 
 
 def refused():
-    line = [Interval(0.01, 0, 0.02, 5), Interval(0.1, 0.08, 0.12, 5)]
+    line = [interval(0.01, 0.01), interval(0.1, 0.02)]
     return pd.DataFrame({"coverage": [0.5, 1.0], "churn": line, "error": line})
 
 
+def mixed():
+    weights = np.array([1.0, 0.5, 0.0])
+    accuracy, churned = 0.9 - 0.1 * np.abs(weights - 0.5), 0.1 * (1 - weights)
+    table = pd.DataFrame({"weight": weights})
+    table["accuracy"] = [interval(value, 0.005) for value in accuracy]
+    table["churn"] = [interval(value, 0.005) for value in churned]
+    return table
+
+
+def alone():
+    table = pd.DataFrame({"arm": ["one network", "linear (both)", "ensemble of $5$"]})
+    table["accuracy"] = [interval(value, 0.005) for value in (0.85, 0.85, 0.92)]
+    return table.assign(churn=[interval(value, 0.005) for value in (0.1, 0.0, 0.03)])
+
+
+def noisy():
+    table = pd.DataFrame({"arm": ["a", "a", "$b$", "$b$"], "noise": [0.1, 0.0, 0.0, 0.1]})
+    for name in ("label_entropy", "accuracy", "churn"):
+        table[name] = [interval(value) for value in (0.4, 0.3, 0.2, 0.1)]
+    return table
+
+
+def long():
+    table = pd.DataFrame({"epochs": [1, 2], "runs": [3, 10], "n": 3})
+    return table.assign(label_entropy=[interval(0.2), interval(0.1)], accuracy=[interval(0.8)] * 2)
+
+
+def learned():
+    rows = [
+        {"way": way, "seed": seed, "seconds": look * pace, "accuracy": 0.1 * look + 0.01 * seed}
+        for way, pace in (("$slow$", 4), ("fast", 1))
+        for seed in (0, 1)
+        for look in (1, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
 def cells():
-    return {
-        (t, m): Interval(t - m, t - m - 0.1, t - m + 0.1, 3)
-        for t in (0.5, 2.0)
-        for m in (0.1, 0.3, 0.7)
-    }
+    return {(t, m): interval(t - m, 0.05) for t in (0.5, 2.0) for m in (0.1, 0.5, 0.7)}
 
 
 def a_board():
-    change = [Interval(value, value - 0.1, value + 0.1, 5) for value in (0.2, -0.05, 0.0, 1.0)]
     return pd.DataFrame(
         {
-            "arm": ["calm", "rash", "placebo", "convex"],
-            "reduction": change,
-            "accuracy_change": [Interval(0.001 * i, -0.01, 0.012, 5) for i in range(4)],
-            "trainings": [1.0, 2.0, 1.0, np.nan],
-            "better": ["holds", "does not hold", np.nan, "holds"],
+            "arm": ["calm", "rash", "placebo", "linear", "harmful $ 1 $"],
+            "reduction": [interval(value) for value in (0.2, -0.05, 0.0, 1.0, -2.0)],
+            "accuracy_change": [interval(0.001 * i, 0.01) for i in range(4)] + [interval(-0.2)],
+            "trainings": [1.0, 2.0, 1.0, np.nan, 1.0],
+            "better": ["holds", "does not hold", "", "holds", "does not hold"],
         }
     )
 
@@ -143,103 +204,183 @@ def tuned():
 
 
 def an_intent_each():
-    intervals = [
-        Interval(value, value - 0.1, value + 0.1, 5) for value in np.linspace(-0.2, 0.2, 9)
-    ]
-    return pd.DataFrame(
-        {
-            "intent": [f"intent_{i} $" for i in range(9)],
-            "examples": np.arange(9) + 1,
-            "label_entropy_change": intervals,
-            "accuracy_change": intervals,
-            "harmed": [True] + 8 * [False],
-        }
-    )
+    changes = [interval(value) for value in np.linspace(-0.2, 0.2, 9)]
+    table = pd.DataFrame({"intent": [f"$intent_{i}$" for i in range(9)], "examples": range(1, 10)})
+    table["label_entropy_change"] = table["accuracy_change"] = changes
+    return table.assign(p=[0.01, *[1.0] * 7, 0.03], harmed=[True] + 8 * [False])
 
 
-def test_a_board_is_drawn_as_it_stands():
-    taken, accuracy = figures.trade_off(a_board()).axes
-    assert [label.get_text() for label in taken.get_yticklabels()] == [
-        "convex",
-        "calm",
-        "placebo",
-        "rash (2)",
-    ]
-    dots = {
-        axis: {
-            line.get_ydata()[0]: (line.get_xdata()[0], line.get_color())
-            for line in axis.lines
-            if line.get_marker() == "o"
-        }
-        for axis in (taken, accuracy)
-    }
-    assert dots[taken] == {
-        1: (pytest.approx(20), theme.BLUE),
-        2: (0, theme.ORANGE),
-        3: (-5, theme.GREY),
-    }
-    assert [dots[accuracy][row][0] for row in range(4)] == pytest.approx([0.3, 0, 0.2, 0.1])
-    assert taken.get_xlim()[1] < 100  # what takes all away is drawn at the edge
+def texts_of(figure):
+    """All that is written inside the axes of a figure, apart from ticks."""
+    return [text for axis in figure.axes for text in axis.texts if text.get_text().strip()]
 
 
-def test_the_frontier_names_no_method_that_is_not_better(tmp_path):
-    """Fails if a method without an interval beyond doubt is drawn as one to take."""
-    table = priced().assign(better=["holds", "holds", "undecided at 5 runs", "holds", ""])
-    axis = figures.frontier(table).axes[0]
-    assert {text.get_text() for text in axis.texts} == {
-        "convex: accuracy +1.0 points",
-        "ensemble of 5",
-    }
+def boxes_of(figure):
+    figure.draw_without_rendering()
+    return [Text.get_window_extent(text) for text in texts_of(figure)]
 
 
-def test_the_dashed_line_is_that_of_the_largest_ensemble():
-    table = priced().assign(
-        arm=["convex", "vote of 5", "logits of 2", "ensemble distillation", "control"]
-    )
-    [line] = [
-        line for line in figures.frontier(table).axes[0].lines if line.get_linestyle() == "--"
-    ]
-    assert line.get_ydata()[0] == pytest.approx(40)
+def lightness(colour) -> float:
+    return float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114)))
 
 
-def test_the_strength_chosen_is_the_filled_dot():
-    table = tuned()
-    axes = figures.dose_response(table, ["one", "three"]).axes
-    assert [axis.get_title("left") for axis in axes[:2]] == ["one", "three"]
-    for axis, method in zip(axes[:2], ["one", "three"], strict=True):
-        dots = [line for line in axis.lines if line.get_marker() == "o"]
-        filled = [dot.get_markerfacecolor() != "white" for dot in dots]
-        own = table[table.method == method]
-        assert filled == own.chosen.tolist()
-        assert [dot.get_ydata()[0] for dot in dots] == pytest.approx(own.label_entropy)
+# ---- all figures
+
+EVERY = every()
 
 
-def test_every_figure_has_labelled_axes_and_draws_without_a_warning():
-    for name, figure in every().items():
-        figure.canvas.draw()
-        assert figure.get_supxlabel() or any(
-            axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes
-        ), name
+def test_every_public_figure_is_tried_here():
+    others = {"save", "short", "show", "style", "table", "telling_rows"}
+    assert len(EVERY) == len(set(figures.__all__) - others)
+
+
+@pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY)
+def test_every_figure_names_its_axes_and_writes_names_as_they_stand_apart(draw):
+    """Fails if a name reaches matplotlib unescaped: two dollars are a formula to it."""
+    figure = draw()
+    figure.draw_without_rendering()
+    axes = [axis.get_xlabel() or axis.get_ylabel() for axis in figure.axes]
+    assert figure.get_supxlabel() or any(axes)
+    written = [text for text in figure.findobj(Text) if "mathdefault" not in text.get_text()]
+    assert not [text for text in written if text._preprocess_math(text.get_text())[1]]
+    boxes = [Text.get_window_extent(text) for text in texts_of(figure)]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_saved_twice_is_the_same_file(tmp_path):
     for folder in ("a", "b"):
-        figures.save(figures.answers(LABELS, GOLD, TEXTS), "answers", tmp_path / folder, "alt")
-    for ending in ("png", "svg"):
-        assert (tmp_path / f"a/answers.{ending}").read_bytes() == (
-            tmp_path / f"b/answers.{ending}"
-        ).read_bytes()
+        for name in ("answers", "anchor"):
+            figures.save(EVERY[name](), name, tmp_path / folder, "alt")
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
     assert "<b>" not in (tmp_path / "a/answers.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", [1e-5, 0.003, 0.9])
+def test_figures_hold_at_small_and_large_numbers(size):
+    small, large = interval(size, size / 10), interval(size, size)
+    over_runs = Interval(size, size / 2, 2 * size, 10, se=size / 10, df=9)
+    change = {"label_entropy_change": [small] * 9, "accuracy_change": [large] * 9}
+    drawn = [
+        figures.how_many_runs(over_runs),
+        figures.intervals({"a": small, "b": large}, "churn", 0, reference_name="nothing"),
+        figures.four_churns(updated().assign(seed_churn=[small, large, small])),
+        figures.updates_frontier(updated().assign(churn=[small, large, small])),
+        figures.budgets(affordable().assign(reduction=[small, large] * 3)),
+        figures.anchor_curve({"mixture": mixed().assign(churn=[small, large, small])}, alone()),
+        figures.per_intent(an_intent_each().assign(**change)),
+        figures.trade_off(a_board().assign(accuracy_change=[small, large, small, large, small])),
+        figures.noise_response(noisy().assign(label_entropy=[small, large] * 2)),
+    ]
+    for figure in drawn:
+        assert not any(one.overlaps(other) for one, other in combinations(boxes_of(figure), 2))
+        for axis in figure.axes:
+            assert all(0 <= place <= 1 for bar in axis.containers for place in inside(axis, bar))
+
+
+def inside(axis, bar):
+    """Where the marks of an error bar stand in their axis, 0 .. 1 both ways."""
+    shown = np.column_stack(bar.lines[0].get_data())
+    return axis.transAxes.inverted().transform(axis.transData.transform(shown)).ravel().round(6)
+
+
+def test_colours_differ_in_print():
+    """Fails if two ranks of an answer, or less and more unstable, are one grey on paper."""
+    ranks = [lightness(colour) for colour in theme.RANKS]
+    assert max(np.diff(ranks)) < -0.1
+    heat = [lightness(theme.HEAT(place)) for place in np.linspace(0, 1, 20)]
+    assert max(np.diff(heat)) < 0
+
+
+# ---- what figures share
+
+
+def test_labels_hide_nothing_that_is_drawn():
+    figure, axis = plt.subplots(figsize=(4, 3))
+    points = [(0.5, 0.5), (0.5, 0.52), (0.52, 0.5), (0.95, 0.95), (0.02, 0.5)]
+    axis.plot(*np.transpose(points), "o", color="black")
+    axis.plot([0, 1], [0.55, 0.55], color="black")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    before = marks._ink(figure)
+    marks.label_points(axis, ["one", "two", "three", "four", "five"], points)
+    assert [text.get_text() for text in axis.texts] == ["one", "two", "three", "four", "five"]
+    boxes = boxes_of(figure)
+    for box in boxes:
+        (left, bottom), (right, top) = box.p0.astype(int), box.p1.astype(int)
+        assert not before[bottom:top, left:right].any()
+        assert axis.bbox.x0 <= box.x0 and box.x1 <= axis.bbox.x1
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def test_a_label_without_room_is_left_out():
+    _, axis = plt.subplots(figsize=(2, 2))
+    axis.fill_between([0, 1], [0, 0], [1, 1], color="black")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    marks.label_points(axis, ["a name"], [(0.5, 0.5)])
+    assert not axis.texts
+
+
+def test_an_interval_that_is_missing_leaves_a_gap():
+    _, axis = plt.subplots()
+    marks.bands(axis, {"a": ([1, 2, 3], [interval(0.1), None, interval(0.3)])}, 100)
+    assert axis.lines[0].get_ydata() == pytest.approx([10, np.nan, 30], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.noise_response, figures.size_sweep], ids=["noise", "layers"]
+)
+def test_a_measure_that_no_figure_knows_is_refused(draw):
+    with pytest.raises(InputError, match="measure"):
+        draw(noisy().assign(layers=3), ["speed"])
+    with pytest.raises(InputError, match="measure"):
+        figures.updates_frontier(updated(), "speed")
+
+
+def test_short_cuts_at_a_word_and_disarms_mathematics():
+    assert figures.short("one two three", 9) == "one two …"
+    assert figures.short("a\n b $x$") == r"a b \$x\$"
+    assert figures.short("日本語の文章", 8) == "日本語 …"  # each takes two columns
+    assert figures.short("日本語の", 8) == "日本語の"
+
+
+def test_scripts_that_the_font_lacks_are_drawn_in_one_that_is_installed(monkeypatch):
+    class Font:
+        name = "Noto Sans CJK JP"
+
+    monkeypatch.setattr(theme.fontManager, "ttflist", [*theme.fontManager.ttflist, Font])
+    figures.style()
+    assert plt.rcParams["font.family"] == ["sans-serif", "Noto Sans CJK JP"]
+
+
+# ---- answers, entropy, accuracy and churn
+
+
+def test_answers_stand_in_groups_that_are_named():
+    figure = figures.answers(LABELS, GOLD, TEXTS, each=3)
+    grid, bars = figure.axes
+    assert [text.get_text() for text in grid.texts] == list(instability.KINDS)
+    entropy = label_entropy(LABELS)[figures.telling_rows(LABELS, 3)]
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(entropy)
+    rows = [text.get_text() for text in grid.get_yticklabels()]
+    assert rows == [figures.short(TEXTS[row]) for row in figures.telling_rows(LABELS, 3)]
+    assert "within its row" in figure.legends[0].get_title().get_text()
+
+
+@pytest.mark.parametrize("runs", [2, 60, 300])
+def test_answers_of_few_and_of_many_runs(runs):
+    labels = np.random.default_rng(0).integers(0, 6, (runs, 20))
+    grid = figures.answers(labels, np.zeros(20, int), TEXTS[:20]).axes[0]
+    grid.figure.draw_without_rendering()
+    ticks = [text.get_window_extent() for text in grid.get_xticklabels()]
+    assert not any(one.overlaps(other) for one, other in combinations(ticks, 2))
 
 
 def test_answers_show_the_most_unstable_first_and_stable_last():
     rows = figures.telling_rows(LABELS, each=3)
     entropy = label_entropy(LABELS)[rows]
-    assert (
-        entropy[0] == label_entropy(LABELS).max()
-        and (entropy[-3:] == 0).all()
-        and len(set(rows)) == len(rows)
-    )
+    assert entropy[0] == label_entropy(LABELS).max()
+    assert (entropy[-3:] == 0).all()
+    assert len(set(rows)) == len(rows)
     still = np.zeros((3, 5), int)
     assert len(figures.telling_rows(still)) == 4
     figures.answers(still, np.zeros(5, int), TEXTS[:5]).canvas.draw()
@@ -254,99 +395,376 @@ def test_the_bar_of_stable_queries_has_the_height_of_their_share():
     assert axis.patches[0].get_height() == pytest.approx(100 * np.mean(label_entropy(LABELS) == 0))
 
 
-def test_show_carries_the_alt_text_and_saves_both_kinds(tmp_path, monkeypatch):
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
-    figures.show(every()["runs"], "runs", "the finding", tmp_path)
-    ((data, more),) = shown
-    assert more["metadata"]["image/png"]["alt"] == "the finding" == data["text/plain"]
-    assert (tmp_path / "runs.png").read_bytes() == data["image/png"] and (
-        tmp_path / "runs.svg"
-    ).is_file()
+@pytest.mark.parametrize("changing", [0.004, 0.5, 1.0])
+def test_labels_of_shares_stand_apart_and_inside_at_any_share(changing):
+    labels = np.zeros((3, 500), int)
+    labels[0, : int(500 * changing)] = 1
+    figure = figures.entropy_distribution(labels)
+    boxes = boxes_of(figure)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    share = figure.axes[0]
+    assert all(share.bbox.y0 <= box.y0 and box.y1 <= share.bbox.y1 for box in boxes[:2])
 
 
-def test_short_cuts_at_a_word_and_disarms_mathematics():
-    assert figures.short("one two three", 9) == "one two …"
-    assert figures.short("a\n b $x$") == r"a b \$x\$"
+@pytest.mark.parametrize("right", [0.02, 0.26, 0.8, 0.999])
+def test_the_axis_of_accuracy_stays_between_0_and_100(right):
+    draw = np.random.default_rng(0)
+    gold = draw.integers(0, 60, 300)
+    labels = np.where(draw.random((5, 300)) < right, gold, draw.integers(0, 60, (5, 300)))
+    churned = scores.churn(labels).interval()
+    pairs = churn_matrix(labels)[np.triu_indices(5, 1)]
+    figure = figures.accuracy_and_churn((labels == gold).mean(1), pairs, churned)
+    left, disagreement = figure.axes
+    for axis in (left, disagreement):
+        low, high = axis.get_xlim()
+        dots = axis.lines[0].get_xdata()
+        assert 0 <= low <= dots.min() and dots.max() <= high <= 100
+    assert np.ptp(left.get_xlim()) == pytest.approx(np.ptp(disagreement.get_xlim()))
+    [box] = boxes_of(figure)
+    assert disagreement.bbox.x0 <= box.x0 and box.x1 <= disagreement.bbox.x1
+    [whisker] = disagreement.containers[0].lines[2][0].get_segments()
+    top = disagreement.transData.transform(whisker)[:, 1].max()
+    assert box.y0 > top + 5  # the label does not run into its interval
 
 
-def test_soft_labels_show_the_likeliest_answers_and_the_label_in_grey():
-    axis = figures.soft_labels(
-        np.array([[0.5, 0.2, 0.3], [0.0, 0.9, 0.1]]), [2, 1], TEXTS[:2], ["a", "b", "c"]
-    ).axes[0]
-    bars = [
-        (bar.get_x(), bar.get_width(), bar.get_facecolor())
-        for bar in axis.patches
-        if not bar.get_hatch()
-    ]
-    assert [(x, round(width, 9)) for x, width, _ in bars[:3]] == [
-        (0.0, 0.5),
-        (0.5, 0.3),
-        (0.8, 0.2),
-    ]
-    greys = [color[0] == color[1] == color[2] for *_, color in bars]
-    assert greys == [False, True, False, True, False, False]
-    assert [text.get_text() for text in axis.texts] == ["a", "c", "b", "b"]
-    assert [round(bar.get_width(), 9) for bar in axis.patches if bar.get_hatch()] == [
-        0,
-        0,
-    ]  # nothing is left out here
+# ---- intervals, proxies, runs
 
 
-def test_a_grid_has_each_cell_in_its_place():
+def test_intervals_are_scaled_cut_and_begin_where_they_are_told_to():
+    rows = {"a": Interval(0.09, -0.01, 0.1, 5), "b": interval(0.095, 0.001)}
+    axis = figures.intervals(rows, "%", 0.097, (0, 1), scale=100, start=0).axes[0]
+    assert [bar.lines[0].get_xdata()[0] for bar in axis.containers] == pytest.approx([9])
+    ends = [segment[:, 0].tolist() for segment in axis.containers[0].lines[2][0].get_segments()]
+    assert ends == [pytest.approx([0, 10]), pytest.approx([9.4, 9.6])]
+    start, end = axis.get_xlim()
+    assert start == 0 and end > 10.2  # the reference and the intervals do not touch the edge
+
+
+def test_the_reference_line_is_named():
+    axis = figures.intervals({"a": interval(1)}, "x", 0.5, reference_name="of control").axes[0]
+    [text] = axis.figure.legends[0].get_texts()
+    assert text.get_text() == "of control"
+
+
+def test_a_curve_is_named_beside_it_and_its_axis_holds_it():
+    rows = {"proxy": [interval(0.42, 0.02), interval(0.5, 0.02), interval(0.6, 0.02)]}
+    axis = figures.through_training(rows, np.array([0.3, 0.6, 1.0]), 0.9).axes[0]
+    assert "proxy" in [text.get_text() for text in axis.texts]
+    assert axis.get_ylim()[0] < 0.4
+    assert axis.get_legend() is None
+
+
+def test_runs_needed_are_those_of_the_interval_over_runs():
+    """Fails if the part that other queries add is taken for one that more runs would narrow."""
+    over_runs = Interval(0.1, 0.09, 0.11, runs=10, se=0.005, df=9)
+    both = Interval(0.1, 0.07, 0.13, runs=10, se=0.013, df=20, over_runs=over_runs)
+    narrow, wide = figures.how_many_runs(both).axes[0].lines[:2]
+    place = np.flatnonzero(narrow.get_xdata() == 10)
+    assert narrow.get_ydata()[place] == pytest.approx(100 * 2.2622 * 0.005, rel=1e-3)
+    assert wide.get_ydata()[place] == pytest.approx(100 * 2.2622 * 0.013, rel=1e-3)
+    assert wide.get_ydata()[-1] > 100 * 1.96 * 0.012
+    alone = figures.how_many_runs(over_runs).axes[0]
+    assert alone.get_legend() is None
+
+
+def test_many_runs_are_on_the_axis():
+    axis = figures.how_many_runs(Interval(0.1, 0.099, 0.101, 300, se=0.0005, df=299)).axes[0]
+    assert axis.get_xlim()[1] >= 600
+    assert "here: 300 runs" in [text.get_text() for text in axis.texts]
+
+
+def test_update_churn_stands_beside_what_it_cannot_exceed():
+    axis = figures.four_churns(updated()).axes[0]
+    [bars] = [lines for lines in axis.collections if "can be no more" in str(lines.get_label())]
+    assert [segment[0, 0] for segment in bars.get_segments()] == pytest.approx([10, 5, 3])
+    drawn = [bar.lines[0].get_xdata().tolist() for bar in axis.containers]
+    assert drawn == [pytest.approx([6, 2, 0]), pytest.approx([4, 3, 3]), pytest.approx([8, 4, 3])]
+    assert axis.get_xlim()[0] < 0  # a mark at 0 is whole
+    partly = figures.four_churns(updated().drop(columns="data_churn")).axes[0]
+    assert len(partly.containers) == 2 and len(partly.collections) == 2
+
+
+# ---- regions
+
+
+def test_questions_and_spaces_are_spelled_out():
+    shuffled = Clustering(interval(0.1), interval(0.0), np.nan, np.empty(0))
+    axis = figures.nulls({"task": {"beyond difficulty": shuffled}}).axes[0]
+    [row] = axis.get_yticklabels()
+    assert "nearness to training texts" in row.get_text().replace("\n", " ")
+    assert "tell intents apart" in axis.get_title("left").replace("\n", " ")
+
+
+def test_the_map_shows_its_regions_closer():
+    xy = DRAW.random((200, 2))
+    region = np.where(np.hypot(*(xy - 0.5).T) < 0.2, 0, -1)
+    whole, closer, _ = figures.instability_map(xy, DRAW.random(200), region, ["middle"]).axes
+    [outline] = closer.lines
+    assert outline.get_xydata() == pytest.approx(xy[region == 0])
+    assert np.ptp(closer.get_xlim()) < 0.6 < np.ptp(whole.get_xlim())
+    assert [text.get_text() for text in closer.texts] == ["1"]
+    assert len(figures.instability_map(xy, DRAW.random(200), region, []).axes) == 2
+
+
+def test_the_map_names_isolated_intents_first_and_few():
+    towns = np.array([[0.5, 0.5], [0.52, 0.5], [0.9, 0.1], [0.1, 0.9]])
+    figure = figures.instability_map(
+        DRAW.random((50, 2)), np.zeros(50), np.full(50, -1), [], towns, list("abcd"), most_named=2
+    )
+    assert {text.get_text() for text in figure.axes[0].texts} == {"c", "d"}
+
+
+# ---- boards and methods
+
+
+def test_a_board_is_drawn_as_it_stands():
+    """Fails if a colour goes by anything else, or what lies far away is drawn where it is not."""
+    reduced, accuracy = figures.trade_off(a_board()).axes
+    rows = [label.get_text() for label in reduced.get_yticklabels()]
+    assert rows == ["linear", "calm", "placebo", "rash, cost ×2", r"harmful \$ 1 \$"]
+    dots = {
+        axis: {
+            float(bar.lines[0].get_ydata()[0]): (
+                float(bar.lines[0].get_xdata()[0]),
+                bar.lines[0].get_markerfacecolor(),
+            )
+            for bar in axis.containers
+        }
+        for axis in (reduced, accuracy)
+    }
+    assert dots[reduced] == {
+        1: (pytest.approx(20), theme.BLUE),
+        2: (0, theme.ORANGE),
+        3: (-5, "white"),
+    }
+    assert [dots[accuracy][row][0] for row in range(4)] == pytest.approx([0.3, 0, 0.2, 0.1])
+    assert [text.get_text() for text in reduced.texts] == ["100 %", "-200 %"]
+    assert [text.get_text() for text in accuracy.texts] == ["-20 points"]
+    assert reduced.get_xlim()[0] > -60 and reduced.get_xlim()[1] < 100
+    assert accuracy.get_xlim()[0] > -4
+
+
+def test_a_board_of_one_arm_far_away_is_drawn():
+    figures.trade_off(a_board().iloc[3:4]).canvas.draw()
+
+
+def frontier_marks(axis):
+    """Height of each arm's mark, and the colour of its face."""
+    found = {}
+    for line in axis.lines:
+        if line.get_linestyle() in ("-", "None") and len(line.get_xdata()) == 1:
+            found[round(float(line.get_ydata()[0]), 6)] = line.get_markerfacecolor()
+    return found
+
+
+def test_the_frontier_fills_what_is_not_dominated():
+    """Fails if the colour goes by anything else, or the linear model is left out for its price."""
+    axis = figures.frontier(priced()).axes[0]
+    assert frontier_marks(axis) == {
+        100: theme.RED,
+        40: theme.BLUE,
+        30: theme.BLUE,
+        10: "white",
+    }
+    named = {text.get_text() for text in axis.texts}
+    assert named == {
+        r"linear \$ SVM \$: accuracy +1.0 points",
+        "ensemble of 5",
+        "ensemble of 2",
+        "calm",
+    }
+    words = [text.get_text() for text in axis.figure.legends[0].get_texts()]
+    assert "linear model (dominates 1 of 3 networks)" in words
+
+
+def test_arms_of_one_cost_stand_side_by_side_at_it():
+    axis = figures.frontier(priced()).axes[0]
+    across = {
+        round(float(line.get_ydata()[0])): float(line.get_xdata()[0])
+        for line in axis.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert across[40] == pytest.approx(5)
+    assert across[10] < 2 < across[30]
+    assert across[10] * across[30] == pytest.approx(4)
+
+
+def test_the_frontier_names_no_method_that_is_not_better_unless_asked():
+    """Fails if a method that is not significantly better is drawn as one to take."""
+    table = priced().assign(better=["holds", "holds", "undecided at 5 runs", "holds", ""])
+    axis = figures.frontier(table, most_named=1).axes[0]
+    named = {text.get_text() for text in axis.texts}
+    assert named == {r"linear \$ SVM \$: accuracy +1.0 points", "ensemble of 5"}
+    assert frontier_marks(axis)[30] == "white"
+    axis = figures.frontier(table, most_named=0, named=["ensemble of 2"]).axes[0]
+    assert "ensemble of 2" in {text.get_text() for text in axis.texts}
+
+
+def test_the_dashed_line_is_that_of_the_largest_ensemble():
+    names = ["linear", "vote of 5", "logits of 2", "ensemble distillation", "control"]
+    axis = figures.frontier(priced().assign(arm=names)).axes[0]
+    [line] = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert line.get_ydata()[0] == pytest.approx(40)
+    without = figures.frontier(priced().assign(arm=["linear", "a", "b", "c", "control"])).axes[0]
+    assert not [line for line in without.lines if line.get_linestyle() == "--"]
+
+
+def test_an_update_s_frontier_begins_at_0_and_fills_what_is_not_dominated():
+    axis = figures.updates_frontier(updated()).axes[0]
+    assert frontier_marks(axis) == {8: "white", 4: theme.BLUE, 3: theme.RED}
+    assert axis.get_ylim()[0] == 0
+    assert "control" in {text.get_text() for text in axis.texts}
+    flips = figures.updates_frontier(updated(), "negative_flips").axes[0]
+    assert set(frontier_marks(flips)) == {6, 2, 0}
+    assert "negative flips" in flips.get_ylabel()
+
+
+def test_a_budget_names_an_arm_once_where_it_is_new():
+    axis = figures.budgets(affordable()).axes[0]
+    assert sorted(text.get_text() for text in axis.texts) == ["calm", "control", "pair", "three"]
+    drawn = [bar.lines[0].get_ydata().tolist() for bar in axis.containers]
+    assert drawn == [pytest.approx([10, 30, 30]), pytest.approx([10, 40, 50])]
+    assert axis.get_ylim()[0] == 0
+    assert axis.get_legend() is None  # it stands below
+
+
+def test_the_strength_chosen_is_the_filled_dot():
+    table = tuned()
+    figure = figures.dose_response(table, ["one", "three"], {"three": "decay"})
+    above, below = np.array(figure.axes).reshape(2, 2)
+    assert [axis.get_title("left") for axis in above] == ["one", "three"]
+    assert [axis.get_xlabel() for axis in below] == ["strength", "decay"]
+    for axis, method in zip(above, ["one", "three"], strict=True):
+        own = table[table.method == method]
+        hollow, filled = [line for line in axis.lines if line.get_marker() == "o"]
+        assert hollow.get_ydata() == pytest.approx(own.label_entropy[~own.chosen])
+        assert filled.get_ydata() == pytest.approx(own.label_entropy[own.chosen])
+        assert filled.get_markerfacecolor() == theme.ORANGE
+    assert above[0].get_ylim()[0] > 0.5 * table.label_entropy_low.min()
+
+
+def test_soft_labels_show_the_likeliest_answers_and_frame_the_label():
+    soft = np.array([[0.5, 0.2, 0.3], [0.0, 0.95, 0.05]])
+    figure = figures.soft_labels(soft, [2, 1], TEXTS[:2], ["a", "b_" * 30, "c"])
+    [axis] = figure.axes
+    bars = [bar for bar in axis.patches if not bar.get_hatch()]
+    places = [(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in bars[:3]]
+    assert places == [(0.0, 0.5), (0.5, 0.3), (0.8, 0.2)]
+    framed = [bar.get_edgecolor()[:3] == (0, 0, 0) for bar in bars]
+    assert framed == [False, True, False, True, False, False]
+    assert [text.get_text() for text in axis.texts] == [
+        "a",
+        "c",
+        "b_" * 30,
+        "c",
+    ]  # where there is room
+    for text, bar in zip(axis.texts, [bars[0], bars[1], *bars[3:5]], strict=True):
+        assert np.all(text.get_window_extent().size <= bar.get_window_extent().size)
+    assert len(figure.legends[0].get_texts()) == 3
+
+
+def test_a_grid_has_each_cell_in_its_place_and_no_colour_without_significance():
     axis = figures.grid(cells(), "temperature", "mixing").axes[0]
     words = [text.get_text() for text in axis.texts]
-    assert words[1] == "20.0 %\n[10.0, 30.0]" and len(words) == 6  # temperature 0.5, mixing 0.3
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "0.3", "0.7"]
+    assert len(words) == 6
+    assert words[1] == "0.0 %\n[-5.0, 5.0]"  # temperature 0.5, mixing 0.5
+    assert words[3] == "190.0 %\n[185.0, 195.0]"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "0.5", "0.7"]
     assert axis.get_ylabel() == "temperature"
+    pale = [lightness(colour[:3]) for colour in axis.collections[0].get_facecolors()]
+    assert np.argmax(pale) == 1
 
 
-def test_the_frontier_greys_what_is_dominated_and_shows_the_baseline():
-    """Fails if the colour goes by anything else, or the convex learner is left out because it costs nothing."""
-    axis = figures.frontier(priced()).axes[0]
-    seen = {
-        tuple(dots.get_offsets()[0].round(6)): tuple(dots.get_facecolor()[0][:3])
-        for dots in axis.collections
-    }
-    colours = {height: colour for (_, height), colour in seen.items()}
-    assert len(seen) == 4 and seen[(0.6, 100)] == pytest.approx(theme.RED)
-    assert seen[(5, 40)] == pytest.approx(theme.BLUE) and colours[30] == pytest.approx(theme.BLUE)
-    assert any(colour == pytest.approx(theme.GREY) for colour in seen.values())
-    assert sorted(round(across) for across, _ in seen) == [
-        1,
-        2,
-        2,
-        5,
-    ]  # those of one price stand at it, side by side
-    named = {text.get_text() for text in axis.texts}
-    assert named == {"convex: accuracy +1.0 points", "ensemble of 5", "ensemble of 2"}
-    heights = sorted(text.xyann[1] for text in axis.texts)
-    assert min(np.diff(heights)) > 0.02  # names do not lie on one another
+def test_intents_are_named_where_their_accuracy_changes_significantly():
+    axis = figures.per_intent(an_intent_each()).axes[0]
+    assert sorted(text.get_text() for text in axis.texts) == [
+        r"\$intent_0\$ (1)",
+        r"\$intent_8\$ (9)",
+    ]
+    assert axis.get_title("left").startswith("9 intents: 1 less accurate, 1 more accurate")
+    nothing = figures.per_intent(an_intent_each().assign(p=1.0, harmed=False)).axes[0]
+    assert not nothing.texts
+    assert nothing.get_title("left").startswith("9 intents: none less accurate, none more accurate")
+
+
+# ---- ensembles and anchors
 
 
 def test_the_band_of_the_vote_model_spans_its_values():
-    axis = figures.votes(
-        {"vote": sizes()}, {1: [0.1, 0.12], 2: [0.11, 0.1]}, Interval(0.12, 0.1, 0.14, 10)
-    ).axes[0]
+    model = {1: [0.1, 0.12], 2: [0.11, 0.1]}
+    axis = figures.votes({"vote": sizes()}, model, interval(0.12)).axes[0]
     corners = axis.collections[0].get_paths()[0].vertices
     assert set(map(tuple, corners.round(6))) >= {(1, 0.1), (1, 0.12), (2, 0.1), (2, 0.11)}
+    assert axis.lines[0].get_ydata() == pytest.approx([0.11, 0.105])
+
+
+def test_a_mixture_is_a_curve_in_churn_and_accuracy_with_its_weights():
+    axis = figures.anchor_curve({"geometric": mixed()}, alone()).axes[0]
+    curve = axis.containers[1].lines[0]
+    assert curve.get_xdata() == pytest.approx([10, 5, 0])  # from weight 0 to 1
+    assert curve.get_ydata() == pytest.approx([85, 90, 85])
+    named = {text.get_text() for text in axis.texts}
+    assert named == {"0.5", "one network", "linear (both)", r"ensemble of \$5\$"}
+    shapes = [line.get_marker() for line in axis.lines if line.get_zorder() == 5]
+    assert shapes == ["D", "^", "D"]
+    other = mixed().rename(columns={"churn": "reduction"})
+    points = alone().rename(columns={"churn": "reduction"})
+    axis = figures.anchor_curve({"geometric": other}, points, "reduction").axes[0]
+    assert "reduction" in axis.get_xlabel()
+
+
+def test_odds_count_the_runs_that_agree():
+    network = np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.8, 0.2, 0.0]])
+    linear = np.array([0.1, 0.9, 0.0])
+    mixture = (network + linear) / 2
+    left, middle, right = figures.odds(network, linear, mixture, "abc", gold=1, most=2).axes
+    assert "2 of 3 runs agree" in left.get_xlabel()
+    assert "3 of 3 runs agree" in right.get_xlabel()
+    assert [bar.get_width() for bar in middle.patches] == pytest.approx([0.9, 0.1])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["b ✓", "a"]
+    first = left.collections[0]
+    assert first.get_offsets()[:, 0].tolist() == pytest.approx(network[:, 1].tolist())
+    filled = [tuple(colour[:3]) != (1, 1, 1) for colour in first.get_facecolors()]
+    assert filled == [False, True, False]
+
+
+# ---- settings
+
+
+def test_responses_have_a_line_an_arm_in_the_order_of_the_setting():
+    figure = figures.noise_response(noisy(), ["label_entropy", "accuracy"])
+    left, right = figure.axes
+    assert [line.get_xdata().tolist() for line in left.lines] == [[0, 10], [0, 10]]
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
+    assert drawn == {"a": pytest.approx([30, 40]), r"\$b\$": pytest.approx([20, 10])}
+    assert len(figure.legends[0].get_texts()) == 2
+    one = figures.size_sweep(noisy()[:2].assign(layers=[6, 3]))
+    assert not one.legends
+    assert [axis.get_ylabel() for axis in one.axes] == ["churn (% of queries)", "accuracy (%)"]
+    assert one.axes[0].lines[0].get_xdata().tolist() == [3, 6]
 
 
 def test_learning_has_a_mean_over_the_seeds_for_each_way():
-    curves = pd.DataFrame(
-        [
-            {"way": way, "seed": seed, "seconds": look * pace, "accuracy": 0.1 * look + 0.01 * seed}
-            for way, pace in (("slow", 4), ("fast", 1))
-            for seed in (0, 1)
-            for look in (1, 2)
-        ]
-    )
-    axis = figures.learning(curves, 0.15).axes[0]
-    means = [line for line in axis.lines if line.get_label() in ("slow", "fast")]
-    assert [line.get_label() for line in means] == ["slow", "fast"]
-    assert means[0].get_xdata().tolist() == [4, 8] and means[1].get_ydata() == pytest.approx(
-        [10.5, 20.5]
-    )
+    axis = figures.learning(learned(), 0.15).axes[0]
+    slow, fast = [line for line in axis.lines if line.get_linewidth() == 2.5]
+    assert [line.get_label() for line in (slow, fast)] == [r"\$slow\$", "fast"]
+    assert slow.get_xdata().tolist() == [4, 8]
+    assert fast.get_ydata() == pytest.approx([10.5, 20.5])
+
+
+# ---- shown, saved, tables
+
+
+def test_show_carries_the_caption_and_saves_both_kinds(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
+    figure = figures.entropy_distribution(LABELS)
+    figures.show(figure, "entropy", "the finding", tmp_path)
+    (data, more), (caption, _) = shown
+    assert more["metadata"]["image/png"]["alt"] == "the finding" == data["text/plain"]
+    assert caption.data == "*the finding*"
+    assert (tmp_path / "entropy.png").read_bytes() == data["image/png"]
+    assert (tmp_path / "entropy.svg").is_file()
 
 
 def test_equal_tables_are_equal_pages_and_others_are_not():

@@ -252,8 +252,8 @@ def test_figures_draw_what_was_measured():
     found = effects(labels, (3, 3, 3), floor=0.02)
     left, right = figures.sources(found).axes
     for axis, key in ((left, "alone"), (right, "fixed")):
-        drawn = [float(container.lines[0].get_xdata()[0]) for container in axis.containers]
-        assert drawn == pytest.approx(
+        [churns] = axis.containers
+        assert churns.lines[0].get_xdata().tolist() == pytest.approx(
             [100 * getattr(source, key).value for source in found.sources.values()]
         )
         assert [line.get_xdata()[0] for line in axis.lines[:2]] == pytest.approx(

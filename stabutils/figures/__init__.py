@@ -1,30 +1,39 @@
 """Every plot of the study, in one style. Functions take arrays and tables and return a figure."""
 
-from stabutils.figures.ensembles import budgets, frontier, selective, votes
+from stabutils.figures.costs import budgets, frontier, updates_frontier
+from stabutils.figures.ensembles import anchor_curve, odds, selective, votes
 from stabutils.figures.instability import (
     accuracy_and_churn,
     answers,
     entropy_distribution,
+    four_churns,
     how_many_runs,
     intervals,
-    learning,
-    lengths,
     rounding,
     sources,
     telling_rows,
     through_training,
     training_map,
 )
-from stabutils.figures.methods import dose_response, grid, per_intent, soft_labels, trade_off
+from stabutils.figures.methods import grid, per_intent, soft_labels, trade_off
 from stabutils.figures.regions import instability_map, nulls
+from stabutils.figures.settings import (
+    dose_response,
+    learning,
+    lengths,
+    noise_response,
+    size_sweep,
+)
 from stabutils.figures.theme import save, short, show, style, table
 
 __all__ = [
     "accuracy_and_churn",
+    "anchor_curve",
     "answers",
     "budgets",
     "dose_response",
     "entropy_distribution",
+    "four_churns",
     "frontier",
     "grid",
     "how_many_runs",
@@ -32,13 +41,16 @@ __all__ = [
     "intervals",
     "learning",
     "lengths",
+    "noise_response",
     "nulls",
+    "odds",
     "per_intent",
     "rounding",
     "save",
     "selective",
     "short",
     "show",
+    "size_sweep",
     "soft_labels",
     "sources",
     "style",
@@ -47,5 +59,6 @@ __all__ = [
     "through_training",
     "trade_off",
     "training_map",
+    "updates_frontier",
     "votes",
 ]

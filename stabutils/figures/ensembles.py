@@ -1,4 +1,4 @@
-"""Every plot of the study, one style. Functions take arrays and tables and return a matplotlib figure."""
+"""What ensembles, abstention, and a linear model as an anchor do to answers."""
 
 from __future__ import annotations
 
@@ -7,175 +7,153 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from stabutils.analysis.board import LINEAR
-from stabutils.figures.methods import _named
-from stabutils.figures.theme import BLUE, GREEN, GREY, ORANGE, RED
+from stabutils.figures.marks import (
+    label_points,
+    legend_below,
+    log_ticks,
+    name_rows,
+    responses,
+    spans,
+    whiskers,
+    words_of,
+)
+from stabutils.figures.theme import BLUE, GREY, LOOKS, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
 
 
 def votes(
     rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]], single: Interval
 ) -> Figure:
-    """Label entropy against the members of an ensemble: measured (dots), and as odds and independent votes have it.
+    """Label entropy against the members of an ensemble: measured, and as independent votes have it.
 
-    rows: kind of ensemble -> table of `frontier.measured`, all at one n; model: members -> values of `vote_model`, one
-    for each part of the runs that it was told of; single: of runs alone.
+    Parameters
+    ----------
+    rows : kind of ensemble -> table of `analysis.ensembles.table`, all at one n
+    model : members -> values of `metrics.votes.vote_model`, one for each part of the runs that it
+        was fitted to; dashed their mean, the band spans them
+    single : of runs alone
     """
     figure, axis = plt.subplots(figsize=(8, 3.8))
-    low, high = ([end(values) for values in model.values()] for end in (min, max))
-    axis.fill_between(
-        list(model),
-        low,
-        high,
-        color=GREY,
-        alpha=0.4,
-        linewidth=0,
-        label="votes by each query's odds",
-    )
-    axis.errorbar(
-        [1],
-        [single.value],
-        yerr=[[single.value - single.low], [single.high - single.value]],
-        fmt="o",
-        color="black",
-        capsize=3,
-        label="single runs",
-    )
-    for (name, table), colour, mark, aside in zip(
-        rows.items(), (BLUE, GREEN, ORANGE), "osD", (1, 1.03, 0.97), strict=False
-    ):
-        value, down, up = (
-            np.array([getattr(i, end) for i in table.label_entropy])
-            for end in ("value", "low", "high")
-        )
-        axis.errorbar(
-            aside * table["size"],
-            value,
-            yerr=[value - np.maximum(0, down), up - value],
-            fmt=mark,
-            color=colour,
-            capsize=3,
-            label=name,
-        )
-    every = sorted({1, *model, *(size for table in rows.values() for size in table["size"])})
-    axis.set(xscale="log", xlabel="members", ylabel="label entropy (nats)", ylim=0)
-    axis.set_xticks(every, every)
-    axis.minorticks_off()
+    values = np.array(list(model.values()))
+    band = list(model), values.min(axis=1), values.max(axis=1)
+    axis.fill_between(*band, color=GREY, alpha=0.4, linewidth=0)
+    words = "expected of votes that follow each query's odds"
+    axis.plot(list(model), values.mean(axis=1), "--", color="dimgrey", label=words)
+    whiskers(axis, [1], [single], color="black", label="single runs")
+    sizes = {1, *model}
+    for name, look, aside in zip(rows, LOOKS, (1, 1.03, 0.97), strict=False):
+        members, label = rows[name]["size"], f"ensembles, {short(name)}"
+        whiskers(axis, aside * members, rows[name].label_entropy, **look, label=label)
+        sizes |= set(members)
+    log_ticks(axis, sorted(sizes))
+    axis.set(xlabel="members", ylabel="label entropy (nats)", ylim=0)
     axis.legend(frameon=False)
     return figure
 
 
-def frontier(table: pd.DataFrame, most_named: int = 9) -> Figure:
-    """What each arm saves against what its training costs; the marker: passes for an answer.
-
-    Blue and named: significantly more stable than control and Pareto-optimal among the networks, by
-    intervals. Triangles: linear models, which cost next to nothing and which no seed changes. Dashed:
-    the ensemble of the largest reduction.
+def selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Churn and error among the queries answered, where a model abstains from the most uncertain.
 
     Parameters
     ----------
-    table : of `analysis.frontier.frontier`
+    curves : name -> table of `analysis.reliability.curve`
     """
-    rows = table[table.arm != "control"].sort_values(["trainings", "arm"])
-    figure, axis = plt.subplots(figsize=(10, 5.6))
-    price = rows.groupby("trainings")
-    beside = (price.cumcount() + 0.5) / price.arm.transform("size")
-    named: dict[str, tuple[float, float]] = {}
-    ensembles = [0.0]
-    for row, place in zip(rows.itertuples(), beside, strict=True):  # of one price side by side
-        x = max(row.trainings, 0.6) * 1.2 ** (place - 0.5)
-        y, low, high = 100 * np.array([row.reduction.value, row.reduction.low, row.reduction.high])
-        linear, optimal = row.arm.startswith(LINEAR), row.better == "holds" and not row.dominated
-        colour = RED if linear else BLUE if optimal else GREY
-        marker, size = ("^", 120) if linear else (_marker(row.passes), 60)
-        whisker = np.clip([low, high], -60, 110)
-        axis.plot([x, x], whisker, color=colour, alpha=0.45, linewidth=1)
-        axis.scatter([x], [y], s=size, color=colour, marker=marker, edgecolor="white", zorder=4)
-        if linear:
-            named[f"{row.arm}: {100 * row.accuracy_change.value:+.1f} points"] = x, y
-        elif optimal and len(named) < most_named:
-            named[row.arm] = x, y
-        if row.arm.startswith("ensemble of"):
-            ensembles.append(y)
-    axis.axhline(max(ensembles), color=BLUE, linestyle="--", linewidth=1)
-    axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", xlabel="trainings (logarithmic; of one price side by side)")
-    axis.set(ylabel="reduction of label entropy, % of control's")
-    axis.set_xticks([0.6, 1, 2, 3, 5, 10], [0, 1, 2, 3, 5, 10])
-    axis.minorticks_off()
-    axis.grid(False)
-    styles = (("o", BLUE), ("o", GREY), ("o", "black"), ("s", "black"), ("D", "black"))
-    dots = [axis.plot([], [], mark, color=colour, linestyle="none")[0] for mark, colour in styles]
-    words = ["Pareto-optimal network", "others", "one pass an answer", "up to five", "more"]
-    place = {"loc": "outside lower center", "ncols": 5, "frameon": False, "fontsize": 9}
-    figure.legend(dots, words, **place)
-    _named(axis, named)
+    table = pd.concat([rows.assign(arm=name) for name, rows in curves.items()])
+    figure = responses(table, "coverage", "queries answered (%)", ["churn", "error"], scale=100)
+    for axis, name in zip(figure.axes, ("churn", "error"), strict=True):
+        axis.set(ylabel=f"{name} among them (%)", ylim=0)
     return figure
 
 
-def _marker(passes: float) -> str:
-    return "o" if passes <= 1 else "s" if passes <= 5 else "D"
+def anchor_curve(
+    curves: Mapping[str, pd.DataFrame], points: pd.DataFrame, measure: str = "churn"
+) -> Figure:
+    """Accuracy and churn, or another measure, along the weight of a linear model in a mixture.
 
+    Numbers on the curves are weights: 0 is the network alone, 1 the linear model alone.
 
-def budgets(best: pd.DataFrame) -> Figure:
-    """The best that a budget buys: columns trainings (the budget), answer (which passes are allowed: a line each), arm,
-    reduction (Interval)."""
-    figure, axis = plt.subplots(figsize=(8, 3.6))
-    for (name, own), colour, mark, up in zip(
-        best.groupby("answer"), (BLUE, ORANGE), "oD", (8, -14), strict=False
-    ):
-        value, low, high = (
-            100 * np.array([getattr(i, end) for i in own.reduction])
-            for end in ("value", "low", "high")
-        )
-        axis.errorbar(
-            own.trainings,
-            value,
-            yerr=[value - low, high - value],
-            fmt=f"{mark}-",
-            color=colour,
-            capsize=3,
-            drawstyle="steps-post",
-            label=name,
-        )
-        fresh = own.arm != own.arm.shift()
-        for budget, top, arm in zip(
-            own.trainings[fresh], value[fresh], own.arm[fresh], strict=True
-        ):
-            axis.annotate(
-                arm, (budget, top), (4, up), textcoords="offset points", fontsize=9, color=colour
-            )
-    axis.axhline(0, color="black", linestyle=":", linewidth=1)
-    axis.set(xscale="log", xlabel="budget of trainings", ylabel="reduction of label entropy (%)")
-    axis.set_xticks(
-        sorted(set(best.trainings)), [f"{budget:g}" for budget in sorted(set(best.trainings))]
-    )
-    axis.minorticks_off()
-    axis.margins(x=0.2, y=0.15)
-    axis.legend(frameon=False, loc="lower right")
-    return figure
-
-
-def selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Churn (left) and error (right) of the queries answered, where those of most doubt are refused; bands: intervals.
-
-    curves: name -> table of `reliability.curve`.
+    Parameters
+    ----------
+    curves : kind of mixture -> columns `weight`, and the intervals `accuracy` and the measure
+    points : columns `arm`, and the same intervals: the network and the linear model alone, which
+        are the ends of a curve, and ensembles; triangles for linear models, diamonds for others
+    measure : "churn", "label_entropy", "negative_flips" or "reduction"
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True)
-    for axis, key in zip(axes, ("churn", "error"), strict=True):
-        for (name, table), colour, mark in zip(
-            curves.items(), (GREY, BLUE, ORANGE, GREEN), "osD^", strict=False
-        ):
-            value, low, high = (
-                100 * np.array([getattr(i, end) for i in table[key]])
-                for end in ("value", "low", "high")
-            )
-            axis.plot(100 * table.coverage, value, marker=mark, color=colour, label=name)
-            axis.fill_between(
-                100 * table.coverage, np.maximum(0, low), high, color=colour, alpha=0.2, linewidth=0
-            )
-        axis.set(xlabel="queries answered (%)", ylabel=f"{key} among them (%)", ylim=0)
-    axes[0].legend(frameon=False)
+    figure, axis = plt.subplots(figsize=(9, 5.4))
+    places = _crosses(axis, points, measure, color="black", linestyle="none")
+    names, colours = list(points.arm), ["black"] * len(points)
+    for name, place in zip(names, places, strict=True):
+        colour, mark = (RED, "^") if name.startswith(LINEAR) else ("black", "D")
+        axis.plot(*place, marker=mark, color=colour, zorder=5)
+    for look, (kind, table) in zip(LOOKS, curves.items(), strict=False):
+        table = table.sort_values("weight")
+        curve = _crosses(axis, table, measure, **look, label=short(kind))
+        inner = table.weight.between(0, 1, inclusive="neither").to_numpy()
+        names += [f"{weight:g}" for weight in table.weight[inner]]
+        colours += [look["color"]] * inner.sum()
+        places = np.concatenate([places, curve[inner]])
+    axis.set(xlabel=words_of(measure)[0], ylabel="accuracy (%)")
+    axis.margins(0.08)
+    legend_below(figure, axis)
+    label_points(axis, names, places, colours)
     return figure
+
+
+def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> np.ndarray:
+    """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
+    x, left, right = spans(table[measure], words_of(measure)[1])
+    y, low, high = spans(table.accuracy, 100)
+    ends = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
+    axis.errorbar(x, y, **ends, **look, elinewidth=0.6)
+    return np.stack([x, y], axis=1)
+
+
+def odds(
+    network: np.ndarray,
+    linear: np.ndarray,
+    mixture: np.ndarray,
+    names: Sequence[str],
+    gold: int | None = None,
+    most: int = 4,
+) -> Figure:
+    """The idea of an anchor on one query: odds of a network over runs, the linear model, both.
+
+    A dot is the probability that a run gives to an answer, filled where it is the run's answer.
+
+    Parameters
+    ----------
+    network, mixture : (runs, classes), probabilities
+    linear : (classes,), the linear model's
+    names : of the classes
+    gold : the right answer, ticked where it is known
+    most : likeliest answers that are shown
+    """
+    shown = np.argsort(-np.maximum(network.mean(axis=0), linear), kind="stable")[:most]
+    size = 11, 0.55 * len(shown) + 1.6
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=size, sharex=True, sharey=True)
+    left.set_title("One network, retrained")
+    right.set_title("The mixture of both")
+    for axis, probabilities in ((left, network), (right, mixture)):
+        counts = np.bincount(probabilities.argmax(axis=1))
+        _dots(axis, probabilities, shown)
+        axis.set_xlabel(f"probability\n{counts.max()} of {len(probabilities)} runs agree")
+    middle.barh(range(len(shown)), linear[shown], height=0.5, color=ORANGE)
+    middle.set(title="A linear model, no seed", xlabel="probability\nthe same in every run")
+    words = [str(names[label]) + (" ✓" if label == gold else "") for label in shown]
+    name_rows(left, words)
+    left.set(xlim=(-0.02, 1.02))
+    return figure
+
+
+def _dots(axis: Axes, probabilities: np.ndarray, shown: np.ndarray) -> None:
+    """A dot for each run and answer that is shown, filled where it is the run's answer."""
+    answers = probabilities.argmax(axis=1)
+    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(answers))
+    for place, label in enumerate(shown):
+        faces = np.where((answers == label)[:, None], BLUE, (1, 1, 1))
+        look = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
+        axis.scatter(probabilities[:, label], place + jitter, **look)

@@ -1,4 +1,4 @@
-"""Every plot of the study, one style. Functions take arrays and tables and return a matplotlib figure."""
+"""How unstable a network is, where that comes from, and how soon one run tells."""
 
 from __future__ import annotations
 
@@ -8,85 +8,116 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy.special import stdtrit
 
-from stabutils.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, short
+from stabutils.figures.marks import (
+    ANY,
+    bands,
+    label_points,
+    legend_below,
+    log_ticks,
+    name_rows,
+    responses,
+    spans,
+    whiskers,
+)
+from stabutils.figures.theme import BLUE, GREY, HEAT, LOOKS, ORANGE, RANKS, RULE, short
 from stabutils.metrics.intervals import Interval, runs_needed
 from stabutils.metrics.measures import label_entropy
 
 if TYPE_CHECKING:
     from stabutils.analysis.sources import Effects
 
+KINDS = (  # of rows in `answers`
+    "The most unstable queries",
+    "From the middle of the queries that change",
+    "Queries that get the same answer in every run",
+)
+ANSWERS = (
+    "the row's most frequent answer",
+    "its second",
+    "its third",
+    "its fourth",
+    "any rarer one",
+)
+CHURNS = {  # column of `four_churns` -> words
+    "seed_churn": "seed churn: same data, another seed",
+    "data_churn": "data churn: other data, the same seed",
+    "update_churn": "update churn: other data and another seed",
+}
+
 
 def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: int = 4) -> Figure:
-    """The idea: the same query under every retraining. Rows: the most unstable, the middling and stable queries.
+    """The idea: the same queries under every retraining, in three groups of rows.
 
-    labels (runs, examples). A cell's colour tells which answer the run gave: the most frequent one of the row, the
-    second, the third, the fourth, or any rarer one; a dot marks the right answer; the bar beside is the label entropy.
+    A cell's colour is the rank of the run's answer among the answers to that row's query, so the
+    same colour in two rows need not be the same answer. A dot marks the right answer; the bar
+    beside is the label entropy.
+
+    Parameters
+    ----------
+    labels : (runs, queries)
+    gold : (queries,)
+    each : rows a group
     """
-    entropy, rows = label_entropy(labels), telling_rows(labels, each)
-    rank = np.array([_rank_of_answers(labels[:, row]) for row in rows])
+    runs, entropy = len(labels), label_entropy(labels)
+    groups = _groups(entropy, each)
+    height = 0.36 * sum(map(len, groups.values())) + 0.36 * len(groups) + 1.6
     figure, (grid, bars) = plt.subplots(
-        1, 2, figsize=(10, 0.36 * len(rows) + 1.5), width_ratios=(3, 1), sharey=True
+        1, 2, figsize=(10, height), width_ratios=(3, 1), sharey=True
     )
-    colours = [(0.85, 0.87, 0.9), ORANGE, BLUE, GREEN, PURPLE]
-    grid.pcolormesh(
-        np.minimum(rank, 4),
-        cmap=ListedColormap(colours),
-        vmin=-0.5,
-        vmax=4.5,
-        edgecolors="white",
-        linewidth=2,
-    )
-    hit_row, hit_run = np.nonzero(labels[:, rows].T == gold[rows, None])
-    grid.plot(hit_run + 0.5, hit_row + 0.5, ".", color="black", markersize=5)
-    grid.set(
-        yticks=np.arange(len(rows)) + 0.5,
-        xticks=np.arange(len(labels)) + 0.5,
-        xlabel="retraining (same data, another seed)",
-    )
-    grid.set_yticklabels([short(texts[row]) for row in rows])
-    grid.set_xticklabels(np.arange(1, len(labels) + 1) if len(labels) <= 20 else [""] * len(labels))
-    grid.invert_yaxis()
+    top, places = 0.0, []
+    for kind, rows in groups.items():
+        grid.text(0, top + 0.9, kind, fontsize=9, style="italic", va="bottom")
+        _cells(grid, labels[:, rows], gold[rows], top + 1)
+        places.extend(top + 1.5 + np.arange(len(rows)))
+        top += 1 + len(rows)
+    rows = np.concatenate(list(groups.values()))
+    step = 1 if runs <= 20 else -(-runs // 10)
+    shown = np.arange(0, runs, step)
+    grid.set(xticks=shown + 0.5, xlabel="retraining (same data, another seed)", ylim=(top, 0))
+    grid.set_xticklabels(shown + 1)
+    grid.set_yticks(places, [short(texts[row]) for row in rows])
     grid.grid(False)
     grid.set_title("What each retraining answered (dot: right)")
-    named = (
-        "the query's commonest answer",
-        "its second",
-        "its third",
-        "its fourth",
-        "rarer ones, not one answer",
-    )
-    figure.legend(
-        [Patch(color=colour) for colour in colours],
-        named,
-        loc="outside lower center",
-        ncols=5,
-        fontsize=9,
-        frameon=False,
-    )
-    bars.barh(np.arange(len(rows)) + 0.5, entropy[rows], color=GREY, height=0.6)
-    bars.set(
-        xlabel=f"entropy over these\n{len(labels)} runs (nats)",
-        xlim=(0, max(1.0, entropy.max() * 1.05)),
-    )
+    keys = {"handles": [Patch(color=colour) for colour in RANKS], "labels": ANSWERS}
+    legend_below(figure, **keys, title="Colour: rank of an answer within its row")
+    bars.barh(places, entropy[rows], color=GREY, height=0.6)
+    bars.set(xlabel=f"entropy over these\n{runs} runs (nats)")
+    bars.set_xlim(0, max(1.0, entropy.max() * 1.05))
     return figure
 
 
+def _cells(axis: Axes, labels: np.ndarray, gold: np.ndarray, top: float) -> None:
+    """Rows of `answers`: labels (runs, rows), gold (rows,)."""
+    runs, rows = labels.shape
+    ranks = np.array([_rank_of_answers(votes) for votes in labels.T])
+    edges = np.arange(runs + 1), top + np.arange(rows + 1)
+    look = {"cmap": ListedColormap(RANKS), "vmin": -0.5, "vmax": len(RANKS) - 0.5}
+    line = {"edgecolors": "white", "linewidth": 2 if runs <= 30 else 0}
+    axis.pcolormesh(*edges, np.minimum(ranks, len(RANKS) - 1), **look, **line)
+    row, run = np.nonzero(labels.T == gold[:, None])
+    size = min(5, 150 / runs)
+    dot = {"color": "black", "markersize": size, "markeredgecolor": "white"}
+    axis.plot(run + 0.5, top + row + 0.5, "o", **dot, markeredgewidth=size / 6)
+
+
 def telling_rows(labels: np.ndarray, each: int = 4) -> np.ndarray:
-    """The queries that `answers` shows: so many of the most unstable, of the middling, and of the stable ones."""
-    entropy = label_entropy(labels)
+    """Positions of the queries that `answers` shows, `each` a group, in its order."""
+    return np.concatenate(list(_groups(label_entropy(labels), each).values()))
+
+
+def _groups(entropy: np.ndarray, each: int) -> dict[str, np.ndarray]:
+    """Rows of the most unstable, of middling and of stable queries; no group without rows."""
     unstable = np.flatnonzero(entropy > 0)
     order = unstable[np.argsort(-entropy[unstable], kind="stable")]
-    return np.concatenate(
-        [
-            order[:each],
-            order[each:][(len(order) - each) // 2 :][:each],
-            np.flatnonzero(entropy == 0)[:each],
-        ]
-    )
+    middle = order[each:][(len(order) - each) // 2 :][:each]
+    groups = zip(KINDS, (order[:each], middle, np.flatnonzero(entropy == 0)[:each]), strict=True)
+    return {kind: rows for kind, rows in groups if len(rows)}
 
 
 def _rank_of_answers(votes: np.ndarray) -> np.ndarray:
@@ -95,317 +126,276 @@ def _rank_of_answers(votes: np.ndarray) -> np.ndarray:
 
 
 def entropy_distribution(labels: np.ndarray) -> Figure:
-    """How unstable queries are: the share that never changes, the entropies of the rest. labels (runs, examples)."""
-    entropy, runs = label_entropy(labels), len(labels)
-    unstable = entropy > 0
-    stays, changes = 100 * (1 - unstable.mean()), 100 * unstable.mean()
+    """How unstable queries are: the share that never changes, and the entropies of the rest.
+
+    Parameters
+    ----------
+    labels : (runs, queries)
+    """
+    entropy = label_entropy(labels)
     figure, (share, rest) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 3))
-    share.bar([0], [stays], color=GREY, width=0.5)
-    share.bar([0], [changes], bottom=[stays], color=ORANGE, width=0.5)
-    share.text(
-        0.32, stays / 2, f"same answer\nin all {runs} runs\n{stays:.1f} %", va="center", fontsize=10
-    )
-    share.text(0.32, stays + changes / 2, f"changes\n{changes:.1f} %", va="center", fontsize=10)
-    share.set(
-        xlim=(-0.3, 1.1),
-        ylim=(0, 105),
-        xticks=[],
-        ylabel="share of test queries (%)",
-        title="All queries",
-    )
-    share.grid(False)
-    counts, _, _ = rest.hist(
-        entropy[unstable], bins=np.linspace(0, max(1.2, entropy.max() + 0.02), 37), color=ORANGE
-    )
-    rest.set_ylim(0, 1.3 * max(1, counts.max()))
-    for share_of_one, name, height in (
-        (1 / runs, f"1 of {runs} runs differs", 1.27),
-        (0.5, "split in halves", 1.17),
-    ):
-        value = -sum(p * np.log(p) for p in (share_of_one, 1 - share_of_one))
-        rest.axvline(value, color="black", linewidth=1, linestyle=":")
-        rest.text(value, height * max(1, counts.max()), f" {name}", va="top", fontsize=9)
-    rest.set(
-        xlabel=f"label entropy over {runs} runs (nats)",
-        ylabel="test queries",
-        title="Those that change",
-    )
+    _share_that_changes(share, 100 * np.mean(entropy > 0), len(labels))
+    _histogram(rest, entropy[entropy > 0], len(labels))
     return figure
+
+
+def _share_that_changes(axis: Axes, changes: float, runs: int) -> None:
+    stays = 100 - changes
+    axis.bar([0], [stays], color=GREY, width=0.5)
+    axis.bar([0], [changes], bottom=[stays], color=ORANGE, width=0.5)
+    words = f"same answer\nin all {runs} runs\n{stays:.1f} %", f"changes\n{changes:.1f} %"
+    heights = np.clip([stays / 2, stays + changes / 2], [12, 36], [68, 94])  # apart, and inside
+    for word, height in zip(words, heights, strict=True):
+        axis.text(0.32, height, word, va="center", fontsize=10)
+    axis.set(xlim=(-0.3, 1.1), ylim=(0, 105), xticks=[], title="All queries")
+    axis.set_ylabel("share of test queries (%)")
+    axis.grid(False)
+
+
+def _histogram(axis: Axes, entropy: np.ndarray, runs: int) -> None:
+    longest = max(1.2, entropy.max(initial=0) + 0.02)
+    counts, *_ = axis.hist(entropy, bins=np.linspace(0, longest, 37), color=ORANGE)
+    top = max(1, counts.max())
+    splits = {f"1 of {runs} runs differs": 1 / runs, "split in halves": 0.5}
+    for (name, split), height in zip(splits.items(), (1.27, 1.15), strict=True):
+        value = -sum(share * np.log(share) for share in (split, 1 - split))
+        axis.plot([value, value], [0, height * top], **RULE)
+        axis.text(value, height * top, f" {name}", va="top", fontsize=9)
+    axis.set(ylim=(0, 1.3 * top), ylabel="test queries", title="Those that change")
+    axis.set_xlabel(f"label entropy over {runs} runs (nats)")
 
 
 def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval) -> Figure:
-    """The contrast of the study: accuracies of runs (runs,) hardly move; pairs (pairs,) of runs disagree much more."""
+    """The contrast of the study: accuracy hardly moves, pairs of runs disagree much more.
+
+    Both panels have the same scale.
+
+    Parameters
+    ----------
+    accuracy : (runs,), shares
+    pairs : (pairs,), the disagreement of each pair of runs
+    churn : its mean
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.8))
-    span = max(6.0, 120 * max(np.ptp(accuracy), pairs.max()))
-    for axis, values, colour, title, label in (
-        (left, accuracy, BLUE, "Accuracy of each run", "accuracy (%)"),
-        (
-            right,
-            pairs,
-            ORANGE,
-            "Disagreement of each pair of runs",
-            "queries answered differently (%)",
-        ),
-    ):
-        jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-        axis.plot(
-            100 * values,
-            jitter,
-            "o",
-            color=colour,
-            alpha=0.6,
-            markersize=6,
-            markeredgecolor="white",
-        )
-        axis.set(ylim=(-0.7, 0.7), yticks=[], xlabel=label, title=title)
-    middle = 100 * accuracy.mean()
-    left.set_xlim(middle - span / 2, middle + span / 2)
-    right.set_xlim(0, span)
-    value, low, high = 100 * churn.value, max(0.0, 100 * churn.low), min(100.0, 100 * churn.high)
-    right.errorbar(
-        [value],
-        [0.5],
-        xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-        fmt="D",
-        color="black",
-        capsize=4,
-    )
-    right.text(
-        0.02,
-        0.95,
-        f"churn {value:.1f} % [{low:.1f}, {high:.1f}]",
-        va="top",
-        fontsize=10,
-        transform=right.transAxes,
-    )
+    width = min(100.0, max(6.0, 120 * max(np.ptp(accuracy), pairs.max())))
+    start = np.clip(100 * np.mean(accuracy) - width / 2, 0, 100 - width)
+    _dots(left, accuracy, BLUE, (start, start + width))
+    left.set(title="Accuracy of each run", xlabel="accuracy (%)")
+    _dots(right, pairs, ORANGE, (0, width))
+    right.set(title="Disagreement of each pair of runs", xlabel="queries answered differently (%)")
+    value, low, high = spans([churn], 100, limits=(0, 1))[:, 0]
+    look = {"marker": "D", "color": "black", "across": True}
+    whiskers(right, [0.42], [churn], scale=100, limits=(0, 1), **look)
+    figure.get_layout_engine().set(wspace=0.08)
+    middle = np.clip(value, 0.22 * width, 0.78 * width)
+    words = f"churn {value:.1f} % [{low:.1f}, {high:.1f}]"
+    right.text(middle, 0.6, words, va="bottom", ha="center", fontsize=10)
     return figure
+
+
+def _dots(axis: Axes, values: np.ndarray, colour, window: tuple[float, float]) -> None:
+    jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
+    look = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
+    axis.plot(100 * values, jitter - 0.1, "o", color=colour, **look)
+    axis.set(ylim=(-0.5, 0.9), yticks=[], xlim=window)
 
 
 def intervals(
     rows: Mapping[str, Interval],
     label: str,
     reference: float | None = None,
-    limits: tuple[float, float] = (-np.inf, np.inf),
+    limits: tuple[float, float] = ANY,
+    *,
+    scale: float = 1,
+    start: float | None = None,
+    reference_name: str = "",
 ) -> Figure:
-    """Values with their intervals, one row each, top down; a dotted line at `reference`. An interval that reaches past
-    what the number can be is drawn to its `limits`."""
-    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.0))
-    for place, interval in enumerate(rows.values()):
-        value, low, high = np.clip([interval.value, interval.low, interval.high], *limits)
-        axis.errorbar(
-            [value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3
-        )
+    """Values with their intervals, one row each, top down.
+
+    Parameters
+    ----------
+    label : of the axis; a second line can say what it means to lie left and right
+    reference : where a dotted line stands, and its name where it has one
+    limits : of what the number can be; an interval that reaches past is cut there
+    scale : what all numbers are multiplied by: 100 for percent
+    start : where the axis begins, after scaling
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.1 + 0.3 * bool(reference_name)))
+    whiskers(axis, range(len(rows)), rows.values(), scale=scale, limits=limits, across=True)
     if reference is not None:
-        axis.axvline(reference, color="black", linestyle=":", linewidth=1)
-    axis.set(
-        yticks=range(len(rows)),
-        yticklabels=[short(name, 60) for name in rows],
-        xlabel=label,
-        ylim=(len(rows) - 0.5, -0.5),
-    )
+        axis.axvline(scale * reference, **RULE, label=short(reference_name, 80))
+    if start is not None:
+        axis.axvline(start, alpha=0)  # counts for the margins
+        axis.set_xlim(left=start)
+    name_rows(axis, list(rows))
+    axis.set(xlabel=label)
+    if reference_name:
+        legend_below(figure, axis)
     return figure
 
 
 def through_training(
     rows: Mapping[str, Sequence[Interval]], share: np.ndarray, top: float
 ) -> Figure:
-    """How soon a single training knows: quality of proxies (a line with a band each) over the share of training done.
+    """How soon one run tells: quality of proxies over the share of training done.
 
-    top: for reference, what half of the runs say about the other half.
+    Parameters
+    ----------
+    rows : of each proxy its AUROC at each share, drawn as a line with a band
+    share : (checkpoints,), of the training done
+    top : for reference, what half of the runs say about the other half
     """
     figure, axis = plt.subplots(figsize=(8, 3.6))
-    for (name, line), colour, mark in zip(
-        rows.items(), (BLUE, ORANGE, GREEN, PURPLE), "osD^", strict=False
-    ):
-        axis.plot(100 * share, [i.value for i in line], marker=mark, color=colour, label=name)
-        low, high = [i.low for i in line], [i.high for i in line]
-        axis.fill_between(100 * share, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.axhline(top, color="black", linestyle="--", linewidth=1)
-    axis.text(100 * share[0], top, "half of the runs about the other half", va="bottom", fontsize=9)
-    axis.axhline(0.5, color="black", linestyle=":", linewidth=1)
-    axis.set(
-        xlabel="share of the training done (%)",
-        ylabel="AUROC, unstable in other runs",
-        ylim=(0.45, 1.02),
-    )
-    axis.legend(loc="lower right", frameon=False)
+    places = 100 * np.asarray(share)
+    bands(axis, {name: (places, line) for name, line in rows.items()})
+    axis.axhline(top, **RULE | {"linestyle": "--"})
+    axis.text(places[0], top, "half of the runs about the other half", va="bottom", fontsize=9)
+    axis.axhline(0.5, **RULE)
+    axis.text(places[0], 0.5, "chance", va="bottom", fontsize=9)
+    lowest = min(spans(line)[1].min() for line in rows.values())
+    axis.set(xlabel="share of the training done (%)", ylim=(min(0.45, lowest - 0.02), 1.02))
+    axis.set_ylabel("AUROC, unstable in other runs")
+    middle = len(places) // 2
+    points = [(places[middle], line[middle].value) for line in rows.values()]
+    colours = [look["color"] for look in LOOKS]
+    label_points(axis, list(rows), points, colours, fontsize=10)
     return figure
 
 
 def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray) -> Figure:
-    """Training dynamics of one run (after Swayamdipta et al. 2020), coloured by what the *other* runs do.
+    """Training dynamics of one run, coloured by what the *other* runs do.
 
-    confidence and spread (examples,): mean and standard deviation of the gold label's probability over one run's
-    checkpoints; entropy (examples,): label entropy of other runs, nats.
+    Parameters
+    ----------
+    confidence, spread : (queries,), mean and standard deviation of the gold label's probability
+        over one run's checkpoints
+    entropy : (queries,), label entropy of other runs, nats
+
+    References
+    ----------
+    Swayamdipta et al. 2020, "Dataset cartography: Mapping and diagnosing datasets with training
+    dynamics".
     """
     figure, axis = plt.subplots(figsize=(8, 4.4))
     order = np.argsort(entropy, kind="stable")
-    dots = axis.scatter(
-        spread[order], confidence[order], c=entropy[order], cmap="viridis_r", s=16, linewidth=0
-    )
+    look = {"c": entropy[order], "cmap": HEAT, "s": 16, "linewidth": 0}
+    dots = axis.scatter(spread[order], confidence[order], **look)
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
-    axis.set(
-        xlabel="spread of the right answer's probability while training",
-        ylabel="mean probability of the right answer",
-        ylim=(-0.02, 1.02),
-    )
-    for x, y, text, across, up in (
-        (0.02, 0.9, "easy", "left", "top"),
-        (0.98, 0.45, "ambiguous", "right", "center"),
-        (0.02, 0.2, "hard", "left", "center"),
-    ):
-        axis.text(
-            x, y, text, transform=axis.transAxes, ha=across, va=up, style="italic", weight="bold"
-        )
+    axis.set(xlabel="spread of the right answer's probability while training")
+    axis.set(ylabel="mean probability of the right answer", ylim=(-0.02, 1.02))
+    corners = {"easy": (0.02, 0.82), "ambiguous": (0.98, 0.45), "hard": (0.02, 0.2)}
+    for name, (x, y) in corners.items():
+        side = "right" if x > 0.5 else "left"
+        look = {"style": "italic", "weight": "bold", "ha": side, "va": "center"}
+        axis.text(x, y, name, transform=axis.transAxes, **look)
     return figure
 
 
 def how_many_runs(churn: Interval, most: int = 100) -> Figure:
-    """Half-width of the churn's interval against the number of runs: how many are enough."""
-    from scipy.special import stdtrit
+    """Half-width of churn's interval over runs, against the number of runs: how many are enough.
 
+    Dashed, where the interval is over queries too: with what other queries would change, which more
+    runs do not narrow.
+    """
+    over_runs = churn.over_runs or churn
+    most = max(most, 2 * churn.runs)
     runs = np.unique(np.geomspace(3, most, 60).astype(int))
-    spread = churn.se * np.sqrt(churn.runs)
+    quantile, variance = stdtrit(runs - 1, 0.975), over_runs.se**2 * churn.runs / runs
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    axis.plot(runs, 100 * stdtrit(runs - 1, 0.975) * spread / np.sqrt(runs), color=BLUE)
-    axis.plot([churn.runs], [50 * (churn.high - churn.low)], "o", color="black")
-    axis.text(churn.runs, 50 * (churn.high - churn.low), f"  here: {churn.runs} runs", va="bottom")
-    for width in (1.0, 0.5):
+    axis.plot(runs, 100 * quantile * np.sqrt(variance), label="other runs, these queries")
+    queries = max(0.0, churn.se**2 - over_runs.se**2)
+    if queries:
+        both = 100 * quantile * np.sqrt(variance + queries)
+        axis.plot(runs, both, "--", color=GREY, label="other runs and other queries")
+        axis.legend(frameon=False)
+    here = 100 * stdtrit(churn.runs - 1, 0.975) * over_runs.se
+    names, points = [f"here: {churn.runs} runs"], [(churn.runs, here)]
+    for width in (5, 2, 1, 0.5, 0.2, 0.1):
         needed = runs_needed(churn, width / 100)
-        if runs[0] <= needed <= most:
-            axis.plot(
-                [needed, needed, 0], [0, width, width], color=GREY, linestyle=":", linewidth=1.5
-            )
-            axis.text(needed, width, f" ±{width} points: {needed} runs", va="bottom", fontsize=9)
-    axis.set(xscale="log", xlabel="runs", ylabel="half-width of churn (± points)", xlim=(3, most))
-    axis.set_ylim(0, max(1.2, 1.05 * axis.get_ylim()[1]))
-    axis.set_xticks([3, 5, 10, 20, 50, 100], [3, 5, 10, 20, 50, 100])
+        if runs[0] < needed <= most and len(names) < 4:
+            axis.plot([needed, needed, runs[0]], [0, width, width], color=GREY, linestyle=":")
+            names.append(f"±{width:g} points: {needed} runs")
+            points.append((needed, width))
+    axis.plot(*points[0], "o", color="black")
+    ticks = [count for count in (3, 5, 10, 20, 50, 100, 200, 500, 1000) if count <= most]
+    log_ticks(axis, ticks)
+    axis.set(xlabel="runs", ylabel="half-width of churn's interval\n(± points)", xlim=(3, most))
+    axis.set_ylim(0, None)
+    label_points(axis, names, points)
     return figure
 
 
 def sources(effects: Effects) -> Figure:
-    """Churn by source of randomness: with only this source varying (left), with only this one fixed (right).
+    """Churn by source of randomness: only this source varies (left), only this one fixed (right).
 
-    Dashed with a band: churn of runs that differ in every source. Dotted: churn of trainings of equal seeds.
+    Dashed with a band: churn of runs that differ in every source. Dotted: churn of runs of equal
+    seeds.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), sharex=True, sharey=True)
-    for axis, key, title, colour, mark in (
-        (axes[0], "alone", "Only this source varies", BLUE, "o"),
-        (axes[1], "fixed", "Only this source is fixed", ORANGE, "D"),
-    ):
-        axis.axvspan(
-            100 * max(0, effects.every.low),
-            100 * effects.every.high,
-            color=GREY,
-            alpha=0.2,
-            linewidth=0,
-        )
-        axis.axvline(
-            100 * effects.every.value,
-            color="black",
-            linestyle="--",
-            linewidth=1,
-            label="all three vary",
-        )
-        axis.axvline(
-            100 * effects.floor,
-            color="black",
-            linestyle=":",
-            linewidth=1.5,
-            label="all three fixed",
-        )
-        for place, source in enumerate(effects.sources.values()):
-            churn = getattr(source, key)
-            ends = [[100 * (churn.value - max(0, churn.low))], [100 * (churn.high - churn.value)]]
-            axis.errorbar(
-                [100 * churn.value], [place], xerr=ends, fmt=mark, color=colour, capsize=4
-            )
-        axis.set(title=title, xlabel="churn (% of test queries)")
-    axes[0].set(
-        yticks=range(len(effects.sources)),
-        yticklabels=list(effects.sources),
-        xlim=-0.5,
-        ylim=(len(effects.sources) - 0.5, -0.5),
-    )
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
-    )
+    value, low, high = spans([effects.every], 100, limits=(0, 1))[:, 0]
+    titles = {"alone": "Only this source varies", "fixed": "Only this source is fixed"}
+    for axis, key, look in zip(axes, titles, LOOKS, strict=False):
+        axis.axvspan(low, high, color=GREY, alpha=0.2, linewidth=0)
+        axis.axvline(value, **RULE | {"linestyle": "--"}, label="all sources vary")
+        axis.axvline(100 * effects.floor, **RULE | {"linewidth": 1.5}, label="all sources fixed")
+        churns = [getattr(source, key) for source in effects.sources.values()]
+        limits = {"scale": 100, "limits": (0, 1), "across": True}
+        whiskers(axis, range(len(churns)), churns, **limits, **look)
+        axis.set(title=titles[key], xlabel="churn (% of test queries)")
+    name_rows(axes[0], list(effects.sources))
+    axes[0].set(xlim=-0.5)
+    legend_below(figure, axes[0])
     return figure
 
 
 def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
-    """Churn from new seeds and churn from rounding alone against how long is trained: epochs -> `sources.rounding`.
-    The number at each point is the share of the second in the first."""
-    figure, axis = plt.subplots(figsize=(8, 3.6))
-    for key, name, colour, mark in (
-        ("seeds", "new seeds", ORANGE, "D"),
-        ("rounding", "rounding alone", BLUE, "o"),
-    ):
-        value, low, high = (
-            100 * np.array([getattr(row[key], end) for row in found.values()])
-            for end in ("value", "low", "high")
-        )
-        axis.plot(list(found), value, marker=mark, color=colour, label=name)
-        axis.fill_between(
-            list(found), np.maximum(0, low), high, color=colour, alpha=0.2, linewidth=0
-        )
+    """Churn from new seeds and churn from rounding alone, against the length of training.
+
+    The number at each point is the share of the second in the first.
+
+    Parameters
+    ----------
+    found : epochs -> what `analysis.sources.rounding` finds
+    """
+    rows = []
+    for key, name in {"seeds": "new seeds", "rounding": "rounding alone"}.items():
+        rows += [(name, epochs, row[key]) for epochs, row in found.items()]
+    table = pd.DataFrame(rows, columns=["arm", "epochs", "churn"])
+    figure = responses(table, "epochs", "epochs of the training", ["churn"])
+    [axis] = figure.axes
     for epochs, row in found.items():
         if np.isfinite(row["share"].value):
-            axis.annotate(
-                f"{row['share'].value:.0%}",
-                (epochs, 100 * row["rounding"].value),
-                (0, 6),
-                fontsize=9,
-                ha="center",
-                va="bottom",
-                textcoords="offset points",
-            )
-    axis.set(xscale="log", xlabel="epochs of the training", ylabel="churn (% of test queries)")
+            point = epochs, 100 * row["rounding"].value
+            look = {"fontsize": 9, "ha": "center", "textcoords": "offset points"}
+            axis.annotate(f"{row['share'].value:.0%}", point, (0, 6), **look)
+    log_ticks(axis, list(found))
     axis.set_ylim(-0.02 * axis.get_ylim()[1], None)
-    axis.set_xticks(list(found), list(found))
-    axis.minorticks_off()
-    axis.margins(x=0.08)
-    axis.legend(frameon=False)
     return figure
 
 
-def lengths(table: pd.DataFrame, usual: float) -> Figure:
-    """Label entropy and accuracy over epochs of training, a whole schedule each, and of how many runs; a dotted line at
-    the usual length."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
-    labels = f"LE@{table.n[0]} (nats)", "accuracy (%)"
-    for axis, name, label, scale in zip(
-        axes, ("label_entropy", "accuracy"), labels, (1, 100), strict=True
-    ):
-        value, low, high = scale * np.array([[i.value, i.low, i.high] for i in table[name]]).T
-        axis.errorbar(
-            table.epochs, value, yerr=[value - low, high - value], fmt="o-", color=BLUE, capsize=3
-        )
-        axis.axvline(usual, color="black", linestyle=":", linewidth=1, label="control")
-        axis.set(xscale="log", xlabel="epochs of training (of how many runs)", ylabel=label)
-        axis.set_xticks(
-            table.epochs,
-            [f"{row.epochs:g}\n({row.runs})" for row in table.itertuples()],
-            fontsize=8,
-        )
-        axis.minorticks_off()
-    axes[0].legend(frameon=False)
-    return figure
+def four_churns(table: pd.DataFrame) -> Figure:
+    """Seed churn, data churn and update churn of each method, and what they could add up to.
 
+    An update is a change of the seed followed by a change of the data, so its churn is at most seed
+    churn plus data churn (triangle inequality): the bar marks that sum.
 
-def learning(curves: pd.DataFrame, reference: float) -> Figure:
-    """Accuracy on validation texts over CPU-seconds: rows way, seed, seconds, accuracy; a thin line a seed, a thick one
-    their mean, dotted the reference."""
-    figure, axis = plt.subplots(figsize=(8, 3.6))
-    for colour, (way, rows) in zip((GREY, BLUE), curves.groupby("way", sort=False), strict=False):
-        looks = rows.groupby("seed").cumcount()
-        for _, own in rows.groupby("seed"):
-            axis.plot(own.seconds, 100 * own.accuracy, color=colour, linewidth=0.6, alpha=0.5)
-        mean = rows.groupby(looks)[["seconds", "accuracy"]].mean()
-        axis.plot(mean.seconds, 100 * mean.accuracy, color=colour, linewidth=2.5, label=way)
-    axis.axhline(100 * reference, color="black", linestyle=":", linewidth=1.2)
-    axis.set(
-        xscale="log", xlabel="CPU-seconds of one thread", ylabel="accuracy on validation texts (%)"
-    )
-    axis.legend(loc="lower right")
+    Parameters
+    ----------
+    table : columns `arm` and, as intervals, those of `seed_churn`, `data_churn` and `update_churn`
+        that were measured
+    """
+    figure, axis = plt.subplots(figsize=(8, 0.55 * len(table) + 1.6))
+    places = np.arange(len(table))
+    known = [name for name in CHURNS if name in table]
+    for name, look, shift in zip(known, LOOKS, (-0.2, 0, 0.2), strict=False):
+        look = look | {"scale": 100, "across": True, "label": CHURNS[name]}
+        whiskers(axis, places + shift, table[name], **look)
+    if {"seed_churn", "data_churn"} <= set(known):
+        most = spans(table.seed_churn, 100)[0] + spans(table.data_churn, 100)[0]
+        words = "seed churn + data churn: update churn can be no more"
+        axis.vlines(most, places - 0.3, places + 0.3, color="black", linewidth=2.5, label=words)
+    name_rows(axis, table.arm)
+    axis.set(xlabel="churn (% of test queries)")
+    axis.set_xlim(-0.015 * axis.get_xlim()[1], None)
+    legend_below(figure, axis)
     return figure

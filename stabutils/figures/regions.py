@@ -1,74 +1,78 @@
-"""Every plot of the study, one style. Functions take arrays and tables and return a matplotlib figure."""
+"""Where instability lives: is it clustered, and in which regions?"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from scipy.spatial import KDTree
 
-from stabutils.figures.theme import GREY, ORANGE, PALETTE, short
+from stabutils.figures.marks import label_points, legend_below, whiskers
+from stabutils.figures.theme import GREY, HEAT, LOOKS, ORANGE, RULE, short
 
 if TYPE_CHECKING:
     from stabutils.analysis.regions import Clustering
 
+QUESTIONS = {  # of notebook 02, spelled out
+    "anywhere": "among all queries",
+    "within intents": "among queries of one intent",
+    "beyond difficulty": "beyond error rate, length, and nearness to training texts",
+    "all of these": "within one intent and beyond difficulty",
+}
+SPACES = {  # whose neighbours are meant
+    "words": "neighbours by words",
+    "task": "neighbours by words that tell intents apart",
+    "network": "neighbours by a network's hidden vectors",
+    "encoder": "neighbours by a pretrained encoder",
+}
+
 
 def nulls(spaces: Mapping[str, Mapping[str, Clustering]]) -> Figure:
-    """Is it more than chance? Moran's I with its interval over runs (diamond), and where places do not matter (grey).
+    """Do neighbours flip alike, more than chance explains? Moran's I against shuffled places.
 
-    spaces: a panel each, of the questions asked, a row each. Grey dots are a quarter of the values under shuffling,
-    where they are known; the bar spans the middle 95 % of all.
+    Diamond: Moran's I with its interval. Grey dots: a quarter of the values under shuffling, where
+    they are known; the bar spans the middle 95 % of all.
+
+    Parameters
+    ----------
+    spaces : a panel each, of the questions asked, a row each
     """
     count, rows = len(spaces), max(map(len, spaces.values()))
-    figure, axes = plt.subplots(
-        1,
-        count,
-        figsize=(2 + 2.9 * count, 0.55 * rows + 1.4),
-        sharey=True,
-        sharex=True,
-        squeeze=False,
-    )
+    size = 3.2 + 2.7 * count, 0.62 * rows + 1.6
+    figure, axes = plt.subplots(1, count, figsize=size, sharey=True, sharex=True, squeeze=False)
     for axis, (space, tests) in zip(axes[0], spaces.items(), strict=True):
         for place, test in enumerate(tests.values()):
-            dots = test.null[::4]
-            jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dots.size)
-            axis.plot(
-                dots, place + jitter, ".", color=GREY, alpha=0.4, markersize=3, rasterized=True
-            )
-            axis.plot(
-                [test.chance.low, test.chance.high], [place, place], color="black", linewidth=4
-            )
-            value, low, high = test.observed.value, test.observed.low, test.observed.high
-            axis.errorbar(
-                [value],
-                [place],
-                xerr=[[value - low], [high - value]],
-                fmt="D",
-                color=ORANGE,
-                capsize=4,
-            )
-            if test.p == test.p:
-                axis.text(
-                    value,
-                    place - 0.18,
-                    f"p {'=' if test.p > 0.001 else '≤'} {test.p:.3f}",
-                    fontsize=9,
-                    ha="center",
-                    va="bottom",
-                )
-        axis.axvline(0, color="black", linestyle=":", linewidth=1)
-        axis.set_title(f"space of {space}", fontsize=11)
-        axis.margins(x=0.12)
-    axes[0, 0].set(
-        yticks=range(rows), yticklabels=list(next(iter(spaces.values()))), ylim=(rows - 0.4, -0.7)
-    )
-    figure.supxlabel(
-        "Moran's I of label entropy; black: 95 % of what shuffled places give", fontsize=11
-    )
+            _against_chance(axis, place, test)
+        axis.axvline(0, **RULE)
+        words = SPACES.get(space, f"neighbours by {short(space)}")
+        axis.set_title(textwrap.fill(words, 26), fontsize=10)
+        axis.margins(x=0.15)
+    questions = [QUESTIONS.get(name, short(name)) for name in next(iter(spaces.values()))]
+    axes[0, 0].set_yticks(range(rows), [textwrap.fill(name, 32) for name in questions])
+    axes[0, 0].set(ylim=(rows - 0.5, -0.7))
+    words = "Moran's I of label entropy; black: 95 % of what shuffled places give"
+    figure.supxlabel(words, fontsize=11)
     return figure
+
+
+def _against_chance(axis: Axes, place: int, test: Clustering) -> None:
+    dots = test.null[::4]
+    jitter = np.random.default_rng(0).uniform(-0.22, 0.22, dots.size)
+    look = {"color": GREY, "alpha": 0.4, "markersize": 3, "rasterized": True}
+    axis.plot(dots, place + jitter, ".", **look)
+    axis.plot([test.chance.low, test.chance.high], [place, place], color="black", linewidth=4)
+    look = {"marker": "D", "color": ORANGE, "markeredgecolor": "black", "capsize": 4}
+    [value] = whiskers(axis, [place], [test.observed], across=True, **look)
+    if not np.isnan(test.p):
+        relation = "=" if test.p > 0.001 else "≤"
+        words = f"p {relation} {test.p:.3f}"
+        axis.text(value, place - 0.3, words, fontsize=9, ha="center", va="bottom")
 
 
 def instability_map(
@@ -78,71 +82,56 @@ def instability_map(
     names: Sequence[str],
     towns: np.ndarray = (),
     intents: Sequence[str] = (),
+    most_named: int = 20,
 ) -> Figure:
-    """Where the unstable queries lie: places xy (examples, 2), coloured by label entropy, regions outlined and named.
+    """Where the unstable queries lie: all of them, and beside it the regions, closer.
 
-    regions (examples,): ids from 0, -1 for none; names: one for each region that is outlined, the others are left out;
-    towns (intents, 2): where to write the names of the intents, as far as there is room.
+    Parameters
+    ----------
+    xy : (queries, 2), where similar queries lie side by side
+    entropy : (queries,), label entropy in nats
+    regions : (queries,), ids from 0, -1 for none
+    names : of the first regions; only these are outlined
+    towns : (intents, 2), where the intents lie; `most_named` of them are named, those farthest from
+        any other first, as far as there is room
+    intents : their names
     """
-    figure, axis = plt.subplots(figsize=(10, 7))
+    outlined = (regions >= 0) & (regions < len(names))
+    panels = 1 + outlined.any()
+    size, ratios = (9 + 3 * outlined.any(), 6.4), (3, 2)[:panels]
+    figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=ratios, squeeze=False)
+    look = {"cmap": HEAT, "vmin": 0, "vmax": max(entropy.max(initial=0), 0.1), "linewidth": 0}
     order = np.argsort(entropy, kind="stable")
-    dots = axis.scatter(*xy[order].T, c=entropy[order], cmap="viridis_r", s=14, linewidth=0)
+    for axis, dot in zip(axes[0], (12, 36), strict=False):
+        dots = axis.scatter(*xy[order].T, c=entropy[order], s=dot, **look)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    whole, *closer = axes[0]
     figure.colorbar(dots, label="label entropy over the runs (nats)", shrink=0.7)
-    figure.canvas.draw()  # to know how large words will be
-    taken: list[Bbox] = []
-    for town, intent in zip(
-        towns, intents, strict=True
-    ):  # names that would lie upon others are left out
-        word = axis.text(
-            *town, short(intent), fontsize=8, color="black", alpha=0.6, ha="center", va="center"
-        )
-        box = word.get_window_extent()
-        if any(box.overlaps(other) for other in taken):
-            word.remove()
-        else:
-            taken.append(box)
-    badges: list[np.ndarray] = []
-    for region, name in enumerate(names):
-        own, colour = xy[regions == region], PALETTE[(0, 3, 2, 4, 5, 6, 1, 9, 8, 7)[region % 10]]
-        axis.plot(
-            *own.T,
-            "os^Dvp"[region % 6],
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor=colour,
-            label=f"{region + 1}: {short(name, 60)}",
-        )
-        badge, far = np.median(own, axis=0), np.ptp(xy, axis=0).max() / 25
-        if (
-            badges and np.linalg.norm(np.subtract(badges, badge), axis=1).min() < far
-        ):  # not one upon the other
-            badge = own[
-                np.argmax(
-                    [np.linalg.norm(np.subtract(badges, place), axis=1).min() for place in own]
-                )
-            ]
-        badges.append(badge)
-        axis.text(
-            *badge,
-            region + 1,
-            fontsize=12,
-            weight="bold",
-            color=colour,
-            ha="center",
-            bbox={
-                "boxstyle": "circle,pad=0.15",
-                "facecolor": "white",
-                "edgecolor": colour,
-                "alpha": 0.9,
-            },
-        )
-    if len(names):
-        figure.legend(
-            loc="outside lower left",
-            ncols=2,
-            fontsize=10,
-            title="regions more unstable than chance",
-        )
-    axis.set(xticks=[], yticks=[], xlabel="similar queries lie side by side")
-    axis.grid(False)
+    whole.set_title("All queries: similar ones lie side by side")
+    for axis in closer:
+        _closer(axis, xy, np.where(outlined, regions, -1), names)
+        whole.indicate_inset_zoom(axis, edgecolor="black", alpha=0.8)
+        legend_below(figure, axis, title="Regions more unstable than chance")
+    towns = np.reshape(towns, (-1, 2))
+    apart = KDTree(towns).query(towns, 2)[0][:, 1] if len(towns) > 1 else np.zeros(len(towns))
+    chosen = np.argsort(-apart, kind="stable")[:most_named]
+    label_points(whole, [intents[town] for town in chosen], towns[chosen], fontsize=8)
     return figure
+
+
+def _closer(axis: Axes, xy: np.ndarray, regions: np.ndarray, names: Sequence[str]) -> None:
+    """The outlined regions, apart from outlying queries, each with its number."""
+    low, high = np.quantile(xy[regions >= 0], (0.02, 0.98), axis=0)
+    margin = 0.1 * (high - low) + 1e-3 * np.ptp(xy)
+    (left, bottom), (right, top) = low - margin, high + margin
+    axis.set(xlim=(left, right), ylim=(bottom, top), title="Closer: the regions")
+    axis.spines[:].set_visible(True)
+    places = []
+    for region, (name, look) in enumerate(zip(names, cycle(LOOKS), strict=False)):
+        own = xy[regions == region]
+        words = f"{region + 1}: {short(name, 60)}"
+        look = look | {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.5}
+        axis.plot(*own.T, **look, linestyle="none", label=words)
+        places.append(np.clip(np.median(own, axis=0), low, high))
+    label_points(axis, [str(region + 1) for region in range(len(names))], places, fontsize=14)

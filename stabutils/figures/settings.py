@@ -1,0 +1,127 @@
+"""What answers do against a setting: strength of a method, length of training, noise, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from stabutils.figures.marks import log_ticks, responses
+from stabutils.figures.theme import BLUE, GREY, ORANGE, RULE, short
+
+
+def dose_response(
+    table: pd.DataFrame, methods: Sequence[str], strengths: Mapping[str, str] | None = None
+) -> Figure:
+    """Label entropy (above) and accuracy (below) on validation against strength, a column a method.
+
+    Filled: the strength that was chosen. Line and band: control's value and interval. The axes do
+    not begin at 0.
+
+    Parameters
+    ----------
+    table : of `tuning.choose`
+    strengths : what the strength of a method is called, such as its "decay"
+    """
+    count = len(methods)
+    figure, axes = plt.subplots(
+        2, count, figsize=(3.3 * count, 4.6), sharey="row", sharex="col", squeeze=False
+    )
+    for (above, below), method in zip(axes.T, methods, strict=True):
+        _doses(above, table, method, "label_entropy", 1, ORANGE)
+        _doses(below, table, method, "accuracy", 100, BLUE)
+        above.set_title(short(method))
+        below.set_xlabel(short((strengths or {}).get(method, "strength")))
+    axes[0, 0].set(ylabel=f"LE@{table.n.iloc[0]} (nats)")
+    axes[1, 0].set(ylabel="accuracy (%)")
+    return figure
+
+
+def _doses(axis: Axes, table: pd.DataFrame, method: str, name: str, scale: float, colour) -> None:
+    columns = [name, f"{name}_low", f"{name}_high"]
+    usual, start, end = scale * table.loc[table.method == "control", columns].to_numpy()[0]
+    axis.axhspan(start, end, color=GREY, alpha=0.2, linewidth=0)
+    axis.axhline(usual, **RULE)
+    rows = table[table.method == method]
+    value, low, high = scale * rows[columns].to_numpy().T
+    places = np.arange(len(rows))
+    axis.errorbar(places, value, yerr=[value - low, high - value], color=colour, capsize=3)
+    for chosen, face in ((~rows.chosen, "white"), (rows.chosen, colour)):
+        axis.plot(places[chosen], value[chosen], "o", color=colour, markerfacecolor=face)
+    axis.set_xticks(places, [f"{strength:g}" for strength in rows.strength])
+    axis.set_xlim(-0.5, len(rows) - 0.5)
+
+
+def lengths(table: pd.DataFrame, usual: float) -> Figure:
+    """Label entropy and accuracy over epochs of training, each length with its own schedule.
+
+    Parameters
+    ----------
+    table : columns epochs, runs, n, and the intervals label_entropy and accuracy
+    usual : epochs of control, at the dotted line
+    """
+    words, measures = "epochs of training (of how many runs)", ("label_entropy", "accuracy")
+    figure = responses(table.assign(arm="control"), "epochs", words, measures)
+    names = [f"{row.epochs:g}\n({row.runs})" for row in table.itertuples()]
+    for axis in figure.axes:
+        axis.axvline(usual, **RULE)
+        log_ticks(axis, table.epochs)
+        axis.set_xticks(table.epochs, names, fontsize=8)
+    left = figure.axes[0]
+    left.set_ylabel(f"LE@{table.n.iloc[0]} (nats)")
+    left.text(usual, left.get_ylim()[1], " control", va="top", fontsize=9)
+    return figure
+
+
+def learning(curves: pd.DataFrame, reference: float) -> Figure:
+    """Accuracy on validation texts over CPU-seconds: a thin line a seed, a thick one their mean.
+
+    Parameters
+    ----------
+    curves : columns way, seed, seconds, accuracy
+    reference : the accuracy of the dotted line
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.6))
+    curves = curves.assign(percent=100 * curves.accuracy)
+    curves["look"] = curves.groupby(["way", "seed"]).cumcount()
+    ways = curves.groupby("way", sort=False)
+    for (way, rows), colour, dashes in zip(ways, (GREY, BLUE), ("--", "-"), strict=False):
+        for _, run in rows.groupby("seed"):
+            axis.plot(run.seconds, run.percent, color=colour, linewidth=0.6, alpha=0.5)
+        mean = rows.groupby("look")[["seconds", "percent"]].mean()
+        look = {"color": colour, "linestyle": dashes, "linewidth": 2.5, "label": short(way)}
+        axis.plot(mean.seconds, mean.percent, **look)
+    axis.axhline(100 * reference, **RULE)
+    axis.set(xscale="log", xlabel="CPU-seconds of one thread")
+    axis.set_ylabel("accuracy on validation texts (%)")
+    axis.legend(loc="lower right")
+    return figure
+
+
+def noise_response(table: pd.DataFrame, measures: Sequence[str] = ("label_entropy",)) -> Figure:
+    """Label entropy, or other measures, against the label noise planted in training, a line an arm.
+
+    Parameters
+    ----------
+    table : columns `arm`, `noise` (share of training labels that were changed), and the measures as
+        intervals
+    """
+    figure = responses(table, "noise", "training labels changed (%)", measures, scale=100)
+    figure.axes[0].set_xticks(100 * np.unique(table.noise))
+    return figure
+
+
+def size_sweep(table: pd.DataFrame, measures: Sequence[str] = ("churn", "accuracy")) -> Figure:
+    """Churn and accuracy against the number of layers, a line an arm.
+
+    Parameters
+    ----------
+    table : columns `arm`, `layers`, and the measures as intervals
+    """
+    figure = responses(table, "layers", "layers", measures)
+    figure.axes[0].set_xticks(np.unique(table.layers))
+    return figure
