@@ -166,6 +166,15 @@ def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
     return _reduction(control, arm, old, new)
 
 
+def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval:
+    """How much more of control's label entropy one arm saves than another; a share of control's."""
+    arms = [control, one, other]
+    n = min(n, *map(len, arms))
+    entropies = [scores.label_entropy(runs.labels, n) for runs in arms]
+    seeds = [runs.seeds for runs in arms]
+    return scores.compare(lambda plain, a, b: (b - a) / plain, entropies, seeds)
+
+
 def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
     """Change of the mean label entropy of some queries, bool (queries,), from control to an arm.
 

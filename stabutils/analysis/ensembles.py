@@ -184,6 +184,22 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
     return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
 
 
+def by_agreement(
+    runs: Runs, judging: np.ndarray, scored: np.ndarray
+) -> tuple[dict[str, np.ndarray], Runs]:
+    """Groups of queries by how many of some runs give the most frequent answer, and the other runs.
+
+    judging, scored : positions of runs, so that the groups owe nothing to the runs that are scored.
+    """
+    agree = metrics.majority(runs.labels[judging])[1] / len(judging)
+    groups = {
+        "all or nearly all agree": agree >= 0.9,
+        "two of three": (2 / 3 <= agree) & (agree < 0.9),
+        "fewer": agree < 2 / 3,
+    }
+    return groups, only(runs, kept=scored)
+
+
 def only(
     runs: Runs,
     queries: np.ndarray | slice = slice(None),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from stabutils.analysis import board
 from stabutils.metrics import intervals
 from stabutils.metrics.intervals import Interval
 from stabutils.study.runs import Runs
-from stabutils.study.study import Study
 
 PLACEBO = "placebo"
 COLUMNS = (
@@ -22,7 +20,6 @@ COLUMNS = (
     "behind",
     "trainings",
     "passes",
-    "networks",
     "cpu_ratio",
     "reduction",
     "churn",
@@ -38,7 +35,6 @@ COLUMNS = (
 
 def frontier(
     tables: list[pd.DataFrame],
-    networks: Mapping[str, int] | None = None,
     cpu_ratios: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Every arm by what it costs and what it buys, the largest reduction first.
@@ -47,7 +43,6 @@ def frontier(
     ----------
     tables : boards of one control (`board.board`, `ensembles.table`); of an arm in several the last
         row counts, and their methods become one family for Holm's correction
-    networks : how many an arm has to hold to answer, where that is not one
     cpu_ratios : of an arm's training by control's, both on one kind of machine
 
     Returns
@@ -65,9 +60,7 @@ def frontier(
     free = frame.arm.str.startswith(board.LINEAR)
     frame.loc[free, ["trainings", "passes"]] = 0.0
     frame = board.with_verdicts(frame)
-    sizes = networks or {}
     ratios = cpu_ratios or {}
-    frame["networks"] = [sizes.get(arm, max(1, size)) for arm, size in _sizes(frame)]
     frame["cpu_ratio"] = [ratios.get(arm, math.nan) for arm in frame.arm]
     linear = frame.arm.str.startswith(board.LINEAR)
     frame["dominated"] = [_dominator(row, frame[~linear]) for _, row in frame.iterrows()]
@@ -75,13 +68,6 @@ def frontier(
     frame = frame.iloc[np.argsort([-_reduction(row).value for _, row in frame.iterrows()])]
     columns = [name for name in COLUMNS if name in frame]
     return frame[columns].reset_index(drop=True)
-
-
-def _sizes(frame: pd.DataFrame) -> list[tuple[str, int]]:
-    sizes = frame["size"] if "size" in frame else pd.Series(np.nan, index=frame.index)
-    return [
-        (arm, int(size) if size == size else 1) for arm, size in zip(frame.arm, sizes, strict=True)
-    ]
 
 
 def _reduction(row: pd.Series) -> Interval:
@@ -154,6 +140,21 @@ def choose(
     return table[fits & low].reset_index(drop=True)
 
 
+def budgets(table: pd.DataFrame, trainings: Sequence[float]) -> pd.DataFrame:
+    """What to choose for some numbers of trainings, with one pass an answer and with any number.
+
+    Columns trainings, answer (in words), arm, passes, reduction, churn; no row where nothing passed.
+    """
+    rows = []
+    for budget in trainings:
+        for answer, passes in (("one pass", 1), ("any number of passes", math.inf)):
+            found = choose(table, budget, passes)
+            if len(found):
+                own = found.iloc[0][["arm", "passes", "reduction", "churn"]].to_dict()
+                rows.append({"trainings": budget, "answer": answer, **own})
+    return pd.DataFrame(rows)
+
+
 def cpu_ratio(control: Runs, runs: Runs) -> float:
     """CPU-seconds of an arm's training by control's on the same kind of processor; else nan."""
     ratios = []
@@ -163,23 +164,3 @@ def cpu_ratio(control: Runs, runs: Runs) -> float:
         if len(same):
             ratios.append(own.mean() / same.mean())
     return float(np.mean(ratios)) if ratios else math.nan
-
-
-def latency(study: Study, queries: int = 50) -> float:
-    """Milliseconds of one core that control's network takes to answer a query.
-
-    The median over test queries, one at a time.
-    """
-    import torch
-
-    from stabutils.training.loop import predict
-    from stabutils.training.state import Stream
-
-    with Stream("init", study.seed):  # what the weights are does not matter for the time
-        network = study.task.build()
-    seconds = []
-    for row in range(min(queries, len(study.data.test))):
-        began = time.process_time()
-        predict(network, study.task.test.take(torch.tensor([row])), study.task.recipe)
-        seconds.append(time.process_time() - began)
-    return 1000 * float(np.median(seconds))

@@ -38,9 +38,9 @@ class Trial:
         return board.board(self.control, self.arms, **beside, n=n)
 
     def best(self, table: pd.DataFrame) -> str:
-        """The method of the largest reduction on a board of this trial."""
-        methods = table.arm[table.arm.isin(list(self.arms))]
-        return methods.iloc[0]
+        """The mitigation of the largest reduction on a board of this trial."""
+        mitigations = [arm for arm in table.arm if arm in self.arms and arm != BAG]
+        return mitigations[0]
 
 
 def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Trial:

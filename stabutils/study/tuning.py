@@ -19,6 +19,7 @@ from stabutils.study.study import Study
 
 if TYPE_CHECKING:
     from stabutils.mitigations.regularizers import ScalarMitigation
+    from stabutils.study.runs import Runs
     from stabutils.training.hooks import Mitigation
 
 START = 1000  # tuning trains with seed + START and on
@@ -123,6 +124,39 @@ def tried(
         1 - table.label_entropy / table.label_entropy[0],
     )
     return table
+
+
+def best_of_sides(
+    control: Runs,
+    arms: Mapping[str, Runs],
+    costs: Mapping[str, tuple[float, float]],
+    sides: Mapping[str, Collection[str]],
+    gold: np.ndarray,
+    trainings: float = 2,
+) -> dict[str, str]:
+    """Of each side the method of the largest reduction on validation, of those that keep control's accuracy there.
+
+    Only methods of at most so many `trainings` and one pass; no entry for a side that has none.
+    Names with "(chosen)" belong to the side of the name before it.
+    """
+    table = tried(control.validation_labels, _validation(arms), gold).set_index("candidate")
+    best = {}
+    for side, names in sides.items():
+        own = [
+            name
+            for name in arms
+            if name.split(" (chosen)")[0] in names
+            and costs[name][0] <= trainings
+            and costs[name][1] <= 1
+            and table.kept[name]
+        ]
+        if own:
+            best[side] = table.reduction[own].astype(float).idxmax()
+    return best
+
+
+def _validation(arms: Mapping[str, Runs]) -> dict[str, np.ndarray]:
+    return {name: runs.validation_labels for name, runs in arms.items()}
 
 
 def try_out(
