@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 from scipy.stats import entropy, hypergeom
 from sklearn.metrics import accuracy_score, log_loss
 from statsmodels.stats.inter_rater import aggregate_raters
@@ -184,6 +185,24 @@ def test_jensen_shannon_is_scipys(probabilities, dtype):
     pairs = itertools.combinations(probabilities.astype(float), 2)
     expected = np.mean([jensenshannon(a, b, axis=1) ** 2 for a, b in pairs])
     close(metrics.jensen_shannon(probabilities), expected)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 4, 5, 8, 60])
+@pytest.mark.parametrize("smallest", [0.0, 1e-300, 1e-30, 1e-9])
+def test_jensen_shannon_is_exact_for_any_number_of_runs_and_any_probabilities(rng, runs, smallest):
+    """Products of many sums neither overflow nor underflow, however far probabilities are apart."""
+    p = 10.0 ** -rng.uniform(0, 40, (runs, 6, 5)) * (rng.random((runs, 6, 5)) < 0.7)
+    p[..., 0] += 0.1
+    p = np.maximum(p, smallest)
+    p /= p.sum(axis=2, keepdims=True)
+    p[0, 0], p[1, 0] = np.eye(5)[0], np.eye(5)[1]
+    divergences = [
+        (rel_entr(a, (a + b) / 2) + rel_entr(b, (a + b) / 2)).sum(axis=1) / 2
+        for a, b in itertools.combinations(p, 2)
+    ]
+    expected = np.mean(divergences)
+    assert metrics.jensen_shannon(p) == pytest.approx(expected, rel=1e-12)
+    assert metrics.jensen_shannon(p[::-1]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_jensen_shannon_is_the_same_in_blocks_and_zero_for_equal_runs(rng):

@@ -70,6 +70,10 @@ class Composed(Mitigation):
         claim = next((part for part in self.parts if overrides(part, "model")), Mitigation())
         return claim.model(build)
 
+    def begin(self, training):
+        for part in self.parts:
+            part.begin(training)
+
     def loss(self, forward, batch, inner):
         # One without a loss of its own must not stand outermost: the outermost decides on the first pass.
         outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [

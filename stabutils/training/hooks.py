@@ -55,6 +55,9 @@ class Mitigation:
         """The network to train; each `build()` gives one freshly initialised with weights of its own."""
         return build()
 
+    def begin(self, training: Training) -> None:
+        """Before the first step, with the fresh network; what an interrupted training kept is put back after it."""
+
     def loss(
         self, forward: Callable[[], Tensor], batch: Batch, inner: Callable[[Tensor], Tensor]
     ) -> Tensor:

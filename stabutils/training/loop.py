@@ -159,6 +159,8 @@ def train(
     training = Training(
         task, mitigation, seeds, model, optimizer_of(model, recipe), recipe.epochs * epoch_steps
     )
+    training.targets = targets
+    mitigation.begin(training)
     seen = resume(training, unfinished, keep) if unfinished is not None else []
     saved = time.monotonic()
     while training.epoch < recipe.epochs:

@@ -110,6 +110,7 @@ class Training:
     epoch: int = 0
     batch: Batch | None = None  # what this step trains on
     memory: dict[str, Tensor] = field(default_factory=dict)
+    targets: Targets | None = None  # what the whole training asks for
     seconds: float = 0.0  # CPU, training and evaluation, over all interrupted pieces
 
 
