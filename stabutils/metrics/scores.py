@@ -296,7 +296,7 @@ def _not_unanimous(runs, n):
 
 
 def _difference(one: Score, other: Score) -> Score:
-    """One less the other, of the same runs; of its cells the larger part is known."""
+    """One less the other, of the same runs; its cells are not known, so it errs towards too wide."""
     return Score(
         one.value - other.value,
         one.without - other.without,

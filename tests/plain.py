@@ -1,0 +1,86 @@
+"""Intervals over runs and queries as slowly as they can be said, to hold the fast ones against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from stabutils.metrics.intervals import Interval, jackknife_arms
+
+Score = Callable[[np.ndarray], np.ndarray]  # labels (runs, queries) -> one number a query
+
+
+def variance(deleted: Sequence[float]) -> float:
+    """The jackknife's, of a statistic without each of its units."""
+    units = len(deleted)
+    return (units - 1) / units * np.sum((np.asarray(deleted) - np.mean(deleted)) ** 2)
+
+
+def over_queries(function: Callable, score: Score, arms: Sequence[np.ndarray]) -> float:
+    """Variance by leaving out one query of all arms at a time."""
+    deleted = []
+    for query in range(arms[0].shape[1]):
+        rest = [np.delete(labels, query, axis=1) for labels in arms]
+        deleted.append(function(*(score(labels).mean() for labels in rest)))
+    return variance(deleted)
+
+
+def of_cells(function: Callable, score: Score, arms: Sequence[np.ndarray]) -> float:
+    """Variance by taking one run's answer to one query away, all of them in turn."""
+    each = [score(labels) for labels in arms]
+    total = 0.0
+    for arm, labels in enumerate(arms):
+        without = [score(np.delete(labels, run, axis=0)) for run in range(len(labels))]
+        for query in range(labels.shape[1]):
+            values = []
+            for row in without:
+                changed = [rows.copy() for rows in each]
+                changed[arm][query] = row[query]
+                values.append(function(*(rows.mean() for rows in changed)))
+            total += variance(values)
+    return total
+
+
+def interval(
+    function: Callable,
+    score: Score,
+    arms: Sequence[np.ndarray],
+    seeds: Sequence[np.ndarray] | None = None,
+) -> Interval:
+    """Interval of function(mean of the score in each arm) for new runs and new queries."""
+    if seeds is None:
+        starts = np.cumsum([0, *map(len, arms)])
+        seeds = [start + np.arange(len(arm)) for start, arm in zip(starts, arms, strict=False)]
+
+    def statistic(*some: np.ndarray) -> float:
+        return function(*(score(labels).mean() for labels in some))
+
+    runs = jackknife_arms(statistic, list(arms), seeds)
+    parts = np.array([runs.se**2, over_queries(function, score, arms)])
+    both = max(parts.max(), parts.sum() - of_cells(function, score, arms))
+    degrees = np.array([runs.df, arms[0].shape[1] - 1])
+    df = both**2 / np.sum(parts**2 / degrees)
+    half = stats.t.ppf(0.975, df) * np.sqrt(both)
+    return Interval(
+        runs.value,
+        runs.value - half,
+        runs.value + half,
+        runs.runs,
+        se=float(np.sqrt(both)),
+        df=float(df),
+        over_runs=runs,
+    )
+
+
+def alike(found: Interval, expected: Interval, rel: float = 2e-3) -> None:
+    """Equal but for what slopes instead of differences leave out of the cells' variance."""
+    assert found.value == pytest.approx(expected.value, abs=1e-12)
+    assert found.runs == expected.runs and found.df == pytest.approx(expected.df, rel=4 * rel)
+    assert found.se == pytest.approx(expected.se, rel=rel)
+    width = expected.high - expected.low
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=rel * width)
+    own, other = found.over_runs, expected.over_runs
+    assert (own.se, own.df) == pytest.approx((other.se, other.df), rel=1e-9)
