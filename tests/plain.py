@@ -21,10 +21,9 @@ def variance(deleted: Sequence[float]) -> float:
 
 def over_queries(function: Callable, score: Score, arms: Sequence[np.ndarray]) -> float:
     """Variance by leaving out one query of all arms at a time."""
-    deleted = []
+    each, deleted = [score(labels) for labels in arms], []
     for query in range(arms[0].shape[1]):
-        rest = [np.delete(labels, query, axis=1) for labels in arms]
-        deleted.append(function(*(score(labels).mean() for labels in rest)))
+        deleted.append(function(*(np.delete(rows, query).mean() for rows in each)))
     return variance(deleted)
 
 

@@ -209,6 +209,23 @@ def test_over_queries_leaves_a_query_out_of_every_row(rng):
     assert interval.se == pytest.approx(np.sqrt(squares))
 
 
+def test_one_query_cannot_be_left_out():
+    alone = over_queries(lambda mean: mean, [0.3], runs=4)
+    assert alone.value == 0.3 and math.isnan(alone.low) and math.isnan(alone.se)
+    weighted = over_queries(lambda mean: mean, [0.3, 0.9, 0.4], weights=[1, 0, 0], runs=4)
+    assert weighted.value == 0.3 and math.isnan(weighted.se)
+    runs = from_variance(0.3, 0.01, 3, runs=4)
+    assert runs_and_queries(runs, alone) is runs  # and says whom it speaks of
+    assert verdict(alone, 0.1) == "cannot be tested here"
+
+
+def test_queries_of_no_weight_do_not_count(rng):
+    row, weights = rng.normal(size=9), np.array([1, 2, 0, 1, 1, 0, 3, 1, 1])
+    counted = weights > 0
+    expected = over_queries(lambda mean: mean, row[counted], weights=weights[counted], runs=3)
+    assert over_queries(lambda mean: mean, row, weights=weights, runs=3) == expected
+
+
 def both(of_runs, of_queries, cells=0.0):
     parts = [
         from_variance(2.0, variance, df, runs=5)

@@ -254,6 +254,21 @@ def test_one_run_has_a_mean_and_an_interval_over_queries():
     assert 0 < interval.low < 0.75 < interval.high < 1
 
 
+def test_of_one_query_the_interval_is_over_runs_and_two_runs_have_none():
+    labels = np.array([[0], [0], [1], [2]])
+    interval = scores.churn(labels).interval()
+    assert interval.se == pytest.approx(jackknife(metrics.churn, labels).se)
+    assert interval.speaks_of == "new runs on these queries"
+    with pytest.raises(InputError, match="queries: got 1; expected at least 2"):
+        scores.churn(labels[:2]).interval()
+
+
+def test_a_share_of_nothing_is_not_a_number():
+    still = scores.churn(np.zeros((4, 5), int))
+    found = scores.compare(reduction, [still, still])
+    assert np.isnan([found.value, found.low, found.high]).all()
+
+
 # ---- whatever the labels are called
 
 

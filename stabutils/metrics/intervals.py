@@ -223,8 +223,12 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
     ----------
     function : of as many numbers as there are rows; it is also given arrays of them
     rows : (queries,) each, such as the label entropy of each query in one arm
-    weights : (queries,) of the means, equal if None
+    weights : (queries,) of the means, equal if None; queries of weight 0 do not count
     runs : behind the rows
+
+    Returns
+    -------
+    Of one query, which cannot be left out, the value without ends.
 
     Examples
     --------
@@ -233,10 +237,13 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
     """
     rows = np.stack([np.asarray(row, float) for row in rows])
     weights = np.ones(rows.shape[1]) if weights is None else np.asarray(weights, float)
-    total = weights.sum()
-    sums = rows @ weights
-    value = float(function(*(sums / total)))
-    deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
+    rows, weights = rows[:, weights > 0], weights[weights > 0]
+    total, sums = weights.sum(), rows @ weights
+    with quiet():
+        value = float(function(*(sums / total)))
+        if len(weights) < 2:
+            return Interval(value, math.nan, math.nan, runs, these_models(runs))
+        deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
     deleted = np.broadcast_to(deleted, weights.shape)
     variance = np.sum(moves_of(deleted) ** 2)
     interval = from_variance(value, variance, len(weights) - 1, runs, _level(level))
@@ -294,7 +301,7 @@ def runs_and_queries(
 
     Parameters
     ----------
-    over_runs, over_queries : of the same value
+    over_runs, over_queries : of the same value; where either is not known, the first is returned
     cells : variance of the value by single cells, both factors' units taken as independent
 
     References
@@ -309,7 +316,8 @@ def runs_and_queries(
     >>> print(runs_and_queries(one, one))  # se sqrt(2/3), 4 degrees of freedom
     2.000 [-0.267, 4.267]
     """
-    if over_runs.note or not math.isfinite(over_runs.se):
+    known = math.isfinite(over_runs.se) and math.isfinite(over_queries.se)
+    if over_runs.note or not known:
         return over_runs
     parts = np.array([over_runs.se, over_queries.se]) ** 2
     variance = max(parts.max(), parts.sum() - cells)
@@ -559,6 +567,11 @@ def from_variance(value: float, variance: float, df: float, runs: int, level=0.9
     se = math.sqrt(variance)
     half = float(special.stdtrit(df, (1 + level) / 2)) * se
     return Interval(value, value - half, value + half, runs, se=se, df=float(df))
+
+
+def quiet() -> np.errstate:
+    """Where a share of nothing is nan, without a warning."""
+    return np.errstate(divide="ignore", invalid="ignore")
 
 
 def moves_of(deleted, axis: int = 0) -> np.ndarray:

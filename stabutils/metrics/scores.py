@@ -84,16 +84,20 @@ def compare(
     rows, weights = [score.each for score in scores], scores[0].weights
     over_queries = intervals.over_queries(function, *rows, weights=weights, runs=min(runs))
     if min(runs) < 3:
+        if len(rows[0]) < 2:
+            raise InputError("queries", 1, "at least 2, or at least 3 runs")
         return over_queries
     if seeds is None:
         starts = np.cumsum([0, *runs])
         seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]
 
     def of_runs(*kept: np.ndarray) -> float:
-        return function(*(score(positions) for score, positions in zip(scores, kept, strict=True)))
+        pairs = zip(scores, kept, strict=True)
+        return function(*(np.float64(score(positions)) for score, positions in pairs))
 
-    over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
-    cells = cell_variance(function, scores)
+    with intervals.quiet():
+        over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
+        cells = cell_variance(function, scores)
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
@@ -339,14 +343,15 @@ def of_pool(
     >>> round(interval.value, 3), round(interval.over_runs.se, 3)  # moves of +1 and -1 third
     (2.0, 1.0)
     """
-    means = rows.mean(axis=1)
-    value, slopes, queries = float(function(*means)), gradient(function, means), rows.shape[1]
+    means, queries = rows.mean(axis=1), rows.shape[1]
     groups, variances, cells = min(map(len, deleted)), [], []
-    for division in deleted:
-        values = function(*division.mean(axis=2).T)
-        variances.append(np.sum(moves_of(values) ** 2))
-        influence = np.tensordot(division, slopes, axes=(1, 0))  # (groups, queries)
-        cells.append(np.sum(moves_of(influence) ** 2) / queries**2)
+    with intervals.quiet():
+        value, slopes = float(function(*means)), gradient(function, means)
+        for division in deleted:
+            values = function(*division.mean(axis=2).T)
+            variances.append(np.sum(moves_of(values) ** 2))
+            influence = np.tensordot(division, slopes, axes=(1, 0))  # (groups, queries)
+            cells.append(np.sum(moves_of(influence) ** 2) / queries**2)
     over_runs = intervals.from_variance(value, np.mean(variances), groups - 1, runs)
     over_queries = intervals.over_queries(function, *rows, runs=runs)
     return intervals.runs_and_queries(over_runs, over_queries, float(np.mean(cells)))
