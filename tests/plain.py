@@ -27,19 +27,28 @@ def over_queries(function: Callable, score: Score, arms: Sequence[np.ndarray]) -
     return variance(deleted)
 
 
-def of_cells(function: Callable, score: Score, arms: Sequence[np.ndarray]) -> float:
-    """Variance by taking one run's answer to one query away, all of them in turn."""
+def of_cells(
+    function: Callable, score: Score, arms: Sequence[np.ndarray], seeds: Sequence[np.ndarray]
+) -> float:
+    """Variance by taking a seed's answers to one query away, all of them in turn.
+
+    As `jackknife_arms` does: one arm at a time, and what a seed changes is added up over the arms.
+    """
     each = [score(labels) for labels in arms]
+    pool = np.unique(np.concatenate(seeds)).tolist()
     total = 0.0
-    for arm, labels in enumerate(arms):
-        without = [score(np.delete(labels, run, axis=0)) for run in range(len(labels))]
-        for query in range(labels.shape[1]):
+    for query in range(arms[0].shape[1]):
+        moves = dict.fromkeys(pool, 0.0)
+        for arm, (labels, own) in enumerate(zip(arms, seeds, strict=True)):
             values = []
-            for row in without:
+            for run in range(len(labels)):
                 changed = [rows.copy() for rows in each]
-                changed[arm][query] = row[query]
+                changed[arm][query] = score(np.delete(labels, run, axis=0))[query]
                 values.append(function(*(rows.mean() for rows in changed)))
-            total += variance(values)
+            scale = np.sqrt((len(labels) - 1) / len(labels))
+            for seed, value in zip(np.asarray(own).tolist(), values, strict=True):
+                moves[seed] += scale * (value - np.mean(values))
+        total += sum(move**2 for move in moves.values())
     return total
 
 
@@ -59,7 +68,7 @@ def interval(
 
     runs = jackknife_arms(statistic, list(arms), seeds)
     parts = np.array([runs.se**2, over_queries(function, score, arms)])
-    both = max(parts.max(), parts.sum() - of_cells(function, score, arms))
+    both = max(parts.max(), parts.sum() - of_cells(function, score, arms, seeds))
     degrees = np.array([runs.df, arms[0].shape[1] - 1])
     df = both**2 / np.sum(parts**2 / degrees)
     half = stats.t.ppf(0.975, df) * np.sqrt(both)

@@ -7,6 +7,7 @@ runs take seconds. An interval over queries asks for the score of each query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +29,8 @@ class Score:
     without : (runs,), the value without each of the runs
     each : (queries,), the value of each query
     weights : (queries,), what each query counts
-    cells : variance of the value by single cells, one run's answer to one query
+    moves : (runs, queries), by how much one run's answer to one query moves the value, scaled as
+        `intervals.moves_of` does; None of fewer than three runs
     bounds : what the value cannot leave
     """
 
@@ -36,7 +38,7 @@ class Score:
     without: np.ndarray
     each: np.ndarray
     weights: np.ndarray
-    cells: float = 0.0
+    moves: np.ndarray | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
     @property
@@ -97,15 +99,25 @@ def compare(
 
     with intervals.quiet():
         over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
-        cells = cell_variance(function, scores)
+        cells = cell_variance(function, scores, seeds)
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
-def cell_variance(function: Callable[..., float], scores: Sequence[Score]) -> float:
-    """Variance of a function of scores by single cells, to first order."""
-    values = np.array([score.value for score in scores])
-    slopes = gradient(function, values)
-    return float(np.sum(slopes**2 * [score.cells for score in scores]))
+def cell_variance(
+    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
+) -> float:
+    """Variance of a function of scores by single cells (a seed's answers to one query), to first order.
+
+    What a seed moves in several arms is added up before it is squared, as `jackknife_arms` does.
+    """
+    slopes = gradient(function, np.array([score.value for score in scores]))
+    total = 0.0
+    for seed in np.unique(np.concatenate(seeds)):
+        moved = np.zeros(len(scores[0].each))
+        for slope, score, own in zip(slopes, scores, seeds, strict=True):
+            moved += slope * score.moves[np.asarray(own) == seed].sum(axis=0)
+        total += moved @ moved
+    return float(total)
 
 
 def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
@@ -169,12 +181,11 @@ def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
     values = np.asarray(values, float)
     runs, queries = values.shape
     each, per_run = values.mean(axis=0), values.mean(axis=1)
-    without = np.full(1, np.nan)
-    cells = 0.0
+    without, moves = np.full(1, np.nan), None
     if runs > 1:
         without = (per_run.sum() - per_run) / (runs - 1)
-        cells = float(values.var(axis=0, ddof=1).sum() / runs / queries**2)
-    return Score(float(per_run.mean()), without, each, np.ones(queries), cells, bounds)
+        moves = _small((each - values) / math.sqrt(runs * (runs - 1)) / queries)
+    return Score(float(per_run.mean()), without, each, np.ones(queries), moves, bounds)
 
 
 def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
@@ -272,10 +283,14 @@ def _vote_score(own, worth, weights=None) -> Score:
     fewer = np.append(worth(runs - 1), 0.0)
     all_votes = _per_vote(fewer, votes)[own].sum(axis=0)
     one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
-    moves = one_less[own]
-    cells = float(np.sum(share**2 * np.sum(moves_of(moves) ** 2, axis=0)))
-    without = float(share @ all_votes) + moves @ share
-    return Score(value, without, each, weights, cells)
+    gains = one_less[own]
+    without = float(share @ all_votes) + gains @ share
+    return Score(value, without, each, weights, _small(share * moves_of(gains)))
+
+
+def _small(moves: np.ndarray) -> np.ndarray:
+    """Half the memory: their squares are only summed."""
+    return moves.astype(np.float32)
 
 
 def _per_vote(worth, votes):
@@ -300,12 +315,14 @@ def _not_unanimous(runs, n):
 
 
 def _difference(one: Score, other: Score) -> Score:
-    """One less the other, of the same runs; its cells are not known, so it errs towards too wide."""
+    """One less the other, of the same runs."""
+    moves = None if one.moves is None else one.moves - other.moves
     return Score(
         one.value - other.value,
         one.without - other.without,
         one.each - other.each,
         one.weights,
+        moves,
         bounds=(0, 1),
     )
 
