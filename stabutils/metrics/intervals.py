@@ -244,8 +244,8 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
         if len(weights) < 2:
             return Interval(value, math.nan, math.nan, runs, these_models(runs))
         deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
-    deleted = np.broadcast_to(deleted, weights.shape)
-    variance = np.sum(moves_of(deleted) ** 2)
+        deleted = np.broadcast_to(deleted, weights.shape)
+        variance = np.sum(moves_of(deleted) ** 2)
     interval = from_variance(value, variance, len(weights) - 1, runs, _level(level))
     return replace(interval, note=these_models(runs))
 
