@@ -115,8 +115,8 @@ class Number:
     @property
     def interval(self) -> Interval:
         """The interval that it was. Of a price: the value alone."""
-        missing = self.low is None or self.high is None
-        low, high = (self.value, self.value) if missing else (self.low, self.high)
+        exact = self.value if self.runs is None else math.nan
+        low, high = (exact if end is None else end for end in (self.low, self.high))
         se, df = (math.nan if part is None else part for part in (self.se, self.df))
         over_runs = None
         if self.over_runs is not None:
@@ -325,9 +325,9 @@ def _entry(number: Number) -> dict:
     defaults = {field.name: field.default for field in fields(Number)}
     entry = {"metric": number.metric, "unit": number.unit}
     for name, value in asdict(number).items():
-        if name == "metric" or (name != "value" and value == defaults[name]):
-            continue
-        entry[name] = value
+        says_nothing = value == defaults[name] or value != value
+        if name == "value" or not (name == "metric" or says_nothing):
+            entry[name] = value
     return entry
 
 
@@ -345,6 +345,8 @@ def read(path: Path | str) -> Record:
 
 def _number(entry: dict) -> Number:
     entry = {name: value for name, value in entry.items() if name != "unit"}
+    if entry["value"] is None:
+        entry["value"] = math.nan
     if entry.get("over_runs") is not None:
         entry["over_runs"] = tuple(entry["over_runs"])
     return Number(**entry)

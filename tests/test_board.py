@@ -1,29 +1,32 @@
+"""Boards: every cell by the plain computation, one family for Holm, verdicts, words, records."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import plain
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from stabutils import metrics
+from stabutils import metrics, records
+from stabutils.analysis import board as module
 from stabutils.analysis import updates
 from stabutils.analysis.board import (
     board,
-    change,
-    claims,
     described,
-    found,
+    entropy_change,
+    numbers,
     readable,
     reduction,
     unstable,
     who_pays,
+    with_verdicts,
 )
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms
-from stabutils.records import numbers
 from stabutils.study.runs import Runs
 
 EXAMPLES, CLASSES = 60, 4
@@ -38,24 +41,30 @@ def arm(
     name: str = "arm",
     hurt: float = 0.0,
     probabilities: bool = True,
+    queries: int = 1,
 ):
-    """Runs that answer a hard example wrong with probability `flip`, and one of the last intent with `hurt`."""
+    """Runs that are wrong on a hard example with chance `flip`, on the last intent with `hurt`.
+
+    queries : how many times as many of them
+    """
     draw = np.random.default_rng([start, runs, int(100 * flip), int(100 * hurt)])
-    wrong = draw.random((runs, EXAMPLES)) < np.where(HARD, flip, 0.02)
-    wrong |= (draw.random((runs, EXAMPLES)) < hurt) & (GOLD == CLASSES - 1)
-    labels = np.where(wrong, (GOLD + draw.integers(1, CLASSES, (runs, EXAMPLES))) % CLASSES, GOLD)
+    gold, hard = np.tile(GOLD, queries), np.tile(HARD, queries)
+    shape = (runs, len(gold))
+    wrong = draw.random(shape) < np.where(hard, flip, 0.02)
+    wrong |= (draw.random(shape) < hurt) & (gold == CLASSES - 1)
+    labels = np.where(wrong, (gold + draw.integers(1, CLASSES, shape)) % CLASSES, gold)
     shares = 0.1 + 0.6 * np.eye(CLASSES, dtype=np.float32)[labels]
-    zeros = np.zeros((runs, EXAMPLES))
+    zeros = np.zeros(shape)
     return Runs(
         arm=name,
         names=tuple(f"{name}-{s}" for s in range(start, start + runs)),
         seeds=np.arange(start, start + runs),
-        gold=GOLD,
+        gold=gold,
         labels=labels,
         validation_labels=labels,
-        accuracy=metrics.accuracy(labels, GOLD),
-        nll=metrics.nll(shares, GOLD),
-        ece=metrics.ece(shares, GOLD),
+        accuracy=metrics.accuracy(labels, gold),
+        nll=metrics.nll(shares, gold),
+        ece=metrics.ece(shares, gold),
         cpu_seconds=np.ones(runs),
         doubt=zeros,
         checkpoint_entropy=zeros,
@@ -75,14 +84,26 @@ ARMS = {
 
 @pytest.fixture(scope="module")
 def table():
-    convex = np.where(np.arange(EXAMPLES) < 6, (GOLD + 1) % CLASSES, GOLD)
+    linear = np.where(np.arange(EXAMPLES) < 6, (GOLD + 1) % CLASSES, GOLD)
     return board(
-        CONTROL, ARMS, placebo=PLACEBO, convex=convex, costs={"calm": (2.0, 1.0)}
+        CONTROL,
+        ARMS,
+        placebo=PLACEBO,
+        linear={"linear": linear},
+        costs={"calm": (2.0, 1.0)},
     ).set_index("arm")
 
 
-def same(one: Interval, other: Interval):
-    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+def entropy_at(n):
+    return lambda labels: metrics.label_entropy(labels, min(n, len(labels)))
+
+
+def right(labels):
+    return (labels == GOLD[: labels.shape[1]]).mean(axis=0)
+
+
+def saved(old, new):
+    return 1 - new / old
 
 
 def test_rows_and_their_order(table):
@@ -90,99 +111,162 @@ def test_rows_and_their_order(table):
         "calm",
         *sorted(["idle", "rash"], key=lambda name: -table.reduction[name].value),
         "placebo",
-        "convex",
+        "linear",
         "control",
     ]
     assert table.runs.tolist() == [6] + [len(ARMS[name]) for name in table.index[1:3]] + [6, 1, 6]
-    assert (
-        table.trainings["calm"] == 2
-        and table.trainings["control"] == 1
-        and np.isnan(table.trainings["rash"])
-    )
-    assert table.columns[1] == "label_entropy@5"
+    assert (table.trainings["calm"], table.trainings["control"]) == (2, 1)
+    assert np.isnan(table.trainings["rash"])
+    assert table.columns[1] == "label_entropy" and table.attrs["n"] == 5
+    assert board(CONTROL, {"it": ARMS["rash"]}, n=3).attrs["n"] == 3
 
 
 @pytest.mark.parametrize("name", [*ARMS, "placebo"])
-def test_reduction_equals_the_plain_computation(table, name):
+def test_reduction_is_the_plain_computation(table, name):
     runs = (ARMS | {"placebo": PLACEBO})[name]
-
-    def statistic(before, after, n=4):
-        before, after = (
-            metrics.label_entropy(labels, min(n, len(labels))).mean() for labels in (before, after)
-        )
-        return 1 - after / before
-
     seeds = [CONTROL.seeds, runs.seeds]
-    same(
-        board(CONTROL, {"it": runs}, n=4).reduction[0],
-        jackknife_arms(statistic, [CONTROL.labels, runs.labels], seeds),
-    )
+    found = board(CONTROL, {"it": runs}, n=4).reduction[0]
+    expected = plain.interval(saved, entropy_at(4), [CONTROL.labels, runs.labels], seeds)
+    plain.alike(found, expected, rel=0.02)
+    assert found.high <= 1
     if name != "placebo":
         some = unstable(PLACEBO.labels)
-        plain = jackknife_arms(
-            lambda before, after: statistic(before, after, 5),
-            [CONTROL.labels[:, some], runs.labels[:, some]],
-            seeds,
-        )
-        same(table.reduction_unstable[name], plain)
+        labels = [arm.labels[:, some] for arm in (CONTROL, runs)]
+        expected = plain.interval(saved, entropy_at(5), labels, seeds).within(-np.inf, 1)
+        plain.alike(table.reduction_unstable[name], expected, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arms_own_numbers(table, name):
     runs, row = ARMS[name], table.loc[name]
-    same(row["churn"], jackknife(metrics.churn, runs.labels))
-    assert row["right_to_wrong"].value + row["wrong_to_wrong"].value == pytest.approx(
-        metrics.churn(runs.labels)
-    )
-    assert row["right_to_wrong"].value == pytest.approx(
-        metrics.churn_parts(runs.labels, GOLD)["right_to_wrong"]
-    )
-    between = metrics.churn_between(CONTROL.labels, runs.labels, GOLD)
-    assert (row["good"].value, row["bad"].value) == pytest.approx((between["good"], between["bad"]))
-    same(row["accuracy"], jackknife(np.mean, runs.accuracy))
-    same(row["nll"], jackknife(np.mean, runs.nll))
-    assert row["ece"].value == pytest.approx(runs.ece.mean())
-    same(row["jensen_shannon"], jackknife(metrics.jensen_shannon, runs.probabilities))
-    assert row["accuracy_change"].value == pytest.approx(
-        runs.accuracy.mean() - CONTROL.accuracy.mean()
-    )
+    own = {"churn": metrics.disagreement, "accuracy": right, "label_entropy": entropy_at(5)}
+    for column, score in own.items():
+        bounds = (0, np.inf) if column == "label_entropy" else (0, 1)
+        expected = plain.interval(lambda mean: mean, score, [runs.labels]).within(*bounds)
+        plain.alike(row[column], expected)
+    parts = metrics.churn_parts(runs.labels, GOLD)
+    for part, value in parts.items():
+        assert row[part].value == pytest.approx(value)
+        over_runs = jackknife(
+            lambda labels, part=part: metrics.churn_parts(labels, GOLD)[part], runs.labels
+        )
+        assert row[part].over_runs.se == pytest.approx(over_runs.se, abs=1e-12)
+    over_runs = {
+        "nll": jackknife(np.mean, runs.nll),
+        "ece": jackknife(np.mean, runs.ece),
+        "jensen_shannon": jackknife(metrics.jensen_shannon, runs.probabilities),
+    }
+    for column, expected in over_runs.items():
+        assert row[column].value == pytest.approx(expected.value)
+        assert row[column].se == pytest.approx(expected.se)
+        assert 0 <= row[column].low and row[column].speaks_of == "new runs on these queries"
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_churn_reduction_equals_the_plain_computation(table, name):
-    same(
-        table.churn_reduction[name],
-        jackknife_arms(
-            lambda before, after: 1 - metrics.churn(after) / metrics.churn(before),
-            [CONTROL.labels, ARMS[name].labels],
-            [CONTROL.seeds, ARMS[name].seeds],
-        ),
-    )
+def test_what_changes_from_control_is_the_plain_computation(table, name):
+    labels, seeds = [CONTROL.labels, ARMS[name].labels], [CONTROL.seeds, ARMS[name].seeds]
+    expected = plain.interval(saved, metrics.disagreement, labels, seeds)
+    plain.alike(table.churn_reduction[name], expected, rel=0.02)
+    change = plain.interval(lambda old, new: new - old, right, labels, seeds)
+    plain.alike(table.accuracy_change[name], change)
+    assert table.accuracy_change[name].speaks_of == "new runs and new queries"
+
+
+@pytest.mark.parametrize("part", ["positive_flips", "negative_flips"])
+def test_flips_from_control_are_the_plain_computation(table, part):
+    """The variances over runs and over queries together; nothing is taken off."""
+    labels, seeds = [CONTROL.labels, ARMS["rash"].labels], [CONTROL.seeds, ARMS["rash"].seeds]
+
+    def share(old, new, gold=GOLD):
+        return metrics.churn_between(old, new, gold)[part]
+
+    over_runs = jackknife_arms(share, labels, seeds)
+    deleted = [
+        share(*(np.delete(some, query, axis=1) for some in labels), np.delete(GOLD, query))
+        for query in range(EXAMPLES)
+    ]
+    found = table[part]["rash"]
+    assert found.value == pytest.approx(share(*labels))
+    assert found.over_runs.se == pytest.approx(over_runs.se)
+    assert found.se**2 == pytest.approx(over_runs.se**2 + plain.variance(deleted))
+    assert 0 < found.low < found.high < 1
+
+
+def test_swapping_control_and_arm_swaps_what_is_fixed_and_what_regresses():
+    there, back = module.flips(CONTROL, ARMS["calm"]), module.flips(ARMS["calm"], CONTROL)
+    assert there["positive_flips"].value == pytest.approx(back["negative_flips"].value)
+    assert there["negative_flips"].se == pytest.approx(back["positive_flips"].se)
+    gain = there["positive_flips"].value - there["negative_flips"].value
+    assert gain == pytest.approx(ARMS["calm"].accuracy.mean() - CONTROL.accuracy.mean())
 
 
 def test_p_is_adjusted_over_the_methods_only(table):
     raw = [table.reduction[name].p_value() for name in ARMS]
     assert [table.p[name] for name in ARMS] == pytest.approx(multipletests(raw, method="holm")[1])
-    assert table.p[["placebo", "convex", "control"]].isna().all()
+    assert table.p[["placebo", "linear", "control"]].isna().all()
+
+
+def test_tables_put_together_are_one_family(table):
+    """Fails if p-values of each table stand beside one another, as if little had been tried."""
+    other = board(CONTROL, {f"idle {i}": arm(0.5, start=20 + 10 * i) for i in range(4)})
+    together = with_verdicts(pd.concat([table.reset_index(), other[other.arm != "control"]]))
+    methods = together[together.arm.map(module.is_method)]
+    assert len(methods) == 7 and together.arm.iloc[-1] == "control"
+    raw = [reduction.p_value() for reduction in methods.reduction]
+    assert methods.p.tolist() == pytest.approx(multipletests(raw, method="holm")[1])
+    by_name = methods.set_index("arm").p
+    assert by_name["calm"] == pytest.approx(7 / 3 * table.p["calm"])
+    assert methods.reduction.map(lambda each: -each.value).is_monotonic_increasing
 
 
 def test_verdicts(table):
     assert table.better["calm"] == table.guard["calm"] == "holds"
     assert table.better["rash"] == table.guard["rash"] == "does not hold"
     assert table.better["idle"] != "holds"
-    assert pd.isna(table.better["placebo"])
+    assert table.better["placebo"] == table.better["control"] == table.guard["control"] == ""
 
 
 def test_what_only_holds_unadjusted_is_undecided():
-    slightly = arm(0.3, start=30, name="slightly")
-    alone = board(CONTROL, {"slightly": slightly})
-    crowd = {f"idle {i}": arm(0.5, start=10 * i, name="idle") for i in range(4, 24)}
-    among = board(CONTROL, {"slightly": slightly, **crowd}).set_index("arm").loc["slightly"]
-    assert (
-        alone.p[0] < 0.05 < among.p
-        and alone.better[0] == "holds"
-        and among.better == "undecided at 6 runs"
-    )
+    slightly = arm(0.4, start=30, name="slightly", queries=5)
+    control = arm(0.5, name="control", queries=5)
+    alone = board(control, {"slightly": slightly})
+    crowd = {f"idle {i}": arm(0.5, start=10 * i, queries=5) for i in range(4, 44)}
+    among = board(control, {"slightly": slightly, **crowd}).set_index("arm").loc["slightly"]
+    assert alone.p[0] < 0.05 < among.p and alone.better[0] == "holds"
+    assert among.better == "undecided at 6 runs" and among.reduction.low > 0
+
+
+@pytest.mark.parametrize("change, guard", [
+    (0.004, "holds"),
+    (-0.004, "holds"),
+    (-0.0049, "holds"),
+    (-0.005, "does not hold"),
+    (-0.006, "does not hold"),
+])  # fmt: skip
+def test_half_a_point_of_accuracy_may_be_lost_and_no_more(change, guard):
+    """Fails if the guard lies at 0, or on the other side of it."""
+    row = {
+        "arm": "calm",
+        "reduction": Interval(0.5, 0.4, 0.6, runs=6, se=0.05, df=5),
+        "accuracy_change": Interval(change, change, change, runs=6, se=0.0, df=5),
+    }
+    found = with_verdicts(pd.DataFrame([row]))
+    assert (found.guard[0], found.better[0]) == (guard, guard)
+
+
+def test_a_guard_that_is_not_decided_leaves_the_method_undecided():
+    row = {
+        "arm": "calm",
+        "reduction": Interval(0.5, 0.4, 0.6, runs=6, se=0.05, df=5),
+        "accuracy_change": Interval(0.002, -0.008, 0.012, runs=6, se=0.004, df=5),
+    }
+    assert with_verdicts(pd.DataFrame([row])).better[0] == "undecided at 6 runs"
+
+
+def test_an_interval_over_queries_alone_decides_nothing_about_runs():
+    two = Interval(0.5, 0.4, 0.6, 2, "these two models only", se=0.05, df=49)
+    row = {"arm": "two", "reduction": two, "accuracy_change": two}
+    assert with_verdicts(pd.DataFrame([row])).better[0] == "undecided at 2 runs"
 
 
 def test_stable_but_wrong_is_not_better():
@@ -190,25 +274,39 @@ def test_stable_but_wrong_is_not_better():
         ARMS["calm"], labels=np.where(HARD, (GOLD + 1) % CLASSES, GOLD) + np.zeros((6, 1), int)
     )
     row = board(CONTROL, {"constant": constant}).iloc[0]
-    assert row.reduction.value == 1 and row["label_entropy@5"].value == 0
+    assert row.reduction.value == 1 and row.label_entropy.value == 0
     assert row.guard == row.better == "does not hold"
 
 
-def test_the_convex_learner(table):
-    row = table.loc["convex"]
-    assert row["label_entropy@5"].value == row.churn.value == 0
+def test_linear_models(table):
+    row = table.loc["linear"]
+    for column in ("label_entropy", "churn", "right_to_wrong", "wrong_to_wrong"):
+        assert (row[column].value, row[column].se) == (0, 0)
+        assert row[column].note == "no seed changes it"
     assert row.reduction.value == row.churn_reduction.value == 1
-    assert row.accuracy.value == 0.9 and row.accuracy_change.value == pytest.approx(
-        0.9 - CONTROL.accuracy.mean()
-    )
-    right = CONTROL.labels == GOLD
-    assert row.bad.value == pytest.approx(right[:, :6].sum() / right.size)
-    assert row.good.value == pytest.approx((~right[:, 6:]).sum() / right.size)
-    assert row.better == "holds"
+    is_right = np.arange(EXAMPLES) >= 6
+    assert row.accuracy.value == 0.9 and row.accuracy.runs == 1
+    assert row.accuracy.se == pytest.approx(is_right.std(ddof=1) / np.sqrt(EXAMPLES))
+    answers = np.tile(np.where(is_right, GOLD, (GOLD + 1) % CLASSES), (6, 1))
+    change = plain.interval(lambda old, new: new - old, right, [CONTROL.labels, answers])
+    assert row.accuracy_change.value == pytest.approx(change.value)
+    assert row.accuracy_change.se == pytest.approx(change.se)
+    for column in ("accuracy_change", "positive_flips", "negative_flips"):
+        assert row[column].runs == row[column].over_runs.runs == 6  # control's
+    correct = CONTROL.labels == GOLD
+    assert row.negative_flips.value == pytest.approx(correct[:, :6].sum() / correct.size)
+    assert row.positive_flips.value == pytest.approx((~correct[:, 6:]).sum() / correct.size)
+    assert row.better == row.guard == "holds"
+
+
+def test_several_linear_models_have_a_row_each():
+    found = board(CONTROL, ARMS, linear={"linear": GOLD, "linear (char)": np.roll(GOLD, 1)})
+    assert found.arm.tolist()[-3:] == ["linear", "linear (char)", "control"]
+    assert found.better.tolist()[-3:] == ["holds", "does not hold", ""]
 
 
 def test_unstable_examples_are_chosen_on_runs_that_are_not_scored(table):
-    assert table.reduction_unstable.isna()[["placebo", "control", "convex"]].all()
+    assert table.reduction_unstable.isna()[["placebo", "control", "linear"]].all()
     chooser = arm(0.9, start=200, name="chooser")
     other = board(CONTROL, ARMS, placebo=PLACEBO, chooser=chooser, top=0.2).set_index("arm")
     assert not pd.isna(other.reduction_unstable["placebo"])
@@ -234,15 +332,40 @@ def test_what_is_refused():
         InputError, match="control runs that answer otherwise than most: got 0; expected at least 2"
     ):
         board(replace(CONTROL, labels=np.tile(GOLD, (6, 1))), ARMS)
-    with pytest.raises(InputError, match="name of an arm: got 'placebo'"):
-        board(CONTROL, {"placebo": ARMS["calm"]})
-    with pytest.raises(InputError, match="shape of convex"):
-        board(CONTROL, ARMS, convex=[0, 1])
+    for name in ("placebo", "control", "linear one"):
+        with pytest.raises(InputError, match=f"name of an arm: got '{name}'"):
+            board(CONTROL, {name: ARMS["calm"]})
+    with pytest.raises(InputError, match="shape of a linear model's labels"):
+        board(CONTROL, ARMS, linear={"linear": [0, 1]})
+    with pytest.raises(InputError, match="name of a linear model: got 'convex'"):
+        board(CONTROL, ARMS, linear={"convex": GOLD})
 
 
 def test_published_runs_have_no_probabilities():
     table = board(arm(0.5, probabilities=False), {"calm": arm(0.1, probabilities=False)})
     assert "jensen_shannon" not in table and table.nll[0].value > 0
+
+
+@pytest.mark.parametrize("kind", ["names of classes", "order of queries", "order of runs"])
+def test_what_means_nothing_changes_no_number(kind):
+    def moved(runs):
+        if kind == "names of classes":
+            names = np.array([3, 0, 2, 1])
+            return replace(runs, labels=names[runs.labels], gold=names[runs.gold])
+        if kind == "order of queries":
+            order = np.random.default_rng(0).permutation(EXAMPLES)
+            return replace(runs, labels=runs.labels[:, order], gold=runs.gold[order])
+        turned = {name: getattr(runs, name)[::-1] for name in ("labels", "seeds", "accuracy")}
+        return replace(runs, **turned)
+
+    arms = {"calm": ARMS["calm"], "rash": ARMS["rash"]}
+    one = board(CONTROL, arms)
+    other = board(moved(CONTROL), {name: moved(runs) for name, runs in arms.items()})
+    for column in ("label_entropy", "reduction", "churn", "accuracy_change", "negative_flips"):
+        for place in range(2):
+            own, same = one[column][place], other[column][place]
+            assert (own.value, own.se, own.df) == pytest.approx((same.value, same.se, same.df))
+    assert one.p[:2].tolist() == pytest.approx(other.p[:2].tolist())
 
 
 def test_an_intent_of_few_queries_is_not_judged():
@@ -280,74 +403,124 @@ def test_who_pays_names_the_intent_that_is_hurt():
     assert table.p.tolist() == pytest.approx(multipletests(raw, method="holm")[1])
 
 
-def test_a_record_keeps_every_interval_and_the_boards_own_verdicts(table):
+def test_an_intent_that_gains_is_not_harmed():
+    """Fails if a change that is significant counts as harm whatever its sign."""
+    names = np.array(["alarm", "light", "music", "weather"])
+    hurt = arm(0.1, hurt=0.6, name="hurt")
+    back = who_pays(hurt, replace(CONTROL, seeds=CONTROL.seeds + 50), names).set_index("intent")
+    gain = back.loc["weather"]
+    assert gain.accuracy_change.value > 0 and gain.p < 0.05
+    assert not gain.harmed and back.index[-1] == "weather"
+
+
+def test_a_record_keeps_every_interval(table):
     table = table.reset_index()
-    kept = numbers(found(table))  # every name has a unit
-    assert (
-        kept["reduction calm"]["value"] == table.reduction[0].value
-        and kept["trainings calm"]["value"] == 2
+    table.attrs["n"] = 5
+    kept = {number.key: number for number in numbers(table)}  # every name has a unit
+    reduced = kept["reduction, calm"]
+    assert reduced.interval.value == table.reduction[0].value
+    assert (reduced.se, reduced.df, reduced.n) == (table.reduction[0].se, table.reduction[0].df, 5)
+    assert reduced.over_runs == (
+        table.reduction[0].over_runs.low,
+        table.reduction[0].over_runs.high,
     )
-    assert "trainings rash" not in kept and kept["label_entropy@5 control"]["runs"] == 6
-    assert {
-        "churn convex",
-        "reduction placebo",
-        "reduction_unstable rash",
-        "good idle",
-    } <= kept.keys()
-    assert {claim.name: claim.verdict for claim in claims(table)} == {
-        f"better {row.arm}": row.better for row in table.itertuples() if row.arm in ARMS
+    price = kept["trainings, calm"]
+    assert (price.value, price.low, price.se, price.runs) == (2, None, None, None)
+    assert "trainings, rash" not in kept and kept["label_entropy, control"].runs == 6
+    assert kept["churn, calm"].n is None and kept["label_entropy, calm"].n == 5
+    expected = {
+        "churn, linear",
+        "reduction, placebo",
+        "reduction_unstable, rash",
+        "positive_flips, idle",
     }
-    assert str(table.reduction[0]) in claims(table)[0].sentence
+    assert expected <= kept.keys() and not any(key.startswith("p,") for key in kept)
+    only = numbers(table, ["churn"])
+    assert [number.key for number in only] == [f"churn, {name}" for name in table.arm]
+
+
+def test_a_board_can_be_tested_again_from_its_record(table):
+    """se and df are enough to make p-values and Holm's correction anew."""
+    kept = {number.key: number for number in numbers(table.reset_index())}
+    raw = [kept[f"reduction, {name}"].interval.p_value() for name in ARMS]
+    assert multipletests(raw, method="holm")[1] == pytest.approx([table.p[name] for name in ARMS])
 
 
 def test_a_board_in_words_and_for_readers(table):
     table = table.reset_index()
     calm, gone = described(table, ["calm", "gone"]).split("\n")
     change, accuracy = table.reduction[0], table.accuracy_change[0]
-    assert calm.startswith(f"calm: takes away {100 * change.value:+.1f} [{100 * change.low:+.1f}, ")
-    assert f"accuracy {100 * accuracy.value:+.1f} [" in calm and calm.endswith("better: holds")
-    assert gone == "gone: not retrained here"
-    shown = readable(table, ["arm", "p", "trainings", "reduction", "nothing"])
-    assert list(shown) == ["arm", "p", "trainings", "reduction"]
-    assert shown.iloc[0].tolist() == ["calm", f"{table.p[0]:.3f}", "2", str(change)]
-    assert shown.iloc[-1].tolist() == ["control", "", "1", ""]
+    share = f"{100 * change.value:.1f} % [{100 * change.low:.1f}, {100 * change.high:.1f}]"
+    points = f"{100 * accuracy.value:+.2f} points [{100 * accuracy.low:+.2f}, "
+    assert calm.startswith(f"calm: reduces label entropy by {share}; accuracy {points}")
+    assert f"calibration error {table.ece[0].value:.3f} (control " in calm
+    assert calm.endswith("better: holds") and gone == "gone: not retrained here"
+    assert "control: reduces label entropy by not measured" not in described(table, ["calm"])
+    columns = {"arm": "method", "p": "p", "trainings": "price", "reduction": "saved", "no": "x"}
+    shown = readable(table, columns | {"label_entropy": "LE", "accuracy_change": "points"})
+    assert list(shown) == ["method", "p", "price", "saved", "LE", "points"]
+    entropy = str(records.shown(records.number("label_entropy", table.label_entropy[0])))
+    assert shown.iloc[0].tolist()[:5] == ["calm", f"{table.p[0]:.3f}", "2", share, entropy]
+    assert shown.points[0].startswith(points) and shown.iloc[-1].tolist()[:4] == [
+        "control",
+        "",
+        "1",
+        "",
+    ]
 
 
 def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(table):
     assert reduction(CONTROL, ARMS["rash"]) == table.reduction["rash"]
     assert reduction(CONTROL, ARMS["calm"], n=3).runs == 6
     where = GOLD == 2
-    entropies = [
-        metrics.label_entropy(runs.labels, 5)[where].mean() for runs in (CONTROL, ARMS["calm"])
-    ]
-    found = change(CONTROL, ARMS["calm"], where)
-    assert (
-        found.value == pytest.approx(entropies[1] - entropies[0])
-        and found.low < found.value < found.high
-    )
+    labels = [runs.labels[:, where] for runs in (CONTROL, ARMS["calm"])]
+    seeds = [CONTROL.seeds, ARMS["calm"].seeds]
+    found = entropy_change(CONTROL, ARMS["calm"], where)
+    expected = plain.interval(lambda old, new: new - old, entropy_at(5), labels, seeds)
+    plain.alike(found, expected)
+    assert found.value < 0  # the calm one is more stable
     with pytest.raises(InputError, match="runs of small: got 2"):
-        change(CONTROL, arm(0.1, runs=2, name="small"), where)
+        entropy_change(CONTROL, arm(0.1, runs=2, name="small"), where)
+
+
+def test_a_reduction_of_nothing_is_none():
+    still = replace(CONTROL, labels=np.where(GOLD == 3, CONTROL.labels, GOLD))
+    once = np.tile(GOLD, (6, 1))
+    once[0, 0], once[1, 1] = 1, 2
+    odd = replace(CONTROL, labels=once)
+    assert reduction(odd, ARMS["calm"]).value < 0
+    assert reduction(still, ARMS["calm"]).value < 1
+    assert (
+        module._reduction(odd, ARMS["calm"], *[metrics.scores.churn(np.tile(GOLD, (6, 1)))] * 2)
+        is None
+    )
 
 
 def test_an_update_is_held_against_the_one_network_before_it():
     before, after = arm(0.5, runs=1, start=900), {"calm": ARMS["calm"], "rash": ARMS["rash"]}
-    rows = updates.board(before, after).set_index("arm")
+    rows = updates.of_one_model(before, after).set_index("arm")
+
+    def flipped(labels):
+        return (labels != before.labels[0]).mean(axis=0)
+
     for name, runs in after.items():
-        differs = (runs.labels != before.labels[0]).mean(axis=1)
-        low, high = stats.t.interval(0.95, len(runs) - 1, differs.mean(), stats.sem(differs))
-        same(rows.churn[name], Interval(differs.mean(), low, high, len(runs)))
+        expected = plain.interval(lambda mean: mean, flipped, [runs.labels]).within(0, 1)
+        plain.alike(rows.churn[name], expected)
+        each = (runs.labels != before.labels[0]).mean(axis=1)
+        assert rows.churn[name].over_runs.se == pytest.approx(stats.sem(each))
         lost = ((before.labels[0] == GOLD) & (runs.labels != GOLD)).mean()
         won = ((before.labels[0] != GOLD) & (runs.labels == GOLD)).mean()
-        assert (rows.bad[name].value, rows.good[name].value) == pytest.approx((lost, won))
-        change = rows.churn_change[name]
-        assert (
-            change is None
-            if name == "calm"
-            else change.value == pytest.approx(rows.churn["rash"].value - rows.churn["calm"].value)
-            and change.low > 0
-        )  # the rash are farther from it
-        assert rows.churn_among[name].value == metrics.churn(runs.labels) and rows.runs[
-            name
-        ] == len(runs)
+        assert rows.negative_flips[name].value == pytest.approx(lost)
+        assert rows.positive_flips[name].value == pytest.approx(won)
+        gain = rows.accuracy[name].value - np.mean(before.labels[0] == GOLD)
+        assert won - lost == pytest.approx(gain)
+        assert rows.churn_among[name].value == pytest.approx(metrics.churn(runs.labels))
+        assert rows.runs[name] == len(runs)
+    assert rows.churn_change["calm"] is None
+    change = rows.churn_change["rash"]
+    labels = [after[name].labels for name in ("rash", "calm")]
+    seeds = [after[name].seeds for name in ("rash", "calm")]
+    plain.alike(change, plain.interval(lambda new, old: new - old, flipped, labels, seeds))
+    assert change.low > 0  # the rash are farther from it
     with pytest.raises(InputError, match="runs before: got 6"):
-        updates.board(CONTROL, after)
+        updates.of_one_model(CONTROL, after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import plain
 import pytest
 from scipy.stats import spearmanr, ttest_ind
 
@@ -65,21 +66,44 @@ def test_groups_are_those_of_the_jackknife_worst_first():
     groups = np.repeat(["calm", "middle", "wild"], 20)
     found = enrichment.by_group(LABELS, groups)
     assert list(found) == ["wild", "middle", "calm"]
-    direct = jackknife(lambda labels: label_entropy(labels[:, groups == "wild"], 5).mean(), LABELS)
-    assert (found["wild"].value, found["wild"].low) == pytest.approx((direct.value, direct.low))
-    with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
-        enrichment.by_group(LABELS[:2], groups)
+    for group, interval in found.items():
+        some = LABELS[:, groups == group]
+        expected = plain.interval(lambda mean: mean, lambda rows: label_entropy(rows, 5), [some])
+        plain.alike(interval, expected.within(0, np.inf))
+    two = enrichment.by_group(LABELS[:2], groups)  # two runs speak of queries alone
+    assert {interval.note for interval in two.values()} == {"these two models only"}
+
+
+def test_a_group_of_one_query_speaks_of_new_runs_alone():
+    groups = np.repeat(["many", "single"], [59, 1])
+    found = enrichment.by_group(LABELS, groups)
+    direct = jackknife(lambda labels: label_entropy(labels[:, -1:], 5).mean(), LABELS)
+    assert (found["single"].value, found["single"].se) == pytest.approx((direct.value, direct.se))
+    assert found["single"].speaks_of == "new runs on these queries"
+    assert found["many"].speaks_of == "new runs and new queries"
 
 
 def test_gradients_are_spearmans_and_a_constant_has_none():
     table = pd.DataFrame({"rising": np.arange(60) // 5, "constant": np.zeros(60)})
     found = enrichment.gradients(LABELS, table)
-    direct = jackknife(
-        lambda labels: spearmanr(label_entropy(labels, 5), table.rising).statistic, LABELS
+
+    def rising(labels, rows=slice(None)):
+        return spearmanr(label_entropy(labels, 5), table.rising[rows]).statistic
+
+    over_runs = jackknife(rising, LABELS)
+    block = np.random.default_rng(0).permutation(60) % 50
+    over_queries = plain.variance(
+        [rising(LABELS[:, block != left_out], block != left_out) for left_out in range(50)]
     )
-    assert (found["rising"].value, found["rising"].high) == pytest.approx(
-        (direct.value, direct.high)
-    )
+    interval = found["rising"]
+    assert interval.value == pytest.approx(over_runs.value)
+    assert interval.over_runs.se == pytest.approx(over_runs.se)
+    assert interval.se**2 == pytest.approx(over_runs.se**2 + over_queries)
+    assert -1 < interval.low < interval.high < 1
+    falling = enrichment.gradients(LABELS, -table)["rising"]
+    assert (falling.low, falling.high) == pytest.approx((-interval.high, -interval.low))
+    with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
+        enrichment.gradients(LABELS[:2], table)
     assert (found["constant"].value, found["constant"].se) == (0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Ensembles: who is a member of what, what they answer, and whose weights answer in those of one training."""
+"""Ensembles: their members, what they answer and save, and those within one training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
+import plain
 import pytest
 import tiny
 import torch
 from scipy.stats import gmean
 
 from stabutils import metrics
-from stabutils.analysis import board
-from stabutils.analysis.ensembles import ensemble
+from stabutils.analysis import board, ensembles
+from stabutils.analysis.ensembles import Pool, ensemble, share
 from stabutils.errors import InputError
+from stabutils.metrics.intervals import divisions
 from stabutils.metrics.votes import HOW, combine, partition, vote
 from stabutils.mitigations import Composed, Mitigation, describe, identity
 from stabutils.mitigations.snapshots import Checkpoints, Snapshots
@@ -59,6 +61,9 @@ def pool(
 
 def labels_only(runs: Runs) -> Runs:
     return replace(runs, probabilities=None, validation_probabilities=None)
+
+
+RUNS = pool(12, 80)
 
 
 def test_a_tie_goes_to_the_surer_member_however_narrow_its_doubt():
@@ -122,7 +127,7 @@ def test_a_tie_of_votes_goes_to_the_higher_mean_probability():
 
 
 def test_votes_of_labels():
-    """Fails if a tie is broken by the label's number: then votes of two would be steadier than a member for nothing."""
+    """Fails if a tie goes to a label: votes of two would be more stable than a member for nothing."""
     labels = np.random.default_rng(0).integers(0, 4, (5, 300))
     counts = (labels[..., None] == np.arange(4)).sum(0)
     clear = (counts == counts.max(1, keepdims=True)).sum(1) == 1
@@ -208,6 +213,186 @@ def test_a_board_takes_them_as_any_arm():
     for arm in (ensemble(runs, 3), ensemble(labels_only(runs), 3, "vote")):
         row = board.board(runs, {"three": arm}).set_index("arm").loc["three"]
         assert row.runs == 4 and row.churn.value == pytest.approx(metrics.churn(arm.labels))
+
+
+# ---- what they save
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_pool_answers_as_its_ensembles_do(how):
+    """Fails if queries on which all runs agree are not what every ensemble answers."""
+    for seed in range(3):
+        found = Pool(RUNS, how).answers(partition(12, 3, seed))
+        assert np.array_equal(found, ensemble(RUNS, 3, how, seed).labels)
+    runs, groups = labels_only(RUNS), partition(12, 4, 1)
+    assert np.array_equal(Pool(runs, "vote").answers(groups), ensemble(runs, 4, "vote", 1).labels)
+    with pytest.raises(InputError, match="expected vote"):
+        Pool(runs)
+
+
+def slow_rows(runs, kept, size, n, partitions=20):
+    """Entropy, disagreement and accuracy of each query, of ensembles and of single runs, plainly."""
+    n, every = min(n, len(kept) // size), []
+    for seed in range(partitions):
+        groups = kept[partition(len(kept), size, seed)]
+        labels = np.stack([combine(runs.probabilities[members]).argmax(-1) for members in groups])
+        every.append(parts_of(labels, runs.gold, n))
+    return np.concatenate([np.mean(every, axis=0), parts_of(runs.labels[kept], runs.gold, n)])
+
+
+def parts_of(labels, gold, n):
+    right = (labels == gold).mean(axis=0)
+    return np.stack([metrics.label_entropy(labels, n), metrics.disagreement(labels), right])
+
+
+BY_HAND = {
+    "label_entropy": lambda entropy, churn, right, *single: entropy,
+    "churn": lambda entropy, churn, right, *single: churn,
+    "accuracy": lambda entropy, churn, right, *single: right,
+    "reduction": lambda entropy, churn, right, *single: 1 - entropy / single[0],
+    "churn_reduction": lambda entropy, churn, right, *single: 1 - churn / single[1],
+    "accuracy_change": lambda entropy, churn, right, *single: right - single[2],
+}
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_what_is_measured_is_the_plain_computation(size):
+    """Fails if single runs are scored at other votes, the same group is not left out of both, or
+    means are of one partition; if queries are ignored, or cells are counted twice."""
+    found, groups = Pool(RUNS).measure(size, n=5), 12 // size
+    every, positions = slow_rows(RUNS, np.arange(12), size, 5), np.arange(12)
+    divided = [
+        np.stack([slow_rows(RUNS, positions[own != group], size, 5) for group in range(groups)])
+        for own in divisions(np.zeros(12), groups)
+    ]
+    assert set(found) == set(BY_HAND)
+    for name, function in BY_HAND.items():
+        value = function(*every.mean(axis=1))
+        of_runs, of_cells = [], []
+        for without in divided:
+            of_runs.append(plain.variance([function(*rows.mean(axis=1)) for rows in without]))
+            cells = 0.0
+            for query in range(80):
+                moved = []
+                for rows in without:
+                    changed = every.copy()
+                    changed[:, query] = rows[:, query]
+                    moved.append(function(*changed.mean(axis=1)))
+                cells += plain.variance(moved)
+            of_cells.append(cells)
+        of_queries = plain.variance(
+            [function(*np.delete(every, query, axis=1).mean(axis=1)) for query in range(80)]
+        )
+        parts = np.mean(of_runs), of_queries
+        both = max(*parts, sum(parts) - np.mean(of_cells))
+        interval = found[name]
+        assert interval.value == pytest.approx(value) and interval.runs == 12
+        assert interval.over_runs.se**2 == pytest.approx(parts[0])
+        assert interval.over_runs.df == groups - 1
+        assert interval.se**2 == pytest.approx(both, rel=0.02)
+        degrees = parts[0] ** 2 / (groups - 1) + parts[1] ** 2 / 79
+        assert interval.df == pytest.approx(both**2 / degrees, rel=0.04)
+    assert found["reduction"].high <= 1 and found["label_entropy"].low >= 0
+
+
+def test_two_replicas_have_an_interval_over_queries_that_says_so():
+    found = Pool(RUNS).measure(6)
+    assert {interval.note for interval in found.values()} == {"these two models only"}
+    assert found["reduction"].value == pytest.approx(found["churn_reduction"].value)  # two votes
+    assert found["reduction"].low < found["reduction"].value < found["reduction"].high
+    rows = slow_rows(RUNS, np.arange(12), 6, 5)
+    left = [np.delete(rows, query, axis=1).mean(axis=1) for query in range(80)]
+    deleted = [1 - means[0] / means[3] for means in left]
+    assert found["reduction"].se ** 2 == pytest.approx(plain.variance(deleted))
+    with pytest.raises(
+        InputError, match="size of an ensemble: got 7; expected an integer from 2 to 6"
+    ):
+        Pool(RUNS).measure(7)
+
+
+def test_only_some_queries():
+    some = np.arange(80) % 5 == 0
+    few = ensembles.only(RUNS, some)
+    whole = Pool(RUNS).rows(np.arange(12), 3, 3)
+    assert np.array_equal(Pool(few).rows(np.arange(12), 3, 3), whole[:, some])
+    assert ensembles.only(labels_only(RUNS), some).probabilities is None
+    half = ensembles.only(RUNS, kept=np.arange(1, 12, 2))
+    assert np.array_equal(
+        Pool(half).rows(np.arange(6), 3, 2), Pool(RUNS).rows(np.arange(1, 12, 2), 3, 2)
+    )
+
+
+def test_groups_are_measured_apart_and_share_what_churn_is_left():
+    some, none = np.arange(80) % 5 == 0, np.zeros(80, bool)
+    still = (RUNS.labels == RUNS.labels[0]).all(axis=0)
+    groups = {"some": some, "none": none, "the rest": ~some & ~still, "still": ~some & still}
+    table = ensembles.by_group(RUNS, groups, 3, "probability").set_index("queries")
+    assert list(table.index) == ["some", "the rest", "still"] and table.number.sum() == 80
+    alone = Pool(ensembles.only(RUNS, some)).measure(3, 2)
+    for column in ("churn", "churn_reduction", "accuracy_change"):
+        assert table[column]["some"] == alone[column]
+    left = [row.number * row.churn.value for row in table.itertuples()]
+    assert table.share_left.tolist() == pytest.approx([each / sum(left) for each in left])
+    assert table.churn_reduction["still"] is None and table.share_left["still"] == 0
+
+
+def test_sizes_of_a_text():
+    assert ensembles.sizes_of("5, 2,3, 2", 10) == [2, 3, 5]
+    for text in ("", "2, x", "1, 2", "6, 2", "4, 5", "2.0", "-2"):
+        with pytest.raises(
+            InputError,
+            match="sizes: got .*; expected integers from 2 to 5, half of the runs, one of",
+        ):
+            ensembles.sizes_of(text, 10)
+
+
+def test_identical_runs_have_nothing_to_save():
+    same = replace(RUNS, labels=RUNS.labels[[0] * 12], probabilities=RUNS.probabilities[[0] * 12])
+    found = Pool(same).measure(3)
+    assert found["churn"].value == 0 and np.isnan(found["reduction"].value)
+
+
+def test_copies_of_the_queries_leave_the_value_and_what_runs_decide():
+    doubled = ensembles.only(RUNS, np.tile(np.arange(80), 2))
+    one, two = (Pool(runs).measure(3)["accuracy"] for runs in (RUNS, doubled))
+    assert two.value == pytest.approx(one.value) and two.se <= one.se
+    assert two.over_runs.se == pytest.approx(one.over_runs.se)
+
+
+def test_more_members_save_more():
+    table = ensembles.table(Pool(pool(20, 200)), (2, 4, 5))
+    assert np.all(np.diff([i.value for i in table.reduction]) > 0) and table.reduction[0].low > 0
+    assert table.arm.tolist() == ["ensemble of 2", "ensemble of 4", "ensemble of 5"]
+    assert table.n.tolist() == [5, 5, 4] and table.trainings.tolist() == [2, 4, 5]
+    assert table.passes.tolist() == [2, 4, 5] and table.runs.tolist() == [10, 5, 4]
+    assert table.behind[1] == "5 ensembles of 20 runs"
+    assert ensembles.table(Pool(RUNS, "vote"), [3]).arm[0] == "vote of 3"
+
+
+def test_shares_of_the_largest():
+    """Fails if the ratio's ends are of different runs: the whole is the whole in every deletion."""
+    whole = share(Pool(RUNS), 4, 4)
+    assert (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
+    nothing = share(Pool(RUNS), RUNS, 4)
+    assert (nothing.value, nothing.se) == pytest.approx((0, 0), abs=1e-12)
+    half = share(Pool(RUNS), 2, 4, n=3)
+    assert 0 < half.value < 1 and half.over_runs.df == 2
+    assert half.low < half.over_runs.low < half.value and half.runs == 12
+    arm = replace(RUNS, labels=RUNS.labels[:5], seeds=RUNS.seeds[:5])
+    found = share(Pool(RUNS), arm, 4)
+    assert np.isfinite(found.low) and found.runs == 5  # not those of the pool
+    with pytest.raises(InputError, match="size of an ensemble: got 5; expected an integer up to 4"):
+        share(Pool(RUNS), 2, 5)
+
+
+def test_the_share_of_an_arm_is_the_plain_ratio():
+    arm = ensemble(pool(12, 80, seed=4), 2)
+    fresh = replace(arm, seeds=np.arange(50, 56))
+    rows, n = slow_rows(RUNS, np.arange(12), 3, 4), 4
+    saved = 1 - metrics.label_entropy(fresh.labels, n).mean() / rows[3].mean()
+    found = share(Pool(RUNS), fresh, 3, n)
+    assert found.value == pytest.approx(saved / (1 - rows[0].mean() / rows[3].mean()))
+    assert found.over_runs.df == 3 and found.speaks_of == "new runs and new queries"
 
 
 # ---- one training

@@ -1,4 +1,4 @@
-"""What ensembles buy against their own members, the vote model, and the frontier; refusing what is doubted."""
+"""The vote model, the frontier of what stability costs, and abstaining from what is uncertain."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import plain
 import pytest
 import tiny
 from test_ensembles import labels_only, pool
@@ -14,11 +15,11 @@ from test_ensembles import labels_only, pool
 from stabutils import metrics
 from stabutils.analysis import ensembles, frontier, reliability
 from stabutils.analysis.board import board
-from stabutils.analysis.ensembles import Pool, ensemble, measured, share
-from stabutils.analysis.frontier import choose, dominated
+from stabutils.analysis.ensembles import Pool, ensemble
+from stabutils.analysis.frontier import choose, significant_sign
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import Interval, delete_a_group, divisions, jackknife
-from stabutils.metrics.votes import HOW, combine, partition, vote, vote_model
+from stabutils.metrics.intervals import Interval, from_variance, jackknife, over_examples
+from stabutils.metrics.votes import partition, vote, vote_model
 from stabutils.mitigations import Mitigation
 from stabutils.study.study import Study
 from stabutils.training import preparation
@@ -27,146 +28,6 @@ from stabutils.training.probes import PROBES
 from stabutils.training.state import Seeds
 
 RUNS = pool(12, 80)
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_a_pool_answers_as_its_ensembles_do(how):
-    """Fails if examples on which all runs agree are not what every ensemble answers, or members are mixed up."""
-    for seed in range(3):
-        assert np.array_equal(
-            Pool(RUNS, how).answers(partition(12, 3, seed)), ensemble(RUNS, 3, how, seed).labels
-        )
-    runs, groups = labels_only(RUNS), partition(12, 4, 1)
-    assert np.array_equal(Pool(runs, "vote").answers(groups), ensemble(runs, 4, "vote", 1).labels)
-    with pytest.raises(InputError, match="expected vote"):
-        Pool(runs)
-
-
-def plain(runs, kept, size, n, partitions=20):
-    """LE and churn of ensembles over partitions of the runs kept, as slowly as it can be said."""
-    entropies, churns = [], []
-    for seed in range(partitions):
-        groups = kept[partition(len(kept), size, seed)]
-        labels = np.stack([combine(runs.probabilities[members]).argmax(-1) for members in groups])
-        entropies.append(metrics.label_entropy(labels, min(n, len(labels))).mean())
-        churns.append(metrics.churn(labels))
-    return np.mean(entropies), np.mean(churns)
-
-
-def test_what_is_measured_equals_the_plain_computation():
-    """Fails if control is scored at other votes, if the same group is not left out of both, or means are of one
-    partition."""
-
-    def reduction(kept, n=3):
-        replicas = len(kept) // 4
-        before = metrics.label_entropy(RUNS.labels[kept], min(n, replicas)).mean()
-        return 1 - plain(RUNS, kept, 4, n)[0] / before
-
-    found = Pool(RUNS).measure(4, n=5)
-    by_hand = delete_a_group(reduction, np.arange(12), groups=divisions(np.zeros(12), 3))
-    assert (found["reduction"].value, found["reduction"].low) == pytest.approx(
-        (by_hand.value, by_hand.low)
-    )
-    assert found["churn"].value == pytest.approx(plain(RUNS, np.arange(12), 4, 5)[1])
-    assert found["reduction"].df == 2 and found["label_entropy"].value == pytest.approx(
-        plain(RUNS, np.arange(12), 4, 3)[0]
-    )
-    right = np.mean([ensemble(RUNS, 4, seed=seed).accuracy.mean() for seed in range(20)])
-    assert found["accuracy"].value == pytest.approx(right)
-    assert found["accuracy_change"].value == pytest.approx(right - RUNS.accuracy.mean())
-
-
-def test_two_replicas_have_an_interval_over_examples_that_says_so():
-    found = Pool(RUNS).measure(6)
-    assert all(interval.note == "these two models only" for interval in found.values())
-    assert found["reduction"].value == pytest.approx(
-        found["churn_reduction"].value
-    )  # two votes: churn times log 2
-    assert found["reduction"].low < found["reduction"].value < found["reduction"].high
-    assert measured(Pool(RUNS), [6]).guard[0] == "undecided at 2 runs"
-    with pytest.raises(
-        InputError, match="size of an ensemble: got 7; expected an integer from 2 to 6"
-    ):
-        Pool(RUNS).measure(7)
-
-
-def test_only_some_queries():
-    some = np.arange(80) % 5 == 0
-    few = ensembles.only(RUNS, some)
-    whole = Pool(RUNS).scores(np.arange(12), 3, 3)
-    assert np.array_equal(Pool(few).scores(np.arange(12), 3, 3), whole[:, some])
-    assert ensembles.only(labels_only(RUNS), some).probabilities is None
-    half = ensembles.only(RUNS, kept=np.arange(1, 12, 2))
-    assert np.array_equal(
-        Pool(half).scores(np.arange(6), 3, 2), Pool(RUNS).scores(np.arange(1, 12, 2), 3, 2)
-    )
-
-
-def test_groups_are_measured_apart_and_share_what_churn_is_left():
-    some, none = np.arange(80) % 5 == 0, np.zeros(80, bool)
-    still = (RUNS.labels == RUNS.labels[0]).all(axis=0)
-    groups = {"some": some, "none": none, "the rest": ~some & ~still, "still": ~some & still}
-    table = ensembles.by_group(RUNS, groups, 3, "probability").set_index("queries")
-    assert list(table.index) == ["some", "the rest", "still"] and table.number.sum() == 80
-    alone = Pool(ensembles.only(RUNS, some)).measure(3, 2)
-    assert (table.churn["some"], table.churn_reduction["some"]) == (
-        alone["churn"],
-        alone["churn_reduction"],
-    )
-    left = [row.number * row.churn.value for row in table.itertuples()]
-    assert table.share_left.tolist() == pytest.approx([each / sum(left) for each in left])
-    assert table.churn_reduction["still"] is None and table.share_left["still"] == 0
-
-
-def test_sizes_of_a_text():
-    assert ensembles.sizes_of("5, 2,3, 2", 10) == [2, 3, 5]
-    for text in ("", "2, x", "1, 2", "6, 2", "4, 5", "2.0", "-2"):
-        with pytest.raises(
-            InputError,
-            match="sizes: got .*; expected integers from 2 to 5, half of the runs, one of",
-        ):
-            ensembles.sizes_of(text, 10)
-
-
-def test_identical_runs_have_nothing_to_take_away():
-    same = replace(RUNS, labels=RUNS.labels[[0] * 12], probabilities=RUNS.probabilities[[0] * 12])
-    found = Pool(same).measure(3)
-    assert found["churn"].value == 0 and np.isnan(found["reduction"].value)
-
-
-def test_the_interval_covers_what_other_pools_find():
-    """Fails if the interval forgets that ensembles vary: the truth is the mean over many fresh pools."""
-    pools = [pool(12, 60, seed=seed) for seed in range(20)]
-    found = [Pool(runs).measure(3)["churn"] for runs in pools]
-    truth = np.mean([interval.value for interval in found])
-    assert np.mean([interval.low <= truth <= interval.high for interval in found]) >= 0.85
-    assert np.mean([interval.se for interval in found]) < 1.8 * np.std(
-        [interval.value for interval in found]
-    )
-
-
-def test_more_members_take_more_away():
-    table = measured(Pool(pool(20, 200)), (2, 4, 5))
-    assert np.all(np.diff([i.value for i in table.reduction]) > 0) and table.reduction[0].low > 0
-    assert table.arm.tolist() == ["ensemble of 2", "ensemble of 4", "ensemble of 5"]
-    assert table.n.tolist() == [5, 5, 4] and table.trainings.tolist() == [2, 4, 5]
-    assert measured(Pool(RUNS, "vote"), [3]).arm[0] == "vote of 3"
-
-
-def test_shares_of_the_largest():
-    """Fails if the ratio's ends are of different runs: the whole is the whole in every deletion."""
-    whole = share(Pool(RUNS), 4, 4)
-    assert (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
-    nothing = share(Pool(RUNS), RUNS, 4)
-    assert (nothing.value, nothing.se) == pytest.approx((0, 0), abs=1e-12)
-    half = share(Pool(RUNS), 2, 4, n=3)
-    assert 0 < half.low < half.value < 1 and half.df == 2
-    arm = replace(RUNS, labels=RUNS.labels[:5], seeds=RUNS.seeds[:5])
-    assert (
-        np.isfinite(share(Pool(RUNS), arm, 4).low) and share(Pool(RUNS), arm, 4).runs == 5
-    )  # not those of the pool
-    with pytest.raises(InputError, match="size of an ensemble: got 5; expected an integer up to 4"):
-        share(Pool(RUNS), 2, 5)
 
 
 # ---- the vote model
@@ -204,7 +65,7 @@ def test_the_vote_model_tells_what_votes_of_other_runs_do():
         validation_labels=many.validation_labels[:30],
     )
     for size in (3, 5):
-        real = Pool(some, "vote").scores(np.arange(30), size, 5).mean(1)[1]
+        real = Pool(some, "vote").rows(np.arange(30), size, 5).mean(1)[1]
         model = metrics.churn(vote_model(many.labels[30:], size, 20, np.random.default_rng(0)))
         assert model == pytest.approx(real, rel=0.12) and real < 0.9 * metrics.churn(many.labels)
 
@@ -217,8 +78,8 @@ def test_the_vote_model_refuses_nothing_to_draw():
 # ---- the frontier
 
 
-def interval(value):
-    return Interval(value, value - 0.05, value + 0.05, 5, se=0.02, df=4)
+def interval(value, se=0.01):
+    return from_variance(value, se**2, 20, runs=8)
 
 
 def rows(*entries):
@@ -226,88 +87,184 @@ def rows(*entries):
         [
             {
                 "arm": arm,
+                "runs": 8,
                 "trainings": trainings,
                 "passes": passes,
-                "reduction": interval(taken),
-                "accuracy_change": interval(accuracy),
-                "guard": guard,
-                "churn": interval(0.1 * (1 - taken)),
+                "reduction": None if arm == "control" else interval(saved),
+                "accuracy_change": None if arm == "control" else interval(accuracy, 0.001),
+                "churn": interval(0.1 * (1 - saved), 0.001),
             }
-            for arm, trainings, passes, taken, accuracy, guard in entries
+            for arm, trainings, passes, saved, accuracy in entries
         ]
     )
 
 
 ROWS = rows(
-    ("control", 1, 1, 0.0, 0.0, "holds"),
-    ("calm", 1, 1, 0.1, 0.0, "holds"),
-    ("twice", 2, 1, 0.1, 0.0, "holds"),
-    ("rash", 1, 1, 0.5, -0.1, "does not hold"),
-    ("five", 5, 5, 0.4, 0.01, "holds"),
-    ("dear", 10, 10, 0.4, 0.01, "undecided at 5 runs"),
-    ("best", 10, 10, 0.6, 0.02, "holds"),
+    ("control", 1, 1, 0.0, 0.0),
+    ("calm", 1, 1, 0.2, 0.0),
+    ("a bit", 1, 1, 0.02, 0.0),  # not significant
+    ("twice", 2, 1, 0.2, 0.0),
+    ("rash", 1, 1, 0.5, -0.1),
+    ("five", 5, 5, 0.4, 0.01),
+    ("dear", 10, 10, 0.41, 0.01),
+    ("best", 10, 10, 0.6, 0.02),
 )
 
 
+def dominators(*tables, **more):
+    found = frontier.frontier(list(tables), **more).set_index("arm")
+    return found.dominated.to_dict()
+
+
 def test_domination_by_hand():
-    """Fails if a cost counts as a gain, if equals dominate one another, or accuracy is left out."""
-    assert dominated(ROWS) == ["calm", "", "calm", "", "", "best", ""]
-    assert dominated(pd.concat([ROWS[1:2], ROWS[1:2]], ignore_index=True)) == ["", ""]
+    """Fails if a cost counts as a gain, if what is not significant decides, or accuracy is left out."""
+    assert dominators(ROWS) == {
+        "best": "",
+        "rash": "",  # nothing as cheap saves as much; it dominates nothing, for it answers worse
+        "dear": "best",
+        "five": "",  # dear and best cost more
+        "calm": "",
+        "twice": "",  # calm is cheaper and as good, but not better
+        "a bit": "calm",
+        "control": "calm",
+    }
+
+
+@pytest.mark.parametrize("trainings, passes, expected", [
+    (1, 1, "better"),
+    (2, 1, "better"),
+    (1, 2, "better"),
+    (0.5, 1, ""),
+    (1, 0.5, ""),
+])  # fmt: skip
+def test_only_what_costs_no_more_dominates(trainings, passes, expected):
+    """Fails if either price is left out, or counts the other way round."""
+    table = rows(
+        ("control", 1, 1, 0.0, 0.0), ("better", 1, 1, 0.5, 0.0), ("it", trainings, passes, 0.1, 0.0)
+    )
+    assert dominators(table)["it"] == expected
+
+
+@pytest.mark.parametrize("saved, accuracy, expected", [
+    (0.5, 0.0, "it"),  # significantly more stable, as accurate
+    (0.1, 0.05, "it"),  # as stable, significantly more accurate
+    (0.5, -0.05, ""),  # more stable, less accurate
+    (0.0, 0.05, ""),  # less stable, more accurate
+    (0.11, 0.0005, ""),  # neither significant
+    (0.5, -0.0005, "it"),  # less accurate, not significantly
+])  # fmt: skip
+def test_a_dominator_is_better_in_one_thing_and_worse_in_none(saved, accuracy, expected):
+    table = rows(
+        ("control", 1, 1, 0.0, 0.0), ("row", 1, 1, 0.1, 0.0), ("it", 1, 1, saved, accuracy)
+    )
+    assert dominators(table)["row"] == expected
+
+
+def test_equals_do_not_dominate_one_another_and_of_several_the_best_is_named():
+    table = rows(("control", 1, 1, 0.0, 0.0), ("one", 1, 1, 0.4, 0.0), ("same", 1, 1, 0.4, 0.0))
+    assert dominators(table) == {"one": "", "same": "", "control": "same"}
+    more = rows(("top", 1, 1, 0.6, 0.0))
+    assert dominators(table, more) == {"top": "", "one": "top", "same": "top", "control": "top"}
+
+
+def test_a_difference_is_significant_by_welchs_test():
+    rng = np.random.default_rng(0)
+    for gap in (0.2, 0.8, 1.2, 2.0):
+        one, other = rng.normal(size=7), rng.normal(gap, 2, size=9)
+        intervals = [jackknife(np.mean, values) for values in (one, other)]
+        p = plain.stats.ttest_ind(one, other, equal_var=False).pvalue
+        expected = int(np.sign(one.mean() - other.mean())) if p < 0.05 else 0
+        assert significant_sign(*intervals) == expected == -significant_sign(*intervals[::-1])
+    still = Interval(0.3, 0.3, 0.3, 1, se=0.0)
+    assert significant_sign(still, replace(still, value=0.2)) == 1
+    assert significant_sign(still, still) == significant_sign(still, Interval(0.1, 0, 0, 3)) == 0
 
 
 def test_choosing_by_hand():
-    assert choose(ROWS, 1, 1).arm.iloc[0] == "control" and set(choose(ROWS, 1, 1).arm) == {
-        "control",
-        "calm",
-    }
-    assert "rash" not in set(choose(ROWS, 100, 100).arm)
-    assert choose(ROWS, 10, 1, churn=0.095).arm.tolist() == ["calm", "twice"]
-    assert choose(ROWS, 10, 10, churn=0.05).arm.tolist() == ["best"]
-    assert choose(ROWS, 10, 10, churn=0.01).empty
+    """Only what is significantly more stable and keeps the accuracy is ever recommended."""
+    table = frontier.frontier([ROWS])
+    assert choose(table, 1, 1).arm.tolist() == ["calm"]  # no control, no rash, nothing undecided
+    assert choose(table, 100, 100).arm.tolist() == ["best", "dear", "five", "calm", "twice"]
+    assert set(choose(table, 10, 1, churn=0.085).arm) == {"calm", "twice"}
+    assert choose(table, 10, 10, churn=0.05).arm.tolist() == ["best"]
+    assert choose(table, 10, 10, churn=0.01).empty and choose(table, 0.5, 1).empty
+
+
+@pytest.mark.parametrize("saved, accuracy", [(0.01, 0.0), (0.3, -0.005), (0.3, -0.02)])
+def test_nothing_is_recommended_where_nothing_passed(saved, accuracy):
+    """Fails if undecided methods, or ones that may cost accuracy, are recommended for want of better."""
+    table = rows(("control", 1, 1, 0.0, 0.0), ("calm", 1, 1, saved, accuracy))
+    assert choose(frontier.frontier([table]), 10, 10).empty
+
+
+def test_several_tables_are_one_family_and_later_rows_replace_earlier_ones():
+    first = rows(("control", 1, 1, 0.0, 0.0), ("calm", 1, 1, 0.03, 0.0), ("old", 1, 1, 0.9, 0.0))
+    second = rows(("old", 3, 1, 0.1, 0.0), ("new", 1, 1, 0.2, 0.0))
+    found = frontier.frontier([first, second]).set_index("arm")
+    assert found.trainings["old"] == 3 and found.reduction["old"].value == 0.1
+    raw = {name: found.reduction[name].p_value() for name in ("calm", "old", "new")}
+    assert found.p["calm"] == pytest.approx(raw["calm"])  # the largest of three
+    assert found.p[["old", "new"]].max() <= 3 * max(raw["old"], raw["new"])
+    alone = frontier.frontier([first[:2]]).set_index("arm")
+    assert found.p["new"] == pytest.approx(min(1, 3 * raw["new"]))
+    assert alone.p["calm"] == pytest.approx(raw["calm"])
 
 
 def test_the_frontier_of_a_study():
     control = pool(12, 80)
     arms = {"calm": replace(ensemble(control, 2), arm="calm")}
-    table = board(
+    own = board(
         control,
         arms,
         placebo=replace(pool(5, 80, seed=9), seeds=np.arange(100, 105)),
-        convex=control.gold,
+        linear={"linear": control.gold},
         costs={"calm": (2.0, 1.0)},
     )
-    seconds = {"calm": 7.0, "convex": 1.0}
-    found = frontier.frontier(
-        control, measured(Pool(control), [2, 4]), table, seconds, {"calm": 2}, 0.01
-    )
-    assert (
-        found.arm.tolist()[0] == "convex"
-        and found.arm.tolist()[-1] == "control"
-        and "placebo" not in set(found.arm)
-    )
+    tables = [own, ensembles.table(Pool(control), [2, 4])]
+    found = frontier.frontier(tables, {"calm": 2}, {"calm": 1.5})
+    assert found.arm.tolist()[0] == "linear" and found.arm.tolist()[-1] == "control"
+    assert "placebo" not in set(found.arm)
     rows = found.set_index("arm")
-    assert rows.cpu_seconds.to_dict() == {
-        "convex": 1.0,
-        "ensemble of 4": 4 * 6.5,
-        "ensemble of 2": 13.0,
-        "calm": 7.0,
-        "control": 6.5,
-    }
-    assert rows.latency["ensemble of 4"] == pytest.approx(0.04) and np.isnan(rows.latency["convex"])
-    assert rows.networks.to_dict() == {
-        "convex": 1,
-        "ensemble of 4": 4,
-        "ensemble of 2": 2,
-        "calm": 2,
-        "control": 1,
-    }
-    assert rows.dominated["convex"] == "" and "convex" not in set(rows.dominated)
+    assert rows.cpu_ratio["calm"] == 1.5 and rows.cpu_ratio.notna().sum() == 1
+    expected = {"linear": 1, "ensemble of 4": 4, "ensemble of 2": 2, "calm": 2, "control": 1}
+    assert rows.networks.to_dict() == expected
+    assert rows.behind["ensemble of 4"] == "3 ensembles of 12 runs"
+    assert (rows.trainings["linear"], rows.passes["linear"]) == (0, 0)
+    assert rows.dominated["linear"] == "" and "linear" not in set(rows.dominated)
+    assert rows.linear_dominates.to_dict() == dict.fromkeys(rows.index, "linear") | {"linear": ""}
     assert rows.dominated["control"] == ""  # nothing is as cheap
-    assert rows.p[["convex", "control"]].isna().all() and rows.p.notna().sum() == 3
-    assert rows.better["convex"] == "holds" and rows.better["ensemble of 2"] in (
-        "holds",
-        "undecided at 6 runs",
+    assert rows.p[["linear", "control"]].isna().all() and rows.p.notna().sum() == 3
+    assert rows.better["linear"] == "holds" and rows.better["control"] == ""
+    raw = rows.reduction["ensemble of 4"].p_value()
+    assert raw <= rows.p["ensemble of 4"] <= min(1, 3 * raw) + 1e-12
+
+
+def test_ensembles_of_two_replicas_are_undecided():
+    own = board(RUNS, {"calm": replace(ensemble(RUNS, 2), arm="calm")})
+    found = frontier.frontier([own, ensembles.table(Pool(RUNS), [6])]).set_index("arm")
+    assert found.reduction["ensemble of 6"].low > 0
+    assert found.better["ensemble of 6"] == "undecided at 2 runs"
+
+
+@pytest.mark.parametrize("processors, expected", [
+    ((["a"] * 4, ["a"] * 4), 2.0),
+    ((["a", "a", "b", "b"], ["a", "a", "b", "b"]), (1.5 + 20 / 7) / 2),
+    ((["a", "a", "b", "b"], ["b"] * 4), 4 / 3.5),
+    ((["a"] * 4, ["b"] * 4), np.nan),
+])  # fmt: skip
+def test_seconds_are_compared_within_one_kind_of_machine(processors, expected):
+    """Fails if another machine's seconds stand in a ratio."""
+    control, arm = pool(4, 20), pool(4, 20)
+    seconds = [np.array([1.0, 3, 3, 4]), np.array([2.0, 4, 8, 12])]
+    if processors[1] == ["b"] * 4:
+        seconds[1] = np.full(4, 4.0)
+    elif processors[0] == ["a"] * 4:
+        seconds[1] = np.full(4, 5.5)
+    control, arm = (
+        replace(runs, cpu_seconds=own, processors=np.array(names))
+        for runs, own, names in zip((control, arm), seconds, processors, strict=True)
     )
+    assert frontier.cpu_ratio(control, arm) == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_latency_is_that_of_one_query(tmp_path, monkeypatch):
@@ -375,8 +332,15 @@ def test_the_curve_ends_at_churn_and_error():
     assert reliability.otherwise(runs.labels).mean() == pytest.approx(metrics.churn(runs.labels))
     last = table.iloc[-1]
     assert last.churn.value == pytest.approx(metrics.churn(runs.labels))
-    assert str(last.churn) == str(jackknife(metrics.churn, runs.labels))
-    assert str(last.error) == str(jackknife(np.mean, 1 - runs.accuracy))
+    expected = {
+        "churn": (metrics.churn, runs.labels),
+        "error": (np.mean, (runs.labels != runs.gold).astype(float)),
+    }
+    for name, (statistic, values) in expected.items():
+        over_runs, over_queries = jackknife(statistic, values), over_examples(statistic, values)
+        assert last[name].over_runs.se == pytest.approx(over_runs.se)
+        assert last[name].se ** 2 == pytest.approx(over_runs.se**2 + over_queries.se**2)
+        assert 0 < last[name].low < last[name].high < 1
     assert table.churn[0].high < last.churn.low and table.error[0].high < last.error.low
     with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
         reliability.curve(ensemble(runs, 4))

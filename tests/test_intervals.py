@@ -9,21 +9,30 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 from stabutils import metrics
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import (
+    GUARD,
     Interval,
+    crossed,
     delete_a_group,
     divisions,
+    from_deletions,
+    from_variance,
     holm,
     jackknife,
     jackknife_arms,
     jeffreys,
     over_examples,
+    over_queries,
+    runs_and_queries,
     runs_needed,
+    runs_to_detect,
+    together,
     verdict,
 )
 
@@ -159,9 +168,155 @@ def test_gold_labels_lose_the_same_examples(rng):
     assert (right.value, *ends(right)) == (1, 1, 1)
 
 
+@pytest.mark.parametrize("queries, df", [(20, 19), (50, 49), (400, 49)])
+def test_blocks_of_examples_are_the_units(rng, queries, df):
+    """Fails if queries count where blocks were left out, or one more than there are."""
+    values = rng.normal(size=(1, queries))
+    interval = over_examples(mean, values, level=0.9)
+    assert interval.df == df and interval.runs == 1
+    half = (interval.high - interval.low) / 2
+    assert half == pytest.approx(stats.t.ppf(0.95, df) * interval.se)
+    if queries <= 50:  # blocks of one: the textbook
+        assert ends(interval) == pytest.approx(DescrStatsW(values[0]).tconfint_mean(0.1))
+
+
 def test_over_examples_covers(rng):
     hits = [ends(over_examples(mean, rng.random((1, 60)) < 0.4)) for _ in range(300)]
     assert 0.92 <= np.mean([low <= 0.4 <= high for low, high in hits]) <= 0.98
+
+
+# ---- queries, and both ----
+
+
+def test_over_queries_is_students_interval(rng):
+    row = rng.normal(size=30)
+    interval = over_queries(lambda mean: mean, row, runs=4, level=0.9)
+    assert ends(interval) == pytest.approx(DescrStatsW(row).tconfint_mean(0.1))
+    assert (interval.df, interval.runs, interval.note) == (29, 4, "these 4 models only")
+    assert interval.speaks_of == "these 4 models only"
+
+
+def test_over_queries_leaves_a_query_out_of_every_row(rng):
+    rows, weights = rng.uniform(1, 2, (2, 12)), rng.uniform(0, 1, 12)
+    of_means = lambda one, other: 1 - one / other  # noqa: E731
+    interval = over_queries(of_means, *rows, weights=weights, runs=3)
+    deleted = []
+    for query in range(12):
+        rest = np.delete(np.arange(12), query)
+        deleted.append(of_means(*(np.average(row[rest], weights=weights[rest]) for row in rows)))
+    squares = 11 / 12 * np.sum((deleted - np.mean(deleted)) ** 2)
+    assert interval.value == pytest.approx(of_means(*np.average(rows, axis=1, weights=weights)))
+    assert interval.se == pytest.approx(np.sqrt(squares))
+
+
+def test_one_query_cannot_be_left_out():
+    alone = over_queries(lambda mean: mean, [0.3], runs=4)
+    assert alone.value == 0.3 and math.isnan(alone.low) and math.isnan(alone.se)
+    weighted = over_queries(lambda mean: mean, [0.3, 0.9, 0.4], weights=[1, 0, 0], runs=4)
+    assert weighted.value == 0.3 and math.isnan(weighted.se)
+    runs = from_variance(0.3, 0.01, 3, runs=4)
+    assert runs_and_queries(runs, alone) is runs  # and says whom it speaks of
+    assert verdict(alone, 0.1) == "cannot be tested here"
+
+
+def test_queries_of_no_weight_do_not_count(rng):
+    row, weights = rng.normal(size=9), np.array([1, 2, 0, 1, 1, 0, 3, 1, 1])
+    counted = weights > 0
+    expected = over_queries(lambda mean: mean, row[counted], weights=weights[counted], runs=3)
+    assert over_queries(lambda mean: mean, row, weights=weights, runs=3) == expected
+
+
+def both(of_runs, of_queries, cells=0.0):
+    parts = [
+        from_variance(2.0, variance, df, runs=5)
+        for variance, df in ((of_runs, 4), (of_queries, 99))
+    ]
+    return runs_and_queries(*parts, cells)
+
+
+def test_the_variances_of_runs_and_queries_add_up_less_the_cells():
+    interval = both(0.03, 0.05, cells=0.02)
+    assert interval.se**2 == pytest.approx(0.06) and (interval.value, interval.runs) == (2.0, 5)
+    assert interval.df == pytest.approx(0.06**2 / (0.03**2 / 4 + 0.05**2 / 99))
+    assert interval.high - 2 == pytest.approx(stats.t.ppf(0.975, interval.df) * math.sqrt(0.06))
+    assert interval.over_runs == from_variance(2.0, 0.03, 4, runs=5)
+    assert interval.speaks_of == "new runs and new queries"
+    assert interval.over_runs.speaks_of == "new runs on these queries"
+
+
+def test_it_is_never_narrower_than_either_part():
+    assert both(0.03, 0.05, cells=0.04).se ** 2 == pytest.approx(0.05)
+    assert both(0.05, 0.03, cells=1.0).se ** 2 == pytest.approx(0.05)
+    assert both(0.05, 0.0).df == pytest.approx(4) and both(0.0, 0.05).df == pytest.approx(99)
+    nothing = both(0.0, 0.0)
+    assert (nothing.se, nothing.df, *ends(nothing)) == (0, 4, 2, 2)
+
+
+def test_what_speaks_of_these_models_only_stays_so(rng):
+    two = jackknife(metrics.churn, rng.integers(0, 2, (2, 40)))
+    assert runs_and_queries(two, over_queries(lambda mean: mean, [0.0, 1.0], runs=2)) is two
+    unknown = Interval(math.nan, math.nan, math.nan, 5, se=math.nan, df=4)
+    assert runs_and_queries(unknown, both(1, 1)) is unknown
+
+
+def test_crossed_factors_add_up():
+    parts = [from_variance(0.5, variance, df, runs=8) for variance, df in ((0.04, 3), (0.01, 2))]
+    interval = crossed(parts)
+    assert interval.se**2 == pytest.approx(0.05) and (interval.value, interval.runs) == (0.5, 8)
+    assert interval.df == pytest.approx(0.05**2 / (0.04**2 / 3 + 0.01**2 / 2))
+    still = crossed([from_variance(0.5, 0.0, 3, 8)] * 2)
+    assert (still.se, still.df, *ends(still)) == (0, 3, 0.5, 0.5)
+
+
+def test_deletions_are_the_jackknife(rng):
+    values = rng.normal(size=6)
+    deleted = [np.delete(values, run).mean() for run in range(6)]
+    assert from_deletions([*deleted, values.mean()]) == pytest.approx(jackknife(mean, values))
+
+
+# ---- bounds ----
+
+
+def test_between_two_bounds_an_interval_is_symmetric_on_the_logit_scale():
+    plain = from_variance(0.9, 0.05**2, 7, runs=8)
+    inside = plain.within(0, 1)
+    gaps = np.diff([math.log(share / (1 - share)) for share in (inside.low, 0.9, inside.high)])
+    assert gaps == pytest.approx([stats.t.ppf(0.975, 7) * 0.05 / (0.9 * 0.1)] * 2)
+    assert (inside.value, inside.se, inside.df) == (0.9, 0.05, 7)
+    assert inside.p_value(0.5) == plain.p_value(0.5)  # tests stay on the plain scale
+    wide = from_variance(0.8, 0.1**2, 7, runs=8).within(-1, 1)  # the same place, twice the span
+    assert (wide.low, wide.high) == pytest.approx((2 * inside.low - 1, 2 * inside.high - 1))
+
+
+@pytest.mark.parametrize("value", [0.004, 0.02, 0.5, 0.97])
+def test_a_share_and_what_is_left_have_mirrored_intervals(value):
+    share = from_variance(value, 0.01**2, 5, runs=6).within(0, 1)
+    rest = from_variance(1 - value, 0.01**2, 5, runs=6).within(0, 1)
+    assert ends(rest) == pytest.approx((1 - share.high, 1 - share.low))
+    assert 0 < share.low < value < share.high < 1
+
+
+def test_small_intervals_far_from_bounds_hardly_change():
+    plain = from_variance(0.4, 0.001**2, 20, runs=21)
+    assert ends(plain.within(0, 1)) == pytest.approx(ends(plain), abs=1e-5)
+
+
+@pytest.mark.parametrize("value, bounds, expected", [
+    (0.0, (0, 1), (0, 0.2)),
+    (1.0, (0, 1), (0.8, 1)),
+    (0.05, (0, math.inf), (0, 0.25)),
+    (0.95, (-math.inf, 1), (0.75, 1)),
+    (0.5, (-math.inf, math.inf), (0.3, 0.7)),
+])  # fmt: skip
+def test_on_a_bound_and_beside_an_open_side_it_is_clipped(value, bounds, expected):
+    interval = Interval(value, value - 0.2, value + 0.2, runs=5, se=0.1, df=4)
+    assert ends(interval.within(*bounds)) == pytest.approx(expected)
+
+
+def test_the_interval_over_runs_keeps_the_same_bounds():
+    inside = both(0.01, 0.02).within(0, 2.2)
+    over_runs = inside.over_runs
+    assert 0 < inside.low < over_runs.low < 2 < over_runs.high < inside.high < 2.2
 
 
 # ---- coverage: the two published recipes for churn, and ours ----
@@ -263,6 +418,50 @@ def test_runs_needed_is_the_smallest_number_that_suffices(half_width):
     assert half(found) <= half_width and (found == 2 or half(found - 1) > half_width)
 
 
+def test_runs_are_planned_by_what_runs_change():
+    """Fails if the width that other queries cause is taken for one that more runs would narrow."""
+    interval = both(0.01, 0.5)
+    assert runs_needed(interval, 0.1) == runs_needed(interval.over_runs, 0.1)
+
+
+@pytest.mark.parametrize("difference", [0.5, 0.8, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("power, level", [(0.8, 0.95), (0.9, 0.9)])
+def test_runs_to_detect_are_those_of_statsmodels(difference, power, level):
+    """Two arms of spread 1 whose pilot had 5 runs each, without anything that queries change."""
+    pilot = from_variance(0.0, 2 / 5, 8, runs=5)
+    expected = TTestIndPower().solve_power(difference, power=power, alpha=1 - level)
+    assert runs_to_detect(pilot, difference, power, level) == math.ceil(expected)
+
+
+def test_what_queries_change_no_number_of_runs_can_tell():
+    pilot = both(0.1, 0.02)  # a pilot of 5 runs
+    alone = runs_to_detect(pilot.over_runs, 0.5)
+    assert alone < runs_to_detect(pilot, 0.5)
+    least = math.sqrt(0.02) * (stats.norm.ppf(0.975) + stats.norm.ppf(0.8))
+    assert runs_to_detect(pilot, 0.99 * least) is None
+    assert runs_to_detect(pilot, 1.1 * least) > runs_to_detect(pilot, 1.5 * least) >= 3
+    assert runs_to_detect(pilot, 50) == runs_to_detect(both(0.0, 0.02), 0.5) == 3
+
+
+def test_so_many_runs_do_find_it_four_times_in_five(rng):
+    """The whole way: normal runs on queries that a method changes unevenly."""
+    per_run, per_query, gap = 0.3, 0.05, 0.5
+    pilot = runs_and_queries(
+        from_variance(0, 2 * per_run**2 / 5, 8, runs=5), from_variance(0, per_query**2, 99, runs=5)
+    )
+    runs = runs_to_detect(pilot, gap)
+    found = []
+    for _ in range(800):
+        shift = gap + per_query * rng.normal()
+        arms = [shift + per_run * rng.normal(size=runs), per_run * rng.normal(size=runs)]
+        over_runs = jackknife_arms(
+            lambda a, b: a.mean() - b.mean(), arms, [range(runs), range(99, 99 + runs)]
+        )
+        interval = runs_and_queries(over_runs, from_variance(0, per_query**2, 99, runs=runs))
+        found.append(interval.p_value() < 0.05)
+    assert 0.77 <= np.mean(found) <= 0.9
+
+
 def test_runs_needed_is_about_what_it_then_takes(rng):
     pilot = np.mean([runs_needed(jackknife(mean, rng.normal(size=10)), 0.3) for _ in range(200)])
     widths = [jackknife(mean, rng.normal(size=round(pilot))) for _ in range(50)]
@@ -285,6 +484,21 @@ def test_verdict_follows_the_rule(low, high, direction, expected):
 
 def test_verdict_without_an_interval():
     assert verdict(None, 0.1) == "cannot be tested here"
+
+
+@pytest.mark.parametrize("verdicts, expected", [
+    (("holds", "holds"), "holds"),
+    (("undecided at 5 runs", "undecided at 3 runs"), "undecided at 5 runs"),
+    (("undecided at 5 runs", "does not hold", "holds"), "does not hold"),
+    (("cannot be tested here", "holds"), "cannot be tested here"),
+    ((), "holds"),
+])  # fmt: skip
+def test_several_verdicts_are_as_good_as_the_worst(verdicts, expected):
+    assert together(*verdicts) == expected
+
+
+def test_the_guard_is_half_a_point():
+    assert GUARD == 0.005
 
 
 @pytest.mark.parametrize("interval, text", [
@@ -315,6 +529,10 @@ some = Interval(0.1, 0.0, 0.2, runs=5, se=0.05, df=4)
     (lambda: holm([0.5, 1.5]), "p-values"),
     (lambda: holm([math.nan]), "p-values"),
     (lambda: runs_needed(some, 0), "half_width"),
+    (lambda: runs_to_detect(some, 0), "difference"),
+    (lambda: runs_to_detect(some, 0.1, power=1), "power"),
+    (lambda: runs_to_detect(some, 0.1, level=95), "level"),
+    (lambda: runs_to_detect(Interval(0.1, 0, 0.2, 5), 0.1), "interval"),
     (lambda: runs_needed(Interval(0.1, 0, 0.2, 2, "these two models only", 0.1, 49), 0.1), "interval"),
     (lambda: verdict(some, 0.1, "over"), "direction"),
 ])  # fmt: skip

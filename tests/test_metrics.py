@@ -149,9 +149,15 @@ def test_churn_between_is_the_loop_over_cross_pairs(labels, gold):
     pairs = list(itertools.product(labels[:3], labels[3:]))
     parts = metrics.churn_between(labels[:3], labels[3:], gold)
     close(parts["churn"], np.mean([a != b for a, b in pairs]))
-    close(parts["good"], np.mean([(a != gold) & (b == gold) for a, b in pairs]))
-    close(parts["bad"], np.mean([(a == gold) & (b != gold) for a, b in pairs]))
-    close(parts["churn"], parts["good"] + parts["bad"] + parts["wrong_to_wrong"])
+    positive = [(a != gold) & (b == gold) for a, b in pairs]
+    negative = [(a == gold) & (b != gold) for a, b in pairs]
+    elsewhere = [(a != gold) & (b != gold) & (a != b) for a, b in pairs]
+    close(parts["positive_flips"], np.mean(positive))
+    close(parts["negative_flips"], np.mean(negative))
+    close(parts["wrong_to_wrong"], np.mean(elsewhere))
+    swapped = metrics.churn_between(labels[3:], labels[:3], gold)
+    close(swapped["positive_flips"], parts["negative_flips"])
+    close(swapped["churn"], parts["churn"])
 
 
 def test_share_unstable_is_the_mean_over_all_subsets(labels):
@@ -229,10 +235,18 @@ def test_nll_of_a_certain_error_is_finite():
     assert metrics.nll([[[1.0, 0.0]]], [1])[0] == pytest.approx(87.34, abs=0.01)
 
 
-@pytest.mark.parametrize("bins", [1, 10, 15])
+@pytest.mark.parametrize("edge, expected", [(0.5, (0.5 + 0.75) / 2), (0.51, (0.49 - 0.75) / -2)])
+def test_a_confidence_on_the_edge_belongs_to_the_lower_bin(edge, expected):
+    """Two bins. At 0.5 the right answer stands in the first, the wrong one in the second; just above
+    they share the second, where one makes up for the other."""
+    right, wrong = [edge, 0.49 - (edge - 0.5), 0.01], [0.25, 0.75, 0.0]
+    close(metrics.ece([[right, wrong]], [0, 0], bins=2), [expected])
+
+
+@pytest.mark.parametrize("bins", [1, 2, 10, 15])
 def test_ece_is_the_loop_over_bins(probabilities, rng, bins):
     gold = rng.integers(0, 5, 40)
-    probabilities[1, 0] = [0.6, 0.4, 0, 0, 0]  # on the edge of a bin
+    probabilities[1, 0] = [0.5, 0.3, 0.2, 0, 0]  # on the edge of two bins, and of ten
     expected = []
     for run in probabilities:
         confidence, right, error = run.max(axis=1), run.argmax(axis=1) == gold, 0

@@ -1,3 +1,5 @@
+"""Records: what stands in the file comes back, keys are unique, verdicts follow their intervals."""
+
 from __future__ import annotations
 
 import json
@@ -8,10 +10,25 @@ import pytest
 
 from stabutils import records
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import Interval
-from stabutils.records import Claim, Record, claim, numbers, read, table
+from stabutils.metrics.intervals import Interval, from_variance, runs_and_queries
+from stabutils.records import (
+    Claim,
+    Definition,
+    Number,
+    Record,
+    claim,
+    judged,
+    number,
+    price,
+    read,
+    shown,
+    table,
+)
 
 CHURN = Interval(0.2, 0.1, 0.3, runs=5)
+BOTH = runs_and_queries(
+    from_variance(0.9, 0.01**2, 4, runs=5), from_variance(0.9, 0.02**2, 99, runs=5)
+).within(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +56,18 @@ def test_a_claim_tells_its_number():
 
 
 def record(**changes) -> Record:
-    found = {"churn": CHURN, "accuracy": Interval(0.9, 0.85, 0.95, runs=5)}
     return Record(
         **{
             "notebook": "01_measuring",
             "parameters": {"dataset": "tiny", "model": "compact", "runs": 5},
             "provenance": {"commit": None},
             "claims": (claim("churn", "Größer: {value}", CHURN, 0.05),),
-            "numbers": numbers(found),
+            "numbers": (
+                number("churn", CHURN),
+                number("accuracy", BOTH, arm="R-Drop", condition="planted"),
+                number("label_entropy", BOTH, n=5, behind="5 ensembles of 50 runs"),
+                price("trainings", 3, arm="R-Drop"),
+            ),
         }
         | changes
     )
@@ -55,23 +76,153 @@ def record(**changes) -> Record:
 def test_a_record_comes_back_as_it_was(tmp_path):
     path = record().write(tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "01_measuring.json"
-    assert read(path) == record()
+    assert read(path) == record(numbers=tuple(map(known, record().numbers)))
     text = path.read_bytes()
     assert "Größer".encode() in text and b"\r" not in text and text.endswith(b"}\n")
     assert record().write(tmp_path / "again").read_bytes() == text
+    assert read(path).write(tmp_path / "once more").read_bytes() == text
+
+
+def known(each: Number) -> Number:
+    """What is not a number is not there."""
+    gone = {name: None for name in ("se", "df") if getattr(each, name) != getattr(each, name)}
+    return Number(**vars(each) | gone)
 
 
 def test_what_lies_in_the_file(tmp_path):
     content = json.loads(record().write(tmp_path).read_text(encoding="utf-8"))
-    assert content["numbers"]["churn"] == {
+    churn, accuracy, entropy, trainings = content["numbers"]
+    assert churn == {
+        "metric": "churn",
+        "unit": "share of queries",
         "value": 0.2,
         "low": 0.1,
         "high": 0.3,
         "runs": 5,
-        "unit": "share of examples",
+    }
+    assert (accuracy["arm"], accuracy["condition"]) == ("R-Drop", "planted")
+    assert (accuracy["se"], accuracy["df"]) == (BOTH.se, BOTH.df)
+    assert accuracy["over_runs"] == [BOTH.over_runs.low, BOTH.over_runs.high]
+    assert (entropy["n"], entropy["behind"]) == (5, "5 ensembles of 50 runs")
+    assert trainings == {
+        "metric": "trainings",
+        "unit": "of control's",
+        "value": 3.0,
+        "arm": "R-Drop",
     }
     assert content["claims"][0].keys() == {"name", "sentence", "value", "low", "high", "verdict"}
     assert content.keys() == {"notebook", "parameters", "provenance", "numbers", "claims"}
+
+
+def test_anyone_can_test_again_from_the_file(tmp_path):
+    back = read(record().write(tmp_path))["accuracy, R-Drop; planted"].interval
+    assert (back.value, back.low, back.high) == (BOTH.value, BOTH.low, BOTH.high)
+    assert back.p_value(0.85) == BOTH.p_value(0.85) and back.runs == 5
+    assert back.speaks_of == "new runs and new queries"
+    assert back.over_runs.low == BOTH.over_runs.low
+
+
+@pytest.mark.parametrize("fields, key", [
+    ({}, "churn"),
+    ({"arm": "EMA"}, "churn, EMA"),
+    ({"condition": "planted"}, "churn; planted"),
+    ({"arm": "EMA", "condition": "planted", "n": 5}, "churn, EMA; planted"),
+])  # fmt: skip
+def test_a_number_is_named_by_metric_arm_and_condition(fields, key):
+    each = number("churn", CHURN, **fields)
+    assert each.key == key
+    found = record(numbers=(number("churn", BOTH, arm="other"), each))
+    assert found[key] == each and key in found and "churn, nobody" not in found
+
+
+def test_a_record_has_each_number_once_and_says_what_it_lacks():
+    twice = (number("churn", CHURN, arm="EMA"), number("churn", BOTH, arm="EMA"))
+    with pytest.raises(InputError, match="numbers of a record: got 'churn, EMA'; expected each"):
+        record(numbers=twice)
+    assert (
+        len(record(numbers=(number("churn", CHURN, n=2), number("churn", CHURN, n=5))).numbers) == 2
+    )
+    with pytest.raises(InputError, match="number of 01_measuring: got 'kappa'; expected one that"):
+        record()["kappa"]
+    assert [each.arm for each in record().of("accuracy")] == ["R-Drop"] and not record().of("ece")
+
+
+def test_a_number_needs_a_unit():
+    assert number("auroc", CHURN, condition="rare:strong").unit == "0.5 is blind, 1 perfect"
+    assert number("label_entropy", CHURN, n=5).unit == "nats"
+    with pytest.raises(InputError, match="metric of a number: got 'chrun'; expected one of accu"):
+        number("chrun", CHURN)
+
+
+def test_a_price_has_no_interval_and_a_missing_end_is_no_price():
+    exact = price("passes", 5, arm="ensemble of 5")
+    assert (exact.interval.low, exact.interval.high) == (5, 5) and shown(exact) == "5.000"
+    unknown = Number("churn", 0.2, runs=2, note="these two models only").interval
+    assert math.isnan(unknown.low) and math.isnan(unknown.high)
+    assert claim("x", "{value}", unknown, 0.1).verdict == "cannot be tested here"
+
+
+def test_what_was_no_number_comes_back_as_none(tmp_path):
+    nothing = Interval(math.nan, math.nan, math.nan, 5, se=math.nan, df=4)
+    back = read(record(numbers=(number("reduction", nothing, arm="EMA"),)).write(tmp_path))
+    interval = back["reduction, EMA"].interval
+    assert np.isnan([interval.value, interval.low, interval.high, interval.se]).all()
+    assert interval.df == 4 and claim("x", "", interval, 0).verdict == "cannot be tested here"
+
+
+def test_what_stands_behind_a_number():
+    assert number("churn", CHURN).sample == "5 runs"
+    behind = number("churn", CHURN, behind="5 ensembles of 50 runs")
+    assert behind.sample == "5 ensembles of 50 runs"
+    two = Interval(0.2, 0.1, 0.3, 2, "these two models only")
+    assert number("churn", two).interval.speaks_of == "these two models only"
+
+
+@pytest.mark.parametrize("metric, unit, places, text", [
+    ("churn", "%", None, "20.0 % [10.0, 30.0]"),
+    ("churn", "%", 2, "20.00 % [10.00, 30.00]"),
+    ("accuracy_change", "points", None, "+20.00 points [+10.00, +30.00]"),
+    ("accuracy_change", "points", 1, "+20.0 points [+10.0, +30.0]"),
+    ("nll", "", None, "0.200 [0.100, 0.300]"),
+])  # fmt: skip
+def test_numbers_in_words(metric, unit, places, text):
+    assert shown(number(metric, CHURN), unit, places) == text
+
+
+# ---- claims of the study
+
+
+DEFINED = (
+    Definition("answers change", "01_measuring", "Churn is {value}.", "churn", 0.05),
+    Definition("few", "01_measuring", "Churn is low.", "churn", 0.5, side="below"),
+    Definition("more than", "01_measuring", "More.", "accuracy, R-Drop; planted", "churn"),
+    Definition("less than", "01_measuring", "Less.", "churn", "accuracy, R-Drop; planted"),
+    Definition("unknown", "01_measuring", "What of kappa?", "kappa", 0),
+    Definition("unknown threshold", "01_measuring", "Above what?", "churn", "kappa"),
+    Definition("elsewhere", "02_where", "Not here.", "churn", 0.05),
+)
+
+
+def test_claims_are_judged_by_the_numbers_of_their_notebook(monkeypatch):
+    """A threshold that is itself a number counts by its upper end."""
+    monkeypatch.setattr(records, "definitions", lambda: DEFINED)
+    found = {each.name: each for each in judged("01_measuring", record().numbers)}
+    assert {name: each.verdict for name, each in found.items()} == {
+        "answers change": "holds",
+        "few": "holds",
+        "more than": "holds",
+        "less than": "does not hold",
+        "unknown": "cannot be tested here",
+        "unknown threshold": "cannot be tested here",
+    }
+    assert found["answers change"].sentence == "Churn is 0.200 [0.100, 0.300] (5 runs)."
+    high = number("churn", Interval(0.2, 0.1, BOTH.low + 0.001, runs=5))
+    numbers = [high, *record().numbers[1:]]
+    undecided = {each.name: each.verdict for each in judged("01_measuring", numbers)}
+    assert undecided["more than"] == "undecided at 5 runs"
+
+
+# ---- files
 
 
 def test_numpy_numbers_and_missing_ones_become_plain_json(tmp_path):
@@ -97,15 +248,6 @@ def test_numpy_numbers_and_missing_ones_become_plain_json(tmp_path):
     assert untested.verdict == "cannot be tested here"
 
 
-def test_a_number_needs_a_unit():
-    found = numbers({"auroc rare:strong": CHURN, "label_entropy@5": CHURN})
-    assert [entry["unit"] for entry in found.values()] == ["chance, 0.5 is blind", "nats"]
-    with pytest.raises(
-        InputError, match="number: got 'chrun'; expected a name that begins with one of churn, "
-    ):
-        numbers({"chrun": CHURN})
-
-
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "{}", '{"claims": [1]}', '{"claims": [], "else": 1}', "null", "\ufeff{}"],
@@ -123,40 +265,41 @@ def test_what_is_no_record_is_refused_by_name(tmp_path, text):
 
 def test_one_table_of_all_records(tmp_path):
     record().write(tmp_path / "b")
-    record(notebook="02_where", parameters={"dataset": "other"}).write(tmp_path / "a" / "deep")
+    other = record(
+        notebook="02_where", parameters={"dataset": "other"}, numbers=(number("churn", BOTH),)
+    )
+    other.write(tmp_path / "a" / "deep")
     (tmp_path / "benchmark.json").write_text("[]", encoding="utf-8")  # no notebook's
     found = table(tmp_path)
     assert found.columns.tolist() == [
         "dataset",
         "model",
         "notebook",
-        "number",
+        "metric",
         "value",
         "low",
         "high",
+        "arm",
+        "condition",
+        "n",
+        "se",
+        "df",
         "runs",
+        "over_runs",
+        "note",
+        "behind",
         "unit",
     ]
-    assert found["dataset"].tolist() == ["other", "other", "tiny", "tiny"]
-    assert found[["number", "value", "runs", "unit"]].values.tolist()[:2] == [
-        ["churn", 0.2, 5, "share of examples"],
-        ["accuracy", 0.9, 5, "share of examples"],
-    ]
-    assert found["model"].isna().tolist() == [True, True, False, False]
-    assert (
-        table(tmp_path / "nowhere").empty
-        and table(tmp_path / "nowhere").columns.tolist() == found.columns.tolist()
-    )
+    assert found["dataset"].tolist() == ["other", "tiny", "tiny", "tiny", "tiny"]
+    rows = found[["metric", "arm", "value", "unit"]].values.tolist()
+    assert rows[0] == ["churn", "", 0.9, "share of queries"]
+    assert rows[2] == ["accuracy", "R-Drop", 0.9, "share of queries"]
+    assert found["se"][0] == BOTH.se and found["df"][0] == BOTH.df
+    assert found["model"].isna().tolist() == [True, False, False, False, False]
+    nowhere = table(tmp_path / "nowhere")
+    assert nowhere.empty and nowhere.columns.tolist() == found.columns.tolist()
 
 
 def test_a_verdict_never_raises():
     strange = Interval(math.nan, math.nan, math.nan, runs=0)
     assert records.claim("x", "{value}", strange, math.nan).verdict == "cannot be tested here"
-
-
-def test_shares_of_ensembles_have_a_unit_also_where_members_can_only_vote():
-    share = Interval(0.5, 0.4, 0.6, runs=10)
-    found = numbers(
-        {f"share_of_{kind} snapshots": share for kind in ("ensemble", "vote")}
-    )  # as notebook 05 names them
-    assert all("ensemble's reduction" in number["unit"] for number in found.values())

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from scipy.stats import kstest
 
 from stabutils.analysis import regions
 from stabutils.errors import InputError
-from stabutils.metrics import churn, label_entropy
+from stabutils.metrics import disagreement, label_entropy
 from stabutils.metrics.intervals import jackknife
 
 bounded = settings(max_examples=50, deadline=None, derandomize=True)
@@ -244,7 +245,25 @@ def test_the_interval_is_the_jackknife_over_whole_runs():
     found = [regions.cross_morans_i(*sides, graph) for sides in entropies]
     test = regions.clustering(entropies, graph, permutations=1)
     assert test.observed.value == pytest.approx(found[6])
-    assert test.observed.se == pytest.approx(np.sqrt(5 * np.var(found[:6])))
+    assert test.observed.over_runs.se == pytest.approx(np.sqrt(5 * np.var(found[:6])))
+    assert test.observed.over_runs.df == 5 and test.observed.runs == 6
+
+
+def test_it_also_leaves_out_blocks_of_queries_with_their_neighbourhoods():
+    places, labels, _ = world(runs=6, examples=40)
+    entropies, graph = regions.halves(labels, halvings=1), regions.neighbours(places, 5)
+    test = regions.clustering(entropies, graph, permutations=1)
+    first, second = (side[0] - side[0].mean() for side in entropies[-1])
+    weights = graph.toarray() + graph.toarray().T
+    weights = weights * 40 / weights.sum()
+    deleted = []
+    for left_out in range(40):  # as few queries as this are left out one by one
+        rest = np.delete(np.arange(40), left_out)
+        lag = weights[np.ix_(rest, rest)] @ second[rest] * 40 / 39
+        deleted.append(first[rest] @ lag / (first[rest] @ second[rest]))
+    expected = test.observed.over_runs.se**2 + plain.variance(deleted)
+    assert test.observed.se**2 == pytest.approx(expected)
+    assert test.observed.speaks_of == "new runs and new queries" and test.observed.high <= 1
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -321,10 +340,9 @@ def test_a_region_is_named_by_its_words_and_its_confusion():
     table = regions.describe(
         np.array([0, 0, -1, -1, 1, 1]), labels, texts, ["music", "alarm", "weather"], words=2
     )
-    assert table.disagreement.tolist() == [
-        jackknife(churn, labels[:, :2]),
-        jackknife(churn, labels[:, 4:]),
-    ]
+    for found, some in zip(table.disagreement, (labels[:, :2], labels[:, 4:]), strict=True):
+        expected = plain.interval(lambda mean: mean, disagreement, [some])
+        plain.alike(found, expected.within(0, 1))
     assert [found.value for found in table.disagreement] == pytest.approx([2 / 3, 1 / 3])
     expected = pd.DataFrame(
         {"region": [0, 1], "queries": [2, 2], "confused": ["music / alarm", "alarm / weather"]}
@@ -352,10 +370,15 @@ def test_the_most_confused_pairs_have_the_interval_of_their_share():
     found = regions.confused(labels, names, most=2)
     assert list(found) == list(shares.index[:2])
     for pair, interval in found.items():  # the plain way: everything counted anew without each run
-        plain = jackknife(lambda votes, pair=pair: regions.confusions(votes, names)[pair], labels)
-        assert [interval.value, interval.low, interval.high] == pytest.approx(
-            [plain.value, plain.low, plain.high]
+        over_runs = jackknife(
+            lambda votes, pair=pair: regions.confusions(votes, names)[pair], labels
         )
+        left = [np.delete(labels, query, axis=1) for query in range(20)]
+        over_queries = plain.variance([regions.confusions(some, names)[pair] for some in left])
+        assert interval.value == pytest.approx(over_runs.value)
+        assert interval.over_runs.se == pytest.approx(over_runs.se)
+        assert interval.se**2 == pytest.approx(over_runs.se**2 + over_queries)
+        assert 0 < interval.low < interval.high < 1
     two = regions.confused(labels[:2], names)
     assert [interval.value for interval in two.values()] == pytest.approx(
         regions.confusions(labels[:2], names).tolist()

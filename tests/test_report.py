@@ -1,4 +1,4 @@
-"""Reports on predictions of any system: reading, scores, intervals, the page, the table, the command, comparisons."""
+"""Reports on predictions of any system: reading, numbers, the page, the command, comparisons."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -88,11 +90,11 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("runs", [3, 5, 6, 12])
-def test_intervals_are_those_of_the_plain_jackknife(runs):
+def test_over_runs_the_intervals_are_those_of_the_plain_jackknife(runs):
     labels, gold = answers(runs)
     probabilities, weights = softmax(runs), np.arange(40.0)
     n, many = min(5, runs), min(10, runs)
-    plain = {
+    slow = {
         "churn": lambda a, p, g: metrics.churn(a),
         "churn_weighted": lambda a, p, g: np.average(metrics.disagreement(a), weights=weights),
         f"label_entropy@{n}": lambda a, p, g: metrics.label_entropy(a, min(n, len(a))).mean(),
@@ -101,15 +103,35 @@ def test_intervals_are_those_of_the_plain_jackknife(runs):
         "wrong_to_wrong": lambda a, p, g: metrics.churn_parts(a, g)["wrong_to_wrong"],
         "accuracy": lambda a, p, g: metrics.accuracy(a, g).mean(),
         "kappa": lambda a, p, g: metrics.fleiss_kappa(a),
-        "jensen_shannon": lambda a, p, g: metrics.jensen_shannon(p),
         "nll": lambda a, p, g: metrics.nll(p, g).mean(),
         "ece": lambda a, p, g: metrics.ece(p, g).mean(),
+        "jensen_shannon": lambda a, p, g: metrics.jensen_shannon(p),
     }
     found = report(labels, gold, probabilities=probabilities, weights=weights).numbers
-    assert set(found) == set(plain)
-    for name, statistic in plain.items():
+    assert set(found) == set(slow)
+    for name, statistic in slow.items():
         expected = jackknife(statistic, labels, probabilities, examples=(gold,))
-        assert ends(found[name]) == pytest.approx(ends(expected), abs=1e-9), name
+        interval = found[name]
+        over_runs = interval if name == "jensen_shannon" else interval.over_runs
+        assert interval.value == pytest.approx(expected.value, abs=1e-9), name
+        assert (over_runs.se, over_runs.df) == pytest.approx((expected.se, expected.df)), name
+        assert interval.se >= over_runs.se and interval.runs == runs
+        whom = "new runs on these queries" if over_runs is interval else "new runs and new queries"
+        assert interval.speaks_of == whom
+
+
+@pytest.mark.parametrize("name", ["nll", "ece"])
+def test_what_needs_probabilities_leaves_out_queries_too(name):
+    """The two variances add up: of what one run says of one query nothing is taken off."""
+    labels, gold = answers(6)
+    probabilities, metric = softmax(6), getattr(metrics, name)
+    interval = report(labels, gold, probabilities=probabilities).numbers[name]
+    left = [np.delete(np.arange(40), query) for query in range(40)]
+    deleted = [metric(probabilities[:, rest], gold[rest]).mean() for rest in left]
+    expected = interval.over_runs.se**2 + plain.variance(deleted)
+    assert interval.se**2 == pytest.approx(expected) and 0 < interval.low < interval.high
+    two = report(labels[:2], gold, probabilities=probabilities[:2]).numbers[name]
+    assert two.note == "these two models only" and two.low < two.value < two.high
 
 
 def test_two_runs_have_an_interval_over_examples():
@@ -117,7 +139,8 @@ def test_two_runs_have_an_interval_over_examples():
     found = report(labels, gold, probabilities=softmax(2))
     assert {interval.note for interval in found.numbers.values()} == {"these two models only"}
     expected = over_examples(metrics.churn, labels)
-    assert ends(found.numbers["churn"]) == pytest.approx(ends(expected))
+    churn = found.numbers["churn"]
+    assert ends(churn) == pytest.approx(ends(expected.within(0, 1))) and churn.df == 39
     assert found.numbers["label_entropy@2"].value == pytest.approx(
         metrics.churn(labels) * np.log(2)
     )
@@ -384,6 +407,23 @@ def test_checkpoints_of_one_run_rank_the_queries(tmp_path):
     assert sure.examples["flip_rank"].tolist() == [1, 3, 2]
 
 
+def test_the_rank_is_that_of_each_query_and_not_the_order_of_queries():
+    """Rankings that are no inverse of themselves: the second query is first, then the third."""
+    checkpoints = [[[0, 0, 0], [0, 1, 1], [0, 2, 1]]]
+    found = report([[0, 2, 1]], checkpoints=checkpoints)
+    assert found.examples["checkpoint_entropy"].tolist() == pytest.approx(
+        [0, np.log(3), TWO_TO_ONE]
+    )
+    assert found.examples["flip_rank"].tolist() == [3, 1, 2]
+    assert found.worst()["example"].tolist() == [1, 2, 0]
+    certain = [0.05, 0.4, 0.9, 0.5]  # uncertainty, whatever the entropies are
+    probabilities = [[[1 - each, each / 2, each / 2] for each in certain]]
+    found = report(
+        [[0, 0, 1, 0]], probabilities=probabilities, checkpoints=[[[0, 1, 1, 0], [0, 0, 1, 0]]]
+    )
+    assert found.examples["flip_rank"].tolist() == [4, 3, 1, 2]
+
+
 def test_checkpoints_of_several_runs_leave_churn_alone(tmp_path):
     text = SEEN + SEEN.partition("\n")[2].replace("0,", "1,").replace("11,", "10,").replace(
         "1,10,c,y", "1,10,c,x"
@@ -648,15 +688,16 @@ def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):
     assert "passed" in capsys.readouterr().out
 
 
-def test_two_versions_say_what_was_mended_and_what_broke():
-    old, new, gold = [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]  # two mended, one broken
+def test_two_versions_say_what_was_fixed_and_what_regressed():
+    old, new, gold = [0, 0, 0, 1, 1], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0]  # two fixed, one not
     found = report([old, new], gold, run_names=["v1", "v2"])
     assert (
         found.notes[-1].startswith("From v1 to v2: accuracy 60.0 %")
         and "to 80.0 %" in found.notes[-1]
     )
-    mended, broken = found.notes[-1].split("; ")[1].split("became right, ")
-    assert mended.startswith("40.0 % ") and broken.startswith("20.0 % ")
+    fixed, regressed = found.notes[-1].split("; ")[1].split("became right (positive flips), ")
+    assert fixed.startswith("40.0 % ") and regressed.startswith("20.0 % ")
+    assert regressed.endswith("became wrong (negative flips).")
     assert "another run leaves" not in found._repr_html_()
     assert "another run leaves" in report([old, new, old], gold)._repr_html_()
     assert "No query changed" in report([old, old], gold).notes[0]
@@ -695,8 +736,10 @@ def test_compare_with_the_plain_jackknife():
     (before, gold), (after, _) = answers(6), answers(7, noise=0.1)
     found = compare(before, after, gold)
     seeds = [np.arange(6), 6 + np.arange(7)]
-    plain = jackknife_arms(lambda b, a: metrics.churn(a) - metrics.churn(b), [before, after], seeds)
-    assert ends(found.difference["churn"]) == pytest.approx(ends(plain))
+    expected = plain.interval(
+        lambda old, new: new - old, metrics.disagreement, [before, after], seeds
+    )
+    plain.alike(found.difference["churn"], expected)
     entropy = {
         name: metrics.label_entropy(labels, 5).mean()
         for name, labels in (("b", before), ("a", after))
@@ -705,6 +748,16 @@ def test_compare_with_the_plain_jackknife():
     assert found.before["label_entropy@5"].value == pytest.approx(entropy["b"])
     expected = metrics.churn_between(before, after, gold)
     assert {name: part.value for name, part in found.between.items()} == pytest.approx(expected)
+    for name, part in found.between.items():
+
+        def share(old, new, right, name=name):
+            return metrics.churn_between(old, new, right)[name]
+
+        over_runs = jackknife_arms(share, [before, after], seeds, examples=(gold,))
+        left = [np.delete(np.arange(40), query) for query in range(40)]
+        deleted = [share(before[:, rest], after[:, rest], gold[rest]) for rest in left]
+        assert part.over_runs.se == pytest.approx(over_runs.se)
+        assert part.se**2 == pytest.approx(over_runs.se**2 + plain.variance(deleted))
     assert found.stability == found.guard == found.verdict == "holds"
     assert "After is more stable: holds" in found.summary()
 
@@ -749,10 +802,59 @@ def test_compare_two_releases():
     assert found.summary().count("these two models only") == 1
     assert {name: round(part.value, 3) for name, part in found.between.items()} == {
         "churn": 0.5,
-        "good": 0.5,
-        "bad": 0.0,
+        "positive_flips": 0.5,
+        "negative_flips": 0.0,
         "wrong_to_wrong": 0.0,
     }
+    assert {name: round(part.value, 3) for name, part in found.difference.items()} == {
+        "churn": -0.333,
+        "label_entropy@2": round(-np.log(2) / 3, 3),
+        "right_to_wrong": -0.333,
+        "wrong_to_wrong": 0.0,
+        "accuracy": 0.5,
+    }
+
+
+def test_of_two_releases_of_two_runs_the_sign_tells_which_is_more_stable():
+    """Fails if the difference is the wrong way round where intervals are over queries alone."""
+    rng = np.random.default_rng(0)
+    gold = np.zeros(200, int)
+    wild, calm = ((rng.random((2, 200)) < flip).astype(int) for flip in (0.4, 0.02))
+    better, worse = compare(wild, calm, gold), compare(calm, wild, gold)
+    assert better.difference["churn"].high < 0 < worse.difference["churn"].low
+    assert (better.stability, worse.stability) == ("holds", "does not hold")
+    assert better.difference["accuracy"].low > 0.2 and better.verdict == "holds"
+    assert worse.guard == worse.verdict == "does not hold"
+    for name, one in better.difference.items():
+        other = worse.difference[name]
+        assert (one.value, one.low, one.high) == pytest.approx(
+            (-other.value, -other.high, -other.low)
+        )
+    gaps = (calm == 0).mean(axis=0) - (wild == 0).mean(axis=0)
+    assert better.difference["accuracy"].value == pytest.approx(gaps.mean())
+    assert better.difference["accuracy"].df == 199  # queries less one
+
+
+@pytest.mark.parametrize("lost, guard", [
+    (0, "holds"), (4, "holds"), (5, "does not hold"), (6, "does not hold"), (-4, "holds"),
+])  # fmt: skip
+def test_half_a_point_of_accuracy_may_be_lost_and_no_more(monkeypatch, lost, guard):
+    """Of a thousand queries; fails if the guard lies at 0 or on the other side of it."""
+    gold = np.zeros(1000, int)
+    before = np.tile(np.where(np.arange(1000) < 100, 1, 0), (3, 1))
+    after = np.tile(np.where(np.arange(1000) < 100 + lost, 1, 0), (3, 1))
+    before[0, 500:520] = 1  # something that changes by the seed
+    before[1, 520:540] = before[2, 540:560] = 1
+    after[:, 500:560] = before[:, 500:560]
+    exact = importlib.import_module("stabutils.reports.comparison").scores
+    plain_compare = exact.compare
+
+    def without_width(function, scores, seeds=None):
+        interval = plain_compare(function, scores, seeds)
+        return replace(interval, low=interval.value, high=interval.value)
+
+    monkeypatch.setattr(exact, "compare", without_width)
+    assert compare(before, after, gold).guard == guard
 
 
 def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):

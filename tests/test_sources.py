@@ -7,12 +7,14 @@ from itertools import combinations, product
 
 import matplotlib.pyplot as plt
 import numpy as np
+import plain
 import pytest
 import tiny
 
-from stabutils import figures
+from stabutils import figures, metrics
 from stabutils.analysis.sources import SOURCES, design, effects, rounding
 from stabutils.errors import InputError
+from stabutils.metrics.intervals import jackknife
 from stabutils.mitigations import Mitigation, interventions
 from stabutils.mitigations.interventions import Poke
 from stabutils.study import publication
@@ -92,7 +94,46 @@ def test_effects_are_means_over_the_right_pairs_and_leave_out_whole_seeds():
             for one in range(shape[axis])
         ]
         variances.append((shape[axis] - 1) * np.var(left))
-    assert found.sources["order"].alone.se == pytest.approx(np.sqrt(np.sum(variances)))
+    alone = found.sources["order"].alone
+    assert alone.over_runs.se == pytest.approx(np.sqrt(np.sum(variances)))
+    degrees = np.array(shape) - 1
+    df = np.sum(variances) ** 2 / np.sum(np.square(variances) / degrees)
+    assert alone.over_runs.df == pytest.approx(df)
+    over_queries = plain.variance(
+        [by_pairs(np.delete(labels, query, axis=1), shape, 1)[0] for query in range(20)]
+    )
+    assert alone.se**2 == pytest.approx(np.sum(variances) + over_queries)
+    assert alone.speaks_of == "new runs and new queries" and 0 < alone.low < alone.high < 1
+
+
+def test_the_fall_and_its_share_leave_the_same_query_out_of_both():
+    labels = DRAW.integers(0, 3, (27, 15))
+    found = effects(labels, (3, 3, 3)).sources["init"]
+    every, fixed = [], []
+    for query in range(15):
+        rest = np.delete(labels, query, axis=1)
+        every.append(effects(rest, (3, 3, 3)).every.value)
+        fixed.append(by_pairs(rest, (3, 3, 3), 0)[1])
+    every, fixed = np.array(every), np.array(fixed)
+    for interval, deleted in ((found.fall, every - fixed), (found.fall_share, 1 - fixed / every)):
+        added = interval.se**2 - interval.over_runs.se**2
+        assert added == pytest.approx(plain.variance(deleted))
+
+
+@pytest.mark.parametrize("kind", ["classes", "queries", "seeds"])
+def test_order_and_names_change_no_effect(kind):
+    labels = DRAW.integers(0, 3, (27, 15))
+    moved = {
+        "classes": lambda: np.array([2, 0, 1])[labels],
+        "queries": lambda: labels[:, DRAW.permutation(15)],
+        "seeds": lambda: labels.reshape(3, 3, 3, 15)[::-1, [1, 2, 0]].reshape(27, 15),
+    }[kind]()
+    one, other = (numbers(effects(some, (3, 3, 3))) for some in (labels, moved))
+    for name, interval in one.items():
+        same = other[name]
+        assert (same.value, same.se, same.df) == pytest.approx(
+            (interval.value, interval.se, interval.df)
+        )
 
 
 def test_two_seeds_give_an_interval_over_examples_that_says_so():
@@ -156,21 +197,26 @@ def true_effects(cubes):
     return truth
 
 
+def queries(draw, count=100):
+    """What new queries are like: their logits, and how seeds move them."""
+    return draw.normal(size=(count, 3)) * 2, draw.normal(size=(3, 5, count, 3)) / np.sqrt(5)
+
+
 def test_intervals_cover_known_effects():
+    """In each trial new seeds and new queries."""
     draw = np.random.default_rng(0)
-    base, loadings = draw.normal(size=(100, 3)) * 2, draw.normal(size=(3, 5, 100, 3)) / np.sqrt(5)
     truth = true_effects(
-        [simulated(draw, base, loadings, 2).reshape(2, 2, 2, -1) for _ in range(4000)]
+        [simulated(draw, *queries(draw), 2).reshape(2, 2, 2, -1) for _ in range(4000)]
     )
-    trials = [numbers(effects(simulated(draw, base, loadings, 4), (4, 4, 4))) for _ in range(100)]
+    trials = [numbers(effects(simulated(draw, *queries(draw), 4), (4, 4, 4))) for _ in range(100)]
+
     covered = {
         name: np.mean([trial[name].low <= value <= trial[name].high for trial in trials])
         for name, value in truth.items()
     }
     # 95 % within what 100 trials can tell; too wide where combinations matter most.
-    assert min(covered.values()) >= 0.9 and 0.94 <= np.mean(list(covered.values())) <= 0.995, (
-        covered
-    )
+    assert min(covered.values()) >= 0.9, covered
+    assert 0.94 <= np.mean(list(covered.values())) <= 0.995, covered
     assert (
         truth["init fall_share"]
         > 0.3
@@ -237,7 +283,14 @@ def test_rounding_pairs_each_run_with_its_poked_twin():
     found = rounding(control, poked)
     each = (control != poked).mean(1)
     assert found["rounding"].value == pytest.approx(each.mean())
-    assert found["rounding"].se == pytest.approx(each.std(ddof=1) / np.sqrt(6))
+    assert found["rounding"].over_runs.se == pytest.approx(each.std(ddof=1) / np.sqrt(6))
+    of_queries = (control != poked).mean(0).std(ddof=1) / np.sqrt(30)
+    assert (
+        of_queries <= found["rounding"].se <= np.hypot(found["rounding"].over_runs.se, of_queries)
+    )
+    assert found["share"].speaks_of == "new runs and new queries"
+    paired = jackknife(lambda own, twin: np.mean(own != twin) / metrics.churn(own), control, poked)
+    assert found["share"].over_runs.se == pytest.approx(paired.se, rel=0.05)
     assert found["share"].value == pytest.approx(found["rounding"].value / found["seeds"].value)
     with pytest.raises(InputError, match="shape of poked"):
         rounding(control, poked[:5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -117,6 +118,7 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
     Of tables that were put together this is the one family of all their methods.
     """
+    table = table.reset_index(drop=True)
     methods = table.arm.map(is_method)
     known = table.reduction.notna() & (table.arm != "control")
     p_values = [row.reduction.p_value() for row in table[methods & known].itertuples()]
@@ -129,7 +131,7 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
             guard = verdict(row["accuracy_change"], -GUARD)
             better = _better(row["arm"], row["reduction"], p, guard)
         rows.append(row | {"p": p, "guard": guard, "better": better})
-    frame = pd.DataFrame(rows, index=table.index)
+    frame = pd.DataFrame(rows)
     order = sorted(frame.index, key=lambda place: _rank(frame.loc[place]))
     return frame.loc[order].reset_index(drop=True)
 
@@ -428,9 +430,15 @@ def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
         "right_to_wrong": still,
         "wrong_to_wrong": still,
         "accuracy": accuracy.within(0, 1),
-        "accuracy_change": change,
-        **flips(control, fixed),
+        "accuracy_change": _at(len(control), change),
+        **{name: _at(len(control), part) for name, part in flips(control, fixed).items()},
     }
+
+
+def _at(runs: int, interval: Interval) -> Interval:
+    """The same of so many runs: copies of what no seed changes do not count."""
+    over_runs = replace(interval.over_runs, runs=runs)
+    return replace(interval, runs=runs, over_runs=over_runs)
 
 
 def _difference(control: Runs, runs: Runs, old: Score, new: Score) -> Interval:

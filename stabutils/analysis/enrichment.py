@@ -163,19 +163,16 @@ def enrichment(
 
 
 def by_group(labels: np.ndarray, groups: np.ndarray, n: int = 5) -> dict[object, Interval]:
-    """Mean label entropy (nats) of each group of queries, over runs and queries, highest first."""
+    """Mean label entropy (nats) of each group of queries, over runs and queries, highest first.
+
+    Of a group of one query, which cannot be left out, over runs alone.
+    """
     labels, groups = np.asarray(labels), np.asarray(groups)
     n = min(n, len(labels))
     found = {}
     for group in np.unique(groups).tolist():
-        score = scores.label_entropy(labels[:, groups == group], n)
-        single = np.sum(groups == group) == 1  # one query cannot be left out
-        found[group] = _over_runs(score) if single else score.interval()
+        found[group] = scores.label_entropy(labels[:, groups == group], n).interval()
     return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
-
-
-def _over_runs(score: scores.Score) -> Interval:
-    return from_deletions([*score.without, score.value]).within(*score.bounds)
 
 
 def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[str, Interval]:

@@ -119,7 +119,8 @@ def effects(
                 pairs = np.isin(first, kept) & np.isin(second, kept)
                 return of(*_by_code(churn_of_pairs[pairs], codes[pairs], count))
 
-            parts.append(delete_a_group(without, np.arange(len(labels)), groups=own))
+            with intervals.quiet():
+                parts.append(delete_a_group(without, np.arange(len(labels)), groups=own))
         return runs_and_queries(crossed(parts), over_queries)
 
     found = {name: _source(interval, 1 << place) for place, name in enumerate(names)}

@@ -128,10 +128,12 @@ def judge(
     or runs of which some leave no query, or every query, unstable.
     """
     labels = np.asarray(labels)
-    if not judgeable(labels):
+    if len(labels) < 4:
         return {}
     for scores in proxies.values():
         _check_scores(np.asarray(scores), labels)
+    if not judgeable(labels):
+        return {}
     targets = _targets(labels, criterion)
     return {
         name: _agreement(np.asarray(scores), targets, criterion) for name, scores in proxies.items()

@@ -1,9 +1,9 @@
 """Intervals for statistics of retrainings.
 
-Two things are sampled: runs and queries. `jackknife`, `jackknife_arms` and `delete_a_group` leave out
-runs, so their intervals speak of new retrainings on these queries; `over_queries` and `over_examples`
-leave out queries; `runs_and_queries` puts both together and speaks of new retrainings and new
-queries. The unit is always the run, never the pair of runs.
+Two things are sampled: runs and queries. `jackknife`, `jackknife_arms` and `delete_a_group` leave
+out runs, so their intervals speak of new retrainings on these queries; `over_queries` and
+`over_examples` leave out queries; `runs_and_queries` puts both together and speaks of new
+retrainings and new queries. The unit is always the run, never the pair of runs.
 
 A `statistic` is any function of arrays that returns a number; arrays have runs on the first axis and
 lose runs together. What has no runs axis but belongs to the queries (gold labels, weights) is handed
@@ -206,8 +206,12 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
     ----------
     function : of as many numbers as there are rows; it is also given arrays of them
     rows : (queries,) each, such as the label entropy of each query in one arm
-    weights : (queries,) of the means, equal if None
+    weights : (queries,) of the means, equal if None; queries of weight 0 do not count
     runs : behind the rows
+
+    Returns
+    -------
+    Of one query, which cannot be left out, the value without ends.
 
     Examples
     --------
@@ -216,12 +220,15 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
     """
     rows = np.stack([np.asarray(row, float) for row in rows])
     weights = np.ones(rows.shape[1]) if weights is None else np.asarray(weights, float)
-    total = weights.sum()
-    sums = rows @ weights
-    value = float(function(*(sums / total)))
-    deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
-    deleted = np.broadcast_to(deleted, weights.shape)
-    variance = np.sum(moves_of(deleted) ** 2)
+    rows, weights = rows[:, weights > 0], weights[weights > 0]
+    total, sums = weights.sum(), rows @ weights
+    with quiet():
+        value = float(function(*(sums / total)))
+        if len(weights) < 2:
+            return Interval(value, math.nan, math.nan, runs, these_models(runs))
+        deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
+        deleted = np.broadcast_to(deleted, weights.shape)
+        variance = np.sum(moves_of(deleted) ** 2)
     interval = from_variance(value, variance, len(weights) - 1, runs, _level(level))
     return replace(interval, note=these_models(runs))
 
@@ -277,7 +284,7 @@ def runs_and_queries(
 
     Parameters
     ----------
-    over_runs, over_queries : of the same value
+    over_runs, over_queries : of the same value; where either is not known, the first is returned
     cells : variance of the value by single cells, both factors' units taken as independent
 
     References
@@ -292,12 +299,13 @@ def runs_and_queries(
     >>> print(runs_and_queries(one, one))  # se sqrt(2/3), 4 degrees of freedom
     2.000 [-0.267, 4.267]
     """
-    if over_runs.note or not math.isfinite(over_runs.se):
+    known = math.isfinite(over_runs.se) and math.isfinite(over_queries.se)
+    if over_runs.note or not known:
         return over_runs
     parts = np.array([over_runs.se, over_queries.se]) ** 2
-    spread = np.sum(parts**2 / [over_runs.df, over_queries.df])
-    df = float(parts.sum() ** 2 / spread) if spread > 0 else over_runs.df
     variance = max(parts.max(), parts.sum() - cells)
+    spread = np.sum(parts**2 / [over_runs.df, over_queries.df])
+    df = float(variance**2 / spread) if spread > 0 else over_runs.df
     interval = from_variance(over_runs.value, variance, df, over_runs.runs, _level(level))
     return replace(interval, over_runs=over_runs)
 
@@ -434,11 +442,7 @@ def runs_needed(interval: Interval, half_width: float, level=0.95) -> int:
     >>> runs_needed(interval, 1.0)  # 2.571/sqrt(6) > 1 > 2.447/sqrt(7)
     7
     """
-    over_runs = interval.over_runs or interval
-    if over_runs.note or not math.isfinite(over_runs.se):
-        raise InputError(
-            "interval", over_runs.note or over_runs.se, "an interval over at least 3 runs"
-        )
+    over_runs = _over_runs(interval)
     if not half_width > 0:
         raise InputError("half_width", half_width, "a number above 0")
     quantile = (1 + _level(level)) / 2
@@ -447,6 +451,52 @@ def runs_needed(interval: Interval, half_width: float, level=0.95) -> int:
     while special.stdtrit(runs - 1, quantile) * spread > math.sqrt(runs):
         runs += 1
     return runs
+
+
+def runs_to_detect(interval: Interval, difference: float, power=0.8, level=0.95) -> int | None:
+    """How many runs in each arm find a true difference significant with the chance `power`.
+
+    Parameters
+    ----------
+    interval : of the difference of two arms of equally many runs, such as a pilot's; what it has
+        beyond its interval over runs is what other queries would change, and stays
+    difference : that shall be found, in units of the interval
+
+    Returns
+    -------
+    The smallest number from 3. None where no number of runs suffices: that takes more queries.
+
+    Examples
+    --------
+    >>> pilot = Interval(0.0, -2.3, 2.3, runs=5, se=1.0, df=8)
+    >>> runs_to_detect(pilot, 2.0), runs_to_detect(pilot, 4.0)
+    (11, 4)
+    """
+    over_runs = _over_runs(interval)
+    if not difference > 0:
+        raise InputError("difference", difference, "a number above 0")
+    if not 0 < power < 1:
+        raise InputError("power", power, "a number between 0 and 1, such as 0.8")
+    quantile = (1 + _level(level)) / 2
+    of_runs, degrees = over_runs.se**2 * over_runs.runs, over_runs.df / (over_runs.runs - 1)
+    stays = 0.0 if interval is over_runs else max(0.0, interval.se**2 - over_runs.se**2)
+    needed = (difference / (special.ndtri(quantile) + special.ndtri(power))) ** 2
+    if needed <= stays:
+        return None
+    if of_runs == 0:
+        return 3
+    runs = max(3, math.ceil(of_runs / (needed - stays)))  # t lies above the normal
+    while _power(difference, of_runs / runs, stays, degrees * (runs - 1), quantile) < power:
+        runs += 1
+    return runs
+
+
+def _power(difference, of_runs, stays, degrees, quantile):
+    """Chance that a difference is significant, by the noncentral t distribution."""
+    variance = of_runs + stays
+    df = degrees * (variance / of_runs) ** 2
+    threshold = special.stdtrit(df, quantile)
+    return 1 - special.nctdtr(df, difference / math.sqrt(variance), threshold)
 
 
 def verdict(interval: Interval | None, threshold: float, direction: str = "above") -> str:
@@ -502,11 +552,24 @@ def from_variance(value: float, variance: float, df: float, runs: int, level=0.9
     return Interval(value, value - half, value + half, runs, se=se, df=float(df))
 
 
+def quiet() -> np.errstate:
+    """Where a share of nothing is nan, without a warning."""
+    return np.errstate(divide="ignore", invalid="ignore")
+
+
 def moves_of(deleted, axis: int = 0) -> np.ndarray:
     """Values with units left out, scaled so that their squares sum to the jackknife variance."""
     deleted = np.asarray(deleted, float)
     units = deleted.shape[axis]
     return math.sqrt((units - 1) / units) * (deleted - deleted.mean(axis=axis, keepdims=True))
+
+
+def _over_runs(interval: Interval) -> Interval:
+    over_runs = interval.over_runs or interval
+    if over_runs.note or not math.isfinite(over_runs.se):
+        thing = over_runs.note or over_runs.se
+        raise InputError("interval", thing, "an interval over at least 3 runs")
+    return over_runs
 
 
 def _parts(arm):

@@ -7,6 +7,7 @@ runs take seconds. An interval over queries asks for the score of each query.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +29,8 @@ class Score:
     without : (runs,), the value without each of the runs
     each : (queries,), the value of each query
     weights : (queries,), what each query counts
-    cells : variance of the value by single cells, one run's answer to one query
+    moves : (runs, queries), by how much one run's answer to one query moves the value, scaled as
+        `intervals.moves_of` does; None of fewer than three runs
     bounds : what the value cannot leave
     """
 
@@ -36,7 +38,7 @@ class Score:
     without: np.ndarray
     each: np.ndarray
     weights: np.ndarray
-    cells: float = 0.0
+    moves: np.ndarray | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
     @property
@@ -84,24 +86,38 @@ def compare(
     rows, weights = [score.each for score in scores], scores[0].weights
     over_queries = intervals.over_queries(function, *rows, weights=weights, runs=min(runs))
     if min(runs) < 3:
+        if len(rows[0]) < 2:
+            raise InputError("queries", 1, "at least 2, or at least 3 runs")
         return over_queries
     if seeds is None:
         starts = np.cumsum([0, *runs])
         seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]
 
     def of_runs(*kept: np.ndarray) -> float:
-        return function(*(score(positions) for score, positions in zip(scores, kept, strict=True)))
+        pairs = zip(scores, kept, strict=True)
+        return function(*(np.float64(score(positions)) for score, positions in pairs))
 
-    over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
-    cells = cell_variance(function, scores)
+    with intervals.quiet():
+        over_runs = jackknife_arms(of_runs, [np.arange(count) for count in runs], seeds)
+        cells = cell_variance(function, scores, seeds)
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
-def cell_variance(function: Callable[..., float], scores: Sequence[Score]) -> float:
-    """Variance of a function of scores by single cells, to first order."""
-    values = np.array([score.value for score in scores])
-    slopes = gradient(function, values)
-    return float(np.sum(slopes**2 * [score.cells for score in scores]))
+def cell_variance(
+    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
+) -> float:
+    """Variance of a function of scores by single cells (a seed's answers to one query), to first order.
+
+    What a seed moves in several arms is added up before it is squared, as `jackknife_arms` does.
+    """
+    slopes = gradient(function, np.array([score.value for score in scores]))
+    total = 0.0
+    for seed in np.unique(np.concatenate(seeds)):
+        moved = np.zeros(len(scores[0].each))
+        for slope, score, own in zip(slopes, scores, seeds, strict=True):
+            moved += slope * score.moves[np.asarray(own) == seed].sum(axis=0)
+        total += moved @ moved
+    return float(total)
 
 
 def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
@@ -183,12 +199,11 @@ def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
     values = np.asarray(values, float)
     runs, queries = values.shape
     each, per_run = values.mean(axis=0), values.mean(axis=1)
-    without = np.full(1, np.nan)
-    cells = 0.0
+    without, moves = np.full(1, np.nan), None
     if runs > 1:
         without = (per_run.sum() - per_run) / (runs - 1)
-        cells = float(values.var(axis=0, ddof=1).sum() / runs / queries**2)
-    return Score(float(per_run.mean()), without, each, np.ones(queries), cells, bounds)
+        moves = _small((each - values) / math.sqrt(runs * (runs - 1)) / queries)
+    return Score(float(per_run.mean()), without, each, np.ones(queries), moves, bounds)
 
 
 def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
@@ -286,10 +301,14 @@ def _vote_score(own, worth, weights=None) -> Score:
     fewer = np.append(worth(runs - 1), 0.0)
     all_votes = _per_vote(fewer, votes)[own].sum(axis=0)
     one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
-    moves = one_less[own]
-    cells = float(np.sum(share**2 * np.sum(moves_of(moves) ** 2, axis=0)))
-    without = float(share @ all_votes) + moves @ share
-    return Score(value, without, each, weights, cells)
+    gains = one_less[own]
+    without = float(share @ all_votes) + gains @ share
+    return Score(value, without, each, weights, _small(share * moves_of(gains)))
+
+
+def _small(moves: np.ndarray) -> np.ndarray:
+    """Half the memory: their squares are only summed."""
+    return moves.astype(np.float32)
 
 
 def _per_vote(worth, votes):
@@ -314,12 +333,14 @@ def _not_unanimous(runs, n):
 
 
 def _difference(one: Score, other: Score) -> Score:
-    """One less the other, of the same runs; of its cells the larger part is known."""
+    """One less the other, of the same runs."""
+    moves = None if one.moves is None else one.moves - other.moves
     return Score(
         one.value - other.value,
         one.without - other.without,
         one.each - other.each,
         one.weights,
+        moves,
         bounds=(0, 1),
     )
 
@@ -357,14 +378,15 @@ def of_pool(
     >>> round(interval.value, 3), round(interval.over_runs.se, 3)  # moves of +1 and -1 third
     (2.0, 1.0)
     """
-    means = rows.mean(axis=1)
-    value, slopes, queries = float(function(*means)), gradient(function, means), rows.shape[1]
+    means, queries = rows.mean(axis=1), rows.shape[1]
     groups, variances, cells = min(map(len, deleted)), [], []
-    for division in deleted:
-        values = function(*division.mean(axis=2).T)
-        variances.append(np.sum(moves_of(values) ** 2))
-        influence = np.tensordot(division, slopes, axes=(1, 0))  # (groups, queries)
-        cells.append(np.sum(moves_of(influence) ** 2) / queries**2)
+    with intervals.quiet():
+        value, slopes = float(function(*means)), gradient(function, means)
+        for division in deleted:
+            values = function(*division.mean(axis=2).T)
+            variances.append(np.sum(moves_of(values) ** 2))
+            influence = np.tensordot(division, slopes, axes=(1, 0))  # (groups, queries)
+            cells.append(np.sum(moves_of(influence) ** 2) / queries**2)
     over_runs = intervals.from_variance(value, np.mean(variances), groups - 1, runs)
     over_queries = intervals.over_queries(function, *rows, runs=runs)
     return intervals.runs_and_queries(over_runs, over_queries, float(np.mean(cells)))
