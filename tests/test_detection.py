@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from stabutils.errors import InputError
-from stabutils.metrics import label_entropy
+from stabutils.metrics import checkpoint_entropy, label_entropy
 from stabutils.metrics.detection import (
     auroc,
     board,
@@ -19,7 +19,9 @@ from stabutils.metrics.detection import (
     planted_auroc,
     proxy_auroc,
     rank_correlation,
+    through_training,
 )
+from stabutils.metrics.detection import planted as planted_intervals
 from stabutils.metrics.intervals import jackknife
 
 
@@ -210,3 +212,70 @@ def test_the_ceiling_of_another_agreement(voted):
     labels, _ = voted
     assert 0.1 < ceiling(labels, agreement=rank_correlation).value < 0.5  # three votes say little
     assert ceiling(labels, agreement=lambda score, entropy: 0.25).value == 0.25
+
+
+# ---- what a changed line would change
+
+
+def test_positives_may_be_zeros_and_ones():
+    assert auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75
+
+
+def test_one_score_is_worth_judging_only_if_some_query_is_unstable_and_some_is_not():
+    """Whichever two runs are taken away."""
+    once = np.zeros((4, 6), int)
+    once[0, 0] = 1  # without run 0 no query is unstable
+    everywhere = np.arange(4)[:, None] * np.ones((1, 6), int)
+    flips = np.array([[0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 1, 0], [1, 1, 0, 0]]).T
+    some = np.concatenate([flips, flips, np.zeros((4, 2), int)], axis=1)
+    some[:, 0] = [0, 1, 2, 3]  # unstable in any two runs
+    assert not judgeable(once) and not judgeable(everywhere) and judgeable(some)
+    assert not judgeable(some[:3])  # of three runs one would be left
+
+
+def test_the_ceiling_takes_four_runs_and_by_default_twenty_halvings_from_seed_zero(voted):
+    labels, _ = voted
+    assert ceiling(labels[:4]).note == "these 4 models only"
+    assert ceiling(labels) == ceiling(labels, halvings=20, seed=0)
+    assert ceiling(labels) != ceiling(labels, halvings=21, seed=0)
+    assert ceiling(labels) != ceiling(labels, halvings=20, seed=1)
+    assert ceiling(labels[:5]).note and not ceiling(labels).note  # from six on, over the runs
+
+
+def test_every_planted_region_has_its_interval_and_strong_ones_come_first():
+    draw = np.random.default_rng(0)
+    labels = np.zeros((6, 500), int)
+    labels[:, :100] = draw.integers(0, 2, (6, 100))
+    labels[:, 100:200] = draw.random((6, 100)) < 0.1
+    labels[:, 200:300] = draw.random((6, 100)) < 0.03
+    kinds = ["noise:strong", "mixed:medium", "rare:weak", "near:absent"]
+    tags = [kind for kind in kinds for _ in range(100)] + ["clear"] * 100
+    shuffled = draw.permutation(500)
+    tags, labels = [tags[i] for i in shuffled], labels[:, shuffled]
+    regions = planted_intervals(labels, tags)
+    assert list(regions) == kinds
+    for region, interval in regions.items():
+        own = [tag in (region, "clear") for tag in tags]
+        positive = [tag == region for tag in tags if tag in (region, "clear")]
+        plain = jackknife(
+            lambda votes, of=positive: auroc(label_entropy(votes), of), labels[:, own]
+        )
+        assert interval == plain
+    values = [interval.value for interval in regions.values()]
+    assert values == sorted(values, reverse=True) and values[-1] == 0.5 < values[-2]
+    assert list(planted_intervals(labels[:, :1], ["clear"])) == []
+
+
+def test_single_run_entropy_is_judged_from_the_second_checkpoint_on(voted):
+    labels, _ = voted
+    draw = np.random.default_rng(4)
+    noise = draw.random((6, 3, 200)) < 0.1
+    checkpoints = np.concatenate([labels[:, None] ^ noise, labels[:, None]], axis=1)
+    lines, done = through_training(checkpoints, labels)
+    assert done.tolist() == [2 / 4, 3 / 4, 1]
+    (line,) = lines.values()
+    assert list(lines) == ["label entropy over the checkpoints so far"]
+    for first, interval in zip((2, 3, 4), line, strict=True):
+        assert interval == jackknife(
+            proxy_auroc, checkpoint_entropy(checkpoints[:, :first]), labels
+        )

@@ -98,9 +98,12 @@ def test_discrepancy_lies_between_churn_and_ambiguity_and_both_grow_with_n(label
 
 
 def test_the_default_is_ten_runs(rng):
-    labels = rng.integers(0, 2, (12, 9))
-    assert metrics.ambiguity(labels) == metrics.ambiguity(labels, 10)
-    assert metrics.discrepancy(labels) == metrics.discrepancy(labels, 10)
+    labels = (rng.random((12, 40)) < 0.05).astype(int)
+    table = table_of(labels)
+    for metric in ("ambiguity", "discrepancy"):
+        value, at_ten, at_eleven = (getattr(metrics, metric)(labels, *n) for n in ((), [10], [11]))
+        assert table.loc[metric, ["n", "value"]].tolist() == [10, value]
+        assert value == at_ten < at_eleven
 
 
 # ---- self-consistency, CON, ACC-CON
@@ -233,6 +236,11 @@ def test_selective_answers_are_the_published_rule(rng, runs, alpha):
     assert metrics.selective_answers(labels.astype(np.uint8), alpha).tolist() == expected
 
 
+def test_an_ensemble_answers_at_its_level_exactly_and_with_a_class_id():
+    answers = metrics.selective_answers(np.full((6, 2), 7, np.uint8), 2**-5)  # p = 2 / 2^6
+    assert answers.tolist() == [7, 7] and answers.dtype.kind == "i"
+
+
 def test_selective_ensembles_seldom_give_another_answer_than_most_retrainings_would(rng):
     """At odds of .55 to .45 the wrong side wins significantly in less than alpha of the cases."""
     labels = (rng.random((15, 5000)) < 0.45).astype(int)
@@ -259,6 +267,12 @@ def test_the_range_of_all_runs_is_from_the_lowest_to_the_highest(probabilities, 
     chosen = np.take_along_axis(probabilities, gold[None, :, None], axis=2)[..., 0]
     low, high = metrics.viable_prediction_range(probabilities, gold)
     close(low, chosen.min(axis=0)), close(high, chosen.max(axis=0))
+
+
+def test_the_range_of_two_runs_by_hand():
+    two = [[[0.5, 0.5]], [[0.9, 0.1]]]
+    for n in (None, 2):
+        close(metrics.viable_prediction_range(two, [1], n), [[0.1], [0.5]])
 
 
 def test_with_two_classes_either_label_has_the_same_width(rng):
@@ -321,6 +335,23 @@ def test_the_value_is_below_the_capacity_by_at_most_the_tolerance(rng, tolerance
     rough = metrics.channel_capacity(channels, tolerance)
     assert (rough <= exact + 1e-9).all() and (exact - rough <= tolerance).all()
     assert tolerance < 1e-3 or (exact - rough).max() > tolerance / 1000  # it does stop early
+
+
+def test_both_forms_take_a_tolerance_and_have_the_same_default(rng):
+    channels = rng.dirichlet([0.1] * 30, (10, 20))
+    exact = metrics.channel_capacity(channels, 1e-9)
+    for capacity in (
+        metrics.channel_capacity(channels),
+        np.log(metrics.rashomon_capacity(channels)),
+    ):
+        assert 1e-9 < (exact - capacity).max() <= 1e-5
+    rough = np.log(metrics.rashomon_capacity(channels, 0.2))
+    assert 1e-3 < (exact - rough).max() <= 0.2
+
+
+def test_rows_that_are_off_by_rounding_are_taken_as_shares():
+    off = np.array([[[1.0009, 0]], [[0, 0.9992]]])
+    close(metrics.channel_capacity(off, 1e-9), [np.log(2)], atol=2e-9)
 
 
 def test_examples_are_computed_alone_and_in_blocks(probabilities, monkeypatch):
@@ -446,6 +477,12 @@ def test_the_table_takes_what_there_is(labels, gold, probabilities):
     assert list(table.index) == [*by_labels, "viable_prediction_range", "rashomon_capacity"]
     low, high = metrics.viable_prediction_range(probabilities, metrics.majority(answers)[0], 4)
     close(table.loc["viable_prediction_range", "value"], np.mean(high - low))
+
+
+def test_the_share_of_pairs_that_differ_significantly_by_hand():
+    labels, gold = [[0, 1, 0], [1, 0, 0], [0, 0, 0]], [0, 0, 0]  # p = .75, .5 and .5
+    for alpha, share in ((0.49, 0), (0.51, 2 / 3), (0.74, 2 / 3), (0.76, 1)):
+        close(table_of(labels, gold, alpha=alpha).loc["mcnemar_significant", "value"], share)
 
 
 def test_the_table_takes_any_interval_and_hands_it_runs_and_examples(labels, gold, rng):

@@ -651,7 +651,7 @@ def multiplicity_table(
             _mcnemar_row(labels, *known, alpha),
         ]
     if probabilities is not None:
-        probabilities = _probabilities(probabilities, least=2)
+        probabilities = _probabilities(probabilities)
         found, allowed = probabilities.shape[:2], f"{labels.shape}, those of labels"
         if found != labels.shape:
             raise InputError("runs and examples of probabilities", found, allowed)
@@ -684,7 +684,7 @@ def _mcnemar_row(labels, gold, alpha):
     if len(labels) == 2:
         metric, value, unit = "mcnemar_p_value", float(p_values[0]), "p-value"
     else:
-        metric, value, unit = "mcnemar_significant", float(np.mean(p_values < alpha)), "share"
+        metric, value, unit = "mcnemar_significant", float(np.mean(p_values <= alpha)), "share"
     without_interval = Interval(value, math.nan, math.nan, len(labels))
     return _row(metric, 2, FAGERLAND, without_interval, unit)
 
@@ -723,8 +723,8 @@ def _width(n, labels, probabilities, gold=None):
 
 def _two_most_frequent(labels):
     """The answer most runs give, how many give it, and how many give the next: (examples,) each."""
-    answer, most = labels[0], np.zeros(labels.shape[1], int)
-    second = most
+    answer = labels[0]
+    most = second = np.zeros(labels.shape[1], int)
     for label, before in measures._votes(labels):  # equal votes come one after the other
         overtakes = (before >= most) & (label != answer)
         behind = np.where(label == answer, second, np.maximum(second, before + 1))
