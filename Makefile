@@ -30,7 +30,7 @@ ARGUMENTS = $(if $(PRESET),--preset '$(PRESET)') $(if $(DATASET),-p dataset '$(D
 	$(if $(MODEL),-p model '$(MODEL)') $(if $(RUNS),-p runs '$(RUNS)') $(foreach p,$(PARAMS),$(call check,$(p)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study test lab notebooks publish figures site verify benchmark course bundle clean
+.PHONY: help setup study test mutants lab notebooks publish figures site verify benchmark course bundle clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r t d; do printf '%-18s %s\n' "$$t" "$$d"; done
@@ -51,6 +51,11 @@ test: $(READY) ## lint, then all tests, the notebooks included
 	$(PY) -m ruff check .
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		notebooks tests stabutils
+
+# Not in CI. What survives is listed; `.mutvenv/bin/python -m mutmut show NAME` says what it is.
+mutants: .mutvenv/.ready ## change the code of the metrics in one place at a time: does a test notice?
+	nice -n 10 .mutvenv/bin/python -m mutmut run
+	.mutvenv/bin/python -m mutmut results
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab
@@ -82,7 +87,7 @@ bundle: $(READY) ## write bundle/, a folder for a room without network: wheels, 
 	$(PY) course/bundle.py $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 clean: ## remove caches and builds; keeps .venv, runs/ and results/
-	rm -rf build dist ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage
+	rm -rf build dist mutants ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage
 	find . -path './$(VENV)' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
 # torch first and by itself, so that TORCH_INDEX governs it alone; an installed build of the locked version is kept.
@@ -92,4 +97,12 @@ $(READY): pyproject.toml requirements.lock
 	$(PY) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PY) -m pip install -r requirements.lock
 	$(PY) -m pip install --no-deps -e .
+	@touch $@
+
+# mutmut and what it needs stay out of the tested environment, which they only look into.
+.mutvenv/.ready: $(READY)
+	$(PY) -m venv .mutvenv
+	.mutvenv/bin/python -m pip install mutmut==3.8.1
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.mutvenv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tested.pth"
 	@touch $@

@@ -349,3 +349,7 @@ def test_rank_correlation_is_that_of_scipy_and_zero_where_there_is_nothing_to_ra
         )
     else:
         assert rank_correlation(score, entropy) == 0
+
+
+def test_positives_may_be_zeros_and_ones():
+    assert auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75

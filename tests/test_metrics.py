@@ -380,3 +380,78 @@ def test_independent_errors_are_those_of_simulated_runs(rng):
 def test_impossible_accuracies_are_refused(given):
     with pytest.raises(InputError, match="accuracies|classes"):
         metrics.churn_range(*given)
+
+
+# ---- what a changed line would change
+
+
+def test_tally_counts_the_most_frequent_first_and_equals_in_the_order_of_classes():
+    labels = [[2, 0, 1], [2, 1, 1], [0, 1, 1], [2, 0, 1]]
+    assert metrics.tally(labels, ["a", "b", "c"]) == ["c ×3, a ×1", "a ×2, b ×2", "b ×4"]
+    assert metrics.tally([[1, 0]], ["a", "b"]) == ["b ×1", "a ×1"]  # one run is enough
+    with pytest.raises(InputError, match="type of labels"):
+        metrics.tally([[0.5]], ["a"])
+
+
+def test_ece_on_the_edges_of_its_bins_by_hand():
+    """Bins are closed on the right: each of the four examples is alone in one, errors add up."""
+    confidences = [0.25, 0.5, 0.75, 1.0]
+    rows = [[high, *[(1 - high) / 3] * 3] for high in confidences]
+    gold = [0, 1, 0, 1]  # right, wrong, right, wrong: gaps .75, -.5, .25, -1
+    close(metrics.ece([rows], gold, bins=4), [2.5 / 4])
+    close(metrics.ece([rows], gold, bins=1), [abs(0.75 - 0.5 + 0.25 - 1) / 4])
+    close(metrics.ece([rows, rows], gold, bins=2), [(0.25 + 0.75) / 4] * 2)
+
+
+def test_ece_has_fifteen_bins_unless_told_and_empty_ones_count_nothing(probabilities, rng):
+    gold = rng.integers(0, 5, 40)
+    close(metrics.ece(probabilities, gold), metrics.ece(probabilities, gold, 15))
+    assert not np.allclose(metrics.ece(probabilities, gold), metrics.ece(probabilities, gold, 16))
+    unsure = np.full((2, 3, 5), 0.2)
+    close(metrics.ece(unsure, [0, 0, 1]), [2 / 3 - 0.2] * 2)
+
+
+def test_two_runs_and_two_examples_are_enough_where_two_are_compared():
+    mean, spread = metrics.gold_confidence([[[0.5, 0.5]], [[0.9, 0.1]]], [0])
+    close([mean[0], spread[0]], [0.7, 0.2])
+    close(metrics.distribution_variance([[0, 0], [1, 1]], [0, 0]), 0.5)
+
+
+def test_counts_are_integers_and_zero_entropy_has_no_sign():
+    answer, count = metrics.majority(np.array([[3, 1], [3, 2]]))
+    assert count.dtype.kind == answer.dtype.kind == "i"
+    assert not np.signbit(metrics.label_entropy([[1, 1], [1, 1], [1, 2]])).any()
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: metrics.checkpoint_entropy([[0, 1]]),
+     "shape of checkpoints: got (1, 2); expected (runs, checkpoints, examples)"),
+    (lambda: metrics.churn([[0, 1], [1]]),
+     "shape of labels: got 'rows of different length'; expected (runs, examples)"),
+    (lambda: metrics.jensen_shannon([[0.5]]),
+     "shape of probabilities: got (1, 1); expected (runs, examples, classes)"),
+    (lambda: metrics.churn_between([0, 1], [[0, 1]], [0, 1]),
+     "shape of before: got (2,); expected (runs, examples)"),
+    (lambda: metrics.churn_between([[0, 1]], [0, 1], [0, 1]),
+     "shape of after: got (2,); expected (runs, examples)"),
+    (lambda: metrics.accuracy([[0]], [[0]]),
+     "shape of gold: got (1, 1); expected (examples)"),
+    (lambda: metrics.churn([[0.5]] * 2),
+     "type of labels: got 'float64'; expected integer class ids"),
+    (lambda: metrics.ece([[[0.5, 0.5]]], [2]),
+     "gold: got 2; expected class ids below 2, the number of probabilities"),
+])  # fmt: skip
+def test_a_message_says_what_was_given_and_what_is_allowed(call, message):
+    with pytest.raises(InputError) as error:
+        call()
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("off, fits", [(9e-4, True), (-9e-4, True), (2e-3, False), (-2e-3, False)])
+def test_rows_may_be_off_by_rounding_and_no_more(off, fits):
+    rows = [[[0.5, 0.5]], [[0.5, 0.5 + off]]]
+    if fits:
+        assert metrics.jensen_shannon(rows) < 1e-6
+    else:
+        with pytest.raises(InputError, match=f"row sum of probabilities: got {1 + off}; "):
+            metrics.jensen_shannon(rows)
