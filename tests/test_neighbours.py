@@ -1,4 +1,4 @@
-"""Methods of neighbouring papers: control at dose zero, by hand where a hand can, and the real loop."""
+"""Methods of neighbouring papers: control at dose zero, by hand where possible, the real loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How trained networks answer texts that were changed a little, beside how retraining changes their answers.
+"""How trained networks answer texts that were changed a little, compared with retraining.
 
 variants = {"typos": [typos(study.data.test.texts, 0.1, seed) for seed in range(5)]}
 plain, changed = answered(study, variants, n=10)

@@ -1,8 +1,8 @@
-"""Who pays for a method: accuracy, churn and negative flips group by group, and what planted labels do.
+"""Who pays for a method: accuracy, churn and negative flips by group; what planted labels do.
 
-Pure functions of arrays. Groups are intents, classes of intents by their size, or planted regions: any name for each
-example. `board.who_pays` has the interval of each intent; here one test of all groups tells which of their changes are
-more than luck.
+Pure functions of arrays. Groups are intents, classes of intents by their size, or planted regions:
+any name for each example. `board.who_pays` has the interval of each intent; here one test of all
+groups tells which of their changes are more than luck.
 """
 
 from __future__ import annotations

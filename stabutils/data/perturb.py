@@ -1,7 +1,7 @@
 """Small changes of texts that leave their meaning: words left out, typos, synonyms.
 
-Pure functions of texts and a seed. What becomes of a text depends on the text, the seed and the share alone, so that
-it is the same whatever other texts stand beside it, on every machine; another seed draws another change.
+Pure functions of texts and a seed. What becomes of a text depends on the text, the seed and the
+share alone: it is the same whatever other texts stand beside it, and on every machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from stabutils.errors import InputError, check
 
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard; each stands half a key further right
-# Interchangeable wordings of everyday English, written down by hand before any answer was looked at.
+# Interchangeable wordings of everyday English, listed by hand before any answer was looked at.
 WORDINGS = """
 what's | what is
 who's | who is

@@ -1,7 +1,7 @@
-"""Methods of neighbouring papers, made for robustness, fine-tuning or a good start: do they help retraining too?
+"""Methods of neighbouring papers, made for robustness, fine-tuning or a good start of training.
 
-Each has one number, its dose, with a value at which it is control bit for bit. `docs/neighbours.md` says how each was
-carried over from its paper, what did not fit, and why.
+Each has one number, its dose, with a value at which it is control bit for bit. `docs/neighbours.md`
+says how each was carried over from its paper, what did not fit, and why.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stabutils.training.networks import Around, Compact
 from stabutils.training.state import Batch, one_hot
 from stabutils.training.task import Task
 
-# ------------------------------------------------------------------------------------------------- near texts
+# -------------------------------------------------------------------------------------- near texts
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class DensityMatched(DropContested):
         )
 
 
-# --------------------------------------------------------------------------------------------- first weights
+# ----------------------------------------------------------------------------------- first weights
 
 
 def untrained(model: nn.Module) -> nn.Module:
@@ -216,7 +216,7 @@ def overlapping(task: Task, order: int) -> Iterator[tuple[Batch, Batch]]:
 
 @dataclass(frozen=True)
 class ZerO(ScalarMitigation):
-    """Starts from weights without chance: zeros and ones, and Hadamard matrices where a layer widens.
+    """Starts from weights that no seed moves: zeros and ones, Hadamard matrices where layers widen.
 
     Tables of vectors, which the paper leaves open, start from rows of a Hadamard matrix at their
     usual scale; as there are no more such rows than a vector has numbers, words share them. Weights
@@ -271,7 +271,7 @@ def power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
-# ---------------------------------------------------------------------------------------------- where it began
+# ---------------------------------------------------------------------------------- where it began
 
 
 def layers(training, kinds: type | tuple[type, ...]) -> list[tuple[Tensor, Tensor]]:
@@ -358,7 +358,7 @@ class Mixout(ScalarMitigation):
         return loss
 
 
-# ------------------------------------------------------------------------------------------------ word vectors
+# ------------------------------------------------------------------------------------ word vectors
 
 
 def at_words(network: nn.Module, change: Callable[[Tensor], Tensor]) -> AbstractContextManager:
@@ -591,7 +591,7 @@ def contrast(plain: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(likeness, torch.arange(len(one)))
 
 
-# --------------------------------------------------------------------------------------------------- catalogue
+# --------------------------------------------------------------------------------------- catalogue
 
 # The three strengths that tuning tries, weakest first.
 CATALOGUE: dict[str, tuple[Mitigation, Mitigation, Mitigation]] = {
