@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stabutils.errors import InputError
+from stabutils.errors import InputError, check
+from stabutils.mitigations.data_centric import nearest
 from stabutils.mitigations.regularizers import ScalarMitigation
 from stabutils.training.hooks import Mitigation
 from stabutils.training.networks import Around
+from stabutils.training.state import Targets, one_hot
+from stabutils.training.task import Tokens
 
 
 @dataclass(frozen=True)
@@ -153,3 +156,95 @@ class Without(Mitigation):
             probabilities=targets.probabilities[kept],
             weights=weights[kept] / weights[kept].mean(),
         )
+
+
+# ---- labels
+
+
+@dataclass(frozen=True)
+class LabelNoise(Mitigation):
+    """No mitigation: replaces a share of the training labels by wrong ones, the same in all runs.
+
+    It stands first in a tuple of mitigations, and none of them may have teachers: these would learn
+    from the labels as they were.
+
+    Parameters
+    ----------
+    share : of the training examples, 0 to 1; 0 is control.
+    kind : "uniform", any other label alike; "confusable", the label of the nearest training text
+        that has another one (`noisy_labels`).
+    seed : of the draw. The examples of a smaller share are among those of a larger one.
+    """
+
+    share: float = 0.05
+    kind: str = "uniform"
+    seed: int = 0
+
+    def __post_init__(self):
+        check("LabelNoise share", self.share, float, {"least": 0, "most": 1})
+        check("LabelNoise kind", self.kind, str, {"choices": ("uniform", "confusable")})
+        check("LabelNoise seed", self.seed, int, {"least": 0})
+
+    @property
+    def is_noop(self):
+        return self.share == 0
+
+    def data(self, targets):
+        if self.is_noop:
+            return targets
+        classes = targets.probabilities.shape[1]
+        labels = self.labels(untouched(targets), classes, targets.texts)
+        return targets.with_labels(one_hot(labels, classes).probabilities)
+
+    def labels(self, labels: np.ndarray, classes: int, texts: Tokens) -> np.ndarray:
+        """What a run is trained on in place of labels (training examples,)."""
+        near = nearest(texts, NEAR).numpy() if self.kind == "confusable" else None
+        return noisy_labels(labels, classes, self.share, self.seed, near)
+
+
+NEAR = 50  # training texts in which a nearest one of another label is looked for
+
+
+def untouched(targets: Targets) -> np.ndarray:
+    """The labels of the whole training split. Raises InputError where these are targets no more."""
+    whole = len(targets.texts.lengths) == len(targets.indices)
+    if not whole or targets.teachers is not None or (targets.probabilities.amax(1) < 1).any():
+        allowed = "to be the first, and none that has teachers"
+        raise InputError("mitigation", "LabelNoise after or beside another one", allowed)
+    return targets.probabilities.argmax(1).numpy()
+
+
+def noisy_labels(
+    labels: np.ndarray, classes: int, share: float, seed: int = 0, near: np.ndarray | None = None
+) -> np.ndarray:
+    """Labels of which a share is wrong.
+
+    Parameters
+    ----------
+    labels : (examples,) ids below `classes`. share : 0 to 1, to the nearest whole example.
+    seed : of which examples they are, and of uniform draws.
+    near : (examples, neighbours), the examples nearest to each, nearest first: an example gets the
+        label of the first of another label, and a uniform draw where there is none. None: all
+        labels are uniform draws from the other ones.
+
+    Returns
+    -------
+    (examples,) integers.
+
+    Examples
+    --------
+    >>> noisy_labels(np.array([0, 0, 1, 1]), 2, share=0.5)
+    array([1, 0, 0, 1])
+    """
+    labels = np.asarray(labels)
+    draw = np.random.default_rng(seed)
+    chosen = draw.permutation(len(labels))[: round(share * len(labels))]
+    wrong = (labels + draw.integers(1, classes, len(labels))) % classes
+    if near is not None:
+        others = labels[near]
+        differs = others != labels[:, None]
+        first = np.take_along_axis(others, differs.argmax(1)[:, None], 1)[:, 0]
+        wrong = np.where(differs.any(1), first, wrong)
+    noisy = labels.copy()
+    noisy[chosen] = wrong[chosen]
+    return noisy

@@ -1,0 +1,263 @@
+"""Who pays for a method: accuracy, churn and negative flips by group; what planted labels do.
+
+Pure functions of arrays. Groups are intents, classes of intents by their size, or planted regions:
+any name for each example. `board.who_pays` has the interval of each intent; here one test of all
+groups tells which of their changes are more than luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from stabutils.analysis.regions import words_of
+from stabutils.errors import InputError
+from stabutils.metrics.detection import rank_correlation
+
+MEASURES = ("accuracy", "churn", "negative_flips")
+NOTHING = 1e-9  # a spread over shuffles that is rounding only
+
+
+def size_classes(
+    train_labels: np.ndarray,
+    labels: np.ndarray,
+    names: tuple[str, ...] = ("rare", "middle", "frequent"),
+) -> np.ndarray:
+    """The class of each example's intent by how many training examples the intent has.
+
+    Parameters
+    ----------
+    train_labels : (training examples,). labels : (examples,), ids of the same classes.
+    names : of the classes, smallest first; each has about as many intents as the next.
+
+    Returns
+    -------
+    (examples,) of names.
+
+    Examples
+    --------
+    >>> size_classes(np.array([0, 1, 1, 2, 2, 2]), np.array([2, 0, 1])).tolist()
+    ['frequent', 'rare', 'middle']
+    """
+    sizes = _sizes(train_labels, labels)
+    places = rankdata(sizes, method="ordinal") - 1
+    return np.asarray(names)[places * len(names) // len(sizes)][labels]
+
+
+def subgroup_changes(
+    control: np.ndarray,
+    arm: np.ndarray,
+    gold: np.ndarray,
+    groups: np.ndarray,
+    shuffles: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What a method changes in each group of examples, with p-values that allow for all groups.
+
+    Under the null hypothesis it does not matter which runs are control's: runs are shuffled between
+    the arms, and an adjusted p-value is the share of shuffles in which any group at all changes as
+    much as this one did, in units of its spread over shuffles. The chance of one false finding or
+    more among the groups of a measure stays at its level, however the groups depend on each other.
+    It speaks of other runs on these test examples.
+
+    Parameters
+    ----------
+    control, arm : labels (runs, examples), at least 3 runs each.
+    gold : (examples,). groups : (examples,), a name each.
+    shuffles : at least 99. seed : of them.
+
+    Returns
+    -------
+    One row a group, the largest loss of accuracy first: group, examples; accuracy, churn (between
+    two runs of the arm) and negative_flips (right in a run of control, wrong in one of the arm),
+    shares 0 to 1, each beside `control_...`, the same of control by itself, and `p_...`, two-sided
+    and adjusted, of the difference. Control's negative flips are those between two of its own runs:
+    what retraining does anyway.
+
+    Raises
+    ------
+    InputError for fewer runs or shuffles, and arms or groups of other examples.
+
+    References
+    ----------
+    Westfall and Young 1993, "Resampling-Based Multiple Testing" (maxT). Yan et al. 2021,
+    "Positive-Congruent Training" (negative flips).
+
+    Examples
+    --------
+    >>> control, arm = np.array([[0, 1]] * 3), np.array([[0, 0]] * 3)  # wrong on the second, always
+    >>> table = subgroup_changes(control, arm, np.array([0, 1]), np.array(["a", "b"]))
+    >>> table[["group", "accuracy", "control_accuracy", "negative_flips"]]
+      group  accuracy  control_accuracy  negative_flips
+    0     b       0.0               1.0             1.0
+    1     a       1.0               1.0             0.0
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    before, after, null = _shuffled(control, arm, gold, group, shuffles, seed)
+    p_values = _max_t(after - before, null)
+    table = pd.DataFrame({"group": names, "examples": np.bincount(group)})
+    for i, name in enumerate(MEASURES):
+        columns = {name: after[i], f"control_{name}": before[i], f"p_{name}": p_values[i]}
+        table = table.assign(**columns)
+    order = np.argsort(after[0] - before[0], kind="stable")
+    return table.iloc[order].reset_index(drop=True)
+
+
+def size_trend(
+    control: np.ndarray,
+    arm: np.ndarray,
+    gold: np.ndarray,
+    train_labels: np.ndarray,
+    shuffles: int = 999,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Do small intents pay for large ones? How a method's changes go with the size of intents.
+
+    Parameters
+    ----------
+    control, arm : labels (runs, examples). gold : (examples,). train_labels : (training examples,).
+    shuffles, seed : as of `subgroup_changes`.
+
+    Returns
+    -------
+    One row a measure (accuracy, churn, negative_flips): correlation, Spearman's of the change of an
+    intent with the number of its training examples, -1 to 1, and p, two-sided, by the same
+    shuffles. Of accuracy above 0: the smaller an intent, the more it loses, or the less it gains.
+    """
+    intents, group = np.unique(gold, return_inverse=True)
+    sizes = _sizes(train_labels, gold)[intents]
+    before, after, null = _shuffled(control, arm, gold, group, shuffles, seed)
+    rows = []
+    for i, name in enumerate(MEASURES):
+        correlation = rank_correlation(sizes, (after - before)[i])
+        by_chance = np.array([rank_correlation(sizes, change[i]) for change in null])
+        p = (1 + np.sum(np.abs(by_chance) >= abs(correlation) - NOTHING)) / (1 + shuffles)
+        rows.append({"measure": name, "correlation": correlation, "p": p})
+    return pd.DataFrame(rows)
+
+
+def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """How much of planted label noise a network has learned by heart, checkpoint by checkpoint.
+
+    Parameters
+    ----------
+    training : probabilities on the training split (..., training examples, classes), such as
+        `runs.extras["training"]` (runs, checkpoints, training examples, classes).
+    labels : (training examples,) as they were. noisy : likewise, as the network was trained on.
+
+    Returns
+    -------
+    (...), 0 to 1: the share of the examples with another label that are answered with it.
+
+    Raises
+    ------
+    InputError where no label differs.
+
+    Examples
+    --------
+    >>> memorised(np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]), [0, 0, 0], [1, 0, 1])
+    array(0.5)
+    """
+    labels, noisy = np.asarray(labels), np.asarray(noisy)
+    planted = labels != noisy
+    if not planted.any():
+        raise InputError("noisy labels", 0, "at least one that differs")
+    answers = np.asarray(training)[..., planted, :].argmax(-1)
+    return np.asarray((answers == noisy[planted]).mean(-1))
+
+
+def noise_nearby(
+    train: Sequence[str], noisy: np.ndarray, texts: Sequence[str], neighbours: int = 10
+) -> np.ndarray:
+    """The share of the nearest training texts whose label was replaced: (texts,), 0 to 1.
+
+    Parameters
+    ----------
+    train : training texts. noisy : bool (training texts,), whose label was replaced.
+    texts : queries. neighbours : how many of the training texts, by the cosine of TF-IDF vectors.
+
+    Examples
+    --------
+    >>> train = ["play jazz", "play rock", "wake me"]
+    >>> noise_nearby(train, np.array([True, False, False]), ["jazz please", "wake"], neighbours=1)
+    array([1., 0.])
+    """
+    words = words_of()
+    known = words.fit_transform(train)
+    shares = []
+    for start in range(0, len(texts), 256):
+        cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :neighbours]
+        shares.append(np.asarray(noisy)[nearest].mean(axis=1))
+    return np.concatenate(shares)
+
+
+# ---- shuffles of runs
+
+
+def _shuffled(control, arm, gold, group, shuffles, seed):
+    """Measures (measure, group) of control by itself and of the arm, and the changes that shuffles
+    of the runs make (shuffles, measure, group)."""
+    control, arm, gold = map(np.asarray, (control, arm, gold))
+    _check(control, arm, gold, group, shuffles)
+    labels, count = np.concatenate([control, arm]), np.bincount(group)
+    right, differ, lost = _pairs(labels, gold, group, count)
+
+    def of_arms(first, second):
+        alone = [right[first].mean(0), _among(differ, first), _among(lost, first)]
+        between = lost[np.ix_(first, second)].mean(axis=(0, 1))
+        return np.stack(alone), np.stack([right[second].mean(0), _among(differ, second), between])
+
+    draw, runs, many = np.random.default_rng(seed), np.arange(len(labels)), len(control)
+    null = []
+    for _ in range(shuffles):
+        order = draw.permutation(runs)
+        before, after = of_arms(order[:many], order[many:])
+        null.append(after - before)
+    return *of_arms(runs[:many], runs[many:]), np.stack(null)
+
+
+def _pairs(labels, gold, group, count):
+    """Shares of each group's examples: right (runs, groups); answered otherwise by two runs, and
+    right in the first and wrong in the second, (runs, runs, groups)."""
+    groups = np.zeros((len(group), len(count)))
+    groups[np.arange(len(group)), group] = 1 / count[group]
+    correct = labels == gold
+    differ = np.stack([(labels != run) @ groups for run in labels])
+    lost = np.stack([(run & ~correct) @ groups for run in correct])
+    return correct @ groups, differ, lost
+
+
+def _among(pairs, runs):
+    """Mean over ordered pairs of different runs: (groups,)."""
+    block = pairs[np.ix_(runs, runs)]  # 0 for a run and itself
+    return block.sum(axis=(0, 1)) / (len(runs) * (len(runs) - 1))
+
+
+def _max_t(observed, null):
+    """Adjusted p-values (measures, groups): single-step maxT over the groups of each measure."""
+    spread = null.std(axis=0)
+    usable = np.where(spread > NOTHING, spread, np.inf)
+    middle = null.mean(axis=0)
+    size, by_chance = np.abs(observed - middle) / usable, np.abs(null - middle) / usable
+    largest = by_chance.max(axis=2)
+    beyond = (largest[:, :, None] >= size[None] - NOTHING).sum(axis=0)
+    return (1 + beyond) / (1 + len(null))
+
+
+def _sizes(train_labels, labels):
+    return np.bincount(train_labels, minlength=int(np.max(labels)) + 1)
+
+
+def _check(control, arm, gold, group, shuffles):
+    for name, labels in (("control", control), ("the arm", arm)):
+        if labels.ndim != 2 or len(labels) < 3 or labels.shape[1] != len(gold):
+            allowed = f"(runs, {len(gold)}) of at least 3 runs"
+            raise InputError(f"labels of {name}", labels.shape, allowed)
+    if len(group) != len(gold):
+        raise InputError("groups", len(group), f"{len(gold)}, one for each example")
+    if not (isinstance(shuffles, int) and shuffles >= 99):
+        raise InputError("shuffles", shuffles, "an integer of at least 99")

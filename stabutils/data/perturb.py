@@ -1,0 +1,306 @@
+"""Small changes of texts that leave their meaning: words left out, typos, synonyms.
+
+Pure functions of texts and a seed. What becomes of a text depends on the text, the seed and the
+share alone: it is the same whatever other texts stand beside it, and on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stabutils.errors import InputError, check
+
+ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard; each stands half a key further right
+# Interchangeable wordings of everyday English, listed by hand before any answer was looked at.
+WORDINGS = """
+what's | what is
+who's | who is
+where's | where is
+how's | how is
+that's | that is
+there's | there is
+it's | it is
+let's | let us
+i'm | i am
+i've | i have
+i'll | i will
+i'd | i would
+you're | you are
+you've | you have
+don't | do not
+doesn't | does not
+didn't | did not
+isn't | is not
+can't | cannot
+won't | will not
+want to | would like to | wanna
+going to | gonna
+tell me | let me know
+give me | get me
+turn off | switch off | shut off
+turn on | switch on
+look for | search for
+get rid of | remove | delete | erase
+a lot of | lots of | plenty of
+right now | at the moment
+movie | film
+movies | films
+song | track | tune
+songs | tracks | tunes
+picture | photo
+pictures | photos
+email | mail
+emails | mails
+taxi | cab
+store | shop
+dinner | supper
+restaurant | eatery
+restaurants | eateries
+drink | beverage
+car | vehicle
+street | road
+city | town
+mom | mother | mum
+dad | father
+kids | children
+friend | buddy
+boss | manager
+people | folks
+doctor | physician
+trash | garbage | rubbish
+luggage | baggage
+television | tv
+info | information
+error | mistake
+trip | journey
+meaning | definition
+hello | hi | hey
+thanks | thank you
+yes | yeah
+okay | alright
+please | kindly
+buy | purchase
+begin | start
+finish | complete
+find | locate
+change | modify | alter
+increase | raise
+decrease | reduce | lower
+choose | pick | select
+speak | talk
+explain | describe
+answer | reply | respond
+allow | permit
+help | assist
+fix | repair
+show | display
+big | large
+small | little
+fast | quick
+quickly | fast
+nearest | closest
+newest | latest | most recent
+current | present
+favorite | preferred
+funny | amusing
+happy | glad
+sad | unhappy
+great | excellent | wonderful
+awful | terrible | horrible
+nice | pleasant
+strange | odd | weird
+difficult | hard
+easy | simple
+cheap | inexpensive
+expensive | costly
+cold | chilly
+sick | ill
+quiet | silent
+loud | noisy
+tired | exhausted
+entire | whole
+every | each
+soon | shortly
+also | too
+maybe | perhaps
+often | frequently
+usually | normally
+almost | nearly
+until | till
+tonight | this evening
+"""
+
+
+def drop_words(texts: Sequence[str], share: float = 0.1, seed: int = 0) -> list[str]:
+    """Leave out each word with probability `share`, but never all words of a text.
+
+    Parameters
+    ----------
+    texts : words are what white space divides.
+    share : 0 to 1; 0 returns the texts as they are.
+    seed : at least 0.
+
+    Returns
+    -------
+    As many texts; where all words would go, the one that would have gone last stays.
+
+    Raises
+    ------
+    InputError for a share or seed that is not allowed.
+
+    Examples
+    --------
+    >>> drop_words(["wake me up at seven"], share=1.0)
+    ['seven']
+    """
+
+    def change(text: str, draw: np.random.Generator) -> str:
+        words = text.split()
+        draws = draw.random(len(words))
+        last = draws.max(initial=0)
+        kept = [word for word, d in zip(words, draws, strict=True) if d >= share or d == last]
+        return " ".join(kept)
+
+    return _changed(texts, share, seed, change)
+
+
+def typos(texts: Sequence[str], share: float = 0.1, seed: int = 0) -> list[str]:
+    """Mistype each word of three characters or more with probability `share`.
+
+    Parameters
+    ----------
+    texts : words are what white space divides.
+    share : 0 to 1; 0 returns the texts as they are.
+    seed : at least 0.
+
+    Returns
+    -------
+    As many texts. A mistyped word has one edit: a character behind its first one is swapped with
+    that before it, left out, doubled, or replaced by the letter of a key beside it on a QWERTY
+    keyboard, each with the same probability. A swap of equal characters changes nothing.
+
+    Raises
+    ------
+    InputError for a share or seed that is not allowed.
+
+    Examples
+    --------
+    >>> typos(["wake me up at seven", "play jazz"], share=1.0)
+    ['wzke me up at sevne', 'paly jaza']
+    """
+
+    def change(text: str, draw: np.random.Generator) -> str:
+        words = text.split()
+        hit = draw.random(len(words)) < share
+        changed = []
+        for word, mistyped in zip(words, hit, strict=True):
+            changed.append(_mistype(word, draw) if mistyped and len(word) > 2 else word)
+        return " ".join(changed)
+
+    return _changed(texts, share, seed, change)
+
+
+def swap_synonyms(texts: Sequence[str], share: float = 0.5, seed: int = 0) -> list[str]:
+    """Replace each word or phrase that has another wording with probability `share`.
+
+    Parameters
+    ----------
+    texts : matched in lower and upper case alike, as whole words.
+    share : 0 to 1; 0 returns the texts as they are.
+    seed : at least 0.
+
+    Returns
+    -------
+    As many texts, with another wording of the same line of `WORDINGS` in each place, in lower case.
+    A short list written by hand: many texts have no such word and stay as they are.
+
+    Raises
+    ------
+    InputError for a share or seed that is not allowed.
+
+    Examples
+    --------
+    >>> swap_synonyms(["Turn on the tv please", "jazz"], share=1.0)
+    ['switch on the television kindly', 'jazz']
+    """
+
+    def change(text: str, draw: np.random.Generator) -> str:
+        def other(match: re.Match) -> str:
+            choices = OTHERS[match[0].lower()]
+            swapped = draw.random() < share
+            return choices[draw.integers(len(choices))] if swapped else match[0]
+
+        return PHRASES.sub(other, text)
+
+    return _changed(texts, share, seed, change)
+
+
+def _others() -> dict[str, list[str]]:
+    """The other wordings of each wording."""
+    others: dict[str, list[str]] = {}
+    for line in WORDINGS.strip().splitlines():
+        wordings = line.split(" | ")
+        for wording in wordings:
+            rest = [each for each in wordings if each != wording]
+            others.setdefault(wording, []).extend(rest)
+    return others
+
+
+OTHERS = _others()
+PHRASES = re.compile(
+    rf"(?<![\w'])({'|'.join(sorted(map(re.escape, OTHERS), key=len, reverse=True))})(?![\w'])",
+    re.IGNORECASE,
+)
+PERTURBATIONS: dict[str, Callable[..., list[str]]] = {
+    "word drop": drop_words,
+    "typos": typos,
+    "synonyms": swap_synonyms,
+}
+
+
+def _changed(
+    texts: Sequence[str],
+    share: float,
+    seed: int,
+    change: Callable[[str, np.random.Generator], str],
+) -> list[str]:
+    """Each text as `change` makes it, with random numbers of its own."""
+    check("share", share, float, {"least": 0, "most": 1})
+    check("seed", seed, int, {"least": 0})
+    if isinstance(texts, str):
+        raise InputError("texts", texts, "a list of texts")
+    if share == 0:
+        return list(texts)
+    streams = (np.random.default_rng([seed, zlib.crc32(text.encode())]) for text in texts)
+    return [change(text, draw) for text, draw in zip(texts, streams, strict=True)]
+
+
+def _mistype(word: str, draw: np.random.Generator) -> str:
+    place = int(draw.integers(1, len(word)))
+    before, letter, after = word[:place], word[place], word[place + 1 :]
+    kind = draw.integers(4)
+    if kind == 0:
+        return before[:-1] + letter + before[-1] + after
+    if kind == 1:
+        return before + after
+    if kind == 2:
+        return before + letter + letter + after
+    near = _beside(letter.lower()) or letter
+    return before + near[draw.integers(len(near))] + after
+
+
+def _beside(letter: str) -> str:
+    """The letters on the keys around one; none for what is no letter of the keyboard."""
+    for number, row in enumerate(ROWS):
+        place = row.find(letter)
+        if place < 0:
+            continue
+        sides = row[max(0, place - 1) : place] + row[place + 1 : place + 2]
+        above = ROWS[number - 1][place : place + 2] if number else ""
+        below = ROWS[number + 1][max(0, place - 1) : place + 1] if number + 1 < len(ROWS) else ""
+        return sides + above + below
+    return ""

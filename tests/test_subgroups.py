@@ -1,0 +1,167 @@
+"""Who pays: groups by hand, the test against an independent one, and how often it errs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from stabutils import metrics
+from stabutils.analysis.subgroups import (
+    memorised,
+    noise_nearby,
+    size_classes,
+    size_trend,
+    subgroup_changes,
+)
+from stabutils.errors import InputError
+
+GROUPS = np.repeat(["a", "b", "c", "d"], 25)
+GOLD = np.repeat([0, 1, 2, 3], 25)
+
+
+def answers(runs, seed, wrong=0.1, gold=GOLD):
+    """Runs that are wrong on a random share of the examples; wrong: a number or one an example."""
+    draw = np.random.default_rng(seed)
+    missed = draw.random((runs, len(gold))) < wrong
+    return np.where(missed, (gold + draw.integers(1, 4, missed.shape)) % 4, gold)
+
+
+def test_columns_are_those_of_the_metrics_group_by_group():
+    control, arm = answers(5, 0), answers(4, 1, 0.2)
+    table = subgroup_changes(control, arm, GOLD, GROUPS).set_index("group")
+    for name in "abcd":
+        here = name == GROUPS
+        old, new, gold = control[:, here], arm[:, here], GOLD[here]
+        row = table.loc[name]
+        assert row.examples == 25
+        assert row.accuracy == pytest.approx(np.mean(new == gold))
+        assert row.control_churn == pytest.approx(metrics.churn(old))
+        assert row.churn == pytest.approx(metrics.churn(new))
+        between = metrics.churn_between(old, new, gold)["bad"]
+        assert row.negative_flips == pytest.approx(between)
+        alone = metrics.churn_parts(old, gold)["right_to_wrong"] / 2
+        assert row.control_negative_flips == pytest.approx(alone)
+    change = table.accuracy - table.control_accuracy
+    assert change.is_monotonic_increasing
+
+
+def test_a_group_that_pays_is_found_and_the_others_are_not():
+    control = answers(10, 0)
+    harmed = np.where(GROUPS == "b", 0.3, 0.1)
+    table = subgroup_changes(control, answers(10, 1, harmed), GOLD, GROUPS).set_index("group")
+    assert table.p_accuracy["b"] < 0.05 and table.p_negative_flips["b"] < 0.05
+    assert (table.p_accuracy[["a", "c", "d"]] > 0.05).all()
+    assert table.index[0] == "b"
+
+
+def test_one_group_alone_is_the_permutation_test_of_scipy():
+    control, arm = answers(6, 0), answers(6, 1, 0.13)
+    one = np.zeros(100, int)
+    ours = subgroup_changes(control, arm, GOLD, one, shuffles=4999).p_accuracy[0]
+    right = [(labels == GOLD).mean(axis=1) for labels in (arm, control)]
+    theirs = stats.permutation_test(
+        right, lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis), vectorized=True
+    ).pvalue
+    assert ours == pytest.approx(theirs, abs=0.03)
+
+
+def test_where_nothing_differs_a_false_finding_is_as_rare_as_its_level_says():
+    smallest = []
+    for seed in range(200):
+        control, arm = answers(5, 2 * seed), answers(5, 2 * seed + 1)
+        table = subgroup_changes(control, arm, GOLD, GROUPS, shuffles=99, seed=seed)
+        smallest.append([table[f"p_{name}"].min() for name in ("accuracy", "churn")])
+    false_findings = (np.array(smallest) <= 0.05).mean(axis=0)
+    assert (false_findings < 0.1).all() and (false_findings > 0.005).all()
+
+
+def test_the_correction_is_for_all_groups():
+    """The same group among others has a larger p than alone."""
+    control, arm = answers(6, 0), answers(6, 1, np.where(GROUPS == "a", 0.18, 0.1))
+    among = subgroup_changes(control, arm, GOLD, GROUPS).set_index("group").p_accuracy["a"]
+    here = GROUPS == "a"
+    alone = subgroup_changes(control[:, here], arm[:, here], GOLD[here], GROUPS[here])
+    assert among > alone.p_accuracy[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 100))
+def test_the_order_of_runs_and_examples_does_not_matter(seed):
+    draw = np.random.default_rng(seed)
+    control, arm = answers(4, seed), answers(3, seed + 1, 0.3)
+    table = subgroup_changes(control, arm, GOLD, GROUPS, shuffles=99)
+    order, runs = draw.permutation(100), draw.permutation(4)
+    other = subgroup_changes(
+        control[runs][:, order], arm[:, order], GOLD[order], GROUPS[order], shuffles=99
+    )
+    for name in ("accuracy", "control_churn", "churn", "negative_flips"):
+        one, two = (t.set_index("group")[name].sort_index() for t in (table, other))
+        assert np.allclose(one, two)
+
+
+def test_arms_that_answer_alike_differ_in_nothing():
+    same = np.tile(GOLD, (3, 1))
+    table = subgroup_changes(same, same, GOLD, GROUPS)
+    assert (table[["p_accuracy", "p_churn", "p_negative_flips"]] == 1).all(axis=None)
+
+
+def test_bad_input_is_refused_by_name():
+    fine = answers(3, 0)
+    for given_, thing in [
+        ((fine[:2], fine, GOLD, GROUPS), "labels of control"),
+        ((fine, fine[:, :5], GOLD, GROUPS), "labels of the arm"),
+        ((fine, fine, GOLD, GROUPS[:5]), "groups"),
+    ]:
+        with pytest.raises(InputError, match=thing):
+            subgroup_changes(*given_)
+    with pytest.raises(InputError, match="shuffles: got 20"):
+        subgroup_changes(fine, fine, GOLD, GROUPS, shuffles=20)
+
+
+# ---- sizes
+
+
+def test_size_classes_have_as_many_intents_each():
+    train = np.repeat(np.arange(6), [10, 60, 20, 50, 30, 40])
+    classes = size_classes(train, np.arange(6))
+    by_hand = ["rare", "frequent", "rare", "frequent", "middle", "middle"]
+    assert classes.tolist() == by_hand
+    assert size_classes(train, np.array([1, 0]), ("few", "many")).tolist() == ["many", "few"]
+
+
+def test_a_trend_that_was_planted_is_found_and_none_where_none_is():
+    intents = 12
+    gold, train = np.repeat(np.arange(intents), 20), np.repeat(np.arange(intents), range(5, 17))
+    shares = 0.4 - 0.03 * gold  # the smaller, the more wrong
+
+    def runs(seed, wrong):
+        draw = np.random.default_rng(seed)
+        missed = draw.random((8, len(gold))) < wrong
+        return np.where(missed, (gold + 1) % intents, gold)
+
+    table = size_trend(runs(0, 0.1), runs(1, shares), gold, train).set_index("measure")
+    assert table.correlation["accuracy"] > 0.8 and table.p["accuracy"] < 0.01
+    assert table.correlation["negative_flips"] < -0.8
+    same = size_trend(runs(0, 0.1), runs(2, 0.1), gold, train).set_index("measure")
+    assert same.p["accuracy"] > 0.05
+
+
+# ---- planted labels
+
+
+def test_memorised_by_hand_for_each_run_and_checkpoint():
+    labels, noisy = np.array([0, 0, 1]), np.array([1, 0, 0])
+    right = np.eye(2)[[[[1, 0, 0], [0, 0, 0]]]]  # one run, two checkpoints
+    assert memorised(right, labels, noisy).tolist() == [[1.0, 0.5]]
+    with pytest.raises(InputError, match="noisy labels"):
+        memorised(right, labels, labels)
+
+
+def test_noise_nearby_is_a_share_of_the_nearest_texts():
+    train = ["play some jazz", "play some rock", "wake me at seven", "wake me at eight"]
+    noisy = np.array([True, False, True, True])
+    texts = ["play some blues", "wake me at nine"]
+    assert noise_nearby(train, noisy, texts, neighbours=2).tolist() == [0.5, 1.0]
