@@ -40,7 +40,8 @@ def loose(label: str) -> str:
         folded = code[1]
     if re.fullmatch(r"[0-9]+(\.0*)?", folded):
         return folded.partition(".")[0].lstrip("0") or "0"
-    return re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", folded)
+    spaced = re.sub(r"(?<=\w)-(?=\w)", " ", folded)  # but -1 is another label than 1
+    return re.sub(r"[\s_]+", " ", spaced).strip()
 
 
 def spellings(labels: Iterable[str], thing: str = "labels") -> dict[str, str]:

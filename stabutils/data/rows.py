@@ -130,13 +130,14 @@ def _refuse_cut(rows: list[Row], table: Table) -> None:
     if not rows or not table.separator:
         return
     labels = [row.label for row in rows]
-    place = next(i for i, name in enumerate(table.header) if _ROLES.get(name.lower()) == "label")
-    width = len(table.header)
+    roles = [_ROLES.get(name.lower()) for name in table.header]
+    known = {i: {getattr(row, role) for row in rows} for i, role in enumerate(roles) if role}
+    known = {i: words for i, words in known.items() if roles[i] != "text"}
     for row in rows:
-        if "\n" in row.text and swallowed(row.text, table.separator, width, place, set(labels)):
+        if "\n" in row.text and swallowed(row.text, table.separator, len(roles), known):
             allowed = "one text; this one holds rows of the file, as after an unclosed quote"
             raise InputError(f"{row.where}: text", row.text, allowed)
-    is_last = table.open_ended and place == width - 1
+    is_last = table.open_ended and roles[-1] == "label"
     longer = cut_off(labels[-1], labels[:-1]) if is_last else ""
     if longer:
         allowed = f"a complete last line, such as {longer!r}; a line break ends it"

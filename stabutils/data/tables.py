@@ -14,7 +14,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -168,17 +168,18 @@ def unreadable(word: str) -> str:
     return ""
 
 
-def swallowed(cell: str, separator: str, width: int, place: int, labels) -> bool:
+def swallowed(cell: str, separator: str, width: int, known: Mapping[int, Container[str]]) -> bool:
     """Whether a cell holds a row of its own, as where a quote is opened and never closed.
 
-    A line of it is a row when it has as many cells as the header and a known label in its place.
+    A line of it is a row when it has as many cells as the header, and one of them is known in its
+    column: `known` has the words of some columns, by their places.
 
-    >>> swallowed("turn it on,on\\nstop", ",", width=2, place=1, labels={"on", "off"})
+    >>> swallowed("turn it on,on\\nstop", ",", width=2, known={1: {"on", "off"}})
     True
     """
     for line in cell.split("\n")[:-1]:
         cells = line.rstrip("\r").split(separator)
-        if len(cells) == width and cells[place] in labels:
+        if len(cells) == width and any(cells[place] in words for place, words in known.items()):
             return True
     return False
 

@@ -253,9 +253,10 @@ def _read(table: Table, first, wanted: dict[str, list[str]]) -> _Cells:
     codes = {role: np.stack([next(arrays) for _ in columns]) for role, columns in wanted.items()}
     cells = _Cells(table, wanted, codes, {role: books[role].words for role in wanted})
     for role in wanted:
-        for code, word in enumerate(cells.words[role]):
+        for code in np.unique(codes[role]):
+            word = cells.words[role][code]
             problem = "that is not a list or an object" if word in books[role].nested else ""
-            if word and not problem and plain(word):
+            if plain(word) and not problem:
                 problem = unreadable(word)
             if problem:
                 allowed = f"a text {problem}"
@@ -295,17 +296,21 @@ def _refuse_what_is_no_table(cells: _Cells) -> None:
     table = cells.table
     for role in ("run", "example", "checkpoint"):
         for column in cells.roles.get(role, ()):
-            if column in cells.words[role]:
-                where = cells.first_row(role, cells.words[role].index(column))
-                allowed = "rows; here a header is repeated, as where files were joined"
-                raise InputError(f"{where}: {role}", column, allowed)
-    label = cells.roles.get("label", [""])[0]
-    if not table.separator or not label:
+            for word in ("", column):
+                if word in cells.words[role]:
+                    where = cells.first_row(role, cells.words[role].index(word))
+                    allowed = "a name; a header in a row is that of a file that was joined"
+                    raise InputError(f"{where}: {role}", word, allowed)
+    if not table.separator or "label" not in cells.roles:
         return
-    labels, width, place = set(cells.words["label"]), len(table.header), table.header.index(label)
+    known = {
+        table.header.index(column): set(cells.words[role])
+        for role in ("run", "label", "gold", "checkpoint")
+        for column in cells.roles.get(role, ())
+    }
     for role in ("example", "text", "label"):
         for code, word in enumerate(cells.words.get(role, ())):
-            if "\n" in word and swallowed(word, table.separator, width, place, labels):
+            if "\n" in word and swallowed(word, table.separator, len(table.header), known):
                 where = f"{cells.first_row(role, code)}: {role}"
                 allowed = "one cell; this one holds rows of the file, as after an unclosed quote"
                 raise InputError(where, word, allowed)
