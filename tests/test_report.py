@@ -313,17 +313,17 @@ def test_arrays_of_probabilities_and_of_words(tmp_path):
 
 def test_parquet(tmp_path, monkeypatch):
     path = write(tmp_path, b"PAR1", "mine.parquet")
-    predictions = importlib.import_module("stabutils.reports.reading")
-    monkeypatch.setattr(predictions, "find_spec", lambda name: None)
+    tables = importlib.import_module("stabutils.data.tables")
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pyarrow"):
         read_predictions(path)
-    monkeypatch.setattr(predictions, "find_spec", lambda name: name)
+    monkeypatch.setattr(tables, "find_spec", lambda name: name)
     monkeypatch.setattr(pd, "read_parquet", lambda path: pd.read_csv(io.StringIO(LONG)))
     assert read_predictions(path).labels.tolist() == [[1, 0], [1, 1]]
 
 
 MANY = "example,run1,run2\n" + "".join(f"{i},{i % 2},{'ab'[i % 2]}\n" for i in range(4))
-DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i in range(20))
+DISJOINT = "example,run1,run2\n" + "".join(f"{i},y{i % 2},n{i % 2}\n" for i in range(20))
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i 
         (LONG.replace("no,<b>", ",<b>"), "gold: got \"none for example 'b'\""),
         (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got \"none for example 'a'\""),
         ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
-        ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 1"),
+        ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 'no column of them"),
         ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
         (
             MANY,
@@ -350,7 +350,7 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i 
         (LONG.encode() + b"3,\xe9,yes,yes,x\n", "mine.csv, line 6: got 'byte 0xe9'"),
         (LONG.encode("utf-16"), "UTF-8"),
         (LONG + "3,\0,a,a,a\n", "line 6: got 'byte 0x00'"),
-        (LONG + "3,a\n", "mine.csv, data row 5: got '2 cells'; expected 5"),
+        (LONG + "3,a\n", "mine.csv, line 6: got '2 cells'; expected 5"),
         (LONG + '3,a,"x\n', "mine.csv, line 6"),
         (LONG.replace("gold", "run"), "header of mine.csv"),
         (
@@ -359,7 +359,8 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},Yes{i % 2},yes{i % 2}\n" for i 
         ),
         (
             "run,example,label,prediction\n1,a,x,x\n2,a,x,y\n",
-            "got 'label, prediction'; expected told apart",
+            "got 'prediction, label'; expected told apart: which are answers, and which the truth? "
+            'As in --columns "label=prediction, gold=label"',
         ),
         (
             "example,label,prediction1,prediction2\na,x,x,y\n",
@@ -508,11 +509,11 @@ def test_columns_and_files_that_do_not_exist(tmp_path):
         read_predictions(path, {"labl": "label"})
     for name, says in (
         ("none.csv", "a file that exists"),
-        ("mine.xlsx", "others can be saved as CSV"),
+        ("mine.xlsx", "others saved as CSV"),
     ):
         with pytest.raises(InputError, match=says):
             read_predictions(tmp_path / name)
-    with pytest.raises(InputError, match="commas between them, not ';'"):
+    with pytest.raises(InputError, match="one separator as the file's ending says, not ';'"):
         read_predictions(write(tmp_path, LONG.replace(",", ";")))
 
 
@@ -874,12 +875,12 @@ def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
     old, new = (read_predictions(tmp_path / f"{name}.csv") for name in ("old", "new"))
     found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
     assert (
-        str(found) == str(plain)
+        str(found) == f"{old.layout}\n{new.layout}\n{plain}"
         and found.verdicts["churn"] == "holds"
         and found.verdicts["accuracy"] == found.guard
     )
     assert main.main(["compare", str(tmp_path / "old.csv"), str(tmp_path / "new.csv")]) == 0
-    assert capsys.readouterr().out.strip() == f"{old.layout}\n{new.layout}\n{plain}"
+    assert capsys.readouterr().out.strip() == str(found)
     other = Predictions(
         new.labels, new.label_names, new.runs, ("x", *new.examples[1:]), "", new.gold
     )

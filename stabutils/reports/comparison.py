@@ -19,17 +19,19 @@ from stabutils.metrics.intervals import (
     verdict,
 )
 from stabutils.metrics.measures import churn_between
-from stabutils.reports.reading import Predictions, encode, read_predictions
+from stabutils.reports.codes import encode, same_code
+from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import add_columns, columns_of, shown, title
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Two systems: scores before, after and their difference (after - before), the churn between them, a verdict.
+    """Two systems: scores before, after and their difference (after - before), and a verdict.
 
-    verdict is on "after is more stable": its label entropy at an equal number of runs is lower, and its accuracy is
-    not lower by more than half a point (guard; "cannot be tested here" without gold, and then left out). verdicts has
-    one for each difference: that it lies below 0, for accuracy that it lies above the guard.
+    verdict is on "after is more stable": its label entropy at an equal number of runs is lower, and
+    its accuracy is not lower by more than half a point (guard; "cannot be tested here" without
+    gold, and then left out). verdicts has one for each difference: that it lies below 0, for
+    accuracy that it lies above the guard. between: the churn from one to the other.
     """
 
     before: dict[str, Interval]
@@ -39,6 +41,7 @@ class Comparison:
     stability: str
     guard: str
     verdict: str
+    layouts: tuple[str, ...] = ()  # of files: what was read as what, and what was left unused
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -77,25 +80,51 @@ class Comparison:
                 *(line.replace(f" ({note})", "") for line in lines),
                 f"All intervals speak of {note}",
             ]
-        return "\n".join(lines)
+        return "\n".join([*self.layouts, *lines])
 
     __str__ = summary
 
 
 def compare(before, after, gold=None, seeds=None) -> Comparison:
-    """Did a change make a system more stable? Labels (runs, examples) before and after it, on the same examples; or
-    two `Predictions`, or two `Runs` of a study, which bring gold and seeds along.
+    """Did a change make a system more stable?
 
-    seeds: (of before, of after), the seed of each run, where runs of both may share them; runs without common seeds are
-    taken as independent. Runs of two files are a pair where they have one name. Entropy is compared at one number of
-    runs, the 5 or fewer that both have.
+    Parameters
+    ----------
+    before, after
+        Labels (runs, examples) of two runs or more each, on the same examples; or two
+        `Predictions`, or two `Runs` of a study, which bring gold and seeds along.
+    gold
+        (examples,), adds accuracy and the parts of churn.
+    seeds
+        (of before, of after): the seed of each run, where runs of both may share them; runs
+        without common seeds are taken as independent. Runs of two files are a pair where they have
+        one name.
 
-    >>> compare([[0, 1], [0, 0], [1, 1]], [[0, 1], [0, 1], [0, 1]]).difference["churn"].value.__round__(3)
+    Returns
+    -------
+    Comparison
+        Entropy is compared at one number of runs, the 5 or fewer that both have.
+
+    Raises
+    ------
+    InputError
+        Other examples, texts or gold labels in one of them than in the other, or two codes of
+        labels.
+
+    Examples
+    --------
+    >>> after = [[0, 1], [0, 1], [0, 1]]
+    >>> round(compare([[0, 1], [0, 0], [1, 1]], after).difference["churn"].value, 3)
     -0.667
     """
+    layouts = tuple(side.layout for side in (before, after) if isinstance(side, Predictions))
+    of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
+    other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
-        before, after, gold, seeds = _of_both(before, after)
-    before, after, gold = _same_names(before, after, gold)
+        before, after, gold, other, seeds = _of_both(before, after)
+    before, after, gold, names = _same_names(before, after, gold, other)
+    if not of_study:
+        _refuse_two_codes(before, after, gold, names)
     arms = [np.arange(len(before)), np.arange(len(after))]
     seeds = (arms[0], len(before) + arms[1]) if seeds is None else _seeds(seeds, arms)
     n = min(5, len(before), len(after))
@@ -117,41 +146,75 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
         stability,
         guard,
         together(stability, *([] if gold is None else [guard])),
+        layouts,
     )
 
 
+def _refuse_two_codes(before, after, gold, names) -> None:
+    answers = [*before, *after]
+    who = [f"run {i + 1} of before" for i in range(len(before))]
+    who += [f"run {i + 1} of after" for i in range(len(after))]
+    if gold is not None:
+        answers.append(gold)
+        who.append("gold")
+    same_code(answers, names, who)
+
+
 def _of_both(before, after):
-    """Labels, gold and seeds of two Predictions or Runs, by the names of labels and runs where they have names."""
-    if getattr(before, "examples", ()) != getattr(after, "examples", ()):
-        only = sorted(set(getattr(before, "examples", ())) ^ set(getattr(after, "examples", ())))
-        raise InputError(
-            "examples of before and after", only[:5], "the same in both: these are in one only"
-        )
+    """Labels, gold and seeds of two Predictions or Runs, by the names of labels and runs."""
+    if isinstance(before, Predictions) and isinstance(after, Predictions):
+        _refuse_other_examples(before, after)
     sides = []
-    for each in (before, after):
-        named = isinstance(each, Predictions)  # Runs of one study have one code
-        labels, gold = (
-            (np.array(each.label_names)[codes] if named and codes is not None else codes)
-            for codes in (each.labels, each.gold)
-        )
-        sides.append((labels, gold, np.array(each.runs) if named else each.seeds))
+    for side in (before, after):
+        if isinstance(side, Predictions):
+            names = np.array(side.label_names, object)
+            gold = None if side.gold is None else names[side.gold]
+            sides.append((names[side.labels], gold, np.array(side.runs)))
+        else:  # Runs of one study have one code
+            sides.append((side.labels, side.gold, side.seeds))
     (old, gold, old_seeds), (new, other, new_seeds) = sides
-    gold = other if gold is None else gold
-    if other is not None and not np.array_equal(gold, other):
-        raise InputError("gold labels of after", "others than those of before", "the same in both")
-    return old, new, gold, (old_seeds, new_seeds)
+    return old, new, gold, other, (old_seeds, new_seeds)
 
 
-def _same_names(before, after, gold):
-    """Both sets of runs in one code."""
+def _refuse_other_examples(before: Predictions, after: Predictions) -> None:
+    """Refuse two files whose rows are not the same examples, as their names or texts tell."""
+    if before.examples != after.examples:
+        only = sorted(set(before.examples) ^ set(after.examples))
+        allowed = "the same in both: these are in one only"
+        raise InputError("examples of before and after", only[:5], allowed)
+    if before.numbered != after.numbered:
+        named, numbered = ("after", "before") if before.numbered else ("before", "after")
+        value = f"a column of them in {named}, the order of rows in {numbered}"
+        raise InputError("examples of before and after", value, "a column of them in both")
+    if before.texts is None or after.texts is None:
+        return
+    for example, old, new in zip(before.examples, before.texts, after.texts, strict=True):
+        if old.split() != new.split():
+            if before.numbered:
+                example += " (counted by rows)"
+            allowed = "the same in both files, row by row, or a column that names the examples"
+            raise InputError(f"text of example {example}", (old, new), allowed)
+
+
+def _same_names(before, after, gold, other=None):
+    """Both sets of runs, and gold, in one code; `other` is the gold labels of after."""
     sizes = [np.shape(before), np.shape(after)]
     for thing, size in zip(("before", "after"), sizes, strict=True):
         if len(size) != 2 or size[0] < 2:
             raise InputError(f"shape of {thing}", size, "(runs, examples), at least 2 runs")
     if sizes[0][1] != sizes[1][1]:
         raise InputError("examples in after", sizes[1][1], f"{sizes[0][1]}, as many as in before")
-    both, gold, _ = encode(np.concatenate([before, after]), gold)
-    return both[: sizes[0][0]], both[sizes[0][0] :], gold
+    if gold is None:
+        gold, other = other, None
+    rows = [before, after] if other is None else [before, after, other[None]]
+    every, gold, names = encode(np.concatenate(rows), gold)
+    before, after, others = np.split(every, np.cumsum([size[0] for size in sizes]))
+    for row in others:
+        if (row != gold).any():
+            first = int((row != gold).argmax())
+            value = f"{names[row[first]]} where before has {names[gold[first]]}"
+            raise InputError("gold labels of after", value, "the same in both")
+    return before, after, gold, names
 
 
 def _seeds(seeds, arms):
@@ -193,5 +256,5 @@ def command(arguments: argparse.Namespace) -> int:
         read_predictions(path, columns_of(arguments))
         for path in (arguments.before, arguments.after)
     ]
-    print(*(each.layout for each in read), compare(*read), sep="\n")
+    print(compare(*read))
     return 0

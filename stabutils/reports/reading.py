@@ -1,59 +1,77 @@
 """Predictions of any system, read from a file: which label each run gave each example.
 
-A table (.csv, .parquet) in long form has a row for each run and example (and checkpoint, where a column says what a run
-answered at several points of its training); in wide form a row for each example and a column for each run. An array
-(.npy, .safetensors) holds labels (runs, examples) or probabilities (runs, examples, classes). Whatever is wrong with a
-file is one InputError that says where.
+A table (.csv, .tsv, .jsonl, .parquet, perhaps with .gz) in long form has a row for each run and
+example (and checkpoint, where a column says what a run answered at several points of its training);
+in wide form a row for each example and a column for each run. An array (.npy, .safetensors) holds
+labels (runs, examples) or probabilities (runs, examples, classes). Whatever is wrong with a file is
+one InputError that says where.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from stabutils.data.datasets import read_text
+from stabutils.data.labels import plain, spellings
+from stabutils.data.rows import cut_off
+from stabutils.data.tables import (
+    TABLES,
+    Nested,
+    Table,
+    form_of,
+    read_table,
+    swallowed,
+    unreadable,
+)
 from stabutils.errors import InputError
 from stabutils.provenance import project_root
+from stabutils.reports.codes import encode, ordered, same_code
+from stabutils.reports.columns import (
+    COLUMNS,
+    MORE_RUNS,
+    answers_elsewhere,
+    assign,
+    question,
+    row_names,
+    told,
+)
 
 SAMPLE = project_root() / "examples" / "predictions.csv"
-COLUMNS = {  # what a column may be called when nobody says
-    "run": ("run", "seed", "model", "version"),
-    "example": ("example", "example_id", "id"),
-    "label": ("label", "prediction", "predicted", "answer"),
-    "gold": ("gold", "target", "true_label"),
-    "text": ("text", "utterance", "query", "sentence"),
-    "weight": ("weight", "traffic"),
-    "checkpoint": ("checkpoint",),
-}
-A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
-FORMS = (
-    "columns run, example and label (long form; of one run: checkpoint, example and label), or example and one "
-    "column for each run, such as run1, run2 (wide form); columns of other names are mapped, as in --label answer "
-    "or --label release_a release_b"
-)
-MORE_RUNS = (
-    "at least 2: one alone has nothing to differ from; train again with another seed, ask the system again, "
-    "put one run of each of two releases into one file, or bring a column checkpoint with what the one run "
-    "answered at several points of its training"
-)
+ARRAYS = (".npy", ".safetensors")
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """labels (runs, examples) and gold (examples,) are places in label_names; layout says how a file was read.
+    """What runs answered.
 
-    checkpoints (runs, checkpoints, examples): what each run answered at points of its training, the last of them being
-    its labels.
+    Parameters
+    ----------
+    labels
+        (runs, examples), places in `label_names`.
+    label_names, runs, examples
+        The names of labels, runs and examples; runs and examples in order of their names.
+    layout
+        What was read as what, and what was left unused, in one line.
+    gold
+        (examples,), places in `label_names`.
+    texts
+        (examples,).
+    probabilities
+        (runs, examples, classes), 0 .. 1.
+    weights
+        (examples,).
+    checkpoints
+        (runs, checkpoints, examples): what each run answered at points of its training, the last
+        of them being its labels.
+    numbered
+        Whether examples are the numbers of their rows, for want of a column that names them.
     """
 
     labels: np.ndarray
@@ -66,449 +84,501 @@ class Predictions:
     probabilities: np.ndarray | None = None
     weights: np.ndarray | None = None
     checkpoints: np.ndarray | None = None
+    numbered: bool = False
 
 
 def read_predictions(
     path: str | Path, columns: Mapping[str, str | Sequence[str]] | str | None = None
 ) -> Predictions:
-    """Predictions in a .csv (UTF-8), .parquet, .npy or .safetensors file.
+    """Predictions in a .csv, .tsv, .jsonl, .parquet (each perhaps .gz), .npy or .safetensors file.
 
-    columns: role -> column, for roles run, example, label, gold, text, weight, checkpoint (COLUMNS has the names known
-    anyway), or the same as text, "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide
-    form. A long form may have a probability column p_<label> for each label, and checkpoints of each run: at least two,
-    as many for each run, the last one (by number) being its answer. One run alone is read only with checkpoints.
-    Words such as NA, None and null are labels like any other. Arrays in a .safetensors file: labels or probabilities,
-    and perhaps gold and weights. Runs and examples are put in order of their names.
+    Parameters
+    ----------
+    path
+        The file; text in UTF-8. Arrays in a .safetensors file: labels or probabilities, and perhaps
+        gold and weights.
+    columns
+        Role -> column, for roles run, example, label, gold, text, weight, checkpoint and
+        probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
+        "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide form.
 
+    Returns
+    -------
+    Predictions
+        A long form may have a probability column p_<label> for each label, and checkpoints of each
+        run: at least two, as many for each run, the last one (by number) being its answer. One run
+        alone is read only with checkpoints. Words such as NA, None and null are labels like any
+        other; labels that differ in nothing that can be seen are one.
+
+    Raises
+    ------
+    InputError
+        What is wrong, with its line; or a question where a column, a label or a row could be meant
+        in two ways.
+
+    Examples
+    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     size = Path(folder, "mine.csv").write_text("example,run1,run2\\n7,a,a\\n8,a,b\\n", encoding="utf-8")
+    ...     text = "example,run1,run2\\n7,a,a\\n8,a,b\\n"
+    ...     size = Path(folder, "mine.csv").write_text(text, encoding="utf-8")
     ...     read_predictions(Path(folder, "mine.csv")).labels.tolist()
     [[0, 0], [0, 1]]
     """
-    path = Path(path)
-    readers = {".csv": _csv, ".parquet": _parquet, ".npy": _npy, ".safetensors": _safetensors}
-    if path.suffix.lower() not in readers:
-        raise InputError(
-            "predictions", str(path), f"a file of {', '.join(readers)}; others can be saved as CSV"
-        )
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError("predictions", path, "the path of a file")
+    path, said = Path(path), told(columns)
+    form = path.suffix.lower()
+    if form not in ARRAYS and form_of(path) not in TABLES:
+        endings = ", ".join((*TABLES, *ARRAYS))
+        raise InputError("predictions", str(path), f"a file of {endings}; others saved as CSV")
     if not path.is_file():
-        raise InputError(
-            "predictions",
-            str(path),
-            "a file, not a folder" if path.is_dir() else "a file that exists",
-        )
-    content = readers[path.suffix.lower()](path)
-    if isinstance(columns, str):
-        columns = _mapped(columns)
-    if not isinstance(content, dict):
-        return _from_table(*content, columns or {}, path.name)
-    if columns:
-        raise InputError("columns", dict(columns), f"none, {path.name} holds arrays")
-    return _from_arrays(content, path.name)
+        allowed = "a file, not a folder" if path.is_dir() else "a file that exists"
+        raise InputError("predictions", str(path), allowed)
+    if form not in ARRAYS:
+        return _from_table(read_table(path, path.name), said)
+    if said:
+        raise InputError("columns", said, f"none, {path.name} holds arrays")
+    arrays = _npy(path) if form == ".npy" else _safetensors(path)
+    return _from_arrays(arrays, path.name)
 
 
-def _mapped(text):
-    """Role -> columns out of "label=old new, gold=truth"."""
-    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
-    if not all(middle and columns.strip() for _, middle, columns in pairs):
-        raise InputError(
-            "columns",
-            text,
-            "role=column pairs separated by commas, such as label=answer, gold=truth",
-        )
-    return {role.strip(): columns.split() for role, _, columns in pairs}
+# ---- tables
 
 
-def encode(labels, gold=None, label_names=None, classes=None):
-    """Labels (runs, examples) and gold (examples,), integers or strings, as places in label names: all three.
-
-    Without label_names the labels that occur are named, in order; with `classes` integers stay as they are.
-
-    >>> encode([["no", "yes"], ["no", "no"]])[0].tolist()
-    [[0, 1], [0, 0]]
-    """
-    labels = _integers_or_strings(labels, "labels", ("runs", "examples"))
-    every = labels.ravel()
-    if gold is not None:
-        gold = _integers_or_strings(gold, "gold", ("examples",))
-        if len(gold) != labels.shape[1] or gold.dtype.kind != labels.dtype.kind:
-            allowed = f"{labels.shape[1]} of the kind that labels are, one for each example"
-            raise InputError("gold", f"{len(gold)} of type {gold.dtype}", allowed)
-        every = np.concatenate([every, gold])
-    every, names = _places(every, label_names, classes)
-    return (
-        every[: labels.size].reshape(labels.shape),
-        None if gold is None else every[labels.size :],
-        names,
-    )
-
-
-def _places(every, label_names, classes):
-    if label_names is None and (classes is None or every.dtype == object):
-        codes, found = pd.factorize(every)
-        names, rank = _ordered(map(str, found))
-        return rank[codes], names
-    names = tuple(map(str, range(classes) if label_names is None else label_names))
-    if every.dtype == object:
-        place = {name: i for i, name in enumerate(names)}
-        codes, found = pd.factorize(every)
-        unknown = [name for name in found if name not in place]
-        if unknown:
-            raise InputError(
-                "labels", unknown[0], f"one of the label names ({', '.join(names[:10])} ...)"
-            )
-        return np.array([place[name] for name in found])[codes], names
-    if every.max() >= len(names):
-        raise InputError(
-            "labels", int(every.max()), f"class ids below {len(names)}, the number of classes"
-        )
-    return every, names
-
-
-def _integers_or_strings(values, thing, axes):
-    allowed = f"integers of at least 0, or strings, of shape ({', '.join(axes)})"
-    try:
-        values = np.asarray(values)
-    except ValueError:
-        raise InputError(thing, "rows of different length", allowed) from None
-    if values.ndim != len(axes) or values.size == 0:
-        raise InputError(
-            f"shape of {thing}", values.shape, f"({', '.join(axes)}), none of them empty"
-        )
-    if values.dtype.kind in "OUT":
-        values = values.astype(object)
-        if (kind := pd.api.types.infer_dtype(values.ravel(), skipna=False)) != "string":
-            raise InputError(f"type of {thing}", kind, allowed)
-    elif values.dtype.kind not in "iu":
-        raise InputError(f"type of {thing}", str(values.dtype), allowed)
-    elif values.min() < 0:
-        raise InputError(thing, int(values.min()), allowed)
-    return values
-
-
-def _ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names sorted, numbers inside them by size (run2 before run10), and the place of each."""
-    names = list(names)
-    parts = [re.split("([0-9]{1,18})", name) for name in names]
-    keys = [[int(part) if i % 2 else part for i, part in enumerate(split)] for split in parts]
-    order = sorted(range(len(names)), key=lambda i: (keys[i], names[i]))
-    return tuple(names[i] for i in order), np.argsort(order)
-
-
-def _csv(path: Path) -> tuple[list[str], Iterator[list[Sequence[str]]]]:
-    text = read_text(path, path.name)
-    chunks = _chunks(csv.reader(io.StringIO(text, newline=""), strict=True), path.name)
-    return [name.strip() for name in next(chunks)], chunks
-
-
-def _chunks(reader, name):
-    """The first row, then lists of some thousand rows, for a step of Python a row would cost more than all the rest."""
-    rows = filter(None, reader)
-    try:
-        yield next(rows, [])
-        while chunk := list(islice(rows, 10_000)):
-            yield chunk
-    except csv.Error as error:
-        raise InputError(
-            f"{name}, line {reader.line_num}", str(error), "comma-separated values"
-        ) from None
-
-
-def _parquet(path: Path) -> tuple[list[str], Iterator[list[Sequence[str]]]]:
-    if find_spec("pyarrow") is None:
-        raise InputError(
-            "predictions", path.name, "a .csv file, or pyarrow installed to read Parquet"
-        )
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
-        raise InputError("predictions", path.name, f"a Parquet file ({str(error)[:80]})") from None
-    columns = [
-        [
-            "" if gone else str(cell)
-            for cell, gone in zip(frame[name], frame[name].isna(), strict=True)
-        ]
-        for name in frame.columns
-    ]
-    return list(map(str, frame.columns)), iter(
-        [list(zip(*columns, strict=True))] if len(frame) else []
-    )
-
-
-def _from_table(header, chunks, columns, name):
-    if len(set(header)) < len(header):
-        raise InputError(f"header of {name}", header, "columns of different names")
-    roles = _roles(header, columns, name)
-    wide = not {"run", "checkpoint"} & set(roles)
-    rated = [] if wide else [column for column in header if column.startswith("p_")]
-    codes, words = _read(chunks, {**roles, **{column: [column] for column in rated}}, header, name)
-    examples, example = _ids("example", codes, words)
-    if "" in words["label"] and (silent := codes["label"] == words["label"].index("")).any():
-        lacking = np.unique(example[silent.any(axis=0)])
-        raise InputError(
-            f"labels in {name}",
-            _none_for(examples[lacking[0]], len(lacking)),
-            "an answer in every row (any word, such as none, for no answer)",
-        )
-    runs, run = (tuple(roles["label"]) if wide else ("1",), np.zeros(1, int))
-    if "run" in roles:
-        runs, run = _ids("run", codes, words)
-    points, point = _moments(codes, words) if "checkpoint" in codes else (("",), 0)
-    if len(runs) < 2 and len(points) < 2:
-        raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
-    times = (
-        ("",)
-        if wide
-        else tuple(f"{own}, checkpoint {each}" if each else own for own in runs for each in points)
-    )
-    every = _cells(
-        run * len(points) + point, example, times, examples
-    )  # rows in order of run, checkpoint, example
-    place = every.reshape(-1, len(points), len(examples))[:, -1].ravel()  # of them, the answers
-    fixed = {
-        role: _fixed(codes[role][0][every].reshape(-1, len(examples)), words[role], role, examples)
-        for role in ("gold", "text", "weight")
-        if role in roles
-    }
-    rated = rated if {column[2:] for column in rated} & set(words["label"]) else []
-    names, rank = _ordered(dict.fromkeys([*words["label"], *(column[2:] for column in rated)]))
-    labels = rank[codes["label"][:, place].reshape(len(runs), -1)]
-    checkpoints = (
-        rank[codes["label"][0, every].reshape(len(runs), len(points), -1)]
-        if len(points) > 1
-        else None
-    )
-    gold = rank[fixed["gold"]] if "gold" in fixed else None
-    _same_encoding(labels, gold, names, runs)
-    used = {column for named in roles.values() for column in named} | set(rated)
-    layout = _layout(
-        wide,
-        labels,
-        {**roles, "probabilities": rated, "not used": [c for c in header if c not in used]},
-    )
-    return Predictions(
-        labels,
-        names,
-        runs,
-        examples,
-        layout,
-        gold,
-        tuple(words["text"][code] for code in fixed["text"]) if "text" in fixed else None,
-        _rated(rated, names, codes, words, place).reshape(*labels.shape, -1) if rated else None,
-        _numbers("weight", words)[fixed["weight"]] if "weight" in fixed else None,
-        checkpoints,
-    )
-
-
-def _ids(role, codes, words):
-    """Names of the examples (or runs) in order, and which of them each row has; without a column the rows count."""
-    if role not in codes:
-        rows = codes["label"].shape[1]
-        return tuple(map(str, range(rows))), np.arange(rows)
-    names, rank = _ordered(words[role])
-    return names, rank[codes[role][0]]
-
-
-def _moments(codes, words):
-    """The checkpoints in order of their numbers, and which of them each row has."""
-    order = np.argsort(_numbers("checkpoint", words), kind="stable")
-    return [words["checkpoint"][code] for code in order], np.argsort(order)[codes["checkpoint"][0]]
-
-
-def _rated(rated, names, codes, words, place):
-    """Probabilities, a row for each run and example, classes in the order of the label names."""
-    missing = sorted({f"p_{label}" for label in names} - set(rated))
-    if missing:
-        raise InputError(
-            "probability columns", rated, f"one for each label; there is no {missing[0]}"
-        )
-    columns = [f"p_{label}" for label in names]
-    return np.stack(
-        [_numbers(column, words)[codes[column][0]][place] for column in columns], axis=1
-    )
-
-
-def _roles(header, columns, name):
-    """Which columns play which role: role -> columns. In wide form there is neither run nor checkpoint, and the labels
-    are the runs; checkpoints without a run are those of one."""
-    if not header:
-        raise InputError(
-            "predictions", name, "a file that is not empty, its first row naming the columns"
-        )
-    for role in columns:
-        if role not in COLUMNS:
-            raise InputError("role of a column", role, f"one of {', '.join(COLUMNS)}")
-    asked = {
-        role: [names] if isinstance(names, str) else list(names)
-        for role, names in columns.items()
-        if names
-    }
-    for role, names in asked.items():
-        for column in names:
-            if column not in header:
-                raise InputError(
-                    f"column for {role}", column, f"a column of {name}: {', '.join(header)}"
-                )
-    taken = {column for names in asked.values() for column in names}
-    free = {column.lower(): column for column in reversed(header) if column not in taken}
-    known = {
-        role: [free[alias]]
-        for role, names in COLUMNS.items()
-        for alias in reversed(names)
-        if alias in free
-    }
-    roles = {**known, **asked}
-    of_runs = [column for column in header if A_RUN.fullmatch(column) and column not in taken]
-    said = [free[alias] for alias in COLUMNS["label"] if alias in free]
-    beside = [] if "run" in roles else of_runs
-    if "label" not in asked and (
-        len(said) > 1 or said and beside and "gold" not in roles
-    ):  # which is the truth?
-        raise InputError(
-            f"columns of {name}",
-            ", ".join([*said, *beside]),
-            "told apart: which are answers, and which the truth, as in --label prediction --gold label",
-        )
-    if len(asked.get("label", ())) > 1 or "run" not in roles and "label" not in asked and of_runs:
-        kept = {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
-        return {**kept, "label": asked.get("label", of_runs)}
-    if not {"example", "label"} <= set(roles) or not {"run", "checkpoint"} & set(roles):
-        if {"example", "label"} <= set(roles):
-            raise InputError(
-                f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS
-            )
-        apart = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
-        expected = f"commas between them, not {apart!r}" if apart else FORMS
-        raise InputError(f"columns of {name}", ", ".join(header), expected)
-    return roles
-
-
-class _Codes(dict):
-    """Word -> whole number, in order of appearance; `words` are those without whitespace around them."""
+class _Words(dict):
+    """Word -> whole number, in order of appearance; `words` have no whitespace around them."""
 
     def __init__(self):
-        self.words = []
+        self.words: list[str] = []
+        self.nested: set[str] = set()
 
     def __missing__(self, word):
         clean = word.strip()
+        if type(word) is Nested:
+            self.nested.add(clean)
         if clean == word:
             self[word] = len(self.words)
-            self.words.append(word)
+            self.words.append(clean)
         else:
             self[word] = self[clean]
         return self[word]
 
 
-def _read(chunks, wanted, header, name):
-    """Wanted columns as whole numbers, role -> (columns, rows), and the words behind them, role -> list."""
-    books = {role: _Codes() for role in wanted}
-    books["gold"] = books["label"]  # one code for both
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """The columns that play a role, as whole numbers, and the words behind them.
+
+    codes: role -> (columns, rows); words: role -> list; labels and gold share one code.
+    """
+
+    table: Table
+    roles: dict[str, list[str]]
+    codes: dict[str, np.ndarray]
+    words: dict[str, list[str]]
+
+    def first_row(self, role: str, code: int) -> str:
+        """Where a word stands first, as messages name it."""
+        rows = (self.codes[role] == code).any(axis=0)
+        return self.table.where(int(rows.argmax()))
+
+    def numbers(self, role: str) -> np.ndarray:
+        """The words of a role as numbers. InputError for one that is none."""
+        try:
+            return np.array(list(map(float, self.words[role])))
+        except ValueError as error:
+            problem = str(error).rpartition(": ")[2]
+            raise InputError(f"column {role}", problem, "numbers") from None
+
+
+def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
+    roles = assign(table.header, said, table.name)
+    first = next(table.chunks, None)
+    if first is None:
+        raise InputError("predictions", table.name, "rows below the header")
+    wide = not {"run", "checkpoint"} & set(roles)
+    if not wide and "label" in roles and "label" not in said:
+        suspects = answers_elsewhere(table.header, first, roles)
+        if suspects:
+            label = roles["label"][0]
+            example = f"label={suspects[0]}, gold={label}"
+            raise question(table.name, [label, *suspects], example)
+    rated = [] if wide else _rated_columns(table.header, roles)
+    names_of_rows = _unused(table.header, roles) if wide and "example" not in roles else []
+    wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
+    beside = [*rated, *row_names(names_of_rows)]
+    cells = _read(table, first, wanted | {column: [column] for column in beside})
+    if wide:
+        cells = _with_row_names(cells, row_names(names_of_rows))
+    if "label" not in roles:
+        cells = _labels_of(rated, cells)
+    _refuse_what_is_no_table(cells)
+    _refuse_scores(cells, wide)
+    return _predictions(_one_spelling(cells, rated), rated, wide)
+
+
+def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
+    """The columns of probabilities, by their names unless they are said."""
+    said = roles.get("probabilities")
+    if said:
+        return [] if said == ["none"] else said
+    return [column for column in header if column.startswith("p_")]
+
+
+def _class_of(column: str) -> str:
+    """The label that a column of probabilities is about."""
+    return column.removeprefix("p_")
+
+
+def _unused(header: list[str], roles: dict[str, list[str]]) -> list[str]:
+    used = {column for columns in roles.values() for column in columns}
+    return [column for column in header if column not in used]
+
+
+def _read(table: Table, first, wanted: dict[str, list[str]]) -> _Cells:
+    """Wanted columns, each word replaced by a whole number."""
+    books = {role: _Words() for role in wanted}
+    if "label" in wanted:
+        books["gold"] = books["label"]  # one code for both
     places = [
-        (header.index(column), books[role], array("q"))
+        (table.header.index(column), books[role], array("q"))
         for role, columns in wanted.items()
         for column in columns
     ]
-    count = 0
-    for chunk in chunks:
-        if set(map(len, chunk)) != {len(header)}:
-            row, cells = next(
-                (row, cells) for row, cells in enumerate(chunk) if len(cells) != len(header)
-            )
-            found = f"{len(cells)} cells"
-            raise InputError(
-                f"{name}, data row {count + row + 1}", found, f"{len(header)}, as in the header"
-            )
+    for chunk in chain([first], table.chunks):
         columns = list(zip(*chunk, strict=True))
         for place, book, codes in places:
             codes.extend(map(book.__getitem__, columns[place]))
-        count += len(chunk)
-    if not count:
-        raise InputError("predictions", name, "rows below the header")
-    read = (np.frombuffer(codes, np.int64) for _, _, codes in places)
-    return {role: np.stack([next(read) for _ in columns]) for role, columns in wanted.items()}, {
-        role: book.words for role, book in books.items()
+    arrays = (np.frombuffer(codes, np.int64) for _, _, codes in places)
+    codes = {role: np.stack([next(arrays) for _ in columns]) for role, columns in wanted.items()}
+    cells = _Cells(table, wanted, codes, {role: books[role].words for role in wanted})
+    for role in wanted:
+        for code in np.unique(codes[role]):
+            word = cells.words[role][code]
+            problem = "that is not a list or an object" if word in books[role].nested else ""
+            if plain(word) and not problem:
+                problem = unreadable(word)
+            if problem:
+                allowed = f"a text {problem}"
+                raise InputError(f"{cells.first_row(role, code)}: {role}", word, allowed)
+    return cells
+
+
+def _with_row_names(cells: _Cells, columns: list[str]) -> _Cells:
+    """The cells of a wide form, its rows named by the first column that tells all of them apart."""
+    for column in columns:
+        if len(cells.words[column]) == cells.codes[column].shape[1]:
+            return replace(
+                cells,
+                roles=cells.roles | {"example": [column]},
+                codes=cells.codes | {"example": cells.codes[column]},
+                words=cells.words | {"example": cells.words[column]},
+            )
+    return cells
+
+
+def _labels_of(rated: list[str], cells: _Cells) -> _Cells:
+    """Labels where there are only probabilities: the class of the highest."""
+    scores = np.stack([cells.numbers(column)[cells.codes[column][0]] for column in rated])
+    names = list(map(_class_of, rated))
+    labels = {"label": scores.argmax(axis=0)[None]}
+    words = {"label": names}
+    if "gold" in cells.codes:
+        both = list(dict.fromkeys([*names, *cells.words["gold"]]))
+        place = np.array([both.index(word) for word in cells.words["gold"]])
+        labels["gold"] = place[cells.codes["gold"]]
+        words = {"label": both, "gold": both}
+    return replace(cells, codes=cells.codes | labels, words=cells.words | words)
+
+
+def _refuse_what_is_no_table(cells: _Cells) -> None:
+    """Refuse what files that were joined, cut off or badly quoted hold beside their rows."""
+    table = cells.table
+    for role in ("run", "example", "checkpoint"):
+        for column in cells.roles.get(role, ()):
+            for word in ("", column):
+                if word in cells.words[role]:
+                    where = cells.first_row(role, cells.words[role].index(word))
+                    allowed = "a name; a header in a row is that of a file that was joined"
+                    raise InputError(f"{where}: {role}", word, allowed)
+    if not table.separator or "label" not in cells.roles:
+        return
+    known = {
+        table.header.index(column): set(cells.words[role])
+        for role in ("run", "label", "gold", "checkpoint")
+        for column in cells.roles.get(role, ())
     }
+    for role in ("example", "text", "label"):
+        for code, word in enumerate(cells.words.get(role, ())):
+            if "\n" in word and swallowed(word, table.separator, len(table.header), known):
+                where = f"{cells.first_row(role, code)}: {role}"
+                allowed = "one cell; this one holds rows of the file, as after an unclosed quote"
+                raise InputError(where, word, allowed)
+    last_role = next((role for role in ("label", "gold") if _is_last(cells, role)), "")
+    if table.open_ended and last_role:
+        last = cells.codes[last_role][cells.roles[last_role].index(table.header[-1]), -1]
+        counts = sum(
+            np.bincount(cells.codes[role].ravel(), minlength=len(cells.words["label"]))
+            for role in ("label", "gold")
+            if role in cells.codes
+        )
+        counts[last] -= 1
+        others = [cells.words["label"][code] for code in np.flatnonzero(counts)]
+        longer = cut_off(cells.words["label"][last], others)
+        if longer:
+            where = table.where(cells.codes["label"].shape[1] - 1)
+            allowed = f"a complete last line, such as {longer!r}; a line break ends it"
+            raise InputError(f"{where}: {last_role}", cells.words["label"][last], allowed)
 
 
-def _cells(run, example, runs, examples):
-    """Which row holds each (run, example), run by run: every pair once, else InputError."""
-    cell = run * len(examples) + example
-    times = np.bincount(cell, minlength=len(runs) * len(examples))
-    for wrong, count in ((times > 1, "{} rows"), (times == 0, "no row")):
+def _is_last(cells: _Cells, role: str) -> bool:
+    return cells.table.header[-1] in cells.roles.get(role, ())
+
+
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+
+
+def _refuse_scores(cells: _Cells, wide: bool) -> None:
+    """Refuse numbers that are no codes of labels: probabilities, percentages, scores."""
+    if "label" not in cells.roles:
+        return
+    columns, codes = cells.roles["label"], cells.codes["label"]
+    distinct = np.unique(codes)
+    words = [cells.words["label"][code] for code in distinct]
+    if not all(map(NUMBER.fullmatch, words)):
+        return
+    numbers = np.array(list(map(float, words)))
+    values = numbers[np.searchsorted(distinct, codes)]
+    whole = bool((numbers % 1 == 0).all())
+    shares = numbers.min() >= 0 and numbers.max() <= 1
+    listed = ", ".join(columns)
+    if len(columns) > 1 and _sum_to_one(values, whole):
+        allowed = (
+            "labels, one column for each run; these hold numbers of 0 .. 1 that sum to 1 in every "
+            "row, as the probabilities that one run gives the classes do. Long form, with a column "
+            f'for the run, takes them: --columns "probabilities={" ".join(columns)}"'
+        )
+        raise InputError(f"columns of {cells.table.name}", listed, allowed)
+    many = len(numbers) > 10 and (shares or 4 * len(numbers) > codes.size)
+    if not whole and (many or 2 * len(numbers) > codes.size):
+        allowed = f"labels; these are {len(numbers)} different decimals, as scores are"
+        raise InputError(f"columns of {cells.table.name}", listed, allowed)
+
+
+def _sum_to_one(values: np.ndarray, whole: bool) -> bool:
+    """Whether every row of (columns, rows) sums to 1, or to 100 %, but for what was rounded."""
+    columns, rows = values.shape
+    for total in (1, 100):
+        inside = values.min() >= 0 and values.max() <= total
+        off = np.abs(values.sum(axis=0) - total).max()
+        enough = rows >= 10 if whole else rows > 1
+        if inside and enough and off <= 0.01 * total * columns and np.ptp(values, axis=1).any():
+            return True
+    return False
+
+
+def _one_spelling(cells: _Cells, rated: list[str]) -> _Cells:
+    """The cells with one code for labels that look the same."""
+    words = cells.words["label"]
+    chosen = spellings([*words, *map(_class_of, rated)], f"labels in {cells.table.name}")
+    names = list(dict.fromkeys(chosen[word] for word in words))
+    place = {name: i for i, name in enumerate(names)}
+    recode = np.array([place[chosen[word]] for word in words])
+    both = [role for role in ("label", "gold") if role in cells.codes]
+    codes = {role: recode[cells.codes[role]] for role in both}
+    return replace(cells, codes=cells.codes | codes, words=cells.words | {r: names for r in both})
+
+
+def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
+    """Every run's answers side by side."""
+    name, codes, words = cells.table.name, cells.codes, cells.words
+    examples, example = _ids("example", cells)
+    _refuse_silence(cells, examples, example)
+    runs, run = (tuple(cells.roles["label"]) if wide else ("1",), np.zeros(1, int))
+    if "run" in cells.roles:
+        runs, run = _ids("run", cells)
+    points, point = _moments(cells) if "checkpoint" in codes else ([""], 0)
+    if len(runs) < 2 and len(points) < 2:
+        raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
+    times = ("",) if wide else _times(runs, points)
+    # rows in order of run, checkpoint, example; the last checkpoint of each run is its answer
+    order = _order(run * len(points) + point, example, times, examples)
+    answers = order.reshape(-1, len(points), len(examples))[:, -1].ravel()
+    fixed = {
+        role: _fixed(codes[role][0][order].reshape(-1, len(examples)), words[role], role, examples)
+        for role in ("gold", "text", "weight")
+        if role in codes
+    }
+    classes = list(map(_class_of, rated))
+    known = {plain(word) for word in words["label"]}
+    if not known & set(map(plain, classes)):
+        rated, classes = [], []
+    names, rank = ordered(dict.fromkeys([*words["label"], *_spelled(classes, words["label"])]))
+    labels = rank[codes["label"][:, answers].reshape(len(runs), -1)]
+    gold = rank[fixed["gold"]] if "gold" in fixed else None
+    checkpoints = None
+    if len(points) > 1:
+        shape = (len(runs), len(points), len(examples))
+        checkpoints = rank[codes["label"][0, order].reshape(shape)]
+    everybody = [*labels] if gold is None else [*labels, gold]
+    same_code(everybody, names, [*(f"run {each!r}" for each in runs), "gold"])
+    probabilities = None
+    if rated:
+        probabilities = _probabilities(rated, names, cells, answers).reshape(*labels.shape, -1)
+        _refuse_contradictions(labels, probabilities, names, runs, examples, name)
+    return Predictions(
+        labels,
+        names,
+        runs,
+        examples,
+        _layout(cells, rated, wide, labels.shape),
+        gold,
+        tuple(words["text"][code] for code in fixed["text"]) if "text" in fixed else None,
+        probabilities,
+        cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None,
+        checkpoints,
+        numbered="example" not in cells.roles,
+    )
+
+
+def _ids(role: str, cells: _Cells):
+    """Names of the examples (or runs) in order, and which of them each row has."""
+    if role not in cells.codes:
+        rows = cells.codes["label"].shape[1]
+        return tuple(map(str, range(rows))), np.arange(rows)
+    names, rank = ordered(cells.words[role])
+    return names, rank[cells.codes[role][0]]
+
+
+def _refuse_silence(cells: _Cells, examples, example) -> None:
+    """Refuse an empty label: no answer is an answer that needs a name."""
+    empty = [code for code, word in enumerate(cells.words["label"]) if not plain(word)]
+    silent = np.isin(cells.codes["label"], empty).any(axis=0)
+    if silent.any():
+        lacking = np.unique(example[silent])
+        value = _none_for(examples[lacking[0]], len(lacking))
+        allowed = "an answer in every row (any word, such as none, for no answer)"
+        raise InputError(f"labels in {cells.table.name}", value, allowed)
+
+
+def _none_for(example: str, count: int) -> str:
+    more = f" and {count - 1} more" if count > 1 else ""
+    return f"none for example {example!r}{more}"
+
+
+def _moments(cells: _Cells):
+    """The checkpoints in order of their numbers, and which of them each row has."""
+    order = np.argsort(cells.numbers("checkpoint"), kind="stable")
+    names = [cells.words["checkpoint"][code] for code in order]
+    return names, np.argsort(order)[cells.codes["checkpoint"][0]]
+
+
+def _times(runs, points) -> tuple[str, ...]:
+    """What messages call each run at each of its checkpoints."""
+    if points == [""]:
+        return runs
+    return tuple(f"{run}, checkpoint {point}" for run in runs for point in points)
+
+
+def _order(time, example, times, examples) -> np.ndarray:
+    """Which row holds each (time, example), time by time: every pair once, else InputError."""
+    pair = time * len(examples) + example
+    counts = np.bincount(pair, minlength=len(times) * len(examples))
+    for wrong, words in ((counts > 1, "{} rows"), (counts == 0, "no row")):
         if wrong.any():
             first = int(wrong.argmax())
-            who = runs[first // len(examples)]
-            where = f"example {examples[first % len(examples)]!r}" + f" of run {who!r}" * bool(who)
+            who = times[first // len(examples)]
+            where = f"example {examples[first % len(examples)]!r}"
+            where += f" of run {who!r}" if who else ""
             more = f"; so it is for {wrong.sum()} such pairs" if wrong.sum() > 1 else ""
-            raise InputError(
-                where, count.format(times[first]), f"one row for each run and example{more}"
-            )
-    return np.argsort(cell)
+            allowed = f"one row for each run and example{more}"
+            raise InputError(where, words.format(counts[first]), allowed)
+    return np.argsort(pair)
 
 
-def _fixed(codes, words, role, examples):
+def _fixed(codes, words, role, examples) -> np.ndarray:
     """What belongs to an example must not differ by run: codes (runs, examples) -> (examples,)."""
     differ = (codes != codes[0]).any(axis=0)
     if differ.any():
         first = int(differ.argmax())
-        found = sorted({words[code] for code in codes[:, first]})
-        raise InputError(f"{role} of example {examples[first]!r}", found, "the same in every run")
-    if role == "gold" and "" in words and (lacking := codes[0] == words.index("")).any():
-        raise InputError(
-            "gold",
-            _none_for(examples[int(lacking.argmax())], lacking.sum()),
-            "a label for every example, or no gold column",
-        )
+        values = sorted({words[code] for code in codes[:, first]})
+        raise InputError(f"{role} of example {examples[first]!r}", values, "the same in every run")
+    if role == "gold":
+        lacking = np.array([not plain(words[code]) for code in codes[0]])
+        if lacking.any():
+            value = _none_for(examples[int(lacking.argmax())], lacking.sum())
+            raise InputError("gold", value, "a label for every example, or no gold column")
     return codes[0]
 
 
-def _none_for(example, count):
-    return f"none for example {example!r}" + f" and {count - 1} more" * bool(count > 1)
+# ---- probabilities
 
 
-def _same_encoding(labels, gold, names, runs):
-    """No run may answer in another code than the rest: numbers beside names, or not one label in common."""
-    every = [*labels, *([] if gold is None else [gold])]
-    given = np.array([np.bincount(row, minlength=len(names)) > 0 for row in every])
-    number = np.array([name.lstrip("-").isdecimal() for name in names])
-    elsewhere = given.sum(axis=0) > given
-    for who, own, others in zip(
-        [*(f"run {run!r}" for run in runs), "gold"], given, elsewhere, strict=False
-    ):
-        mine, rest = number[own], number[others]
-        other_kind = mine.all() and not rest.any() or rest.all() and not mine.any()
-        if others.any() and not (own & others).any() and (other_kind or labels.shape[1] >= 20):
-            some, usual = ([names[i] for i in np.flatnonzero(which)[:3]] for which in (own, others))
-            raise InputError(
-                f"labels of {who}", some, f"the encoding of the others, such as {usual}"
-            )
+def _spelled(classes: Iterable[str], labels: Iterable[str]) -> list[str]:
+    """Classes as the labels spell them."""
+    spelling = {plain(label): label for label in labels}
+    return [spelling.get(plain(name), name) for name in classes]
 
 
-def _numbers(column, words):
-    try:
-        return np.array(list(map(float, words[column])))
-    except ValueError as error:
-        raise InputError(f"column {column}", str(error).rpartition(": ")[2], "numbers") from None
+def _probabilities(rated, names, cells: _Cells, answers) -> np.ndarray:
+    """A row for each run and example, classes in the order of the label names."""
+    column_of = dict(zip(_spelled(map(_class_of, rated), names), rated, strict=True))
+    missing = sorted(f"p_{label}" for label in names if label not in column_of)
+    if missing:
+        raise InputError(
+            "probability columns", rated, f"one for each label; there is no {missing[0]}"
+        )
+    columns = [column_of[label] for label in names]
+    return np.stack(
+        [cells.numbers(column)[cells.codes[column][0]][answers] for column in columns], axis=1
+    )
 
 
-def _layout(wide, labels, columns):
-    named = "; ".join(f"{role}: {', '.join(names)}" for role, names in columns.items() if names)
-    runs = f"{len(labels)} run{'s' * (len(labels) > 1)}"
-    return f"{'wide' if wide else 'long'} form, {runs} x {labels.shape[1]} examples ({named})"
+def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -> None:
+    """Refuse labels that have not the highest probability; equal ones are all the highest."""
+    highest = probabilities.max(axis=2)
+    of_label = np.take_along_axis(probabilities, labels[..., None], axis=2)[..., 0]
+    differ = of_label < highest
+    if differ.any():
+        run, example = np.argwhere(differ)[0]
+        best = names[probabilities[run, example].argmax()]
+        value = (
+            f"label {names[labels[run, example]]} of example {examples[example]} of run "
+            f"{runs[run]}, where {best} has the highest"
+        )
+        allowed = (
+            f"labels of the highest probability; {differ.sum()} of {differ.size} are not. Where "
+            "they were chosen in another way, leave probabilities out: --columns probabilities=none"
+        )
+        raise InputError(f"probabilities in {name}", value, allowed)
+
+
+def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int]) -> str:
+    """What was read as what, and what was left unused, in one line."""
+    roles = cells.roles
+    used = {column for role in COLUMNS if role in roles for column in roles[role]} | set(rated)
+    parts = [(role, roles[role]) for role in COLUMNS if role in roles]
+    if "example" not in roles:
+        parts.append(("example", ["rows in their order"]))
+    parts.append(("probabilities", rated))
+    parts.append(("not used", [column for column in cells.table.header if column not in used]))
+    named = "; ".join(f"{role}: {', '.join(columns)}" for role, columns in parts if columns)
+    runs, examples = shape
+    form = "wide" if wide else "long"
+    return f"{form} form, {runs} run{'s' * (runs > 1)} x {examples} examples ({named})"
+
+
+# ---- arrays
 
 
 def _npy(path: Path) -> dict[str, np.ndarray]:
     try:
-        found = np.load(path, allow_pickle=False)
-    except (
-        Exception
-    ) as error:  # numpy parses the header as a literal of Python, which fails in as many ways
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, which fails in many ways
         reason = " ".join(str(error).split())[:80]
-        raise InputError(
-            "predictions", path.name, f"an array without pickled objects ({reason})"
-        ) from None
-    return _by_shape(found)
+        allowed = f"an array without pickled objects ({reason})"
+        raise InputError("predictions", path.name, allowed) from None
+    return _by_shape(array)
 
 
 def _safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -516,44 +586,43 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        arrays = load_file(path)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         allowed = f"a safetensors file of integers or floats ({str(error)[:80]})"
         raise InputError("predictions", path.name, allowed) from None
-    return (
-        found
-        if {"labels", "probabilities"} & set(found) or len(found) != 1
-        else _by_shape(*found.values())
-    )
+    if len(arrays) == 1 and not {"labels", "probabilities"} & set(arrays):
+        return _by_shape(*arrays.values())
+    return arrays
 
 
-def _by_shape(found) -> dict[str, np.ndarray]:
-    return {"probabilities" if np.ndim(found) == 3 else "labels": found}
+def _by_shape(array) -> dict[str, np.ndarray]:
+    return {"probabilities" if np.ndim(array) == 3 else "labels": array}
 
 
-def _from_arrays(arrays, name):
+def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
     if not {"labels", "probabilities"} & set(arrays):
-        raise InputError(
-            f"arrays in {name}",
-            sorted(arrays),
-            "labels (runs, examples) or probabilities of three axes",
-        )
+        allowed = "labels (runs, examples) or probabilities of three axes"
+        raise InputError(f"arrays in {name}", sorted(arrays), allowed)
     probabilities = arrays.get("probabilities")
-    rated = probabilities is not None
-    if rated and (
-        probabilities.ndim != 3 or probabilities.dtype.kind != "f" or not probabilities.size
-    ):
-        found = f"{probabilities.dtype} of shape {probabilities.shape}"
-        raise InputError(
-            f"probabilities in {name}", found, "floats of shape (runs, examples, classes)"
-        )
+    classes = None
+    if probabilities is not None:
+        kind, shape = probabilities.dtype.kind, probabilities.shape
+        if len(shape) != 3 or kind != "f" or not probabilities.size:
+            value = f"{probabilities.dtype} of shape {shape}"
+            allowed = "floats of shape (runs, examples, classes)"
+            raise InputError(f"probabilities in {name}", value, allowed)
+        classes = shape[2]
     labels = arrays["labels"] if "labels" in arrays else probabilities.argmax(axis=2)
-    classes = probabilities.shape[2] if rated else None
     labels, gold, names = encode(labels, arrays.get("gold"), classes=classes)
     if len(labels) < 2:
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)
-    layout = f"array, {len(labels)} runs x {labels.shape[1]} examples ({', '.join(sorted(arrays))})"
     runs, examples = (tuple(map(str, range(size))) for size in labels.shape)
+    everybody = [*labels] if gold is None else [*labels, gold]
+    same_code(everybody, names, [*(f"run {run}" for run in runs), "gold"])
+    if probabilities is not None and probabilities.shape[:2] == labels.shape:
+        _refuse_contradictions(labels, probabilities, names, runs, examples, name)
+    layout = f"array, {len(labels)} runs x {labels.shape[1]} examples ({', '.join(sorted(arrays))})"
+    weights = arrays.get("weights")
     return Predictions(
-        labels, names, runs, examples, layout, gold, None, probabilities, arrays.get("weights")
+        labels, names, runs, examples, layout, gold, None, probabilities, weights, numbered=True
     )

@@ -35,7 +35,9 @@ from stabutils.metrics.intervals import (
     verdict,
 )
 from stabutils.reports.page import render
-from stabutils.reports.reading import COLUMNS, MORE_RUNS, Predictions, encode, read_predictions
+from stabutils.reports.codes import encode
+from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
+from stabutils.reports.reading import Predictions, read_predictions
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
     "churn": ("Churn", True, "queries that two runs answer differently"),
@@ -109,6 +111,7 @@ class Report:
     label_names: tuple[str, ...] = field(repr=False)
     checkpoints: np.ndarray | None = field(default=None, repr=False)
     runs: tuple[str, ...] = ()  # their names, where they have some
+    layout: str = ""  # what of a file was read as what, and what was left unused
 
     @property
     def alone(self) -> bool:
@@ -232,7 +235,7 @@ def report(
     """
     if isinstance(labels, Predictions):
         read = labels
-        return report(
+        of_file = report(
             read.labels,
             read.gold,
             read.texts,
@@ -244,6 +247,7 @@ def report(
             read.checkpoints,
             read.runs,
         )
+        return replace(of_file, layout=read.layout)
     classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
     labels, gold, label_names, checkpoints = _encoded(
         labels, gold, label_names, classes, checkpoints
@@ -309,13 +313,11 @@ def _encoded(labels, gold, label_names, classes, checkpoints):
 
 
 def _beside(values, count, thing):
-    if values is not None and (isinstance(values, str) or len(values) != count):
+    listed = hasattr(values, "__len__") and not isinstance(values, str)
+    if values is not None and (not listed or len(values) != count):
         each = "run" if thing == "run_names" else "example"
-        raise InputError(
-            thing,
-            values if isinstance(values, str) else len(values),
-            f"{count}, one for each {each}",
-        )
+        value = len(values) if listed else values
+        raise InputError(thing, value, f"{count}, one for each {each}")
     return None if values is None else tuple(map(str, values))
 
 
@@ -509,6 +511,7 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         "reports/report.html",
         page=page,
         source=source,
+        layout=report.layout,
         runs=len(report.labels),
         queries=f"{report.labels.shape[1]:,}",
         rows=rows,
@@ -708,21 +711,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """An option for each role that a column may play."""
+    """An option for each role that a column may play, and one for all of them."""
+    parser.add_argument(
+        "--columns",
+        metavar="ROLE=COLUMN,...",
+        help="which column plays which role, such as run=seed,example=id,label=answer,gold=truth",
+    )
+    several = {
+        "label": "; several: one for each run, wide form",
+        "probabilities": "; none leaves them out",
+    }
     for role, names in COLUMNS.items():
-        several = role == "label"
-        words = (
-            f"column of the {role} ({', '.join(names)})"
-            + "; several: one for each run, wide form" * several
-        )
-        parser.add_argument(
-            f"--{role}", metavar="COLUMN", nargs="+" if several else None, help=words
-        )
+        words = f"column of the {role} ({', '.join(names)}){several.get(role, '')}"
+        number = "+" if role in several else None
+        parser.add_argument(f"--{role}", metavar="COLUMN", nargs=number, help=words)
 
 
 def columns_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
     """What was said with these options, as `read_predictions` takes it."""
-    return {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
+    roles = {role: getattr(arguments, role) for role in COLUMNS if getattr(arguments, role)}
+    return told(arguments.columns) | roles
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -731,16 +739,16 @@ def command(arguments: argparse.Namespace) -> int:
     if limit is not None and not 0 <= limit <= 1:
         raise InputError("--max-churn", limit, "a share of 0 .. 1")
     read = read_predictions(arguments.predictions, columns_of(arguments))
-    print(read.layout)
     if limit is not None and len(read.labels) < 2:
         raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
-    found = report(
-        read, identical_data={"yes": True, "no": False, None: None}[arguments.identical_data]
-    )
-    print(found.summary())
-    if arguments.csv:
-        print(f"queries: {found.to_csv(arguments.csv)}")
-    print(f"report: {found.to_html(arguments.output, Path(arguments.predictions).name)}")
+    identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
+    found = report(read, identical_data=identical_data)
+    page = found.to_html(arguments.output, Path(arguments.predictions).name)
+    table = found.to_csv(arguments.csv) if arguments.csv else None
+    print(read.layout, found.summary(), sep="\n")  # only now: a console may fail
+    if table:
+        print(f"queries: {table}")
+    print(f"report: {page}")
     if limit is None:
         return 0
     churn = found.numbers["churn"]

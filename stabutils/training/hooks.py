@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from stabutils.errors import InputError
+from stabutils.training.own_code import Names, plain_function
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,32 +125,59 @@ def _check_setting(name: str, value: object) -> None:
 
 
 def source(kind: type) -> str:
-    """Methods and constants that a class and its parents define outside this package; "" for a class of ours.
+    """What decides the answers of a class that is written outside this package.
 
-    Method by method, since `inspect` does not find the text of a whole class that stands in a notebook cell. Functions
-    that the methods call are not followed.
+    Parameters
+    ----------
+    kind
+        The class of a mitigation.
+
+    Returns
+    -------
+    str
+        Its methods and constants and those of its parents, method by method, since `inspect` does
+        not find the text of a whole class that stands in a notebook cell; then the functions,
+        classes and constants that these name at module level, and what those name in turn. "" for
+        a class of ours. A warning names what cannot be followed, such as a fitted model.
+
+    Raises
+    ------
+    InputError
+        A method whose text is nowhere.
     """
-    parts = []
+    parts, names = [], Names(kind.__mro__)
     for parent in kind.__mro__[:-1]:
         if parent.__module__.split(".")[0] != __name__.split(".")[0]:
-            parts += [
-                _text(kind, member)
-                for name, member in sorted(vars(parent).items())
-                if not name.startswith("__")
-            ]
+            for name, member in sorted(vars(parent).items()):
+                if not name.startswith("__"):
+                    parts.append(_text(kind, member, names))
+    parts += [f"{name}: {text}" for name, text in sorted(names.texts.items()) if text]
+    if names.unknown:
+        listed = ", ".join(sorted(set(names.unknown)))
+        warnings.warn(
+            f"{kind.__name__} uses {listed}, whose content cannot be followed: runs trained before "
+            "it changes are taken for runs after",
+            stacklevel=2,
+        )
     return "\n".join(filter(None, parts))
 
 
-def _text(kind: type, member: object) -> str:
-    member = getattr(member, "__func__", getattr(member, "fget", member))
+def _text(kind: type, member: object, names: Names) -> str:
+    """A member of a class in words; what it names is added to `names`."""
+    member = plain_function(member)
     if not inspect.isfunction(member):
-        return repr(member) if isinstance(member, (bool, int, float, str, tuple)) else ""
+        if isinstance(member, (bool, int, float, str, tuple)) and " at 0x" not in repr(member):
+            return repr(member)
+        if member is None or inspect.isdatadescriptor(member):  # a default, a slot of a field
+            return ""
+        return names.describe(kind.__name__, member)
     try:
-        return inspect.getsource(member)
+        text = inspect.getsource(member)
     except OSError as error:
-        raise InputError(
-            "mitigation", kind.__name__, "a class written in a file or a notebook cell"
-        ) from error
+        allowed = "a class written in a file or a notebook cell"
+        raise InputError("mitigation", kind.__name__, allowed) from error
+    names.follow(member)
+    return text
 
 
 def describe(mitigation: Mitigation) -> str:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stabutils.errors import InputError
 from stabutils.training.task import Tokens, slots
 
 # ---------------------------------------------------------------------------------------------------- compact
@@ -186,7 +187,20 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 class Pretrained(nn.Module):
     """A pretrained encoder, one vector a text, and a new linear head.
 
-    `kept`: the tokens it keeps vectors of, and that ids number from then on; None keeps all.
+    Parameters
+    ----------
+    folder
+        Where the encoder lies.
+    pooling
+        Of its tokens' vectors a text gets the "first", the "last" or the "mean".
+    classes
+        How many the head tells apart.
+    pad
+        The token that fills a block up.
+    kept
+        The tokens it keeps vectors of, and that ids number from then on; None keeps all.
+    dropout
+        Share of a text's vector that is dropped in training.
     """
 
     def __init__(
@@ -199,19 +213,14 @@ class Pretrained(nn.Module):
         dropout: float = 0.1,
     ):
         super().__init__()
-        self.backbone, self.pooling, self.pad, self.dropout = (
-            load_backbone(folder),
-            pooling,
-            pad,
-            dropout,
-        )
+        self.backbone = load_backbone(folder)
+        self.pooling, self.pad, self.dropout = pooling, pad, dropout
         if kept is not None:
             vectors = self.backbone.get_input_embeddings().weight.detach()
             if kept.max() >= len(vectors):
                 raise ValueError("its tokenizer has more tokens than the network knows")
-            self.backbone.set_input_embeddings(
-                nn.Embedding.from_pretrained(vectors[kept], freeze=False)
-            )
+            few = nn.Embedding.from_pretrained(vectors[kept], freeze=False)
+            self.backbone.set_input_embeddings(few)
         self.head = nn.Linear(self.backbone.config.hidden_size, classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -220,10 +229,10 @@ class Pretrained(nn.Module):
         return self.head(F.dropout(self.features(tokens), self.dropout, self.training))
 
     def features(self, tokens: Tokens) -> Tensor:
+        """One vector a text: (texts, width)."""
         slot, _, taken = slots(tokens.lengths)
-        ids = (
-            torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids).view(taken.shape)
-        )
+        block = torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids)
+        ids = block.view(taken.shape)
         hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
         return self.pool(hidden, taken)
 
@@ -237,16 +246,51 @@ class Pretrained(nn.Module):
 
 
 def load_backbone(folder: str) -> nn.Module:
+    """The encoder in a folder, with all of its weights.
+
+    Raises
+    ------
+    InputError
+        Weights that the configuration asks for are not in the file, or more layers are in it:
+        transformers alone would go on with random ones, or without.
+    """
     from transformers import AutoModel, logging
 
     logging.disable_progress_bar()  # one a run would drown the study's own
-    return AutoModel.from_pretrained(
+    network, loading = AutoModel.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,
         dtype=torch.float32,
+        output_loading_info=True,
     )
+    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key)
+    beside = sorted(loading["unexpected_keys"])
+    if missing:
+        allowed = (
+            f"all weights of the network; {len(missing)} are missing, such as {missing[0]}"
+            f"{_instead(missing, beside)}"
+        )
+        raise InputError("model", folder, allowed)
+    layers = {re.sub(r"[0-9]+", "#", key) for key in network.state_dict()}
+    more = [key for key in beside if re.sub(r"[0-9]+", "#", key) in layers]
+    if more:
+        allowed = f"as many layers in config.json as in the weights, which also have {more[0]}"
+        raise InputError("model", folder, allowed)
+    return network
+
+
+def _instead(missing: list[str], beside: list[str]) -> str:
+    """What a file has in place of the weights, and what to do about it."""
+    if any("lora_" in key for key in beside):
+        return "; the file holds an adapter: merge it into its network and save that"
+    for key in beside:
+        for name in missing:
+            if key.endswith(f".{name}"):
+                prefix = key.removesuffix(name)
+                return f"; in the file it is {key}: save the network without {prefix!r} in front"
+    return f"; the file has {beside[0]}" if beside else ""
 
 
 # ---------------------------------------------------------------------------------------------- two networks

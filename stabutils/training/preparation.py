@@ -8,15 +8,23 @@ and nothing else that the training loop knows of.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
-from stabutils.training.checkpoints import find_checkpoint, fingerprint, pooling_of
+from stabutils.training.checkpoints import (
+    encoder_of,
+    find_checkpoint,
+    fingerprint,
+    pooling_of,
+)
 from stabutils.training.networks import Compact, CompactShape, Pretrained, spelled, words
 from stabutils.training.task import Recipe, Task, Tokens, _task, texts_of
 
@@ -52,53 +60,110 @@ def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
 
 
 def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -> Task:
-    """A task for a checkpoint; every way in which it can be unusable ends here, in one error, before any training."""
-    folder = find_checkpoint(name)
-    try:
-        from transformers import AutoTokenizer
+    """A task for a checkpoint, tried out on its longest texts before any training.
 
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        if len(tokenizer) <= len(
-            tokenizer.all_special_ids
-        ):  # transformers makes an empty one where files are missing
-            raise ValueError("its tokenizer has no words")
-        tokens = {
-            name: _tokenize(tokenizer, texts, recipe.max_length)
-            for name, texts in texts_of(data).items()
-        }
-        pooling = pooling_of(folder) if pooling == "auto" else pooling
-        pad = tokenizer.pad_token_id or 0
-        # Tokens in no text get no gradient: without them the optimizer has less to do, and every answer is the same.
-        # Ids up to the padding's stay as they are: some networks find positions by it.
-        kept = torch.cat(
-            [torch.arange(pad + 1), *(split.ids for split in tokens.values())]
-        ).unique()
-        tokens = {
-            split: replace(part, ids=torch.searchsorted(kept, part.ids))
-            for split, part in tokens.items()
-        }
+    Parameters
+    ----------
+    data
+        The dataset.
+    recipe
+        How runs are trained; its `max_length` cuts texts.
+    name
+        A folder, an installed package or a hub id.
+    pooling
+        "mean", "first", "last", or "auto" for what the checkpoint notes.
+
+    Raises
+    ------
+    InputError
+        Every way in which a checkpoint can be unusable ends here, in one error.
+    """
+    root = find_checkpoint(name)
+    folder = encoder_of(root)
+    try:
+        pooling = pooling_of(root) if pooling == "auto" else pooling
+        tokens, pad, kept = _tokens(folder, data, recipe)
         build = partial(Pretrained, str(folder), pooling, len(data.label_names), pad, kept)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model = build()
-            for split in tokens.values():  # the longest text: it must fit into the positions
-                model(split.take(split.lengths.argmax()[None]))
+            model = build().eval()
+            for split in tokens.values():
+                longest = split.take(split.lengths.argmax()[None])
+                _refuse_short_positions(model, longest, recipe, name)
+                _refuse_deaf_pooling(model, longest)
+    except InputError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            "model",
-            name,
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        allowed = (
             "a folder or hub id with config.json, a tokenizer and model.safetensors of a "
-            f"sequence encoder that transformers can load ({type(error).__name__}: {reason})",
-        ) from error
-    return _task(
-        data,
-        tokens,
-        build,
-        recipe,
-        {"kind": "checkpoint", "sha256": fingerprint(folder), "pooling": pooling},
-    )
+            f"sequence encoder that transformers can load ({reason})"
+        )
+        raise InputError("model", name, allowed) from error
+    identity = {"kind": "checkpoint", "sha256": fingerprint(folder), "pooling": pooling}
+    return _task(data, tokens, build, recipe, identity)
+
+
+def _tokens(folder: Path, data: Dataset, recipe: Recipe) -> tuple[dict[str, Tokens], int, Tensor]:
+    """Tokens of each split, the padding's id, and the ids that ids in tokens number.
+
+    Tokens in no text get no gradient: without them the optimizer has less to do, and every answer
+    is the same. Ids up to the padding's stay as they are: some networks find positions by it.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    local = {"local_files_only": True, "trust_remote_code": False}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers made an empty one
+        raise ValueError(
+            "its tokenizer has no words; save it beside the weights: "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+        )
+    whole = {
+        name: _tokenize(tokenizer, texts, recipe.max_length)
+        for name, texts in texts_of(data).items()
+    }
+    pad = tokenizer.pad_token_id or 0
+    of_network = getattr(AutoConfig.from_pretrained(folder, **local), "pad_token_id", None) or 0
+    first = torch.arange(max(pad, of_network) + 1)
+    kept = torch.cat([first, *(split.ids for split in whole.values())]).unique()
+    tokens = {
+        name: replace(split, ids=torch.searchsorted(kept, split.ids))
+        for name, split in whole.items()
+    }
+    return tokens, pad, kept
+
+
+def _refuse_short_positions(model: Pretrained, text: Tokens, recipe: Recipe, name: str) -> None:
+    """Refuse texts longer than the network has positions for, and say how many it has."""
+
+    def runs(length: int) -> bool:
+        try:
+            model(Tokens(text.ids[:length], torch.tensor([length])))
+        except (IndexError, RuntimeError, ValueError):
+            return False
+        return True
+
+    try:
+        model(text)
+    except (IndexError, RuntimeError, ValueError):
+        longest = int(text.lengths)
+        limit = bisect_left(range(1, longest + 1), True, key=lambda length: not runs(length))
+        if not limit:
+            raise
+        allowed = f"at most {limit}, the positions of {name}; a text has {longest} tokens"
+        raise InputError("max_length", recipe.max_length, allowed) from None
+
+
+def _refuse_deaf_pooling(model: Pretrained, text: Tokens) -> None:
+    """Refuse a pooling that gives a text and its beginning one vector, as the first token's is
+    where a network reads from left to right."""
+    if text.lengths < 2:
+        return
+    both = Tokens.pack([text.ids, text.ids[:-1]])
+    whole, beginning = model.features(both)
+    if torch.allclose(whole, beginning, rtol=0, atol=1e-6):
+        allowed = "last or mean: this network reads from left to right, its first token no text"
+        raise InputError("pooling", model.pooling, allowed)
 
 
 def _tokenize(tokenizer, texts: Iterable[str], max_length: int) -> Tokens:

@@ -1,0 +1,296 @@
+"""Which column of a table plays which role: known by its name, said by the user, or asked for.
+
+A name alone may mislead: `label` holds answers in one file and the truth in another. So a column is
+taken for the answers only when no other column could be meant, and the error that asks names the
+candidates and says how to answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from stabutils.errors import InputError
+
+COLUMNS = {  # what a column may be called when nobody says
+    "run": ("run", "seed", "model", "version"),
+    "example": ("example", "example_id", "id"),
+    "label": ("label", "prediction", "predicted", "answer"),
+    "gold": ("gold", "target", "true_label"),
+    "text": ("text", "utterance", "query", "sentence"),
+    "weight": ("weight", "traffic"),
+    "checkpoint": ("checkpoint",),
+    "probabilities": ("p_<label>",),
+}
+A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
+ANSWERS = set(
+    "pred preds predict predicted prediction predictions yhat hat output outputs guess guesses "
+    "hyp hypothesis answer answers response responses".split()
+)
+TRUTHS = set("gold golden true truth target targets actual expected reference gt correct".split())
+EITHER = set("label labels class classes intent intents y".split())
+BESIDE = set(  # of an answer or of the truth, not the label itself
+    "id ids idx index score scores prob probs proba probability probabilities confidence conf "
+    "logit logits entropy loss margin rank weight time date count length is was".split()
+)
+IDENTIFIERS = set("id ids uid uuid guid key idx index item sample instance row nr no".split())
+POSITIONS = set("idx index row nr no unnamed".split())  # of a row in some table
+NOT_EXAMPLES = set("run seed model version label user checkpoint session".split()) | EITHER
+FORMS = (
+    "columns run, example and label (long form; of one run: checkpoint, example and label), or "
+    "example and one column for each run, such as run1, run2 (wide form); columns of other names "
+    "are said, as in --columns label=answer,gold=truth or --label release_a release_b"
+)
+MORE_RUNS = (
+    "at least 2: one alone has nothing to differ from; train again with another seed, ask the "
+    "system again, put one run of each of two releases into one file, or bring a column checkpoint "
+    "with what the one run answered at several points of its training"
+)
+
+
+def told(columns: object) -> dict[str, list[str]]:
+    """What a user says about columns: role -> columns.
+
+    Parameters
+    ----------
+    columns
+        None, a mapping of roles to a column or several, or the same as a text such as
+        "label=old new, gold=truth".
+
+    Raises
+    ------
+    InputError
+        Anything else, or a role that does not exist.
+
+    Examples
+    --------
+    >>> told("label=old new, gold=truth")
+    {'label': ['old', 'new'], 'gold': ['truth']}
+    """
+    allowed = "role=column pairs separated by commas, such as label=answer, gold=truth"
+    if columns is None:
+        return {}
+    if isinstance(columns, str):
+        pairs = [pair.partition("=") for pair in columns.split(",") if pair.strip()]
+        if not all(middle and names.strip() for _, middle, names in pairs):
+            raise InputError("columns", columns, allowed)
+        columns = {role.strip(): names.split() for role, _, names in pairs}
+    if not isinstance(columns, Mapping):
+        raise InputError("columns", columns, allowed)
+    roles = {}
+    for role, names in columns.items():
+        if role not in COLUMNS:
+            raise InputError("role of a column", role, f"one of {', '.join(COLUMNS)}")
+        names = [names] if isinstance(names, str) else names
+        if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"column for {role}", names, "the name of a column, or several")
+        if names:
+            roles[role] = list(names)
+    return roles
+
+
+def assign(header: list[str], said: dict[str, list[str]], name: str) -> dict[str, list[str]]:
+    """Which columns play which role.
+
+    Parameters
+    ----------
+    header
+        The names of all columns.
+    said
+        What the user says of them, as `told` gives it.
+    name
+        What messages call the file.
+
+    Returns
+    -------
+    dict
+        Role -> columns. In the wide form there is neither run nor checkpoint, and the columns of
+        role label are the runs; checkpoints without a run are those of one run.
+
+    Raises
+    ------
+    InputError
+        A column that is not there, a role that nobody plays, or several that could play it.
+
+    Examples
+    --------
+    >>> assign(["seed", "id", "y_pred", "y_true"], {}, "mine.csv")
+    {'run': ['seed'], 'example': ['id'], 'gold': ['y_true'], 'label': ['y_pred']}
+    """
+    if not header:
+        allowed = "a file that is not empty, its first row naming the columns"
+        raise InputError("predictions", name, allowed)
+    if len(set(header)) < len(header):
+        raise InputError(f"header of {name}", header, "columns of different names")
+    said = {role: _one_or_several(columns, header) for role, columns in said.items()}
+    for role, columns in said.items():
+        for column in columns:
+            if column not in header and (role, column) != ("probabilities", "none"):
+                allowed = f"a column of {name}: {', '.join(header)}"
+                raise InputError(f"column for {role}", column, allowed)
+    taken = {column for columns in said.values() for column in columns}
+    free = [column for column in header if column not in taken]
+    roles = dict(said)
+    for role in ("run", "example", "text", "weight", "checkpoint"):
+        if role not in roles and (column := _known(role, free)):
+            roles[role] = [column]
+    numbered = [column for column in free if A_RUN.fullmatch(column)]
+    used = {column for columns in roles.values() for column in columns} | set(numbered)
+    rest = [column for column in free if column not in used and not column.startswith("p_")]
+    roles |= _labels_and_gold(rest, numbered, roles, name)
+    wide = len(roles.get("label", ())) > 1
+    if wide:
+        return {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
+    named = _identifiers(rest, POSITIONS)
+    if "example" not in roles and len(named) == 1:
+        roles["example"] = named
+    _refuse_incomplete(header, roles, name)
+    return roles
+
+
+def _one_or_several(columns: list[str], header: list[str]) -> list[str]:
+    """Columns as a text names them, where the name of one may hold spaces."""
+    together = " ".join(columns)
+    return [together] if together in header else columns
+
+
+def _known(role: str, free: Iterable[str]) -> str:
+    """The first column that has one of the names known for a role."""
+    by_name = {"_".join(_words(column)): column for column in reversed(list(free))}
+    return next((by_name[name] for name in COLUMNS[role] if name in by_name), "")
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, lower-case: y_pred, "Y pred" and yPred are two."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return re.findall(r"[a-z]+|[0-9]+", parted.lower())
+
+
+def _kind(column: str) -> str:
+    """What a column holds by its name: answers ("label"), "gold", "either", or "" for neither."""
+    words = set(_words(column))
+    if words & BESIDE:
+        return ""
+    answers, truth = bool(words & ANSWERS), bool(words & TRUTHS)
+    if answers != truth:
+        return "label" if answers else "gold"
+    return "either" if words & EITHER or answers else ""
+
+
+def _identifiers(columns: Iterable[str], without: set[str]) -> list[str]:
+    """Columns whose names say that they tell examples apart."""
+    names = []
+    for column in columns:
+        words = set(_words(column))
+        if words & IDENTIFIERS and not words & (without | NOT_EXAMPLES):
+            names.append(column)
+    return names
+
+
+def row_names(columns: Iterable[str]) -> list[str]:
+    """Columns that may name the rows of a wide form, the most likely first.
+
+    >>> row_names(["Unnamed: 0", "note", "query_id"])
+    ['query_id', 'Unnamed: 0']
+    """
+    columns = list(columns)
+    first = _identifiers(columns, POSITIONS)
+    positions = [c for c in columns if not c or set(_words(c)) & POSITIONS]
+    return first + [c for c in positions if not set(_words(c)) & NOT_EXAMPLES]
+
+
+def _labels_and_gold(rest, numbered, roles, name):
+    """The columns of answers and of the truth, where nobody says and only one can be meant."""
+    kinds = {column: _kind(column) for column in rest}
+    answers, truths, either = (
+        [column for column in rest if kinds[column] == kind] for kind in ("label", "gold", "either")
+    )
+    chosen = {}
+    if "gold" not in roles and truths:
+        if len(truths) > 1:
+            raise question(name, truths, f"gold={truths[0]}", "which one is the truth")
+        chosen["gold"] = truths
+    if "label" in roles or roles.get("probabilities", ["none"]) != ["none"]:
+        return chosen
+    candidates = answers + either
+    wide = numbered and ("run" not in roles or len(numbered) > 1 and not candidates)
+    if wide:
+        example = f"label={' '.join(numbered)}"
+        if answers or either and "gold" not in {**roles, **chosen}:
+            raise question(name, candidates + numbered, f"{example}, gold={candidates[-1]}")
+        stems = {A_RUN.fullmatch(column)[1].lower() for column in numbered}
+        if len(stems) > 1:
+            raise question(name, numbered, example, "which of them are runs")
+        return chosen | {"label": numbered}
+    if len(candidates) > 1:
+        example = f"label={candidates[0]}, gold={candidates[-1]}"
+        raise question(name, candidates, example)
+    if answers or either and _words(either[0])[0] in ("label", "labels"):
+        chosen["label"] = candidates
+    elif either:
+        raise question(name, either, f"label={either[0]}")
+    return chosen
+
+
+def question(name: str, columns: list[str], example: str, what: str = "") -> InputError:
+    """The error that asks which columns are meant, and says how to answer."""
+    what = what or "which are answers, and which the truth"
+    how = f'--columns "{example}" (in Python columns="{example}")'
+    return InputError(f"columns of {name}", ", ".join(columns), f"told apart: {what}? As in {how}")
+
+
+def _refuse_incomplete(header, roles, name):
+    """Refuse a long form that lacks a role."""
+    labelled = "label" in roles or roles.get("probabilities", ["none"]) != ["none"]
+    many = {"run", "checkpoint"} & set(roles)
+    if labelled and "example" in roles and many:
+        return
+    if labelled and "example" in roles:
+        raise InputError(f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS)
+    apart = ""
+    if len(header) == 1:
+        apart = next((mark for mark in ";\t|," if mark in header[0]), "")
+    expected = f"one separator as the file's ending says, not {apart!r}" if apart else FORMS
+    raise InputError(f"columns of {name}", ", ".join(header), expected)
+
+
+def answers_elsewhere(
+    header: list[str], rows: list[Sequence[str]], roles: dict[str, list[str]]
+) -> list[str]:
+    """Columns without a role whose cells are labels, too: they may be the answers, or the truth.
+
+    Parameters
+    ----------
+    header
+        The names of all columns.
+    rows
+        Some rows of the table.
+    roles
+        Role -> columns; the first of role label is compared with.
+
+    Returns
+    -------
+    list
+        Columns in whose cells only labels stand, where there are three different ones or more, or
+        whose cells agree with the labels more than chance would have it.
+    """
+    used = {column for columns in roles.values() for column in columns}
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    labels = np.array([cell.strip() for cell in columns[roles["label"][0]]], object)
+    known = set(labels)
+    numbers = all(re.fullmatch(r"-?[0-9]+(\.0*)?", label) for label in known)
+    suspects = []
+    for column in header:
+        if column in used or column.startswith("p_"):
+            continue
+        cells = np.array([cell.strip() for cell in columns[column]], object)
+        values = set(cells)
+        if len(values) < 2 or not values <= known:
+            continue
+        share = np.mean(cells == labels)
+        chance = sum(np.mean(cells == value) * np.mean(labels == value) for value in values)
+        if len(values) > 2 and not numbers or share > chance + 0.3 * (1 - chance):
+            suspects.append(column)
+    return suspects
