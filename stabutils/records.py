@@ -41,6 +41,7 @@ UNITS = {
     "latency": "milliseconds a query",
     "morans_i": "1 is most alike",
     "negative_flips": "share of queries",
+    "negative_flips_reduction": "share of control's",
     "nll": "nats",
     "passes": "of control's",
     "positive_flips": "share of queries",

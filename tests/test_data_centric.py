@@ -287,7 +287,7 @@ def taught(mitigation, task=LONG, seeds=SEEDS):
         long(each) if task is LONG else teacher(task, each)
         for each in mitigation.teacher_seeds(seeds)
     ]
-    return np.stack(every) if every else None
+    return {"training": np.stack(every)} if every else None
 
 
 def teacher(task, seeds):
@@ -493,14 +493,15 @@ def test_it_composes_in_order_and_only_one_has_teachers():
     "mitigation, given",
     [
         (TGTSS(), None),
-        (TGTSS(), np.zeros((2, 2, 60, 4))),
-        (TGTSS(), np.zeros((1, 2, 59, 4))),
-        (CONTROL, np.zeros((1, 2, 60, 4))),
+        (TGTSS(), {"training": np.zeros((2, 2, 60, 4))}),
+        (TGTSS(), {"training": np.zeros((1, 2, 59, 4))}),
+        (TGTSS(), {"weights": np.zeros((1, 9))}),
+        (CONTROL, {"training": np.zeros((1, 2, 60, 4))}),
     ],
 )
 def test_without_the_right_teachers_nothing_is_trained(mitigation, given):
     with pytest.raises(
-        InputError, match=r"teachers of \w+: got .*; expected answers \(teachers, checkpoints, "
+        InputError, match=r"teachers of \w+: got .*; expected (training|nothing) of "
     ):
         train(LONG, mitigation, SEEDS, None, (), given)
     with pytest.raises(InputError, match="teachers of TGTSS"):

@@ -100,7 +100,7 @@ def test_no_noise_is_control_and_the_seed_is_part_of_the_name():
 def test_it_stands_first_and_beside_no_teachers():
     answers = train(TASK, Composed((LabelNoise(0.2), LabelSmoothing(0.1), RDrop())), SEEDS)
     assert np.isfinite(answers["probabilities"]).all()
-    teachers = np.full((1, 6, 60, 4), 0.25, np.float16)
+    teachers = {"training": np.full((1, 6, 60, 4), 0.25, np.float16)}
     for parts in (
         (LabelSmoothing(0.1), LabelNoise(0.2)),
         (LabelNoise(0.2), TGTSS()),

@@ -14,7 +14,7 @@ from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import GUARD, Interval, holm, jackknife, together, verdict
 from stabutils.metrics.scores import Score
 from stabutils.records import Number
-from stabutils.study.runs import Runs
+from stabutils.study.runs import Runs, of_answers
 
 LEVEL = 0.05  # of the family of all methods on a board
 LINEAR = "linear"  # how the names of linear models begin, which no seed changes
@@ -113,15 +113,16 @@ def is_method(arm: str) -> bool:
     return arm not in BESIDE and not arm.startswith(LINEAR)
 
 
-def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
+def with_verdicts(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
     """A table of arms in order, with `guard`, `p` and `better` for the family of its methods.
 
-    Of tables that were put together this is the one family of all their methods.
+    Of tables that were put together this is the one family of all their methods. by: the column that
+    is to be above 0.
     """
     table = table.reset_index(drop=True)
     methods = table.arm.map(is_method)
-    known = table.reduction.notna() & (table.arm != "control")
-    p_values = [row.reduction.p_value() for row in table[methods & known].itertuples()]
+    known = table[by].notna() & (table.arm != "control")
+    p_values = [reduction.p_value() for reduction in table[by][methods & known]]
     adjusted = pd.Series(np.nan, index=table.index)
     adjusted[methods & known] = holm(p_values) if p_values else p_values
     rows = []
@@ -129,19 +130,18 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
         guard = better = ""
         if row["arm"] != "control":
             guard = verdict(row["accuracy_change"], -GUARD)
-            better = _better(row["arm"], row["reduction"], p, guard)
+            better = _better(row["arm"], row[by], p, guard)
         rows.append(row | {"p": p, "guard": guard, "better": better})
     frame = pd.DataFrame(rows)
-    order = sorted(frame.index, key=lambda place: _rank(frame.loc[place]))
+    order = sorted(frame.index, key=lambda place: _rank(frame.arm[place], frame[by][place]))
     return frame.loc[order].reset_index(drop=True)
 
 
-def _rank(row: pd.Series) -> tuple[int, float]:
+def _rank(arm: str, reduction: Interval | None) -> tuple[int, float]:
     """Methods by their reduction, then the placebo, linear models, and control last."""
     kinds = {"placebo": 1, "control": 3}
-    kind = kinds.get(row.arm, 2 if row.arm.startswith(LINEAR) else 0)
-    measured = isinstance(row.reduction, Interval)
-    return kind, -row.reduction.value if measured else np.inf
+    kind = kinds.get(arm, 2 if arm.startswith(LINEAR) else 0)
+    return kind, -reduction.value if isinstance(reduction, Interval) else np.inf
 
 
 def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
@@ -408,19 +408,7 @@ def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
     of_control = scores.accuracy(control.labels, control.gold)
     change = scores.compare(lambda fixed, accuracy: fixed - accuracy, [of_it, of_control])
     accuracy = intervals.over_queries(lambda mean: mean, right, runs=1)
-    fixed = Runs(
-        arm=LINEAR,
-        names=("",) * 3,
-        seeds=-1 - np.arange(3),
-        labels=np.tile(labels, (3, 1)),
-        gold=control.gold,
-        validation_labels=np.empty((3, 0), int),
-        accuracy=np.full(3, accuracy.value),
-        nll=np.full(3, np.nan),
-        ece=np.full(3, np.nan),
-        cpu_seconds=np.full(3, np.nan),
-        doubt=np.zeros((3, len(labels))),
-    )
+    fixed = of_answers(LINEAR, np.tile(labels, (3, 1)), control.gold, -1 - np.arange(3))
     return {
         "runs": 1,
         "label_entropy": still,

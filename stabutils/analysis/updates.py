@@ -1,58 +1,198 @@
-"""What a service lives through when its model is replaced by a retrained one."""
+"""What a service lives through when its data change and its model is trained again.
+
+An *update* is a pair: the deployed model, and the one that replaces it, trained with other seeds on
+other training data (`training.changes`). Where a method knows the model that it replaces, only the
+pairs that were trained as pairs count (`matched`); else any old model may be replaced by any new one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from stabutils import records
+from stabutils.analysis import board
 from stabutils.errors import InputError
-from stabutils.metrics import scores
+from stabutils.metrics import detection, intervals, scores
+from stabutils.metrics.intervals import Interval
+from stabutils.metrics.scores import Score
+from stabutils.mitigations.updates import APART
 from stabutils.study.runs import Runs
+from stabutils.study.study import Arm, Study
+
+FLIPS = ("churn", "negative_flips", "positive_flips")
 
 
-def of_one_model(before: Runs, arms: Mapping[str, Runs]) -> pd.DataFrame:
-    """What queries meet when one deployed model is replaced by a run of an arm: a row an arm.
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """Old models and as many new ones, the new one of each at its place.
 
-    Parameters
-    ----------
-    before : the one run that is replaced
-    arms : the first of them is what the others are compared with
+    matched : each new model knows the old one at its place
+    """
+
+    before: Runs
+    after: Runs
+    matched: bool = False
+
+    def __post_init__(self):
+        if len(self.before) != len(self.after) or len(self.before) < 2:
+            allowed = "as many new models as old ones, at least 2"
+            raise InputError("updates", (len(self.before), len(self.after)), allowed)
+
+    def __len__(self) -> int:
+        return len(self.before)
+
+    @property
+    def right(self) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the old and the new models answer right: bool (updates, queries) each."""
+        gold = self.before.gold
+        return self.before.labels == gold, self.after.labels == gold
+
+    def flips(self) -> dict[str, Score]:
+        """FLIPS as scores over updates and queries: shares of queries."""
+        old, new = self.before.labels, self.after.labels
+        right_before, right_after = self.right
+        if self.matched:
+            rows = {
+                "churn": old != new,
+                "negative_flips": right_before & ~right_after,
+                "positive_flips": ~right_before & right_after,
+            }
+        else:
+            kept = _project(_share_of_equal(old, new), _share_of_equal(new, old))
+            right, wrong = right_before.astype(float), 1.0 - right_before
+            now_right, now_wrong = right_after.astype(float), 1.0 - right_after
+            rows = {
+                "churn": 1 - kept,
+                "negative_flips": _project(right * now_wrong.mean(0), right.mean(0) * now_wrong),
+                "positive_flips": _project(wrong * now_right.mean(0), wrong.mean(0) * now_right),
+            }
+        return {name: scores.of_runs(values, bounds=(0, 1)) for name, values in rows.items()}
+
+    def accuracy(self) -> Score:
+        return scores.accuracy(self.after.labels, self.after.gold)
+
+    def chances(self) -> np.ndarray:
+        """The chance that an update changes a query's answer, (queries,): mean over the pairs."""
+        return 1 - _share_of_equal(self.before.labels, self.after.labels).mean(axis=0)
+
+
+def _share_of_equal(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Share of other models that answer as a model does: (models, queries)."""
+    return np.stack([(others == own).mean(axis=0) for own in labels])
+
+
+def _project(of_old: np.ndarray, of_new: np.ndarray) -> np.ndarray:
+    """Rows whose mean is that over all pairs of an old and a new model, and whose spread is its own.
+
+    of_old, of_new : (updates, queries), the mean over the other side's models; Hoeffding's
+    projection. Of two independent sides the variance of the mean is that of both.
+    """
+    return of_old + of_new - of_old.mean(axis=0)
+
+
+def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
+    """`n` updates by a method: models of seeds 0 .. n-1 are replaced by models of seeds APART and on.
+
+    study : one whose data change (`change`); without, an update is a retraining on the same data. A
+    method that knows the deployed model is deployed as control's.
+    """
+    from stabutils.mitigations import resolve
+    from stabutils.mitigations.updates import Successor
+
+    resolved = resolve(arm)
+    matched = any(isinstance(part, Successor) for part in resolved.flattened())
+    before = study.retrain("control" if matched else resolved, n=n)
+    return Updates(before, study.retrain(resolved, n=n, start=APART), matched)
+
+
+def ensembles_of(updates: Updates, combine: Callable[[Runs], Runs]) -> Updates:
+    """Updates of ensembles: `combine` makes the replicas of old models, and of new ones."""
+    return Updates(combine(updates.before), combine(updates.after))
+
+
+def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:
+    """The deployed model is kept as a second voter: the update answers with a mean of both.
+
+    weight : of the old model's probabilities, 0 .. 1. Two passes an answer.
+    """
+    old, new = updates.before.probabilities, updates.after.probabilities
+    if old is None or new is None:
+        raise InputError("runs", "labels alone", "runs with probabilities")
+    mean = weight * old + (1 - weight) * new
+    after = replace(updates.after, labels=mean.argmax(-1), probabilities=mean)
+    return Updates(updates.before, after, matched=True)
+
+
+def table(
+    control: Updates,
+    arms: Mapping[str, Updates],
+    costs: Mapping[str, tuple[float, float]] | None = None,
+) -> pd.DataFrame:
+    """One row a method, the largest reduction of update churn first, and control last.
 
     Returns
     -------
-    Columns arm, runs, churn (share of queries that the new run answers otherwise), churn_change (from
-    the first arm's), positive_flips (wrong before, right after), negative_flips (right before, wrong
-    after), accuracy, and churn_among (between two of the new runs). Intervals over the new runs and
-    queries: they speak of updates of this one model.
+    Columns arm, runs (updates), FLIPS, churn_reduction and negative_flips_reduction (shares of
+    control's), accuracy and accuracy_change (of the new models), p (of churn_reduction, Holm over the
+    methods of the table), guard and better as on a board, trainings and passes. Intervals over
+    updates and queries.
     """
-    if len(before) != 1:
-        raise InputError("runs before", len(before), "one: the deployed model")
-    plain = next(iter(arms.values()))
-    right_before = before.labels[0] == before.gold
+    of_control, own_accuracy = control.flips(), control.accuracy()
+    prices = {"control": (1.0, 1.0)} | dict(costs or {})
     rows = []
-    for name, runs in arms.items():
-        right = runs.labels == runs.gold
-        flipped = _flipped(runs, before)
-        change = None
-        if runs is not plain:
-            both, seeds = [flipped, _flipped(plain, before)], [runs.seeds, plain.seeds]
-            change = scores.compare(lambda new, old: new - old, both, seeds)
-        rows.append(
-            {
-                "arm": name,
-                "runs": len(runs),
-                "churn": flipped.interval(),
-                "churn_change": change,
-                "positive_flips": scores.of_runs(right & ~right_before, (0, 1)).interval(),
-                "negative_flips": scores.of_runs(~right & right_before, (0, 1)).interval(),
-                "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
-                "churn_among": scores.churn(runs.labels).interval(),
-            }
-        )
-    return pd.DataFrame(rows)
+    for name, own in {"control": control, **arms}.items():
+        flips, accuracy = own.flips(), own.accuracy()
+        row = {"arm": name, "runs": len(own)}
+        row |= {part: score.interval() for part, score in flips.items()}
+        row["accuracy"] = accuracy.interval()
+        row |= dict(zip(board.PRICES, prices.get(name, ()), strict=False))
+        if name != "control":
+            seeds = [own.after.seeds, control.after.seeds]
+            for part in ("churn", "negative_flips"):
+                pair = [flips[part], of_control[part]]
+                reduction = scores.compare(lambda new, old: 1 - new / old, pair, seeds)
+                row[f"{part}_reduction"] = reduction.within(-np.inf, 1)
+            pair = [accuracy, own_accuracy]
+            row["accuracy_change"] = scores.compare(lambda new, old: new - old, pair, seeds)
+        rows.append(row)
+    return board.with_verdicts(pd.DataFrame(rows), "churn_reduction")
 
 
-def _flipped(runs: Runs, before: Runs) -> scores.Score:
-    return scores.of_runs(np.asarray(runs.labels != before.labels[0]), (0, 1))
+def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
+    """The numbers of a table of updates for a record."""
+    names = [*FLIPS, "churn_reduction", "negative_flips_reduction", "accuracy", "accuracy_change"]
+    found = []
+    for row in table.to_dict("records"):
+        for name in names:
+            if isinstance(row.get(name), Interval):
+                found.append(records.number(name, row[name], row["arm"], condition))
+    return found
+
+
+def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
+    """How well a deployed model's own uncertainty says which of its answers an update will change.
+
+    AUROC against the queries whose answer at least a share `least` of the new models change, and the
+    rank correlation with that share; means over the deployed models, over models and queries.
+    """
+    changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
+    uncertainty = np.asarray(updates.before.doubt, float)
+    found = {}
+    for name, agreement in (
+        ("auroc", detection.auroc),
+        ("correlation", detection.rank_correlation),
+    ):
+
+        def mean(doubt: np.ndarray, share: np.ndarray, name=name, agreement=agreement) -> float:
+            target = share >= least if name == "auroc" else share
+            pairs = zip(doubt, target, strict=True)
+            return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
+
+        over_runs = intervals.jackknife(mean, uncertainty, changed)
+        over_queries = intervals.over_examples(mean, uncertainty, changed)
+        found[name] = intervals.runs_and_queries(over_runs, over_queries).within(-1, 1)
+    return found

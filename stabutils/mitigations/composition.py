@@ -51,6 +51,11 @@ class Composed(Mitigation):
         )
         return math.prod(trainings) + _taught(self), math.prod(passes)
 
+    @property
+    def teacher_extras(self):
+        taught = (part for part in self.parts if overrides(part, "teacher_seeds"))
+        return next((part.teacher_extras for part in taught), Mitigation.teacher_extras)
+
     def teacher_seeds(self, seeds):
         return tuple(
             dict.fromkeys(teacher for part in self.parts for teacher in part.teacher_seeds(seeds))

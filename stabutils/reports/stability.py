@@ -34,9 +34,9 @@ from stabutils.metrics.intervals import (
     runs_needed,
     verdict,
 )
-from stabutils.reports.page import render
 from stabutils.reports.codes import encode
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
+from stabutils.reports.page import render
 from stabutils.reports.reading import Predictions, read_predictions
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +30,6 @@ from stabutils.training.hooks import Mitigation
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
     from stabutils.training.task import Task
-
-TRAINING = ("training",)  # what teachers keep: their answers to the training texts
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Dispatch:
         Raises Incomplete when some could not be trained; those that could are stored.
         """
         if teachers := self.teachers(mitigation, runs):
-            self.train(Mitigation(), teachers, TRAINING)
+            self.train(Mitigation(), teachers, mitigation.teacher_extras)
         failures: dict[str, str] = {}
         description = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
         with progress(total=len(runs), desc=description, unit="run", leave=False) as bar:
@@ -83,18 +81,22 @@ class Dispatch:
     def missing_teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
         """Those of them that would have to be trained."""
         teachers = self.teachers(mitigation, runs)
-        return [teacher for teacher in teachers if not self.answers.has(teacher, TRAINING)]
-
-    def _teachers_of(self, mitigation: Mitigation, run: Run) -> np.ndarray | None:
-        """Training-set probabilities (teachers, checkpoints, examples, classes), float16."""
-        stored = [
-            self.answers.stored(teacher, TRAINING) for teacher in self.teachers(mitigation, [run])
+        return [
+            teacher
+            for teacher in teachers
+            if not self.answers.has(teacher, mitigation.teacher_extras)
         ]
+
+    def _teachers_of(self, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
+        """What a run's teachers kept, by name: arrays, teachers first."""
+        names, teachers = mitigation.teacher_extras, self.teachers(mitigation, [run])
+        stored = [self.answers.stored(teacher, names) for teacher in teachers]
         if any(answers is None for answers in stored):
             raise Incomplete(
                 f"{run.label}: a teacher was removed from the store; the same request trains it again"
             )
-        return np.stack([answers["kept.training"] for answers in stored]) if stored else None
+        kept = {name: [answers[f"kept.{name}"] for answers in stored] for name in names}
+        return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
 
     def _trained(
         self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str]
@@ -159,7 +161,7 @@ def train_run(
     unfinished: Path | None,
     keep: set[str],
     driver: int,
-    teachers: np.ndarray | None = None,
+    teachers: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Run, files.Arrays, str, dict]:
     """One training in a worker, on one thread, and what made it.
 

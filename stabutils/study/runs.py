@@ -126,6 +126,39 @@ class Runs:
         return len(self.labels)
 
 
+def of_answers(
+    arm: str,
+    labels: np.ndarray,
+    gold: np.ndarray,
+    seeds: np.ndarray,
+    probabilities: np.ndarray | None = None,
+) -> Runs:
+    """Runs of which only the answers are known: labels (runs, examples) or also probabilities.
+
+    What needs a training is nan; without probabilities so are nll and ece, and `doubt` is 0.
+    """
+    labels, gold, count = np.asarray(labels), np.asarray(gold), len(labels)
+    unknown = np.full(count, np.nan)
+    nll, ece, doubt = unknown, unknown, np.zeros(labels.shape)
+    if probabilities is not None:
+        nll, ece = metrics.nll(probabilities, gold), metrics.ece(probabilities, gold)
+        doubt = 1 - probabilities.max(axis=-1)
+    return Runs(
+        arm=arm,
+        names=("",) * count,
+        seeds=np.asarray(seeds),
+        gold=gold,
+        labels=labels,
+        validation_labels=np.empty((count, 0), int),
+        accuracy=metrics.accuracy(labels, gold),
+        nll=nll,
+        ece=ece,
+        cpu_seconds=unknown,
+        doubt=doubt,
+        probabilities=probabilities,
+    )
+
+
 def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarray) -> Runs:
     """Runs over one another; what some of them lack (published ones hold less) is left out."""
     rows = [answers[run.name] for run in request.runs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -92,18 +92,19 @@ def again(
     return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
 
 
-def _taught(task, mitigation: Mitigation, run: Run) -> np.ndarray | None:
-    """What the teachers of a run say, once they are trained again."""
-    found = []
+def _taught(task, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
+    """What the teachers of a run keep, once they are trained again."""
+    found, names = [], mitigation.teacher_extras
     for seeds in mitigation.teacher_seeds(run.seeds):
         teacher = Run("teacher", seeds, {})
-        _, answers, failure, _ = train_run(task, Mitigation(), teacher, None, {"training"}, -1)
+        _, answers, failure, _ = train_run(task, Mitigation(), teacher, None, set(names), -1)
         if failure:
             raise Unknown(
                 f"its teacher with seed {seeds.init} could not be trained again: {failure}"
             )
-        found.append(answers["kept.training"])
-    return np.stack(found) if found else None
+        found.append(answers)
+    kept = {name: [answers[f"kept.{name}"] for answers in found] for name in names}
+    return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
 
 
 def _statistics(name: str, differ: float, seeds: float) -> Verified:
@@ -125,6 +126,7 @@ def _churn(store: Store, identity: dict) -> float:
 
 def _task(identity: dict, datasets: tuple, models: tuple):
     """The task with this identity, out of data and models that are at hand."""
+    from stabutils.training.changes import Change
     from stabutils.training.preparation import COMPACTS, prepare
     from stabutils.training.task import Recipe
 
@@ -133,7 +135,8 @@ def _task(identity: dict, datasets: tuple, models: tuple):
     for model in COMPACTS if wanted["kind"] == "compact" else models:
         task = prepare(model, data, recipe, wanted.get("pooling", "auto"))
         if task.identity == wanted:
-            return task
+            change = identity.get("change")
+            return replace(task, change=Change(**change) if change else None)
     raise Unknown(
         "its model is none of those known here"
         + " (--model names more)" * (wanted["kind"] != "compact")

@@ -14,8 +14,10 @@ from stabutils.errors import InputError
 from stabutils.training.state import Stream, Targets
 from stabutils.training.task import Tokens
 
-KINDS = ("drop", "bootstrap", "relabel")
-ALLOWED = '"drop 10 %", "relabel 1 %" (or another share below 100 %), or "bootstrap"'
+APART = 100  # seeds between a model and the one that replaces it
+ALLOWED = (
+    '"drop 10 %", "new examples 10 %", "relabel 1 %" (or another share below 100 %), or "bootstrap"'
+)
 ALTERNATIVES = 3  # classes that a relabelled text's new label is drawn from
 
 
@@ -25,6 +27,8 @@ class Change:
 
     drop : a random `share` of the examples is left out
     bootstrap : as many examples as there are, drawn with replacement
+    new examples : before an update, at data seeds below APART, a random `share` of the examples is
+        left out; the update sees all of them
     relabel : a random `share` of the examples gets one of the three labels that are most easily
         confused with its own
     """
@@ -43,7 +47,7 @@ class Change:
         """
         if not text:
             return None
-        match = re.fullmatch(r"(drop|relabel) (\d+(?:\.\d+)?) ?%|(bootstrap)", text)
+        match = re.fullmatch(r"(drop|new examples|relabel) (\d+(?:\.\d+)?) ?%|(bootstrap)", text)
         if match is None:
             raise InputError("change", text, ALLOWED)
         if match[3]:
@@ -60,9 +64,11 @@ class Change:
         if self.kind == "bootstrap":
             rows = torch.randint(count, (count,), generator=generator).sort().values
             return _some(targets, rows)
+        if self.kind == "new examples" and seed >= APART:
+            return targets
         order = torch.randperm(count, generator=generator)
         changed = max(1, round(self.share * count))
-        if self.kind == "drop":
+        if self.kind != "relabel":
             return _some(targets, order[changed:].sort().values)
         chosen = order[:changed]
         draws = torch.randint(ALTERNATIVES, (changed,), generator=generator)

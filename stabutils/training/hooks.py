@@ -35,6 +35,7 @@ class Mitigation:
     cost = (1.0, 1.0)
     is_noop = False
     brief = False
+    teacher_extras = ("training",)  # what its teachers keep (`probes.PROBES`)
 
     def flattened(self) -> tuple[Mitigation, ...]:
         """The mitigations that this one is composed of, in order: itself, unless it is `Composed`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -41,22 +41,30 @@ RECIPE_VERSION = (
 
 
 def build_targets(
-    task: Task, mitigation: Mitigation, seeds: Seeds, teachers: np.ndarray | None = None
+    task: Task,
+    mitigation: Mitigation,
+    seeds: Seeds,
+    teachers: Mapping[str, np.ndarray] | None = None,
 ) -> Targets:
-    """What a run asks for. teachers: `kept["training"]` of the trainings that `mitigation.teacher_seeds(seeds)` names.
+    """What a run asks for.
 
-    Raises InputError where these are not there, or others.
+    teachers: `mitigation.teacher_extras` of the trainings that `mitigation.teacher_seeds(seeds)`
+    names, stacked. Raises InputError where these are not there, or others.
     """
-    plain, wanted = one_hot(task.train_labels, task.classes), len(mitigation.teacher_seeds(seeds))
-    shape = () if teachers is None else np.shape(teachers)
-    if shape[:1] + shape[2:] != ((wanted, *plain.probabilities.shape) if wanted else ()):
+    plain, count = one_hot(task.train_labels, task.classes), len(mitigation.teacher_seeds(seeds))
+    extras = dict(teachers or {})
+    wanted = set(mitigation.teacher_extras) if count else set()
+    answers = extras.get("training")
+    shape = np.shape(answers)
+    fits = answers is None or shape[:1] + shape[2:] == (count, *plain.probabilities.shape)
+    if not fits or not wanted <= extras.keys() or bool(count) != bool(extras):
         raise InputError(
             f"teachers of {describe(mitigation)}",
-            shape,
-            f"answers (teachers, checkpoints, training "
-            f"examples, classes) of {wanted} trainings, as `study.retrain` hands on",
+            {name: np.shape(array) for name, array in extras.items()},
+            f"{', '.join(sorted(wanted)) or 'nothing'} of {count} trainings, teachers first, as "
+            "`study.retrain` hands on",
         )
-    given = None if teachers is None else torch.tensor(teachers)
+    given = None if answers is None else torch.tensor(answers)
     if (task.change is None) != (seeds.data is None):
         allowed = "one where the study changes its training data, None elsewhere"
         raise InputError("data seed", seeds.data, allowed)
@@ -135,7 +143,7 @@ def train(
     seeds: Seeds,
     unfinished: Path | None = None,
     keep: Sequence[Probe] = (),
-    teachers: np.ndarray | None = None,
+    teachers: Mapping[str, np.ndarray] | None = None,
     save_every: float = 30.0,
 ) -> dict[str, np.ndarray]:
     """Train one run and return what it answered.
@@ -159,7 +167,7 @@ def train(
     training = Training(
         task, mitigation, seeds, model, optimizer_of(model, recipe), recipe.epochs * epoch_steps
     )
-    training.targets = targets
+    training.targets, training.teachers = targets, dict(teachers or {})
     mitigation.begin(training)
     seen = resume(training, unfinished, keep) if unfinished is not None else []
     saved = time.monotonic()

@@ -3,6 +3,7 @@
 hidden    (examples, width): the vector of each test text before the head, float16; `hidden training` and `hidden
           validation` likewise
 head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors, float32
+weights   (parameters,): all weights of the trained network, one after another, float32
 training  (checkpoints, training examples, classes): probabilities on the training split, float16
 out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no texts where a corpus
           has none
@@ -72,6 +73,11 @@ def pretrained(name: str, data: Dataset) -> np.ndarray:
     with Stream("init", 0):  # of a head that is not asked
         network = task.build()
     return evaluate(network, network.features, task.test, task.recipe).numpy()
+
+
+def weights(training: Training) -> np.ndarray:
+    flat = nn.utils.parameters_to_vector(training.model.parameters())
+    return flat.detach().cpu().numpy()
 
 
 def on_training_split(training: Training) -> np.ndarray:
@@ -186,6 +192,7 @@ PROBES = {
     "hidden": Probe("hidden", partial(hidden, "test")),
     "head": Probe("head", head),
     "training": Probe("training", on_training_split, often=True),
+    "weights": Probe("weights", weights),
     "out_of_scope": Probe("out_of_scope", out_of_scope),
 }
 PROBES |= {

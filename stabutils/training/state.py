@@ -111,6 +111,7 @@ class Training:
     batch: Batch | None = None  # what this step trains on
     memory: dict[str, Tensor] = field(default_factory=dict)
     targets: Targets | None = None  # what the whole training asks for
+    teachers: dict[str, np.ndarray] = field(default_factory=dict)  # their extras, teachers first
     seconds: float = 0.0  # CPU, training and evaluation, over all interrupted pieces
 
 

@@ -1,0 +1,211 @@
+"""Updates: what is counted, by hand and by brute force, and methods that know the deployed model."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+
+from stabutils.analysis import updates
+from stabutils.analysis.updates import Updates
+from stabutils.errors import InputError
+from stabutils.metrics import intervals
+from stabutils.mitigations import Composed, Mitigation, price
+from stabutils.mitigations.data_centric import LogitInhibition
+from stabutils.mitigations.updates import APART, DeployedLabels, Interpolation, WarmStart, flat
+from stabutils.study.runs import of_answers
+from stabutils.study.study import Study
+from stabutils.training.loop import train
+from stabutils.training.probes import PROBES
+from stabutils.training.state import Seeds
+
+TASK = tiny.task()
+OLD, NEW = Seeds(3, 3, 3), Seeds(APART + 3, APART + 3, APART + 3)
+
+
+def pair(old, new, gold, matched=False):
+    seeds = np.arange(len(old))
+    before = of_answers("control", np.array(old), gold, seeds)
+    after = of_answers("control", np.array(new), gold, APART + seeds)
+    return Updates(before, after, matched)
+
+
+def test_matched_flips_by_hand():
+    found = pair([[0, 0, 1], [0, 1, 1]], [[0, 1, 0], [1, 1, 1]], [0, 0, 0], matched=True).flips()
+    assert found["churn"].value == pytest.approx(3 / 6)
+    assert found["negative_flips"].value == pytest.approx(2 / 6)
+    assert found["positive_flips"].value == pytest.approx(1 / 6)
+
+
+@given(some.integers(0, 10**6), some.integers(2, 6))
+def test_flips_of_any_old_by_any_new_model_are_means_over_all_pairs(seed, count):
+    draw = np.random.default_rng(seed)
+    old, new, gold = (draw.integers(0, 3, shape) for shape in ((count, 20), (count, 20), 20))
+    right = lambda labels: labels == gold  # noqa: E731
+    by_pairs = {
+        "churn": [a != b for a, b in product(old, new)],
+        "negative_flips": [right(a) & ~right(b) for a, b in product(old, new)],
+        "positive_flips": [~right(a) & right(b) for a, b in product(old, new)],
+    }
+    found = pair(old, new, gold)
+    for name, score in found.flips().items():
+        assert score.value == pytest.approx(np.mean(by_pairs[name]))
+    assert found.chances() == pytest.approx(np.mean(by_pairs["churn"], axis=0))
+
+
+def test_the_interval_of_all_pairs_is_the_jackknife_of_both_sides():
+    """Fails if an old and a new model that are left out together count as one side only."""
+    draw = np.random.default_rng(0)
+    chance = draw.beta(0.4, 2, 400)
+    old, new = ((draw.random((12, 400)) < chance).astype(int) for _ in range(2))
+    score = pair(old, new, np.zeros(400, int)).flips()["churn"]
+    interval = score.interval()
+
+    def churn(old, new):
+        return np.mean([np.mean(a != b) for a, b in product(old, new)])
+
+    both = intervals.jackknife_arms(churn, [old, new], [np.arange(12), 50 + np.arange(12)])
+    assert interval.value == pytest.approx(both.value)
+    assert interval.over_runs.se == pytest.approx(both.se, rel=0.25)
+
+
+def test_a_table_of_updates_judges_methods_against_control():
+    draw = np.random.default_rng(1)
+    gold, chance = draw.integers(0, 3, 600), draw.beta(0.3, 3, 600)
+
+    def answers(share):
+        wrong = draw.random((10, 600)) < share * chance
+        return np.where(wrong, (gold + 1) % 3, gold)
+
+    control = pair(answers(1.0), answers(1.0), gold)
+    arms = {
+        "calm": pair(answers(0.2), answers(0.2), gold),
+        "same": pair(answers(1), answers(1), gold),
+    }
+    table = updates.table(control, arms, {"calm": (2.0, 1.0)}).set_index("arm")
+    assert list(table.index) == ["calm", "same", "control"]
+    assert table.better["calm"] == "holds" and table.better["same"] != "holds"
+    assert table.churn_reduction["calm"].low > 0.5 and table.trainings["calm"] == 2
+    keys = {number.key for number in updates.numbers(table.reset_index(), "drop 10 %")}
+    assert (
+        "churn, control; drop 10 %" in keys and "negative_flips_reduction, calm; drop 10 %" in keys
+    )
+
+
+def test_uncertainty_that_knows_foresees_and_blind_one_does_not():
+    draw = np.random.default_rng(2)
+    chance = draw.beta(0.3, 2, 500)
+    old, new = ((draw.random((6, 500)) < chance).astype(int) for _ in range(2))
+    changes = pair(old, new, np.zeros(500, int))
+    for doubt, low, high in ((np.tile(chance, (6, 1)), 0.75, 1), (draw.random((6, 500)), 0.4, 0.6)):
+        before = changes.before.__class__(**{**vars(changes.before), "doubt": doubt})
+        found = updates.foreseen(Updates(before, changes.after))
+        assert low < found["auroc"].value < high
+
+
+def test_updates_need_as_many_new_models_as_old_ones():
+    with pytest.raises(InputError, match="updates: got"):
+        pair([[0], [1]], [[0]], np.zeros(1, int))
+
+
+# ---- methods that know the deployed model
+
+
+def deployed(extras):
+    answers = train(TASK, Mitigation(), OLD, None, [PROBES[name] for name in extras])
+    return answers, {name: answers[f"kept.{name}"][None] for name in extras}
+
+
+def test_the_deployed_model_is_the_run_whose_seeds_are_apart():
+    assert DeployedLabels().teacher_seeds(NEW) == (OLD,)
+    with_data = Seeds(APART, APART, APART, APART + 7)
+    assert WarmStart().teacher_seeds(with_data) == (Seeds(0, 0, 0, 7),)
+    assert DeployedLabels(mixing=0.0).teacher_seeds(NEW) == ()
+    with pytest.raises(InputError, match="seeds: got .* at least 100"):
+        WarmStart().teacher_seeds(OLD)
+
+
+def test_an_answer_of_the_old_weights_alone_is_the_deployed_model():
+    old, teachers = deployed(("weights",))
+    answers = train(TASK, Interpolation(weight=1.0), NEW, teachers=teachers)
+    assert np.array_equal(answers["labels"], old["labels"])
+    assert answers["probabilities"] == pytest.approx(old["probabilities"], abs=1e-6)
+
+
+def test_an_interpolation_of_nothing_old_is_a_warm_start():
+    _, teachers = deployed(("weights",))
+    warm = train(TASK, WarmStart(), NEW, teachers=teachers)
+    mixed = train(TASK, Interpolation(weight=0.0), NEW, teachers=teachers)
+    assert np.array_equal(warm["probabilities"], mixed["probabilities"])
+
+
+def test_a_start_that_keeps_nothing_is_control():
+    _, teachers = deployed(("weights",))
+    plain = train(TASK, Mitigation(), NEW)
+    fresh = train(TASK, WarmStart(shrink=0.0, noise=1.0), NEW, teachers=teachers)
+    assert np.array_equal(plain["probabilities"], fresh["probabilities"])
+
+
+def test_weights_are_those_of_the_trained_network():
+    class Final(Mitigation):
+        def step(self, training):
+            self.__dict__["model"] = training.model
+
+    final = Final()
+    answers = train(TASK, Composed((final,)), OLD, None, [PROBES["weights"]])
+    assert np.array_equal(answers["kept.weights"], flat(final.__dict__["model"]).numpy())
+
+
+def test_inhibition_pulls_towards_the_teachers_likeliest_classes():
+    """By hand: teachers say 0.5, 0.25, 0.25, and the network one third each."""
+    from stabutils.training.state import Batch
+
+    wanted = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    batch = Batch(None, None, None, torch.tensor([0]), {"inhibition": wanted})
+    loss = LogitInhibition(strength=1.0, top=1).loss(
+        lambda: torch.zeros(1, 3), batch, lambda logits: torch.tensor(0.0)
+    )
+    assert loss.item() == pytest.approx(np.log(1.5) ** 2)
+    assert price(LogitInhibition(), TASK.recipe) == (6.0, 1.0)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr("stabutils.training.preparation.prepare", tiny.prepare)
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
+    path = tiny.write_csv(tmp_path / "tiny.csv")
+    return Study(dataset=str(path), workers=1, change="drop 10 %")
+
+
+@pytest.mark.parametrize("arm", [DeployedLabels(), WarmStart(), Interpolation()])
+def test_a_method_that_knows_the_deployed_model_is_deployed_as_control(study, arm):
+    plain = updates.update(study, n=2)
+    own = updates.update(study, arm, n=2)
+    assert own.matched and not plain.matched
+    assert np.array_equal(own.before.labels, plain.before.labels)
+    assert own.after.seeds.tolist() == [APART, APART + 1]
+
+
+def test_keeping_the_old_model_whole_changes_nothing(study):
+    plain = updates.update(study, n=3)
+    assert updates.keeping_the_old(plain, 1.0).flips()["churn"].value == 0
+    half = updates.keeping_the_old(plain).flips()["churn"].value
+    matched = Updates(plain.before, plain.after, matched=True).flips()["churn"].value
+    assert 0 < half < matched
+
+
+def test_new_examples_come_with_the_update(study):
+    from dataclasses import replace
+
+    grown = replace(study, change="new examples 10 %")
+    change = grown.task.change
+    from stabutils.training.state import one_hot
+
+    plain = one_hot(grown.task.train_labels, grown.task.classes)
+    sizes = [len(change.apply(plain, grown.task.train, seed).indices) for seed in (0, APART)]
+    assert sizes[0] == round(0.9 * sizes[1]) and sizes[1] == len(grown.data.train)
