@@ -57,7 +57,7 @@ def build_targets(
             f"examples, classes) of {wanted} trainings, as `study.retrain` hands on",
         )
     given = None if teachers is None else torch.tensor(teachers)
-    return mitigation.data(replace(plain, texts=task.train, teachers=given))
+    return mitigation.data(replace(plain, texts=task.train, teachers=given, task=task))
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -154,6 +154,7 @@ def train(
     training = Training(
         task, mitigation, seeds, model, optimizer_of(model, recipe), recipe.epochs * epoch_steps
     )
+    training.targets = targets
     seen = resume(training, unfinished, keep) if unfinished is not None else []
     saved = time.monotonic()
     while training.epoch < recipe.epochs:
@@ -230,19 +231,22 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def answer(training: Training, tokens: Tokens) -> Tensor:
-    """Probabilities (texts, classes) the run would answer with now; whatever it draws depends on the step only."""
+def answer(training: Training, split: str) -> Tensor:
+    """Probabilities (texts, classes) the run would answer a split of the task with now; whatever
+    it draws depends on the step only."""
+    training.split, tokens = split, getattr(training.task, split)
     with Stream("answer", training.seeds.dropout, training.step):
-        return training.mitigation.answer(
+        probabilities = training.mitigation.answer(
             training, lambda model: predict(model, tokens, training.task.recipe)
         )
+        return training.mitigation.postprocess(training, probabilities)
 
 
 def checkpoint(
     training: Training, keep: Sequence[Probe], probabilities: Tensor | None = None
 ) -> dict[str, np.ndarray]:
     """Test labels and the gold label's probability at this point of the training, and what is often kept."""
-    probabilities = answer(training, training.task.test) if probabilities is None else probabilities
+    probabilities = answer(training, "test") if probabilities is None else probabilities
     gold = torch.tensor(training.task.test_labels)[:, None]
     return {
         "checkpoints": probabilities.argmax(1).numpy(),
@@ -264,9 +268,7 @@ def measured(training: Training, keep: Sequence[Probe]) -> dict[str, np.ndarray]
 def final_answers(
     training: Training, seen: list[dict], keep: Sequence[Probe]
 ) -> dict[str, np.ndarray]:
-    test, validation = (
-        answer(training, tokens) for tokens in (training.task.test, training.task.validation)
-    )
+    test, validation = (answer(training, split) for split in ("test", "validation"))
     if not (
         test.isfinite().all() and validation.isfinite().all()
     ):  # the last step ruined the weights

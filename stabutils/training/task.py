@@ -7,8 +7,9 @@ and nothing else that the training loop knows of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ class Task:
     out_of_scope: Tokens | None = (
         None  # test texts that belong to no class, where a corpus has some
     )
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as they are, by split
+    cache: Path | None = None  # folder of what is computed once for many runs; None: nowhere
 
 
 def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
@@ -108,4 +111,5 @@ def _task(
         build=build,
         recipe=recipe,
         identity=identity,
+        texts=texts_of(data),
     )
