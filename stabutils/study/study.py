@@ -82,7 +82,8 @@ class Study:
         recipe = replace(recipe, **typed)
         checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
         recipe = replace(recipe, checkpoints=checkpoints)
-        return preparation.prepare(self.model, self.data, recipe, self.pooling)
+        task = preparation.prepare(self.model, self.data, recipe, self.pooling)
+        return replace(task, cache=paths.run_store() / "vectors")
 
     @cached_property
     def answers(self) -> Answers:
