@@ -23,6 +23,7 @@ from stabutils.metrics.intervals import (
     over_examples,
     verdict,
 )
+from stabutils.metrics.mixtures import mix
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote
 from stabutils.study.runs import Runs, summarise
 
@@ -101,21 +102,110 @@ def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]
     return answers | summarise(answers, gold)
 
 
+# ---- an anchor, and the controls that keep it honest
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """An anchor's probabilities (examples, classes) with its weight: maps a network's to what both
+    say together.
+    """
+
+    anchor: np.ndarray
+    weight: float
+    kind: str = "geometric"
+
+    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+        return mix(probabilities, self.anchor, self.weight, self.kind)
+
+
+def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str = "") -> Runs:
+    """Runs that answer with an anchor, to be scored or put on a board.
+
+    What they said in the course of their training is left out. validation: the anchor on the
+    validation texts; without it validation labels stay the networks' own. Of an anchor for each
+    run the probabilities are (runs, examples, classes). Raises InputError for runs without
+    probabilities.
+    """
+    check(runs, "probability")
+    answers = test(runs.probabilities).astype(np.float32)
+    labels = answers.argmax(-1)
+    changes = {}
+    if validation is not None and runs.validation_probabilities is not None:
+        held_out = validation(runs.validation_probabilities).astype(np.float32)
+        changes = {
+            "validation_labels": held_out.argmax(-1),
+            "validation_probabilities": held_out,
+        }
+    return replace(
+        runs,
+        arm=arm or f"{runs.arm} with anchor, weight {test.weight:g}",
+        labels=labels,
+        probabilities=answers,
+        accuracy=metrics.accuracy(labels, runs.gold),
+        nll=metrics.nll(answers, runs.gold),
+        ece=metrics.ece(answers, runs.gold),
+        doubt=1 - answers.max(-1),
+        checkpoint_entropy=None,
+        confidence_mean=None,
+        confidence_spread=None,
+        checkpoints=None,
+        confidence=None,
+        extras={},
+        **changes,
+    )
+
+
+def with_fixed_run(runs: Runs, weight: float, kind: str = "geometric") -> Runs:
+    """All runs but the first, which stands beside every one of them as an anchor does.
+
+    Any fixed voter reduces churn; this one is an artefact of a random training that the runs
+    share, and the arm says so. For a service it is an option: keep the deployed model as a voter
+    when it is updated, at two passes an answer.
+    """
+    first = Mixture(runs.probabilities[0], weight, kind)
+    arm = f"{runs.arm} with a shared run, weight {weight:g}"
+    return mixed(_rows(runs, np.arange(1, len(runs))), first, arm=arm)
+
+
+def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Runs:
+    """Pairs of runs that share no member, `weight` for the second: at a half an ensemble of two."""
+    pairs = len(runs) // 2
+    second = Mixture(runs.probabilities[pairs : 2 * pairs], weight, kind)
+    arm = f"{runs.arm} with a run of its own, weight {weight:g}"
+    return mixed(_rows(runs, np.arange(pairs)), second, arm=arm)
+
+
+def _rows(runs: Runs, kept: np.ndarray) -> Runs:
+    arrays = {name: given for name, given in vars(runs).items() if isinstance(given, np.ndarray)}
+    changes = {name: array[kept] for name, array in arrays.items() if name != "gold"}
+    return replace(runs, names=tuple(runs.names[row] for row in kept), extras={}, **changes)
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Runs as members: what ensembles of them answer on average over `partitions`, and single runs beside them."""
+    """Runs as members: what ensembles of them answer on average over `partitions`, and single runs
+    beside them.
+
+    anchor: what stands beside every ensemble, but not beside the single runs.
+    """
 
     runs: Runs
     how: str = "probability"
     partitions: int = 20
     found: dict = field(default_factory=dict, repr=False)
+    anchor: Mixture | None = None
 
     def __post_init__(self):
         check(self.runs, self.how)
+        if self.anchor is not None and self.how == "vote":
+            raise InputError("how", self.how, "probability or logit, to be mixed with an anchor")
 
     @cached_property
     def split(self) -> np.ndarray:
-        """Where not all runs agree, bool (examples,): where they do, so does every ensemble of them."""
+        """Where ensembles need not answer as all runs do, bool (examples,)."""
+        if self.anchor is not None:
+            return np.ones(self.runs.labels.shape[1], bool)
         return (self.runs.labels != self.runs.labels[0]).any(axis=0)
 
     @cached_property
@@ -126,7 +216,10 @@ class Pool:
     def answers(self, groups: np.ndarray) -> np.ndarray:
         """Labels of replicas: positions (replicas, size) to (replicas, examples)."""
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
-        if self.entries is not None:
+        if self.anchor is not None:
+            members = (self.runs.probabilities[positions] for positions in groups)
+            some = [self.anchor(combine(own, self.how)).argmax(-1) for own in members]
+        elif self.entries is not None:
             some = np.stack(
                 [self.entries[members].mean(axis=0).argmax(axis=-1) for members in groups]
             )
@@ -221,16 +314,17 @@ def intervals_of(
 
 def measured(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
     """One row a size, as a board has them: arm, size, runs (replicas), n, what `Pool.measure` finds, guard, trainings,
-    passes. Two replicas decide nothing."""
+    passes (of networks). Two replicas decide nothing."""
     name, runs = (
         {"probability": "ensemble", "logit": "logits", "vote": "vote"}[pool.how],
         len(pool.runs),
     )
     found = {size: pool.measure(size, n) for size in sizes}
+    beside = "" if pool.anchor is None else f" with anchor, weight {pool.anchor.weight:g}"
     return pd.DataFrame(
         [
             {
-                "arm": f"{name} of {size}",
+                "arm": f"{name} of {size}{beside}",
                 "size": size,
                 "runs": runs // size,
                 "n": min(n, runs // size),
