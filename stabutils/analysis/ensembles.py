@@ -19,6 +19,7 @@ from stabutils import metrics
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
+from stabutils.metrics.mixtures import Mixture
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote
 from stabutils.study.runs import Runs, summarise
 
@@ -51,13 +52,18 @@ class Pool:
     how: str = "probability"
     partitions: int = 20
     memory: dict = field(default_factory=dict, repr=False)  # rows that were computed already
+    anchor: Mixture | None = None  # what stands beside every ensemble, but not beside single runs
 
     def __post_init__(self):
         check(self.runs, self.how)
+        if self.anchor is not None and self.how == "vote":
+            raise InputError("how", self.how, "probability or logit, to be mixed with an anchor")
 
     @cached_property
     def contested(self) -> np.ndarray:
-        """Where not all runs agree, bool (queries,): elsewhere every ensemble agrees too."""
+        """Where ensembles need not answer as all runs do, bool (queries,)."""
+        if self.anchor is not None:
+            return np.ones(len(self.runs.gold), bool)
         return (self.runs.labels != self.runs.labels[0]).any(axis=0)
 
     @cached_property
@@ -68,7 +74,10 @@ class Pool:
     def answers(self, groups: np.ndarray) -> np.ndarray:
         """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
-        if self.entries is not None:
+        if self.anchor is not None:
+            members = (self.runs.probabilities[own] for own in groups)
+            labels = np.stack([self.anchor(combine(own, self.how)).argmax(-1) for own in members])
+        elif self.entries is not None:
             means = [self.entries[members].mean(axis=0) for members in groups]
             labels[:, self.contested] = np.stack(means).argmax(axis=-1)
         else:
@@ -138,11 +147,12 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
     Columns: arm, size, runs (replicas), behind, n, what `Pool.measure` finds, trainings, passes.
     """
     rows, runs = [], len(pool.runs)
+    beside = "" if pool.anchor is None else f" with anchor, weight {pool.anchor.weight:g}"
     for size in sizes:
         replicas = runs // size
         rows.append(
             {
-                "arm": f"{NAMES[pool.how]} of {size}",
+                "arm": f"{NAMES[pool.how]} of {size}{beside}",
                 "size": size,
                 "runs": replicas,
                 "behind": f"{replicas} ensembles of {runs} runs",

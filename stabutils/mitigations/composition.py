@@ -23,7 +23,7 @@ class Composed(Mitigation):
     """Several mitigations in order; the first one's loss is the outermost.
 
     At most one of them may change the network (`model`), one the answer, and one have teachers; a second is refused by
-    name.
+    name. Any number may work on the probabilities of that answer (`postprocess`), in order.
     """
 
     parts: tuple[Mitigation, ...] = ()
@@ -44,12 +44,12 @@ class Composed(Mitigation):
 
     @property
     def cost(self):
-        trainings, passes = zip(
-            (1.0, 1.0),
-            *(part.cost for part in self.parts if not overrides(part, "teacher_seeds")),
-            strict=True,
-        )
-        return math.prod(trainings) + _taught(self), math.prod(passes)
+        untaught = [part for part in self.parts if not overrides(part, "teacher_seeds")]
+        trainings = math.prod(part.cost[0] for part in untaught)
+        # What works on the answer of the others takes passes beside theirs, not of each of theirs.
+        beside = [part for part in untaught if overrides(part, "postprocess")]
+        passes = math.prod(part.cost[1] for part in untaught if part not in beside)
+        return trainings + _taught(self), passes + sum(part.cost[1] - 1 for part in beside)
 
     @property
     def teacher_extras(self):
@@ -110,6 +110,11 @@ class Composed(Mitigation):
     def answer(self, training, predict):
         claim = next((part for part in self.parts if overrides(part, "answer")), Mitigation())
         return claim.answer(training, predict)
+
+    def postprocess(self, training, probabilities):
+        for part in self.parts:
+            probabilities = part.postprocess(training, probabilities)
+        return probabilities
 
 
 def _nested(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,6 +124,14 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def take(runs: Runs, kept: np.ndarray) -> Runs:
+    """Some of the runs, by their positions."""
+    arrays = {name: own for name, own in vars(runs).items() if isinstance(own, np.ndarray)}
+    changes = {name: array[kept] for name, array in arrays.items() if name != "gold"}
+    extras = {name: array[kept] for name, array in runs.extras.items()}
+    return replace(runs, names=tuple(runs.names[row] for row in kept), extras=extras, **changes)
 
 
 def of_answers(

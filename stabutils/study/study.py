@@ -90,7 +90,8 @@ class Study:
         checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
         recipe = replace(recipe, checkpoints=checkpoints)
         task = preparation.prepare(self.model, self.data, recipe, self.pooling)
-        return replace(task, change=changes.Change.parse(self.change))
+        change, cache = changes.Change.parse(self.change), paths.run_store() / "vectors"
+        return replace(task, change=change, cache=cache)
 
     @cached_property
     def answers(self) -> Answers:

@@ -79,8 +79,20 @@ class Mitigation:
         """After each epoch. What must last until later steps goes into `training.memory` (tensors by name)."""
 
     def answer(self, training: Training, predict: Callable[[nn.Module], Tensor]) -> Tensor:
-        """Probabilities the run answers with; `predict(network)` gives one network's, in evaluation mode."""
+        """Probabilities of the run's networks; `predict(network)` gives one network's, in
+        evaluation mode.
+
+        They are about the texts `training.task.texts[training.split]`.
+        """
         return predict(training.model)
+
+    def postprocess(self, training: Training, probabilities: Tensor) -> Tensor:
+        """Probabilities the run answers with, (texts, classes), out of those that `answer`
+        returned.
+
+        Several mitigations may do so, each with what the one before it made; texts as in `answer`.
+        """
+        return probabilities
 
 
 def overrides(mitigation: Mitigation, hook: str) -> bool:

@@ -70,7 +70,10 @@ def build_targets(
         raise InputError("data seed", seeds.data, allowed)
     if task.change is not None:
         plain = task.change.apply(plain, task.train, seeds.data)
-    return mitigation.data(replace(plain, texts=task.train, teachers=given))
+        labels = task.train_labels.copy()
+        labels[plain.indices] = plain.probabilities.argmax(1)
+        task = replace(task, train_labels=labels)
+    return mitigation.data(replace(plain, texts=task.train, teachers=given, task=task))
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -245,19 +248,22 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     )
 
 
-def answer(training: Training, tokens: Tokens) -> Tensor:
-    """Probabilities (texts, classes) the run would answer with now; whatever it draws depends on the step only."""
+def answer(training: Training, split: str) -> Tensor:
+    """Probabilities (texts, classes) the run would answer a split of the task with now; whatever
+    it draws depends on the step only."""
+    training.split, tokens = split, getattr(training.task, split)
     with Stream("answer", training.seeds.dropout, training.step):
-        return training.mitigation.answer(
+        probabilities = training.mitigation.answer(
             training, lambda model: predict(model, tokens, training.task.recipe)
         )
+        return training.mitigation.postprocess(training, probabilities)
 
 
 def checkpoint(
     training: Training, keep: Sequence[Probe], probabilities: Tensor | None = None
 ) -> dict[str, np.ndarray]:
     """Test labels and the gold label's probability at this point of the training, and what is often kept."""
-    probabilities = answer(training, training.task.test) if probabilities is None else probabilities
+    probabilities = answer(training, "test") if probabilities is None else probabilities
     gold = torch.tensor(training.task.test_labels)[:, None]
     return {
         "checkpoints": probabilities.argmax(1).numpy(),
@@ -279,9 +285,7 @@ def measured(training: Training, keep: Sequence[Probe]) -> dict[str, np.ndarray]
 def final_answers(
     training: Training, seen: list[dict], keep: Sequence[Probe]
 ) -> dict[str, np.ndarray]:
-    test, validation = (
-        answer(training, tokens) for tokens in (training.task.test, training.task.validation)
-    )
+    test, validation = (answer(training, split) for split in ("test", "validation"))
     if not (
         test.isfinite().all() and validation.isfinite().all()
     ):  # the last step ruined the weights

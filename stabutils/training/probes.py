@@ -81,7 +81,7 @@ def weights(training: Training) -> np.ndarray:
 
 
 def on_training_split(training: Training) -> np.ndarray:
-    return answer(training, training.task.train).numpy().astype(np.float16)
+    return answer(training, "train").numpy().astype(np.float16)
 
 
 def out_of_scope(training: Training) -> np.ndarray:
@@ -89,7 +89,7 @@ def out_of_scope(training: Training) -> np.ndarray:
     found = (
         torch.zeros(0, task.classes)
         if task.out_of_scope is None
-        else answer(training, task.out_of_scope)
+        else answer(training, "out_of_scope")
     )
     return found.numpy().astype(np.float16)
 
@@ -99,7 +99,7 @@ def out_of_scope(training: Training) -> np.ndarray:
 
 def margin(training: Training) -> np.ndarray:
     """How little the likeliest label leads: 1 - (p1 - p2), 0 .. 1."""
-    first, second = answer(training, training.task.test).topk(2).values.T
+    first, second = answer(training, "test").topk(2).values.T
     return (1 - first + second).numpy()
 
 
@@ -113,7 +113,7 @@ def class_distance(training: Training) -> np.ndarray:
     rows, classes = vectors(training, task.train), torch.tensor(task.train_labels)
     sums = rows.new_zeros(task.classes, rows.shape[1]).index_add_(0, classes, rows)
     means = sums / torch.bincount(classes, minlength=task.classes)[:, None]
-    labels = answer(training, task.test).argmax(1)
+    labels = answer(training, "test").argmax(1)
     return distance_share(vectors(training, task.test), means, labels).numpy()
 
 
@@ -138,7 +138,11 @@ def disturbed(
     def once(network: nn.Module) -> Tensor:
         return predict(*disturb(getattr(network, "kept", network), task.test), task.recipe)
 
-    labels = [training.mitigation.answer(training, once).argmax(1).numpy() for _ in range(PASSES)]
+    training.split, mitigation = "test", training.mitigation
+    labels = []
+    for _ in range(PASSES):
+        probabilities = mitigation.answer(training, once)
+        labels.append(mitigation.postprocess(training, probabilities).argmax(1).numpy())
     return label_entropy(np.stack(labels)).astype(np.float32)
 
 

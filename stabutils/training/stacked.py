@@ -146,7 +146,7 @@ def refuse(mitigation: Mitigation) -> None:
     for atom in atoms(mitigation):
         if hooks := [
             hook
-            for hook in ("model", "gradient", "step", "epoch", "answer")
+            for hook in ("model", "gradient", "step", "epoch", "answer", "postprocess")
             if overrides(atom, hook)
         ]:
             raise InputError(

@@ -78,6 +78,7 @@ class Targets:
     teachers: Tensor | None = (
         None  # what they made of the whole split: (teachers, checkpoints, examples, classes)
     )
+    task: Task | None = None  # whose `texts` hold the strings of every split
 
     def with_labels(self, probabilities: Tensor) -> Targets:
         return replace(self, probabilities=probabilities)
@@ -109,6 +110,8 @@ class Training:
     step: int = 0
     epoch: int = 0
     batch: Batch | None = None  # what this step trains on
+    targets: Targets | None = None  # what the whole training asks for
+    split: str = "test"  # of the task, whose texts `answer` and `postprocess` are about
     memory: dict[str, Tensor] = field(default_factory=dict)
     targets: Targets | None = None  # what the whole training asks for
     teachers: dict[str, np.ndarray] = field(default_factory=dict)  # their extras, teachers first

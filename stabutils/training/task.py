@@ -7,8 +7,9 @@ and nothing else that the training loop knows of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,6 +87,8 @@ class Task:
     identity: dict  # of the model, for the identity of a run
     out_of_scope: Tokens | None = None  # test texts that belong to no class, if any
     change: object | None = None  # a `changes.Change` of the training data, or None
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as they are, by split
+    cache: Path | None = None  # folder of what is computed once for many runs; None: nowhere
 
 
 def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
@@ -107,4 +110,5 @@ def _task(
         build=build,
         recipe=recipe,
         identity=identity,
+        texts=texts_of(data),
     )

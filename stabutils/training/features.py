@@ -1,0 +1,189 @@
+"""Vectors of a frozen encoder and linear models of a task: computed once, used by every run.
+
+Both are functions of the data (and of the checkpoint) alone. Vectors are kept in a file beside the
+runs where the task names a folder for that; a process keeps the last models that it fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from stabutils.data.datasets import Split
+from stabutils.data.linear import Linear, LinearModel, fit, out_of_fold
+from stabutils.errors import InputError
+from stabutils.training import files
+from stabutils.training.loop import evaluate
+from stabutils.training.state import Stream
+from stabutils.training.task import Task, Tokens, slots
+
+LAST, ALL = -1, "all"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A task that equals another one of the same texts, labels and model."""
+
+    digest: str
+    task: Task = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, task: Task) -> Corpus:
+        labels = {
+            name: getattr(task, f"{name}_labels").tolist() for name in ("train", "validation")
+        }
+        about = {"texts": task.texts, "labels": labels, "model": task.identity}
+        return cls(_digest(about | {"longest": task.recipe.max_length}), task)
+
+
+def _digest(about: dict) -> str:
+    return hashlib.sha256(files.canonical(about).encode()).hexdigest()
+
+
+# ---- vectors
+
+
+def frozen_vectors(task: Task, layer: int | str = LAST) -> dict[str, np.ndarray]:
+    """Pooled vectors of all splits by the task's checkpoint before any training, computed once.
+
+    Parameters
+    ----------
+    task : of a checkpoint; its pooling is used
+    layer : -1 is the last and 0 the embeddings; "all" puts those of all layers side by side
+
+    Returns
+    -------
+    dict
+        By split float32 (texts, width), rows of length 1. They are read from `task.cache` where
+        they are there, and written there else.
+
+    Raises
+    ------
+    InputError
+        for a task without a checkpoint, or a layer that the checkpoint does not have.
+    """
+    if task.identity.get("kind") != "checkpoint":
+        raise InputError("model", task.identity.get("kind"), "a checkpoint, for frozen vectors")
+    return _vectors(Corpus.of(task), layer)
+
+
+@lru_cache(maxsize=2)
+def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
+    task = corpus.task
+    about = {"model": task.identity, "longest": task.recipe.max_length, "layer": layer}
+    about["texts"] = _digest({"texts": task.texts})
+    path = None
+    if task.cache is not None:
+        path = task.cache / f"layer-{files.slug(str(layer))}-{_digest(about)[:16]}.safetensors"
+        arrays, record = files.read_file(path) or ({}, {})
+        if record == about:
+            return arrays
+    vectors = _computed(task, layer)
+    if path is not None:
+        files.write_file(path, files.encode(vectors, about))
+    return vectors
+
+
+def _computed(task: Task, layer: int | str) -> dict[str, np.ndarray]:
+    with Stream("init", 0):  # of a head that is not asked
+        network = task.build()
+    part = network.features if layer == LAST else _layers(network, layer)
+    recipe = replace(task.recipe, precision="fp32")
+    vectors = {}
+    for split in task.texts:
+        rows = evaluate(network, part, getattr(task, split), recipe)
+        vectors[split] = nn.functional.normalize(rows).numpy()
+    return vectors
+
+
+def _layers(network: nn.Module, layer: int | str) -> Callable[[Tokens], Tensor]:
+    """Pooled vectors of one layer of a checkpoint's network, or of all, each of length 1."""
+    network.backbone.config.output_hidden_states = True
+    outputs = []
+    network.backbone.register_forward_hook(lambda module, given, output: outputs.append(output))
+
+    def part(tokens: Tokens) -> Tensor:
+        outputs.clear()
+        network.features(tokens)
+        hidden = outputs[0].hidden_states
+        is_one = type(layer) is int and -len(hidden) <= layer < len(hidden)
+        if not (is_one or layer == ALL):
+            allowed = f'"all", or an integer from {-len(hidden)} to {len(hidden) - 1}'
+            raise InputError("layer", layer, allowed)
+        taken = slots(tokens.lengths)[2]
+        chosen = [hidden[layer]] if is_one else hidden
+        pooled = [nn.functional.normalize(network.pool(states, taken)) for states in chosen]
+        return torch.cat(pooled, 1)
+
+    return part
+
+
+# ---- linear models
+
+
+def linear_model(
+    task: Task, settings: Linear, rows: Tensor | None = None, layer: int | str = LAST
+) -> LinearModel:
+    """The linear model of a task's training texts, or of some `rows` of them, in any order."""
+    return _model(Corpus.of(task), settings, _sorted(task, rows), layer)
+
+
+def linear_logits(
+    task: Task,
+    settings: Linear,
+    split: str,
+    rows: Tensor | None = None,
+    layer: int | str = LAST,
+) -> np.ndarray:
+    """Calibrated log-probabilities (texts, classes), float32, of the texts of a split.
+
+    Those of training texts are by models that were fitted without them. rows: as in `linear_model`.
+    """
+    return _logits(Corpus.of(task), settings, split, _sorted(task, rows), layer)
+
+
+def _sorted(task: Task, rows: Tensor | None) -> bytes:
+    every = np.arange(len(task.train_labels)) if rows is None else rows.numpy()
+    return np.sort(every).astype(np.int64).tobytes()
+
+
+@lru_cache(maxsize=2)
+def _model(corpus: Corpus, settings: Linear, rows: bytes, layer: int | str) -> LinearModel:
+    task = corpus.task
+    vectors = _read(corpus, settings, layer)
+    rows = np.frombuffer(rows, np.int64)
+    vectors = vectors and vectors | {"train": vectors["train"][rows]}
+    validation = Split(task.texts["validation"], task.validation_labels)
+    return fit(settings, _training(task, rows), validation, task.classes, vectors)
+
+
+@lru_cache(maxsize=8)
+def _logits(
+    corpus: Corpus, settings: Linear, split: str, rows: bytes, layer: int | str
+) -> np.ndarray:
+    task = corpus.task
+    model = _model(corpus, settings, rows, layer)
+    vectors = _read(corpus, settings, layer)
+    margins = model.margins(task.texts[split], vectors.get(split))
+    if split == "train":
+        rows = np.frombuffer(rows, np.int64)
+        own = vectors["train"][rows] if vectors else None
+        margins[rows] = out_of_fold(model, _training(task, rows), own)
+    logits = log_softmax(margins / model.temperature, axis=1)
+    return np.maximum(logits, np.log(np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _training(task: Task, rows: np.ndarray) -> Split:
+    return Split(tuple(task.texts["train"][row] for row in rows), task.train_labels[rows])
+
+
+def _read(corpus: Corpus, settings: Linear, layer: int | str) -> dict[str, np.ndarray]:
+    """The vectors that a linear model reads, by split; of TF-IDF alone there are none."""
+    return {} if settings.features == "tfidf" else frozen_vectors(corpus.task, layer)

@@ -1,0 +1,150 @@
+"""An anchor for any system: what it would buy, and a file that answers without this package."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+from test_linear import VECTORS
+
+from stabutils.data.linear import Linear, fit
+from stabutils.errors import InputError
+from stabutils.metrics.intervals import over_examples
+from stabutils.metrics.mixtures import choose_weight, curve, mix
+from stabutils.reports.anchor import Anchor, answer_from_file, assess, load
+
+DATA = tiny.dataset()
+NEW = ("wake me at seven", "", "jazz jazz jazz", "größe 日本 🎵", DATA.test.texts[0])
+
+
+def system(split: str, runs: int = 5, noise: float = 1.0, strength: float = 1.5) -> np.ndarray:
+    """Probabilities of a system whose runs disagree on some texts."""
+    gold = getattr(DATA, split).labels
+    draw = np.random.default_rng(len(gold))
+    logits = strength * np.eye(4)[gold] + noise * draw.normal(size=(runs, len(gold), 4))
+    return (np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)).astype(np.float32)
+
+
+def made(features: str = "tfidf", kind: str = "geometric", classifier: str = "svm") -> Anchor:
+    model = fit(Linear(features, classifier), DATA.train, DATA.validation, 4, VECTORS)
+    return Anchor(model, 0.3, kind, DATA.label_names)
+
+
+def read(features: str) -> np.ndarray | None:
+    return None if features == "tfidf" else VECTORS["test"][: len(NEW)]
+
+
+@pytest.mark.parametrize("kind", ["arithmetic", "geometric"])
+@pytest.mark.parametrize("features", ["tfidf", "frozen", "both"])
+def test_a_saved_anchor_answers_as_it_did(features, kind, tmp_path):
+    before = made(features, kind)
+    path = before.save(tmp_path / "anchor.safetensors")
+    after, vectors = load(path), read(features)
+    assert (after.weight, after.kind, after.label_names) == (0.3, kind, DATA.label_names)
+    assert after.model.settings == before.model.settings
+    network = system("test")[0][: len(NEW)]
+    for given in (None, network):
+        expected = before.answer(NEW, given, vectors)
+        assert np.array_equal(after.answer(NEW, given, vectors), expected)
+        found = answer_from_file(path, NEW, given, vectors)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        assert np.allclose(found.sum(-1), 1, atol=1e-5)
+
+
+def test_a_service_needs_no_more_than_the_function(tmp_path):
+    """Its text, run by itself where this package cannot be imported."""
+    path = made().save(tmp_path / "anchor.safetensors")
+    network = system("test")[0][: len(NEW)]
+    np.save(tmp_path / "network.npy", network)
+    code = f"""
+import sys
+sys.modules["stabutils"] = None
+{inspect.getsource(answer_from_file)}
+import json, numpy
+network = numpy.load({str(tmp_path / "network.npy")!r})
+print(json.dumps(answer_from_file({str(path)!r}, {list(NEW)!r}, network).tolist()))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
+    np.testing.assert_allclose(json.loads(run.stdout), made().answer(NEW, network), atol=1e-6)
+
+
+def test_a_file_that_is_no_anchor_is_refused(tmp_path):
+    with pytest.raises(InputError, match="anchor: got .*missing.safetensors"):
+        load(tmp_path / "missing.safetensors")
+    path = made().save(tmp_path / "anchor.safetensors")
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.warns(match="set aside"), pytest.raises(InputError, match="an undamaged file"):
+        load(path)
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    one, other = (made().save(tmp_path / name) for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+# ---- what it would buy
+
+
+def test_an_assessment_chooses_on_validation_and_scores_on_test():
+    validation, test = system("validation"), system("test")
+    found = assess(DATA, validation, test)
+    model = made().model
+    held_out = model.probabilities(DATA.validation.texts)
+    weight = choose_weight(validation, held_out, DATA.validation.labels)
+    own = model.probabilities(DATA.test.texts)
+    assert found.anchor.weight == weight
+    by_hand = curve(test, own, DATA.test.labels, weights=(0.0, weight, 1.0))
+    assert {name: found.chosen[name] for name in found.chosen} == by_hand.iloc[1, 1:].to_dict()
+    assert found.alone == np.mean(model.labels(DATA.test.texts) == DATA.test.labels)
+    assert found.test.weight.iloc[[0, -1]].tolist() == [0.0, 1.0]
+    assert f"chosen on validation: {weight:g}" in found.summary()
+    assert f"Label entropy reduced by {found.chosen['reduction']}" in found.summary()
+
+
+def test_test_texts_choose_nothing():
+    validation, test = system("validation"), system("test")
+    shuffled = replace(DATA, test=replace(DATA.test, labels=DATA.test.labels[::-1]))
+    one, other = (assess(data, validation, test) for data in (DATA, shuffled))
+    assert one.anchor.weight == other.anchor.weight
+    assert one.anchor.model.strength == other.anchor.model.strength
+    assert one.alone != other.alone
+
+
+def test_a_perfect_system_needs_no_anchor():
+    """And a system that knows nothing is better replaced than mixed with."""
+    perfect = [system(split, strength=30) for split in ("validation", "test")]
+    clueless = [system(split, strength=0) for split in ("validation", "test")]
+    assert assess(DATA, *perfect, kind="arithmetic").chosen["accuracy_change"].value <= 0
+    found = assess(DATA, *clueless)
+    assert found.anchor.weight > 0.5 and found.chosen["accuracy_change"].low > 0
+
+
+def test_frozen_vectors_and_other_intervals_are_handed_in():
+    found = assess(
+        DATA, system("validation"), system("test"), Linear("both"), "arithmetic", VECTORS,
+        over_examples,
+    )  # fmt: skip
+    assert found.anchor.kind == "arithmetic"
+    assert found.anchor.model.coefficients.shape[1] > VECTORS["test"].shape[1]
+    assert found.chosen["accuracy"].note == "these 5 models only"
+    network, own = system("test")[0], found.anchor.model
+    mixed = found.anchor.answer(DATA.test.texts, network, VECTORS["test"])
+    anchor_alone = own.probabilities(DATA.test.texts, VECTORS["test"])
+    assert np.array_equal(mixed, mix(network, anchor_alone, found.anchor.weight, "arithmetic"))
+
+
+def test_probabilities_of_another_corpus_are_refused():
+    validation, test = system("validation"), system("test")
+    for wrong in (test[:, :-1], test[..., :-1], test[0]):
+        with pytest.raises(InputError, match="shape of the test probabilities"):
+            assess(DATA, validation, wrong)
+    with pytest.raises(InputError, match="shape of the validation probabilities"):
+        assess(DATA, test, test)
