@@ -13,18 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import make_pipeline, make_union
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from stabutils.data.datasets import Split, load_dataset
+from stabutils.data.datasets import Split
 from stabutils.data.linear import (
     GRIDS,
     Linear,
     LinearModel,
-    convex_labels,
     fit,
     out_of_fold,
     temperature,
@@ -89,18 +86,6 @@ def test_other_data_do_move_it():
     texts = tuple(np.array(DATA.train.texts)[kept])
     other = fitted(KINDS[0], Split(texts, DATA.train.labels[kept]))
     assert np.abs(answers(other) - answers(fitted(KINDS[0]))).max() > 0.01
-
-
-def test_the_published_labels_stay_as_they_were():
-    """`convex_labels` against the pipeline that it was when the boards were published."""
-    data = load_dataset("assistant")
-    features = make_union(
-        TfidfVectorizer(ngram_range=(1, 2)),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)),
-    )
-    learner = make_pipeline(features, LinearSVC(C=1.0, random_state=3))
-    learner.fit(data.train.texts, data.train.labels)
-    assert np.array_equal(convex_labels(data, seed=3), learner.predict(data.test.texts))
 
 
 def test_the_strength_is_the_best_on_validation_and_the_smallest_of_equals():

@@ -12,7 +12,7 @@ import pytest
 import stabutils as st
 from stabutils import __main__ as main
 from stabutils.analysis import enrichment, regions
-from stabutils.data.linear import convex_labels
+from stabutils.analysis.baselines import linear_models
 
 
 def mixed(
@@ -88,7 +88,7 @@ def test_a_corpus_nobody_tuned_for_gets_a_study(tmp_path, monkeypatch, name):
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<b>maybe" not in page and found.to_csv(tmp_path / "q.csv").exists()
     assert st.compare(control, control).verdicts["churn"] == "does not hold"
-    assert convex_labels(data).shape == control.gold.shape
+    assert all(own.shape == control.gold.shape for own in linear_models(study).values())
     assert np.isfinite(
         enrichment.attributes(data.train.texts, data.train.labels, data.test.texts)
     ).all(axis=None)

@@ -56,49 +56,46 @@ def frontier(
         for row in table.to_dict("records"):
             if row["arm"] != PLACEBO:
                 rows[row["arm"]] = row
-    frame = pd.DataFrame(list(rows.values()))
-    free = frame.arm.str.startswith(board.LINEAR)
-    frame.loc[free, ["trainings", "passes"]] = 0.0
-    frame = board.with_verdicts(frame)
+    frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
     ratios = cpu_ratios or {}
     frame["cpu_ratio"] = [ratios.get(arm, math.nan) for arm in frame.arm]
-    linear = frame.arm.str.startswith(board.LINEAR)
-    frame["dominated"] = [_dominator(row, frame[~linear]) for _, row in frame.iterrows()]
-    frame["linear_dominates"] = [_dominator(row, frame[linear]) for _, row in frame.iterrows()]
-    frame = frame.iloc[np.argsort([-_reduction(row).value for _, row in frame.iterrows()])]
-    columns = [name for name in COLUMNS if name in frame]
-    return frame[columns].reset_index(drop=True)
+    return frame[[name for name in COLUMNS if name in frame]]
 
 
-def _reduction(row: pd.Series) -> Interval:
-    """Of a row; control's is nothing."""
-    if isinstance(row.reduction, Interval):
-        return row.reduction
+def pareto(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
+    """A table with `dominated` and `linear_dominates`, the highest `by` first; linear models are free."""
+    table = table.copy()
+    linear = table.arm.str.startswith(board.LINEAR)
+    table.loc[linear, ["trainings", "passes"]] = 0.0
+    table["dominated"] = [_dominator(row, table[~linear], by) for _, row in table.iterrows()]
+    table["linear_dominates"] = [_dominator(row, table[linear], by) for _, row in table.iterrows()]
+    order = np.argsort([-_or_nothing(row[by], row).value for _, row in table.iterrows()])
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _or_nothing(value: object, row: pd.Series) -> Interval:
+    """An interval of a row; control's change from itself is nothing."""
+    if isinstance(value, Interval):
+        return value
     return Interval(0.0, 0.0, 0.0, int(row.runs), se=0.0)
 
 
-def _accuracy_change(row: pd.Series) -> Interval:
-    if isinstance(row.accuracy_change, Interval):
-        return row.accuracy_change
-    return Interval(0.0, 0.0, 0.0, int(row.runs), se=0.0)
-
-
-def _dominator(row: pd.Series, others: pd.DataFrame) -> str:
-    """The arm that dominates a row, of several the one of the largest reduction; "" if none does."""
+def _dominator(row: pd.Series, others: pd.DataFrame, by: str) -> str:
+    """The arm that dominates a row, of several the highest in `by`; "" if none does."""
     found = []
     for _, other in others.iterrows():
         cheap = other.trainings <= row.trainings and other.passes <= row.passes
-        if other.arm != row.arm and cheap and _is_better(other, row):
-            found.append((_reduction(other).value, other.arm))
+        if other.arm != row.arm and cheap and _is_better(other, row, by):
+            found.append((_or_nothing(other[by], other).value, other.arm))
     return max(found)[1] if found else ""
 
 
-def _is_better(one: pd.Series, other: pd.Series) -> bool:
-    """Significantly better in label entropy or accuracy, and significantly worse in neither."""
-    signs = [
-        significant_sign(_reduction(one), _reduction(other)),
-        significant_sign(_accuracy_change(one), _accuracy_change(other)),
-    ]
+def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
+    """Significantly better in `by` or in accuracy, and significantly worse in neither."""
+    signs = []
+    for name in (by, "accuracy_change"):
+        pair = [_or_nothing(row[name], row) for row in (one, other)]
+        signs.append(significant_sign(*pair))
     return max(signs) > 0 and min(signs) >= 0
 
 

@@ -58,11 +58,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Effects:
-    """Churn of runs that differ in every source, what each does, and the churn of equal seeds."""
+    """Churn of runs that differ in every source, what each does, and the churn of equal seeds.
+
+    ratio : churn when only the first source varies, by that when only the second does
+    """
 
     every: Interval
     sources: dict[str, Source]
     floor: float
+    ratio: Interval
 
 
 def effects(
@@ -124,7 +128,9 @@ def effects(
         return runs_and_queries(crossed(parts), over_queries)
 
     found = {name: _source(interval, 1 << place) for place, name in enumerate(names)}
-    return Effects(interval(lambda *churns: churns[-1]).within(0, 1), found, floor)
+    every = interval(lambda *churns: churns[-1]).within(0, 1)
+    ratio = interval(lambda *churns: churns[1] / churns[2])
+    return Effects(every, found, floor, ratio)
 
 
 def _by_code(values: np.ndarray, codes: np.ndarray, sources: int) -> np.ndarray:

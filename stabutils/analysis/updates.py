@@ -15,12 +15,13 @@ import pandas as pd
 
 from stabutils import records
 from stabutils.analysis import board
+from stabutils.analysis.sources import Effects, effects
 from stabutils.errors import InputError
 from stabutils.metrics import detection, intervals, scores
 from stabutils.metrics.intervals import Interval
 from stabutils.metrics.scores import Score
 from stabutils.mitigations.updates import APART
-from stabutils.study.runs import Runs
+from stabutils.study.runs import Runs, take
 from stabutils.study.study import Arm, Study
 
 FLIPS = ("churn", "negative_flips", "positive_flips")
@@ -109,6 +110,20 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     return Updates(before, study.retrain(resolved, n=n, start=APART), matched)
 
 
+def pairs(updates: Updates) -> dict[str, np.ndarray]:
+    """FLIPS of every pair of an old and a new model, or of those that match: shares (pairs,)."""
+    count = len(updates)
+    matched = [(place, place) for place in range(count)]
+    every = [(old, new) for old in range(count) for new in range(count)]
+    right_before, right_after = updates.right
+    rows = {name: [] for name in FLIPS}
+    for old, new in matched if updates.matched else every:
+        rows["churn"].append(updates.before.labels[old] != updates.after.labels[new])
+        rows["negative_flips"].append(right_before[old] & ~right_after[new])
+        rows["positive_flips"].append(~right_before[old] & right_after[new])
+    return {name: np.mean(own, axis=1) for name, own in rows.items()}
+
+
 def ensembles_of(updates: Updates, combine: Callable[[Runs], Runs]) -> Updates:
     """Updates of ensembles: `combine` makes the replicas of old models, and of new ones."""
     return Updates(combine(updates.before), combine(updates.after))
@@ -125,6 +140,32 @@ def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:
     mean = weight * old + (1 - weight) * new
     after = replace(updates.after, labels=mean.argmax(-1), probabilities=mean)
     return Updates(updates.before, after, matched=True)
+
+
+def four_churns(study: Study, levels: int = 3, arm: Arm = "control") -> Effects:
+    """Seed churn, data churn and update churn of a method, by crossing seeds and training data.
+
+    Trains levels x levels runs: each seed of the training with each data seed. The sources are named
+    "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
+    """
+    from stabutils.training.state import Seeds
+
+    numbers = range(study.seed, study.seed + levels)
+    seeds = [Seeds(own, own, own, data) for own in numbers for data in numbers]
+    runs = study.retrain(arm, seeds=seeds)
+    return effects(runs.labels, (levels, levels), names=("seed", "data"))
+
+
+def churns_of(effects: Effects) -> dict[str, Interval]:
+    """A row of the figure of churns: seed_churn, data_churn and update_churn."""
+    alone = {f"{name}_churn": source.alone for name, source in effects.sources.items()}
+    return alone | {"update_churn": effects.every}
+
+
+def of_linear(runs: Runs) -> Updates:
+    """The updates of a linear model: of answers by data seed, the first half is replaced by the rest."""
+    half = len(runs) // 2
+    return Updates(take(runs, np.arange(half)), take(runs, half + np.arange(half)))
 
 
 def table(

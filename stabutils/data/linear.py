@@ -18,10 +18,10 @@ from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, hstack
 from scipy.special import log_softmax, softmax
 
-from stabutils.data.datasets import Dataset, Split
+from stabutils.data.datasets import Split
 from stabutils.errors import InputError, check
 
-# What `convex_labels` has always read: words and pairs of words, 2 to 4 characters of a word.
+# Words and pairs of words, 2 to 4 characters of a word.
 VECTORIZERS = {
     "words": {"ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
@@ -228,22 +228,6 @@ def temperature(margins: np.ndarray, gold: np.ndarray) -> float:
     bounds = np.log([COLDEST, WARMEST])
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return float(np.exp(found.x))
-
-
-def convex_labels(data: Dataset, seed: int = 0) -> np.ndarray:
-    """What the linear model of the published boards answers on the test split: labels (examples,).
-
-    Word 1-2-grams and character 2-4-grams, TF-IDF weighted, C = 1, untuned. `seed` orders the
-    solver's steps and does not change where they end: its churn over seeds is 0 whatever its
-    accuracy, so it stands beside every stability number as the answer to "why not something
-    simpler?".
-    """
-    from sklearn.svm import LinearSVC
-
-    vectorizers = _vectorizers(Linear(), data.train.texts)
-    columns = _columns(Linear(), vectorizers, data.train.texts, None)
-    learner = LinearSVC(C=1.0, random_state=seed).fit(columns, data.train.labels)
-    return learner.predict(_columns(Linear(), vectorizers, data.test.texts, None))
 
 
 def _vectorizers(settings: Linear, texts: Sequence[str]) -> list:

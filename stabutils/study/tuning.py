@@ -213,21 +213,21 @@ def methods(
     Parameters
     ----------
     names : "quick", "all" (of the catalogue), or names out of any catalogue, separated by commas
-    catalogue : "regularizers", "data_centric" or "both"
+    catalogue : "regularizers", "data_centric", "updates", or "both" for the first two
     quick : what "quick" stands for
 
     Raises
     ------
     InputError for a name that no catalogue has.
     """
-    from stabutils.mitigations import data_centric, regularizers
+    from stabutils.mitigations import data_centric, regularizers, updates
     from stabutils.mitigations.composition import wanted
 
     tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
     own = data_centric.CATALOGUE | settings(settings_tried(study))
-    catalogues = {"regularizers": tuned, "data_centric": own}
+    catalogues = {"regularizers": tuned, "data_centric": own, "updates": updates.CATALOGUE}
     every = {name: method for own in catalogues.values() for name, method in own.items()}
-    known = catalogues.get(catalogue, every)
+    known = catalogues.get(catalogue, tuned | own)
     if names in ("quick", "all"):
         return {name: every[name] for name in wanted(names, known, quick)}
     return {name: every[name] for name in wanted(names, every, quick)}
