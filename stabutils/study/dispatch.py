@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import provenance
 from stabutils.study.answers import Answers
 from stabutils.study.runs import Run
+from stabutils.study.stacks import trained_on
 from stabutils.training import files
 from stabutils.training.hooks import Mitigation
 
@@ -39,7 +40,8 @@ class Dispatch:
     """Trains runs of one task and stores what they answer.
 
     identify: the run of a mitigation and seeds. workers: processes, 0 for one a core. cluster:
-    address of a Dask scheduler, "" for this machine.
+    address of a Dask scheduler, "" for this machine. device: as `devices.resolve` names it; runs on
+    another than the CPU are trained in this process, several at once.
     """
 
     task: Task
@@ -47,6 +49,7 @@ class Dispatch:
     identify: Callable[[Mitigation, Seeds], Run]
     workers: int = 0
     cluster: str = ""
+    device: str = "cpu"
 
     def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
         """Train the runs that are not stored yet, teachers first.
@@ -138,6 +141,8 @@ class Dispatch:
 
     def _results(self, calls: Iterator[tuple], most: int) -> Generator:
         """What `train_run` returns for each of at most `most` calls, as it comes."""
+        if not self.cluster and self.device != "cpu":
+            return trained_on(self.device, self.task, calls, train_run)
         if not self.cluster:
             processes = min(self.workers or cpu_count(), most)
             parallel = Parallel(
@@ -149,7 +154,8 @@ class Dispatch:
         except ImportError:
             allowed = "its extra to be there: pip install stabutils[cluster]"
             raise InputError("cluster", self.cluster, allowed) from None
-        return trained(self.cluster, self.workers, self.task, calls, train_run)
+        on_device = partial(train_run, device=self.device)
+        return trained(self.cluster, self.workers, self.task, calls, on_device)
 
 
 def train_run(
@@ -160,6 +166,7 @@ def train_run(
     keep: set[str],
     driver: int,
     teachers: np.ndarray | None = None,
+    device: str = "cpu",
 ) -> tuple[Run, files.Arrays, str, dict]:
     """One training in a worker, on one thread, and what made it.
 
@@ -167,19 +174,22 @@ def train_run(
     """
     import torch
 
+    from stabutils.training import devices
     from stabutils.training.loop import train
     from stabutils.training.probes import PROBES
     from stabutils.training.state import Diverged
 
     end_with(driver)
     probes = [probe for name, probe in PROBES.items() if name in keep]
-    threads = torch.get_num_threads()
+    threads, made_by = torch.get_num_threads(), provenance()
+    if device != "cpu":
+        made_by = made_by | {"device": devices.describe(device)}
     torch.set_num_threads(1)
     try:
-        answers = train(task, mitigation, run.seeds, unfinished, probes, teachers)
-        return run, answers, "", provenance()
+        answers = train(task, mitigation, run.seeds, unfinished, probes, teachers, device)
+        return run, answers, "", made_by
     except Diverged as error:
-        return run, {}, str(error), provenance()
+        return run, {}, str(error), made_by
     finally:
         torch.set_num_threads(threads)
 

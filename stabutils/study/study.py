@@ -28,12 +28,13 @@ from stabutils.training.hooks import Mitigation, describe, identity
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
-    from stabutils.training.task import Task
+    from stabutils.training.task import Recipe, Task
 
 Arm = str | Mitigation | tuple[Mitigation, ...]  # "control", a mitigation, or several composed
 # Knobs of the recipe: None takes the default of the model.
 OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length", "precision")
-ELSEWHERE = ("workers", "cluster", "published")  # knobs that no answer depends on
+DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(8)))
+ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
 
 
 def knob(default: object, help: str, **rule: object) -> object:
@@ -58,6 +59,7 @@ class Study:
         "auto", "of a checkpoint's vectors", choices=("auto", "mean", "first", "last")
     )
     precision: str = knob("fp32", "of the training", choices=("fp32", "bf16"))
+    device: str = knob("auto", "what trains; auto: a CUDA GPU, else the CPU", choices=DEVICES)
     workers: int = knob(0, "processes; 0: one a core", least=0)
     cluster: str = knob("", "address of a Dask scheduler, or local")
     published: bool = knob(True, "read published answers where there are some")
@@ -75,14 +77,7 @@ class Study:
     def task(self) -> Task:
         from stabutils.training import preparation
 
-        recipe = preparation.default_recipe(self.model, len(self.data.train))
-        knobs = {name: getattr(self, name) for name in OF_RECIPE if getattr(self, name) is not None}
-        # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
-        typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
-        recipe = replace(recipe, **typed)
-        checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
-        recipe = replace(recipe, checkpoints=checkpoints)
-        return preparation.prepare(self.model, self.data, recipe, self.pooling)
+        return preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
 
     @cached_property
     def answers(self) -> Answers:
@@ -92,8 +87,7 @@ class Study:
 
     @cached_property
     def dispatch(self) -> Dispatch:
-        cluster = self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
-        return Dispatch(self.task, self.answers, self.identify, self.workers, cluster)
+        return dispatch_of(self)
 
     @cached_property
     def requests(self) -> list[Request]:
@@ -169,6 +163,27 @@ class Study:
             "published": len(published),
             "to train": len(missing) + len(teachers),
         }
+
+
+def recipe_of(study: Study) -> Recipe:
+    """The recipe of a study's model with the knobs that are set."""
+    from stabutils.training.preparation import default_recipe
+
+    recipe = default_recipe(study.model, len(study.data.train))
+    knobs = {name: getattr(study, name) for name in OF_RECIPE if getattr(study, name) is not None}
+    # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
+    typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
+    recipe = replace(recipe, **typed)
+    return replace(recipe, checkpoints=max(recipe.checkpoints, math.ceil(4 / recipe.epochs)))
+
+
+def dispatch_of(study: Study) -> Dispatch:
+    """What trains its runs. Raises InputError for a device that this machine does not have."""
+    from stabutils.training import devices
+
+    cluster = study.cluster or os.environ.get("STABUTILS_CLUSTER", "")
+    device = devices.resolve(study.device)
+    return Dispatch(study.task, study.answers, study.identify, study.workers, cluster, device)
 
 
 def requested(

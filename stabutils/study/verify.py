@@ -173,9 +173,16 @@ def _mitigation(entries: list[dict]) -> Mitigation:
 @cache
 def _kinds() -> dict[str, type]:
     """The package's mitigations by name."""
-    from stabutils.mitigations import data_centric, interventions, regularizers, snapshots
+    from stabutils.mitigations import (
+        data_centric,
+        finetuning,
+        frozen,
+        interventions,
+        regularizers,
+        snapshots,
+    )
 
-    modules = regularizers, data_centric, snapshots, interventions
+    modules = regularizers, data_centric, snapshots, frozen, finetuning, interventions
     classes = [
         kind for module in modules for kind in vars(module).values() if isinstance(kind, type)
     ]

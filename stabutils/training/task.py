@@ -8,7 +8,7 @@ and nothing else that the training loop knows of.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -57,15 +57,18 @@ class Tokens:
         lengths = self.lengths[rows]
         starts = (self.lengths.cumsum(0) - self.lengths)[rows]
         shift = starts - (lengths.cumsum(0) - lengths)
-        ids = self.ids[torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)]
-        return Tokens(ids, lengths)
+        places = torch.arange(int(lengths.sum()), device=lengths.device)
+        return Tokens(self.ids[places + shift.repeat_interleave(lengths)], lengths)
+
+    def to(self, device: str | torch.device) -> Tokens:
+        return Tokens(self.ids.to(device), self.lengths.to(device))
 
 
 def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
     and which slots of the block are taken, bool (texts, longest)."""
     longest = int(lengths.max())
-    taken = torch.arange(longest) < lengths[:, None]
+    taken = torch.arange(longest, device=lengths.device) < lengths[:, None]
     slot = taken.flatten().nonzero()[:, 0]
     return slot, slot % longest, taken
 
@@ -87,6 +90,13 @@ class Task:
     out_of_scope: Tokens | None = (
         None  # test texts that belong to no class, where a corpus has some
     )
+
+    def to(self, device: str | torch.device) -> Task:
+        """The same with its texts on a device, where the networks that read them are."""
+        names = ("train", "validation", "test", "out_of_scope")
+        texts = {name: getattr(self, name) for name in names}
+        moved = {name: tokens.to(device) for name, tokens in texts.items() if tokens is not None}
+        return replace(self, **moved)
 
 
 def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
