@@ -744,7 +744,7 @@ def test_swa_holds_the_rate_once_it_averages():
 
 
 def test_sam_by_hand():
-    place = SimpleNamespace(model=nn.Linear(2, 1, bias=False))
+    place = state.Training(None, None, None, nn.Linear(2, 1, bias=False), None, 1)
     place.model.weight.data = torch.tensor([[3.0, 4.0]])
     seen = []
 
@@ -767,7 +767,7 @@ def test_sam_by_hand():
 
 
 def test_sam_of_a_zero_gradient_stays():
-    place = SimpleNamespace(model=nn.Linear(1, 1, bias=False))
+    place = state.Training(None, None, None, nn.Linear(1, 1, bias=False), None, 1)
     SAM().gradient(place, lambda: (0 * place.model.weight.sum()).backward())
     assert place.model.weight.isfinite().all()
 

@@ -1,21 +1,39 @@
+"""Runs trained at once answer what each of them answers by itself, whatever the mitigation."""
+
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import tiny
 import torch
-import torch.nn.functional as F
-from test_models import make_checkpoint
+from test_frozen import deeper
 
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation
-from stabutils.mitigations.regularizers import EMA, SAM, ConfidencePenalty, LabelSmoothing, RDrop
-from stabutils.training.loop import batch_indices, batches, one_step, optimizer_of
+from stabutils.mitigations import data_centric as centric
+from stabutils.mitigations import regularizers as agnostic
+from stabutils.mitigations.data_centric import GatedSmoothing, TemporalEnsembling
+from stabutils.mitigations.finetuning import L2SP, LPFT
+from stabutils.mitigations.frozen import Frozen
+from stabutils.mitigations.interventions import Poke, TurnOver, Without
+from stabutils.mitigations.regularizers import (
+    EMA,
+    SAM,
+    CoDistillation,
+    ConfidencePenalty,
+    LabelSmoothing,
+    MCDropout,
+    RDrop,
+    WeightDecay,
+)
+from stabutils.mitigations.snapshots import Checkpoints, Snapshots
+from stabutils.training import loop, stacked
 from stabutils.training.preparation import prepare
+from stabutils.training.probes import PROBES
 from stabutils.training.stacked import Blocks, Stack, train
-from stabutils.training.state import Diverged, Seeds, Stream, Training, one_hot
+from stabutils.training.state import Diverged, Seeds
 
 QUIET = replace(
     tiny.SHAPE,
@@ -28,106 +46,102 @@ QUIET = replace(
 )
 # Clipping, buckets and batches of 8 and of 4: all that could mix runs or steps up.
 RECIPE = replace(
-    tiny.RECIPE, epochs=2, batch_size=8, clip=0.5, bucket=2, head_rate=3.0, checkpoints=1
+    tiny.RECIPE, epochs=2, batch_size=8, clip=0.5, bucket=2, head_rate=3.0, checkpoints=2
 )
 SEEDS = [Seeds(0, 0, 0), Seeds(1, 2, 3), Seeds(5, 5, 5)]
+ALIKE = [Seeds(0, 0, 0), Seeds(1, 1, 1), Seeds(5, 5, 5)]  # only such runs have teachers
+AGNOSTIC = {name: strengths[1] for name, strengths in agnostic.CATALOGUE.items()}
+ONE_TRAINING = {
+    "snapshots": Snapshots(2),
+    "checkpoints": Checkpoints(2),
+    "poke": Poke(1e-3),
+    "without": Without((0, 3)),
+    "many passes": Composed((RDrop(0.5), WeightDecay(10.0), TemporalEnsembling(), EMA(0.9))),
+    "twins": Composed((CoDistillation(1.0), MCDropout(2), GatedSmoothing(), SAM(0.05))),
+}
+PRETRAINED = {
+    "control": Mitigation(),
+    "frozen": Frozen(1),
+    "frozen entirely": Frozen(3),
+    "L2SP": L2SP(),
+    "all": Composed((Frozen(2), LPFT(), L2SP(), EMA(0.9), RDrop(0.5))),
+}
 
 
-@dataclass(frozen=True)
-class Exact(Mitigation):
-    """The task's loss in double precision; notes the loss of each step of the single loop."""
-
-    seen: list = field(default_factory=list)
-
-    def loss(self, forward, batch, inner):
-        loss = (
-            F.cross_entropy(forward(), batch.probabilities.double(), reduction="none")
-            * batch.weights
-        ).mean()
-        if not torch._C._functorch.is_gradtrackingtensor(loss):
-            self.seen.append(loss.item())
-        return loss
-
-
-def doubled(task):
-    return replace(task, build=lambda: task.build().double())
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    return make_checkpoint(tmp_path_factory.mktemp("models") / "bert")
-
-
-@pytest.fixture(params=["compact", "checkpoint"])
-def task(request, monkeypatch):
-    if request.param == "compact":
-        return doubled(tiny.task(RECIPE, QUIET))
-    from transformers import BertConfig
-
-    folder = request.getfixturevalue("checkpoint")
-    quiet = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
-    monkeypatch.setattr(
-        BertConfig,
-        "__post_init__",
-        lambda self, old=BertConfig.__post_init__, **given: (
-            old(self, **given) or vars(self).update(quiet)
-        ),
-    )
-    task = prepare(str(folder), tiny.dataset(), replace(RECIPE, learning_rate=1e-3), "mean")
+def quiet(task):
+    """In double precision and without dropout: what differs is an error and no rounding or mask."""
 
     def build():
         network = task.build().double()
-        network.dropout = 0.0
+        for module in network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            for name in ("dropout", "dropout_prob"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
         return network
 
     return replace(task, build=build)
 
 
-def single(task, seeds):
-    """Losses and weights of the single loop."""
-    exact = Exact()
-    with Stream("init", seeds.init):
-        network = task.build()
-    targets = one_hot(task.train_labels, task.classes)
-    steps = task.recipe.epochs * len(batch_indices(task, targets, 0, 0))
-    run = Training(task, exact, seeds, network, optimizer_of(network, task.recipe), steps)
-    network.train()
-    for epoch in range(task.recipe.epochs):
-        for batch in batches(task, targets, seeds.order, epoch):
-            one_step(run, batch, Stream("dropout", 0))
-    return exact.seen, network
+@pytest.fixture(scope="module")
+def compact():
+    return quiet(tiny.task(RECIPE, QUIET))
 
 
-def test_stacked_runs_are_the_single_ones(task):
-    stack = Stack(task, Exact(), SEEDS, "cpu")
-    losses = [
-        stack.step(rows)
-        for epoch in range(task.recipe.epochs)
-        for rows in zip(
-            *(batch_indices(task, stack.targets, s.order, epoch) for s in SEEDS), strict=True
-        )
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = deeper(tmp_path_factory.mktemp("models") / "bert")
+    recipe = replace(RECIPE, learning_rate=1e-3)
+    return quiet(prepare(str(folder), tiny.dataset(), recipe, "mean"))
+
+
+def teachers_of(mitigation, task):
+    """For each run answers of its own, as if its teachers had been trained."""
+    draw = np.random.default_rng(0)
+    shape = len(mitigation.teacher_seeds(ALIKE[0])), 3, len(task.train_labels)
+    return [
+        draw.dirichlet(np.full(task.classes, 0.3), shape).astype(np.float16) if shape[0] else None
+        for _ in SEEDS
     ]
-    for i, seeds in enumerate(SEEDS):
-        expected, network = single(task, seeds)
-        assert len(expected) == stack.steps == 16
-        assert np.allclose([step[i].item() for step in losses], expected, rtol=0, atol=1e-8)
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                found = stack.parameters[f"network.{name}"][i]
-                assert torch.allclose(found, parameter, rtol=0, atol=1e-8), name
-    assert abs(losses[0][0] - losses[0][1]) > 1e-3
 
 
-def test_answers_are_those_of_the_single_loop(task):
-    from stabutils.training.loop import train as train_one
-
-    found = train(task, Exact(), SEEDS, "cpu")
-    for answers, seeds in zip(found, SEEDS, strict=True):
-        expected = train_one(task, Exact(), seeds)
-        assert answers.keys() == expected.keys()
+def same_as_alone(task, mitigation):
+    taught = centric.Taught in type(mitigation).__mro__
+    seeds = ALIKE if taught else SEEDS
+    teachers = teachers_of(mitigation, task)
+    keep = [PROBES[name] for name in ("training", "hidden", "head")]
+    together = train(task, mitigation, seeds, keep, teachers, "cpu")
+    for found, own, answers in zip(together, seeds, teachers, strict=True):
+        expected = loop.train(task, mitigation, own, keep=keep, teachers=answers)
+        assert found.keys() == expected.keys()
         for name in expected.keys() - {"cpu_seconds"}:
-            assert answers[name].dtype == expected[name].dtype
-            assert np.allclose(answers[name], expected[name], atol=1e-6), name
+            assert found[name].dtype == expected[name].dtype
+            assert found[name].shape == expected[name].shape
+            half = found[name].dtype == np.float16
+            assert np.allclose(found[name], expected[name], atol=1e-3 if half else 1e-6), name
+    first, second, _ = (answers["probabilities"] for answers in together)
+    assert np.abs(first - second).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", AGNOSTIC)
+def test_data_agnostic_methods_stacked_are_the_single_runs(compact, name):
+    same_as_alone(compact, AGNOSTIC[name])
+
+
+@pytest.mark.parametrize("name", centric.CATALOGUE)
+def test_data_centric_methods_stacked_are_the_single_runs(compact, name):
+    same_as_alone(compact, centric.CATALOGUE[name])
+
+
+@pytest.mark.parametrize("name", ONE_TRAINING)
+def test_ensembles_of_one_training_and_compositions_stacked_are_the_single_runs(compact, name):
+    same_as_alone(compact, ONE_TRAINING[name])
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_fine_tunings_stacked_are_the_single_runs(checkpoint, name):
+    same_as_alone(checkpoint, PRETRAINED[name])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +153,7 @@ def test_runs_draw_dropout_of_their_own_and_leave_torch_as_it_was(mitigation):
     before = torch.get_rng_state()
     task = tiny.task(replace(tiny.RECIPE, epochs=1))
     one, other, again = (
-        [answers["probabilities"] for answers in train(task, mitigation, seeds, "cpu")]
+        [answers["probabilities"] for answers in train(task, mitigation, seeds, device="cpu")]
         for seeds in ([Seeds(0, 0, 0)] * 2, [Seeds(0, 0, 1)] * 2, [Seeds(0, 0, 0)] * 2)
     )
     assert torch.equal(torch.get_rng_state(), before)
@@ -147,31 +161,117 @@ def test_runs_draw_dropout_of_their_own_and_leave_torch_as_it_was(mitigation):
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
 
 
+def test_passes_with_dropout_differ_and_their_mean_answers():
+    task = tiny.task(replace(tiny.RECIPE, epochs=1))
+    plain, mixed = (
+        train(task, mitigation, SEEDS, device="cpu") for mitigation in (MCDropout(0), MCDropout(3))
+    )
+    for one, other in zip(plain, mixed, strict=True):
+        assert not np.allclose(one["probabilities"], other["probabilities"], atol=1e-3)
+        assert np.allclose(other["probabilities"].sum(1), 1)
+
+
 def test_it_learns_in_half_precision():
     task = tiny.task(replace(tiny.RECIPE, epochs=8, precision="bf16"), QUIET)
     with torch.autocast("cpu", torch.bfloat16):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    for answers in train(task, Mitigation(), SEEDS[:2], "cpu"):
+    for answers in train(task, Mitigation(), SEEDS[:2], device="cpu"):
         assert answers["confidence"][-1].mean() > answers["confidence"][0].mean() + 0.1
 
 
-@pytest.mark.parametrize("mitigation", [SAM(0.05), Composed((LabelSmoothing(0.1), EMA(0.9)))])
-def test_what_does_not_stack_is_refused_by_name(mitigation):
-    with pytest.raises(
-        InputError, match="SAM, which changes the gradient|EMA, which changes the step and answer"
-    ):
-        train(tiny.task(), mitigation, SEEDS, "cpu")
+@dataclass(frozen=True)
+class Students(Mitigation):
+    """A student's, of hooks that see all runs at once."""
+
+    def step(self, training):
+        pass
+
+    def answer(self, training, predict):
+        return predict(training.model)
 
 
-def test_a_training_that_diverges_says_whose():
-    task = tiny.task(replace(tiny.RECIPE, epochs=1, learning_rate=1e38))
-    with pytest.raises(Diverged, match=r"epoch 1 of 1, init seeds \[0, 1\], learning rate"):
-        train(task, Mitigation(), SEEDS[:2], "cpu")
+@pytest.mark.parametrize(
+    "mitigation, words",
+    [
+        (Students(), "Students, which changes the step and answer"),
+        (Composed((LabelSmoothing(0.1), Students())), "Students, which changes"),
+        (Snapshots(2, keep=0.5), "Snapshots, as it is set"),
+        (TurnOver(), "TurnedOver"),
+    ],
+)
+def test_what_does_not_stack_is_refused_by_name(mitigation, words):
+    with pytest.raises(InputError, match=words):
+        train(tiny.task(), mitigation, SEEDS, device="cpu")
+
+
+def test_runs_of_different_length_are_refused(compact):
+    @dataclass(frozen=True)
+    class Fewer(Mitigation):
+        """Leaves out as many texts as a teacher says."""
+
+        def teacher_seeds(self, seeds):
+            return (Seeds(seeds.init + 100, 0, 0),)
+
+        def data(self, targets):
+            kept = torch.arange(len(targets.indices)) >= int(targets.teachers.sum())
+            return replace(
+                targets,
+                indices=targets.indices[kept],
+                probabilities=targets.probabilities[kept],
+                weights=targets.weights[kept],
+            )
+
+    shape = 1, 1, len(compact.train_labels), compact.classes
+    teachers = [np.full(shape, share / np.prod(shape)) for share in (0, 20, 0)]
+    with pytest.raises(InputError, match="as many training texts in every run"):
+        train(compact, Fewer(), SEEDS, (), teachers, "cpu")
+
+
+def test_a_run_that_diverges_leaves_the_others_as_they_are(compact):
+    @dataclass(frozen=True)
+    class Spoilt(LabelSmoothing):
+        """Control, but for a run that trains towards no numbers."""
+
+        strength: float = 0.0
+
+        def teacher_seeds(self, seeds):
+            return (Seeds(seeds.init + 100, 0, 0),)
+
+        def data(self, targets):
+            return targets.with_labels(targets.probabilities + targets.teachers.float().mean())
+
+    shape = 1, 1, len(compact.train_labels), compact.classes
+    teachers = [np.full(shape, value, np.float32) for value in (0.0, np.nan, 0.0)]
+    found = train(compact, Spoilt(), SEEDS, (), teachers, "cpu")
+    plain = train(compact, Mitigation(), SEEDS, device="cpu")
+    assert isinstance(found[1], Diverged) and "the loss became no number" in str(found[1])
+    for place in (0, 2):
+        assert np.allclose(found[place]["probabilities"], plain[place]["probabilities"])
+    with pytest.raises(Diverged, match="learning rate"):
+        train(compact, Spoilt(), SEEDS, (), [teachers[1]] * 3, "cpu")
+
+
+def test_a_short_batch_is_filled_with_texts_that_do_not_count(compact):
+    stack = Stack(compact, Mitigation(), SEEDS, "cpu")
+    rows = [torch.arange(8), torch.arange(4), torch.arange(3, 11)]
+    batch = stack.batch_of(rows)
+    assert batch.indices.tolist() == [[*range(8)], [0, 1, 2, 3, 0, 0, 0, 0], [*range(3, 11)]]
+    assert batch.weights.tolist() == [[1.0] * 8, [2.0] * 4 + [0.0] * 4, [1.0] * 8]
 
 
 def test_blocks_hold_every_token():
     task = tiny.task()
     blocks = Blocks.of(task.test, torch.device("cpu"))
-    assert torch.equal(blocks.ids[blocks.taken], task.test.ids) and torch.equal(
-        blocks.taken.sum(1), task.test.lengths
-    )
+    assert torch.equal(blocks.ids[blocks.taken], task.test.ids)
+    assert torch.equal(blocks.taken.sum(1), task.test.lengths)
+    assert torch.equal(task.test.ids[blocks.first], blocks.ids[:, 0])
+
+
+def test_networks_on_blocks_answer_as_they_do(compact):
+    twins = stacked.Twins(compact.build(), compact.build())
+    for network in (compact.build(), twins):
+        blocks = stacked.blocks_of(network)
+        texts = Blocks.of(compact.test, torch.device("cpu"))
+        for mode in (True, False):
+            expected, found = network.train(mode)(compact.test), blocks.train(mode)(texts)
+            assert torch.allclose(expected, found, atol=1e-12)

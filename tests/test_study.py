@@ -81,6 +81,7 @@ def trained(monkeypatch):
         ("pooling", 1, "a text"),
         ("precision", "fp16", "out of ('fp32', 'bf16')"),
         ("workers", -1, "at least 0"),
+        ("device", "gpu", "out of ('auto', 'cpu', 'mps', 'cuda', 'cuda:0'"),
         ("published", 1, "True or False"),
     ],
 )
@@ -179,6 +180,7 @@ def test_what_could_not_change_answers_does_not(tiny_study, monkeypatch, tmp_pat
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "elsewhere"))
     for knobs in (
         {"workers": 2},
+        {"device": "cpu"},
         {"published": False},
         {"runs": 9},
         {"seed": 5},

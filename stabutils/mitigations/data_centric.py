@@ -301,7 +301,7 @@ class Online(ScalarMitigation):
     def gradient(self, training, backward):
         shape = len(training.task.train_labels), training.task.classes
         if not self.is_noop:
-            training.memory.setdefault("answered", torch.zeros(shape))
+            training.memory.setdefault("answered", training.zeros(*shape))
         return backward()
 
     def pull(self, batch) -> Tensor | None:
@@ -313,7 +313,7 @@ class Online(ScalarMitigation):
             return inner(logits)
         logs = logits.float().log_softmax(-1)
         last = logs.detach().exp().reshape(-1, *logs.shape[-2:])[0]  # of twins the kept one
-        batch.memory["answered"].index_copy_(0, batch.indices, last)
+        batch.memory["answered"][batch.indices] = last
         pull = self.pull(batch)
         if pull is None:
             return inner(logits)
@@ -374,7 +374,7 @@ class GatedSmoothing(Online):
         if self.is_noop:
             return
         votes = training.memory.setdefault("votes", torch.zeros_like(training.memory["answered"]))
-        votes += F.one_hot(training.memory["answered"].argmax(1), votes.shape[1])
+        votes += F.one_hot(training.memory["answered"].argmax(-1), votes.shape[-1])
 
 
 # ------------------------------------------------------------------------------------------ weights and examples

@@ -52,5 +52,5 @@ class Frozen(ScalarMitigation):
     def begin(self, training):
         if not self.is_noop:
             task = training.task
-            with precision(task.recipe):
+            with precision(task.recipe, training.device):
                 training.model.lower.remember((task.train, task.validation, task.test))

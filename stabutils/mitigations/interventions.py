@@ -99,8 +99,8 @@ class TurnedOver(Around):
             return self.network(tokens)
         indices, seed = self.owners
         vectors = self.features(tokens)
-        kept = torch.from_numpy(masks(indices.numpy(), vectors.shape[1], self.rate, seed))
-        return self.head(vectors * kept / self.rate)
+        own = masks(indices.cpu().numpy(), vectors.shape[1], self.rate, seed)
+        return self.head(vectors * torch.from_numpy(own).to(vectors.device) / self.rate)
 
 
 @dataclass(frozen=True)

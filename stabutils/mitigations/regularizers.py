@@ -17,6 +17,7 @@ from stabutils.errors import InputError
 from stabutils.training.hooks import Mitigation
 from stabutils.training.loop import rate
 from stabutils.training.networks import Awake, Twins
+from stabutils.training.state import random_state, set_random_state
 
 
 @dataclass(frozen=True)
@@ -251,14 +252,14 @@ class SAM(ScalarMitigation):
     def gradient(self, training, backward):
         if self.is_noop:
             return backward()
-        masks = torch.get_rng_state()
+        masks = random_state(training.device)
         backward()
         here = [p for p in training.model.parameters() if p.grad is not None]
         weights = [p.detach().clone() for p in here]
-        norm = torch.stack([p.grad.norm() for p in here]).norm().clamp_min(1e-12)
+        norm = training.norm([p.grad for p in here]).clamp_min(1e-12)
         for p in here:
-            p.data += self.radius * p.grad / norm
-        torch.set_rng_state(masks)
+            p.data += self.radius * p.grad / training.beside(norm, p)
+        set_random_state(training.device, masks)
         loss = backward()
         for p, weight in zip(here, weights, strict=True):
             p.data.copy_(weight)

@@ -95,6 +95,10 @@ class Snapshots(Several):
         ):
             raise InputError("Snapshots keep", self.keep, "a number from 0 to 1")
 
+    @property
+    def stacks(self):
+        return self.keep == 1  # else each run chooses its own
+
     def gradient(self, training, backward):
         steps = training.steps / self.cycles
         factor = (1 + math.cos(math.pi * (training.step % steps) / steps)) / 2
@@ -109,12 +113,15 @@ class Snapshots(Several):
         )
         if cycle > before:
             self.remember(training, cycle)
+        if cycle > before and self.keep < 1:
             task = training.task
             labels = probabilities_of(training.model, task.validation, task.recipe).argmax(1)
             right = labels == torch.tensor(task.validation_labels)
             training.memory[f"accuracy.{cycle}"] = right.float().mean()
 
     def slots(self, training):
+        if self.keep == 1:
+            return super().slots(training)
         accuracy = {
             slot: training.memory[f"accuracy.{slot}"].item() for slot in super().slots(training)
         }

@@ -49,7 +49,7 @@ class _Continued(Successor):
 
     def deployed(self, training) -> torch.Tensor:
         """The weights of the deployed model, flat."""
-        return torch.from_numpy(training.teachers["weights"][0])
+        return torch.from_numpy(training.teachers["weights"][0]).to(training.device)
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import provenance
 from stabutils.study.answers import Answers
-from stabutils.study.runs import Run
+from stabutils.study.runs import Request, Run
+from stabutils.study.stacks import trained_on
 from stabutils.training import files
 from stabutils.training.hooks import Mitigation
 
@@ -37,7 +38,8 @@ class Dispatch:
     """Trains runs of one task and stores what they answer.
 
     identify: the run of a mitigation and seeds. workers: processes, 0 for one a core. cluster:
-    address of a Dask scheduler, "" for this machine.
+    address of a Dask scheduler, "" for this machine. device: as `devices.resolve` names it; runs on
+    another than the CPU are trained in this process, several at once.
     """
 
     task: Task
@@ -45,6 +47,7 @@ class Dispatch:
     identify: Callable[[Mitigation, Seeds], Run]
     workers: int = 0
     cluster: str = ""
+    device: str = "cpu"
 
     def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
         """Train the runs that are not stored yet, teachers first.
@@ -72,6 +75,19 @@ class Dispatch:
                 f"{len(failures)} of {len(runs)} runs could not be trained, the others are stored"
             )
             raise Incomplete(f"{count}. {'; '.join(failures.values())}")
+
+    def plan(self, mitigation: Mitigation, request: Request) -> dict[str, int]:
+        """How many runs a request is for, and how many are stored, published and to be trained."""
+        stored = {run.name for run in request.runs if self.answers.has(run, request.keep)}
+        published = {run.name for run in request.runs} & self.answers.published(request).keys()
+        missing = [run for run in request.runs if run.name not in stored | published]
+        teachers = self.missing_teachers(mitigation, missing)
+        return {
+            "runs": len(request.runs),
+            "stored": len(stored),
+            "published": len(published),
+            "to train": len(missing) + len(teachers),
+        }
 
     def teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
         """The control trainings that some runs of a mitigation learn from, each once."""
@@ -140,6 +156,8 @@ class Dispatch:
 
     def _results(self, calls: Iterator[tuple], most: int) -> Generator:
         """What `train_run` returns for each of at most `most` calls, as it comes."""
+        if not self.cluster and self.device != "cpu":
+            return trained_on(self.device, self.task, calls, train_run)
         if not self.cluster:
             processes = min(self.workers or cpu_count(), most)
             parallel = Parallel(
@@ -151,7 +169,8 @@ class Dispatch:
         except ImportError:
             allowed = "its extra to be there: pip install stabutils[cluster]"
             raise InputError("cluster", self.cluster, allowed) from None
-        return trained(self.cluster, self.workers, self.task, calls, train_run)
+        on_device = partial(train_run, device=self.device)
+        return trained(self.cluster, self.workers, self.task, calls, on_device)
 
 
 def train_run(
@@ -162,6 +181,7 @@ def train_run(
     keep: set[str],
     driver: int,
     teachers: Mapping[str, np.ndarray] | None = None,
+    device: str = "cpu",
 ) -> tuple[Run, files.Arrays, str, dict]:
     """One training in a worker, on one thread, and what made it.
 
@@ -169,19 +189,22 @@ def train_run(
     """
     import torch
 
+    from stabutils.training import devices
     from stabutils.training.loop import train
     from stabutils.training.probes import PROBES
     from stabutils.training.state import Diverged
 
     end_with(driver)
     probes = [probe for name, probe in PROBES.items() if name in keep]
-    threads = torch.get_num_threads()
+    threads, made_by = torch.get_num_threads(), provenance()
+    if device != "cpu":
+        made_by = made_by | {"device": devices.describe(device)}
     torch.set_num_threads(1)
     try:
-        answers = train(task, mitigation, run.seeds, unfinished, probes, teachers)
-        return run, answers, "", provenance()
+        answers = train(task, mitigation, run.seeds, unfinished, probes, teachers, device)
+        return run, answers, "", made_by
     except Diverged as error:
-        return run, {}, str(error), provenance()
+        return run, {}, str(error), made_by
     finally:
         torch.set_num_threads(threads)
 

@@ -28,12 +28,13 @@ from stabutils.training.hooks import Mitigation, describe, identity
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
-    from stabutils.training.task import Task
+    from stabutils.training.task import Recipe, Task
 
 Arm = str | Mitigation | tuple[Mitigation, ...]  # "control", a mitigation, or several composed
 # Knobs of the recipe: None takes the default of the model.
 OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length", "precision")
-ELSEWHERE = ("workers", "cluster", "published")  # knobs that no answer depends on
+DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(8)))
+ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
 
 
 def knob(default: object, help: str, **rule: object) -> object:
@@ -59,6 +60,7 @@ class Study:
     )
     precision: str = knob("fp32", "of the training", choices=("fp32", "bf16"))
     change: str = knob("", "of the training data by a run's data seed, such as drop 10 %")
+    device: str = knob("auto", "what trains; auto: a CUDA GPU, else the CPU", choices=DEVICES)
     workers: int = knob(0, "processes; 0: one a core", least=0)
     cluster: str = knob("", "address of a Dask scheduler, or local")
     published: bool = knob(True, "read published answers where there are some")
@@ -82,14 +84,7 @@ class Study:
     def task(self) -> Task:
         from stabutils.training import changes, preparation
 
-        recipe = preparation.default_recipe(self.model, len(self.data.train))
-        knobs = {name: getattr(self, name) for name in OF_RECIPE if getattr(self, name) is not None}
-        # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
-        typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
-        recipe = replace(recipe, **typed)
-        checkpoints = max(recipe.checkpoints, math.ceil(4 / recipe.epochs))
-        recipe = replace(recipe, checkpoints=checkpoints)
-        task = preparation.prepare(self.model, self.data, recipe, self.pooling)
+        task = preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
         change, cache = changes.Change.parse(self.change), paths.run_store() / "vectors"
         return replace(task, change=change, cache=cache)
 
@@ -101,8 +96,7 @@ class Study:
 
     @cached_property
     def dispatch(self) -> Dispatch:
-        cluster = self.cluster or os.environ.get("STABUTILS_CLUSTER", "")
-        return Dispatch(self.task, self.answers, self.identify, self.workers, cluster)
+        return dispatch_of(self)
 
     @cached_property
     def requests(self) -> list[Request]:
@@ -126,25 +120,13 @@ class Study:
         others : studies of the same corpus and model whose runs it rests on too
         """
         about = {"dataset": self.data.fingerprint, "model": self.task.identity}
-        requests = [request for study in (self, *others) for request in study.requests]
-        answers = [request.as_json() for request in requests]
-        distinct = [entry for place, entry in enumerate(answers) if entry not in answers[:place]]
-        return provenance() | about | {"recipe": asdict(self.task.recipe), "answers": distinct}
+        about["recipe"] = asdict(self.task.recipe)
+        answers = [each.as_json() for study in (self, *others) for each in study.requests]
+        about["answers"] = [own for row, own in enumerate(answers) if own not in answers[:row]]
+        return provenance() | about
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
-        from stabutils.training.loop import RECIPE_VERSION
-
-        parts = {
-            "version": RECIPE_VERSION,
-            "dataset": self.data.fingerprint,
-            "model": self.task.identity,
-            "recipe": asdict(self.task.recipe),
-            "mitigation": identity(mitigation),
-            "seeds": seeds.identity(),
-        }
-        if self.change:
-            parts["change"] = asdict(self.task.change)
-        return Run(run_label(self.data.name, self.model, describe(mitigation), seeds), seeds, parts)
+        return run_of(self, mitigation, seeds)
 
     def retrain(
         self,
@@ -173,16 +155,46 @@ class Study:
         """What `retrain` would need: runs, how many are stored, published, and to be trained."""
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, keep=keep)
-        stored = {run.name for run in request.runs if self.answers.has(run, request.keep)}
-        published = {run.name for run in request.runs} & self.answers.published(request).keys()
-        missing = [run for run in request.runs if run.name not in stored | published]
-        teachers = self.dispatch.missing_teachers(mitigation, missing)
-        return {
-            "runs": len(request.runs),
-            "stored": len(stored),
-            "published": len(published),
-            "to train": len(missing) + len(teachers),
-        }
+        return self.dispatch.plan(mitigation, request)
+
+
+def run_of(study: Study, mitigation: Mitigation, seeds: Seeds) -> Run:
+    """The run of a mitigation and seeds: its label and all that decides its answers."""
+    from stabutils.training.loop import RECIPE_VERSION
+
+    parts = {
+        "version": RECIPE_VERSION,
+        "dataset": study.data.fingerprint,
+        "model": study.task.identity,
+        "recipe": asdict(study.task.recipe),
+        "mitigation": identity(mitigation),
+        "seeds": seeds.identity(),
+    }
+    if study.change:
+        parts["change"] = asdict(study.task.change)
+    label = run_label(study.data.name, study.model, describe(mitigation), seeds)
+    return Run(label, seeds, parts)
+
+
+def recipe_of(study: Study) -> Recipe:
+    """The recipe of a study's model with the knobs that are set."""
+    from stabutils.training.preparation import default_recipe
+
+    recipe = default_recipe(study.model, len(study.data.train))
+    knobs = {name: getattr(study, name) for name in OF_RECIPE if getattr(study, name) is not None}
+    # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
+    typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
+    recipe = replace(recipe, **typed)
+    return replace(recipe, checkpoints=max(recipe.checkpoints, math.ceil(4 / recipe.epochs)))
+
+
+def dispatch_of(study: Study) -> Dispatch:
+    """What trains its runs. Raises InputError for a device that this machine does not have."""
+    from stabutils.training import devices
+
+    cluster = study.cluster or os.environ.get("STABUTILS_CLUSTER", "")
+    device = devices.resolve(study.device)
+    return Dispatch(study.task, study.answers, study.identify, study.workers, cluster, device)
 
 
 def requested(

@@ -176,9 +176,22 @@ def _mitigation(entries: list[dict]) -> Mitigation:
 @cache
 def _kinds() -> dict[str, type]:
     """The package's mitigations by name."""
-    from stabutils.mitigations import anchored, data_centric, interventions, regularizers, snapshots
+    from stabutils.mitigations import (
+        anchored,
+        data_centric,
+        finetuning,
+        frozen,
+        interventions,
+        neighbours,
+        regularizers,
+        snapshots,
+        updates,
+    )
 
-    modules = regularizers, data_centric, snapshots, interventions, anchored
+    modules = (
+        *(regularizers, data_centric, snapshots, frozen, finetuning, interventions),
+        *(anchored, neighbours, updates),
+    )
     classes = [
         kind for module in modules for kind in vars(module).values() if isinstance(kind, type)
     ]

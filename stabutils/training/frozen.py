@@ -29,20 +29,36 @@ IN_MEMORY = 2**27  # bytes of activations; more than that are kept in a temporar
 AT_ONCE = 64  # texts that the lower part reads together
 
 
+def encode(backbone: nn.Module, ids: Tensor, taken: Tensor) -> Tensor:
+    return backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
+
+
 class PassedOn(nn.Module):
-    """In place of a layer: hands on its input, which can be looked up, and is in all else what the
-    layer is."""
+    """In place of a layer: hands on its input, and is in all else what the layer is.
+
+    beside: what the layer hands on beside its vectors; None where it hands on these alone.
+    """
 
     def __init__(self, layer: nn.Module, beside: tuple | None):
         super().__init__()
         settings = {name: value for name, value in vars(layer).items() if name[0] != "_"}
         vars(self).update(settings)
         self.beside = beside
-        self.input: Tensor | None = None
 
-    def forward(self, hidden: Tensor, *others: object, **named: object) -> Tensor | tuple[Tensor]:
-        self.input = hidden
+    def forward(self, hidden: Tensor, *others: object, **named: object) -> Tensor | tuple:
         return hidden if self.beside is None else (hidden, *self.beside)
+
+
+class Noted(PassedOn):
+    """Keeps its input until somebody takes it."""
+
+    def forward(self, hidden: Tensor, *others: object, **named: object) -> Tensor | tuple:
+        self.hidden = hidden
+        return super().forward(hidden)
+
+    def taken(self) -> Tensor:
+        hidden, self.hidden = self.hidden, None
+        return hidden
 
 
 class Given(nn.Module):
@@ -66,7 +82,9 @@ class Activations:
     def of(self, tokens: Tokens) -> Tensor | None:
         """Of these texts, (total, width); None where one of them is not there."""
         first = [self.first.get(key) for key in keys(tokens)]
-        return None if None in first else self.rows[spans(torch.tensor(first), tokens.lengths)]
+        return (
+            None if None in first else self.rows[spans(torch.tensor(first), tokens.lengths.cpu())]
+        )
 
 
 class Lower:
@@ -76,9 +94,13 @@ class Lower:
     end: stands in place of the first layer above; None where the whole encoder is frozen.
     """
 
-    def __init__(self, backbone: nn.Module, pad: int, end: PassedOn | None):
+    def __init__(self, backbone: nn.Module, pad: int, end: Noted | None):
         self.backbone, self.pad, self.end = backbone.eval().requires_grad_(False), pad, end
         self.activations: Activations | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
 
     def __deepcopy__(self, memo: dict) -> Lower:
         return self
@@ -90,10 +112,11 @@ class Lower:
     @torch.no_grad()
     def compute(self, tokens: Tokens) -> Tensor:
         slot, _, taken = slots(tokens.lengths)
-        ids = torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids)
+        padding = torch.full((taken.numel(),), self.pad, device=slot.device)
+        ids = padding.index_copy(0, slot, tokens.ids)
         hidden = encode(self.backbone, ids.view(taken.shape), taken)
         if self.end is not None:
-            hidden, self.end.input = self.end.input, None
+            hidden = self.end.taken()
         dtype = next(self.backbone.parameters()).dtype
         return hidden.flatten(0, 1)[slot].to(dtype)
 
@@ -102,18 +125,20 @@ class Lower:
         for another run."""
         texts: dict[bytes, Tensor] = {}
         for split in splits:
-            texts |= zip(keys(split), split.ids.split(split.lengths.tolist()), strict=True)
+            texts |= zip(keys(split), split.ids.cpu().split(split.lengths.tolist()), strict=True)
         distinct = Tokens.pack([ids.numpy() for ids in texts.values()])
         self.activations = activations(Reading(self, distinct, self.digest(distinct)))
 
     def digest(self, texts: Tokens) -> str:
         """Of all that decides the activations of texts."""
-        weights = {name: tensor.numpy() for name, tensor in self.backbone.state_dict().items()}
+        state = self.backbone.state_dict()
+        weights = {name: tensor.cpu().numpy() for name, tensor in state.items()}
         read = {"the ids": texts.ids.numpy(), "the lengths": texts.lengths.numpy()}
         settings = {
             "config": self.backbone.config.to_json_string(),
             "pad": self.pad,
-            "half precision": torch.is_autocast_enabled("cpu"),
+            "device": str(self.device),
+            "half precision": torch.is_autocast_enabled(self.device.type),
             "threads": torch.get_num_threads(),
         }
         return content_hash(weights | read, settings)
@@ -134,7 +159,7 @@ def activations(reading: Reading) -> Activations:
     first, rows = texts.lengths.cumsum(0) - texts.lengths, None
     for chunk in torch.argsort(texts.lengths, stable=True).split(AT_ONCE):
         part = texts.take(chunk)
-        computed = reading.lower.compute(part)
+        computed = reading.lower.compute(part.to(reading.lower.device))
         rows = room(len(texts.ids), computed) if rows is None else rows
         rows[spans(first[chunk], part.lengths)] = computed
     return Activations(rows, dict(zip(keys(texts), first.tolist(), strict=True)))
@@ -158,7 +183,7 @@ class PartlyFrozen(nn.Module):
         backbone = copy.deepcopy(network.backbone)
         above = layers_of(backbone)
         for number in range(layers, len(above)):
-            above[number] = PassedOn(above[number], beside)
+            above[number] = Noted(above[number], beside)
         self.lower = Lower(backbone, network.pad, above[layers] if layers < len(above) else None)
         for number in range(layers):
             every[number] = PassedOn(every[number], beside)
@@ -184,7 +209,7 @@ class PartlyFrozen(nn.Module):
         block = rows.new_zeros(taken.numel(), rows.shape[1]).index_copy(0, slot, rows)
         return self.above(block.view(*taken.shape, -1), taken)
 
-    def above(self, block: Tensor, taken: Tensor) -> Tensor:
+    def above(self, block: Tensor, taken: Tensor, encode: Callable = encode) -> Tensor:
         """Vectors (texts, width) of what the lower part made of them, (texts, longest, width)."""
         if self.network.backbone is not None:
             self.given.block = block
@@ -196,10 +221,6 @@ class PartlyFrozen(nn.Module):
         self.lower.backbone._apply(fn)  # another device or type: what was remembered is of the old
         self.lower.activations = None
         return super()._apply(fn, recurse)
-
-
-def encode(backbone: nn.Module, ids: Tensor, taken: Tensor) -> Tensor:
-    return backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
 
 
 def layers_of(backbone: nn.Module) -> nn.ModuleList:
@@ -251,7 +272,7 @@ def features_of(network: nn.Module) -> Tensor:
 
 def keys(tokens: Tokens) -> list[bytes]:
     """What tells texts apart: their ids."""
-    return [ids.numpy().tobytes() for ids in tokens.ids.split(tokens.lengths.tolist())]
+    return [ids.numpy().tobytes() for ids in tokens.ids.cpu().split(tokens.lengths.tolist())]
 
 
 def spans(first: Tensor, lengths: Tensor) -> Tensor:

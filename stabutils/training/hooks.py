@@ -1,4 +1,5 @@
-"""What a mitigation may change in the one training loop, and what tells one mitigation from another.
+"""What a mitigation may change in the one training loop, and what tells one mitigation from
+another.
 
 A mitigation is a small frozen dataclass. It overrides the hooks it needs and inherits the rest;
 `Mitigation()` itself changes nothing and is called `control`.
@@ -28,22 +29,27 @@ if TYPE_CHECKING:
 class Mitigation:
     """Does nothing: the control every other one is measured against.
 
-    `cost`: what it takes, in trainings of as many epochs and in passes for an answer, of control's; `price` counts the
-    epochs too. `is_noop`: its settings make it control. `brief`: its name leaves out settings at their defaults.
+    `cost`: what it takes, in trainings of as many epochs and in passes for an answer, of control's;
+    `price` counts the epochs too. `is_noop`: its settings make it control. `brief`: its name leaves
+    out settings at their defaults. `stacks`: its hooks mean the same for several runs at once,
+    whose tensors have a first axis for the run.
     """
 
     cost = (1.0, 1.0)
     is_noop = False
     brief = False
     teacher_extras = ("training",)  # what its teachers keep (`probes.PROBES`)
+    stacks = True
 
     def flattened(self) -> tuple[Mitigation, ...]:
-        """The mitigations that this one is composed of, in order: itself, unless it is `Composed`."""
+        """The mitigations that this one is composed of, in order: itself, unless it is
+        `Composed`."""
         return (self,)
 
     def teacher_seeds(self, seeds: Seeds) -> tuple[Seeds, ...]:
-        """The control trainings that a run with these seeds learns from. They are trained before it, runs like any
-        others, and `data` finds in `targets.teachers` what they made of the training texts."""
+        """The control trainings that a run with these seeds learns from. They are trained before
+        it, runs like any others, and `data` finds in `targets.teachers` what they made of the
+        training texts."""
         return ()
 
     def recipe(self, recipe: Recipe) -> Recipe:
@@ -51,32 +57,37 @@ class Mitigation:
         return recipe
 
     def data(self, targets: Targets) -> Targets:
-        """What the training split asks for: which examples, with what weight, towards which label distribution."""
+        """What the training split asks for: which examples, with what weight, towards which label
+        distribution."""
         return targets
 
     def model(self, build: Callable[[], nn.Module]) -> nn.Module:
-        """The network to train; each `build()` gives one freshly initialised with weights of its own."""
+        """The network to train; each `build()` gives one freshly initialised with weights of its
+        own."""
         return build()
 
     def begin(self, training: Training) -> None:
-        """Before the first step, with the fresh network; what an interrupted training kept is put back after it."""
+        """Before the first step, with the fresh network; what an interrupted training kept is put
+        back after it."""
 
     def loss(
         self, forward: Callable[[], Tensor], batch: Batch, inner: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """The loss of a batch. `forward()` is one pass (each draws new dropout), `inner(logits)` the task's loss."""
+        """The loss of a batch. `forward()` is one pass (each draws new dropout), `inner(logits)`
+        the task's loss."""
         return inner(forward())
 
     def gradient(self, training: Training, backward: Callable[[], Tensor]) -> Tensor:
-        """Leaves a step's gradients in the parameters and returns its loss; `backward()` does so for the weights as
-        they are, and may be asked again once they are changed."""
+        """Leaves a step's gradients in the parameters and returns its loss; `backward()` does so
+        for the weights as they are, and may be asked again once they are changed."""
         return backward()
 
     def step(self, training: Training) -> None:
         """After each optimiser step."""
 
     def epoch(self, training: Training) -> None:
-        """After each epoch. What must last until later steps goes into `training.memory` (tensors by name)."""
+        """After each epoch. What must last until later steps goes into `training.memory` (tensors
+        by name)."""
 
     def answer(self, training: Training, predict: Callable[[nn.Module], Tensor]) -> Tensor:
         """Probabilities of the run's networks; `predict(network)` gives one network's, in
@@ -108,7 +119,8 @@ def atoms(mitigation: Mitigation) -> list[Mitigation]:
 
 
 def settings(mitigation: Mitigation) -> dict:
-    """Every field by name; an integer given for a fraction is the fraction, so that 1 and 1.0 are one setting."""
+    """Every field by name; an integer given for a fraction is the fraction, so that 1 and 1.0 are
+    one setting."""
     values = {f.name: (getattr(mitigation, f.name), f.default) for f in fields(mitigation)}
     return {
         name: float(value) if type(value) is int and type(default) is float else value
@@ -117,7 +129,8 @@ def settings(mitigation: Mitigation) -> dict:
 
 
 def identity(mitigation: Mitigation) -> list[dict]:
-    """What tells one mitigation from another: name, every setting, and the source of one written elsewhere."""
+    """What tells one mitigation from another: name, every setting, and the source of one written
+    elsewhere."""
     entries = [
         {"name": type(atom).__name__, "settings": settings(atom)} for atom in atoms(mitigation)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -91,6 +92,10 @@ class Compact(nn.Module):
         self.norm = nn.LayerNorm(shape.width)
         self.head = nn.Linear(2 * shape.width, classes)
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> Compact:
+        self.lexicon = Tokens(fn(self.lexicon.ids), fn(self.lexicon.lengths))
+        return super()._apply(fn, recurse)
+
     def forward(self, tokens: Tokens) -> Tensor:
         return self.head(dropout(self.features(tokens), self.shape.output_dropout, self.training))
 
@@ -118,7 +123,7 @@ class Compact(nn.Module):
         starts = bags.lengths.cumsum(0) - bags.lengths
         rows = bags.ids
         if self.training:
-            hidden = torch.rand(len(words)) < self.shape.word_dropout
+            hidden = torch.rand(len(words), device=ids.device) < self.shape.word_dropout
             rows = rows.index_fill(0, starts[hidden], 0)
         shares = (
             (bags.lengths - 1).to(self.table.weight.dtype).rsqrt().repeat_interleave(bags.lengths)
@@ -149,7 +154,7 @@ class Layer(nn.Module):
         """Vectors after the layer; in training the texts that pass it by are not computed at all."""
         if not (self.training and self.shape.skip):
             return x + self.change(x, lengths)
-        kept = torch.rand(len(lengths)) >= self.shape.skip
+        kept = torch.rand(len(lengths), device=x.device) >= self.shape.skip
         if not kept.any():
             return x
         rows = kept.repeat_interleave(lengths).nonzero()[:, 0]
@@ -176,8 +181,11 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     dropped = round(256 * rate)
     if not training or not dropped:
         return x
-    draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    if x.device.type == "cpu":
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    else:
+        kept = torch.rand(x.shape, device=x.device) >= dropped / 256
     return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
 
 
@@ -231,8 +239,8 @@ class Pretrained(nn.Module):
     def features(self, tokens: Tokens) -> Tensor:
         """One vector a text: (texts, width)."""
         slot, _, taken = slots(tokens.lengths)
-        block = torch.full((taken.numel(),), self.pad).index_copy(0, slot, tokens.ids)
-        ids = block.view(taken.shape)
+        padding = torch.full((taken.numel(),), self.pad, device=slot.device)
+        ids = padding.index_copy(0, slot, tokens.ids).view(taken.shape)
         hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
         return self.pool(hidden, taken)
 

@@ -61,7 +61,7 @@ def head(training: Training) -> np.ndarray:
         return predict(network, first, training.task.recipe)
 
     training.mitigation.answer(training, see)
-    return found[0].detach().numpy().copy()
+    return found[0].detach().cpu().numpy().copy()
 
 
 def pretrained(name: str, data: Dataset) -> np.ndarray:
@@ -162,8 +162,9 @@ def weight_noise(strength: float, network: nn.Module, tokens: Tokens) -> tuple[n
 
 def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
     """Each word (piece of a word, for a checkpoint) left out with probability `share`, never all of a text."""
-    text = torch.arange(len(tokens.lengths)).repeat_interleave(tokens.lengths)
-    draws = torch.rand(len(text)).masked_fill(marks(tokens), -1)
+    every = torch.arange(len(tokens.lengths), device=tokens.lengths.device)
+    text = every.repeat_interleave(tokens.lengths)
+    draws = torch.rand(len(text), device=text.device).masked_fill(marks(tokens), -1)
     highest = draws.new_full((len(tokens.lengths),), -1).scatter_reduce_(0, text, draws, "amax")
     stays = (draws < 0) | (draws >= share) | (draws == highest[text])
     return network, Tokens(
@@ -174,7 +175,7 @@ def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Modu
 def marks(tokens: Tokens) -> Tensor:
     """Which tokens (total,) begin or end a text as they do every text: the tokenizer's marks, which are no words."""
     last = tokens.lengths.cumsum(0) - 1
-    found = torch.zeros(len(tokens.ids), dtype=torch.bool)
+    found = torch.zeros(len(tokens.ids), dtype=torch.bool, device=tokens.ids.device)
     for place in (last - tokens.lengths + 1, last):
         found[place] |= (tokens.ids[place] == tokens.ids[place[0]]).all()
     return found

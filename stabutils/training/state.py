@@ -1,14 +1,8 @@
-"""One plain loop that trains one run.
-
-Everything random comes from three named seeds, each with a stream of its own, so that one can move while the others
-stay: `init` (the first weights), `order` (which examples stand together in which step), `dropout` (what is masked).
-Equal task, mitigation and seeds give equal bits on the same machine, library versions and thread count, whether or not
-the training was interrupted; elsewhere rounding makes two trainings of the same seeds as different as two seeds.
-"""
+"""What a training is made of: its seeds, what it trains towards, and where it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.errors import InputError
+from stabutils.training.passes import precision, predict, task_loss
 from stabutils.training.task import Task, Tokens
 
 
@@ -50,26 +45,50 @@ class Seeds:
 
 
 class Stream(AbstractContextManager):
-    """One named source of randomness: inside `with stream:` torch draws from it, outside as if nothing had happened."""
+    """One named source of randomness: inside `with stream:` torch draws from it, on the CPU and on
+    `device`; outside as if nothing had happened."""
 
-    def __init__(self, name: str, *numbers: int):
+    def __init__(self, name: str, *numbers: int, device: torch.device | str = "cpu"):
         seed = np.random.SeedSequence([*name.encode(), *numbers]).generate_state(1, np.uint64)[0]
-        self.generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
-        self.state = self.generator.get_state()
+        seed, self.device = int(seed) & (2**63 - 1), torch.device(device)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.state = [self.generator.get_state()]
+        if self.device.type != "cpu":
+            self.state.append(torch.Generator(self.device).manual_seed(seed).get_state())
 
     def __enter__(self):
-        self.outside = torch.get_rng_state()
-        torch.set_rng_state(self.state)
+        self.outside = random_state(self.device)
+        set_random_state(self.device, self.state)
         return self
 
     def __exit__(self, *failure):
-        self.state = torch.get_rng_state()
-        torch.set_rng_state(self.outside)
+        self.state = random_state(self.device)
+        set_random_state(self.device, self.outside)
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Where the generators stand that draw for a training on a device: the CPU's, then its own."""
+    own = {
+        "cpu": [],
+        "cuda": [torch.cuda.get_rng_state],
+        "mps": [lambda _: torch.mps.get_rng_state()],
+    }
+    return [torch.get_rng_state(), *(state(device) for state in own[device.type])]
+
+
+def set_random_state(device: torch.device, state: list[Tensor]) -> None:
+    """Put them where `random_state` found them."""
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state[1])
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What training asks for: examples of the training split, their weight, the label distribution to answer with."""
+    """What training asks for: examples of the training split, their weight, the label distribution
+    to answer with."""
 
     indices: Tensor  # (n,) int64, rows of the training split; one may occur several times
     probabilities: Tensor  # (n, classes)
@@ -82,6 +101,13 @@ class Targets:
 
     def with_labels(self, probabilities: Tensor) -> Targets:
         return replace(self, probabilities=probabilities)
+
+    def to(self, device: torch.device | str) -> Targets:
+        """The same with what a step needs on a device."""
+        moved = {
+            name: getattr(self, name).to(device) for name in ("indices", "probabilities", "weights")
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -99,7 +125,11 @@ class Batch:
 
 @dataclass
 class Training:
-    """Where one training stands; what the hooks of a mitigation may read and change."""
+    """Where one training stands; what the hooks of a mitigation may read and change.
+
+    Of several runs stacked (`stacked.Stack`), the first axis of every weight, every tensor in
+    `memory` and every loss is the run.
+    """
 
     task: Task
     mitigation: Any  # a `hooks.Mitigation`
@@ -113,14 +143,68 @@ class Training:
     targets: Targets | None = None  # what the whole training asks for
     split: str = "test"  # of the task, whose texts `answer` and `postprocess` are about
     memory: dict[str, Tensor] = field(default_factory=dict)
-    targets: Targets | None = None  # what the whole training asks for
     teachers: dict[str, np.ndarray] = field(default_factory=dict)  # their extras, teachers first
     seconds: float = 0.0  # CPU, training and evaluation, over all interrupted pieces
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def stream(self, name: str, *numbers: int) -> Stream:
+        """A source of randomness that the dropout seed decides."""
+        return Stream(name, self.seeds.dropout, *numbers, device=self.device)
+
+    def goes_on(self, values: Tensor) -> bool:
+        """Whether a loss or answers are numbers."""
+        return bool(values.isfinite().all())
+
+    def each(self) -> list[Training]:
+        """The runs one by one."""
+        return [self]
+
+    def joined(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """What was measured on each of them."""
+        return rows[0]
+
+    def over_time(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """What was seen at each checkpoint, the checkpoints stacked."""
+        return np.stack(rows)
+
+    def zeros(self, *shape: int) -> Tensor:
+        """Zeros to keep in `memory`."""
+        return torch.zeros(shape, device=self.device)
+
+    def norm(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The norm of tensors like the weights, all of them taken together."""
+        return torch.stack([tensor.norm() for tensor in tensors]).norm()
+
+    def beside(self, number: Tensor, weight: Tensor) -> Tensor:
+        """A number of each run, such as a norm, in a shape that can multiply the weights."""
+        return number
+
+    def backward(self, batch: Batch) -> Tensor:
+        """Leaves the gradients of a batch in the parameters and returns its loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with precision(self.task.recipe, self.device):
+            loss = self.mitigation.loss(
+                lambda: self.model(batch.tokens), batch, lambda logits: task_loss(logits, batch)
+            )
+        loss.backward()
+        return loss
+
+    def clip(self, largest: float) -> None:
+        """The gradient to a norm of at most `largest`."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), largest)
+
+    def predict(self, network: nn.Module, tokens: Tokens) -> Tensor:
+        """Probabilities (texts, classes) of a network like the model, on the CPU."""
+        return predict(network, tokens, self.task.recipe)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Something that a training is asked to keep beside its answers, and that must not change them."""
+    """Something that a training is asked to keep beside its answers, and that must not change
+    them."""
 
     name: str
     measure: Callable[[Training], np.ndarray]

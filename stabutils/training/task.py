@@ -8,7 +8,7 @@ and nothing else that the training loop knows of.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,15 +58,18 @@ class Tokens:
         lengths = self.lengths[rows]
         starts = (self.lengths.cumsum(0) - self.lengths)[rows]
         shift = starts - (lengths.cumsum(0) - lengths)
-        ids = self.ids[torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)]
-        return Tokens(ids, lengths)
+        places = torch.arange(int(lengths.sum()), device=lengths.device)
+        return Tokens(self.ids[places + shift.repeat_interleave(lengths)], lengths)
+
+    def to(self, device: str | torch.device) -> Tokens:
+        return Tokens(self.ids.to(device), self.lengths.to(device))
 
 
 def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
     and which slots of the block are taken, bool (texts, longest)."""
     longest = int(lengths.max())
-    taken = torch.arange(longest) < lengths[:, None]
+    taken = torch.arange(longest, device=lengths.device) < lengths[:, None]
     slot = taken.flatten().nonzero()[:, 0]
     return slot, slot % longest, taken
 
@@ -89,6 +92,13 @@ class Task:
     change: object | None = None  # a `changes.Change` of the training data, or None
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as they are, by split
     cache: Path | None = None  # folder of what is computed once for many runs; None: nowhere
+
+    def to(self, device: str | torch.device) -> Task:
+        """The same with its texts on a device, where the networks that read them are."""
+        names = ("train", "validation", "test", "out_of_scope")
+        texts = {name: getattr(self, name) for name in names}
+        moved = {name: tokens.to(device) for name, tokens in texts.items() if tokens is not None}
+        return replace(self, **moved)
 
 
 def texts_of(data: Dataset) -> dict[str, tuple[str, ...]]:
