@@ -222,7 +222,7 @@ def test_runs_of_different_length_are_refused(compact):
             )
 
     shape = 1, 1, len(compact.train_labels), compact.classes
-    teachers = [np.full(shape, share / np.prod(shape)) for share in (0, 20, 0)]
+    teachers = [{"training": np.full(shape, share / np.prod(shape))} for share in (0, 20, 0)]
     with pytest.raises(InputError, match="as many training texts in every run"):
         train(compact, Fewer(), SEEDS, (), teachers, "cpu")
 
@@ -241,7 +241,7 @@ def test_a_run_that_diverges_leaves_the_others_as_they_are(compact):
             return targets.with_labels(targets.probabilities + targets.teachers.float().mean())
 
     shape = 1, 1, len(compact.train_labels), compact.classes
-    teachers = [np.full(shape, value, np.float32) for value in (0.0, np.nan, 0.0)]
+    teachers = [{"training": np.full(shape, value, np.float32)} for value in (0.0, np.nan, 0.0)]
     found = train(compact, Spoilt(), SEEDS, (), teachers, "cpu")
     plain = train(compact, Mitigation(), SEEDS, device="cpu")
     assert isinstance(found[1], Diverged) and "the loss became no number" in str(found[1])

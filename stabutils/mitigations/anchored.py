@@ -45,6 +45,8 @@ class WithLinear(ScalarMitigation):
 class AtAnswer(WithLinear):
     """Those whose linear model is asked at an answer; one of frozen vectors costs a pass more."""
 
+    stacks = False  # the anchor of each run is its own
+
     @property
     def cost(self):
         return 1.0, 1.0 + (self.features != "tfidf" and not self.is_noop)
