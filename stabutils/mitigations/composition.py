@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,12 +43,7 @@ class Composed(Mitigation):
 
     @property
     def cost(self):
-        trainings, passes = zip(
-            (1.0, 1.0),
-            *(part.cost for part in self.parts if not overrides(part, "teacher_seeds")),
-            strict=True,
-        )
-        return math.prod(trainings) + _taught(self), math.prod(passes)
+        return _cost(self)
 
     def teacher_seeds(self, seeds):
         return tuple(
@@ -138,9 +132,22 @@ def _nested(
 def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> tuple[float, float]:
     """What a mitigation takes under a recipe: trainings and passes for an answer, of control's; epochs are whole."""
     mitigation = resolve(given)
-    trainings, passes = mitigation.cost
+    trainings, passes = _cost(mitigation)
     taught = _taught(mitigation)
     return (trainings - taught) * mitigation.recipe(recipe).epochs / recipe.epochs + taught, passes
+
+
+def _cost(mitigation: Mitigation) -> tuple[float, float]:
+    """Of its parts, however they are nested; those whose settings make control of them cost nothing.
+
+    What several parts take multiplies; teachers are added.
+    """
+    trainings, passes = 1.0, 1.0
+    for atom in atoms(mitigation):
+        passes *= atom.cost[1]
+        if not overrides(atom, "teacher_seeds"):
+            trainings *= atom.cost[0]
+    return trainings + _taught(mitigation), passes
 
 
 def _taught(mitigation: Mitigation) -> float:

@@ -26,9 +26,16 @@ from stabutils.training.files import Arrays
 from stabutils.training.hooks import Mitigation
 
 
+OUTCOMES = ("bits", "statistics", "another answer", "cannot be judged", "not tried")
+
+
 @dataclass(frozen=True)
 class Verified:
-    """outcome: "bits", "statistics" (as near as another seed is, or nearer), "another answer", or "not tried"."""
+    """How a run that was trained again compares.
+
+    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer"; "cannot be
+    judged", other answers without stored runs of other seeds to hold them against; or "not tried".
+    """
 
     name: str
     outcome: str
@@ -89,7 +96,8 @@ def again(
     compared = [key for key in fresh if key != "cpu_seconds"]
     if all(key in answers and np.array_equal(fresh[key], answers[key]) for key in compared):
         return Verified(name, "bits", f"{len(compared)} arrays are equal")
-    return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
+    differ = float(np.mean(fresh["labels"] != answers["labels"]))
+    return _statistics(name, differ, _churn(store, identity, fresh["labels"]))
 
 
 def _taught(task, mitigation: Mitigation, run: Run) -> np.ndarray | None:
@@ -106,21 +114,32 @@ def _taught(task, mitigation: Mitigation, run: Run) -> np.ndarray | None:
     return np.stack(found) if found else None
 
 
-def _statistics(name: str, differ: float, seeds: float) -> Verified:
-    words = f"{differ:.1%} of the answers differ; between seeds it is up to {seeds:.1%}"
-    return Verified(name, "statistics" if differ <= seeds else "another answer", words)
+def _statistics(name: str, differ: float, seeds: float | None) -> Verified:
+    """Judged by the share of answers that differ, beside that between seeds (None: not known)."""
+    words = f"{differ:.1%} of the answers differ"
+    if differ == 0:
+        return Verified(name, "statistics", f"{words}, probabilities do")
+    if seeds is None:
+        why = f"{words}; no stored run of another seed says how much seeds change"
+        return Verified(name, "cannot be judged", why)
+    outcome = "statistics" if differ <= seeds else "another answer"
+    return Verified(name, outcome, f"{words}; between seeds it is up to {seeds:.1%}")
 
 
-def _churn(store: Store, identity: dict) -> float:
-    """The largest churn of two stored runs that differ from this one, and from each other, in their seeds only."""
-    labels = []
+def _churn(store: Store, identity: dict, fresh: np.ndarray) -> float | None:
+    """The largest churn between seeds: of what was trained afresh and the stored runs of other seeds.
+
+    None where there are none. The stored run in question has no say.
+    """
+    labels = [fresh]
     for path in sorted(store.folder.glob("*.safetensors")):
         answers, record = store.read(path.stem) or ({}, {})
-        if {**record.get("identity", {}), "seeds": None} == {**identity, "seeds": None}:
+        other = record.get("identity", {})
+        same_kind = {**other, "seeds": None} == {**identity, "seeds": None}
+        if same_kind and other["seeds"] != identity["seeds"]:
             labels.append(answers["labels"])
-    return max(
-        (float(np.mean(one != other)) for one, other in combinations(labels, 2)), default=0.0
-    )
+    churns = [float(np.mean(one != other)) for one, other in combinations(labels, 2)]
+    return max(churns, default=None)
 
 
 def _task(identity: dict, datasets: tuple, models: tuple):
@@ -201,7 +220,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Print what becomes of each run; 1 when one has another answer, else 0."""
+    """Print what becomes of each run; 1 when one has another answer, else 0.
+
+    Raises InputError where none could be judged.
+    """
     for name, value, least in (("sample", arguments.sample, 1), ("seed", arguments.seed, 0)):
         check(name, value, int, {"least": least})
     store = Store(arguments.runs or paths.run_store())
@@ -215,16 +237,15 @@ def command(arguments: argparse.Namespace) -> int:
     ):
         print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
         outcomes.append(each.outcome)
-    tried = [outcome for outcome in outcomes if outcome != "not tried"]
-    if not tried:
-        raise InputError(
-            "runs", str(store.folder), "a store with a run that can be trained again here"
-        )
-    bits, near, other = (
-        tried.count(outcome) for outcome in ("bits", "statistics", "another answer")
-    )
+    count = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
+    judged = sum(count[outcome] for outcome in OUTCOMES[:3])
+    if not judged:
+        allowed = "a store with a run that can be trained again and judged here"
+        raise InputError("runs", str(store.folder), allowed)
+    unclear = count["cannot be judged"]
     print(
-        f"{len(tried)} trained again: {bits} with the same bits, {near} as near as another seed is, "
-        f"{other} with another answer"
+        f"{judged + unclear} trained again: {count['bits']} with the same bits, "
+        f"{count['statistics']} as near as another seed is, {count['another answer']} with another "
+        "answer" + f", {unclear} that cannot be judged" * bool(unclear)
     )
-    return int(other > 0)
+    return int(count["another answer"] > 0)
