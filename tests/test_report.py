@@ -468,10 +468,15 @@ def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
     ]
     labels = np.zeros((6, 200), int)
     labels[:, :40] = rng.integers(2, size=(6, 40))  # everything about banks
-    found = report(labels, texts=texts, label_names=["<i>a</i>", "b"])
+    labels[:, 7] = [0, 1, 2, 0, 1, 2]  # the most unstable of all, so it is the region's example
+    texts[7] = f"<script>{texts[7]}</script>"
+    found = report(labels, texts=texts, label_names=["<i>a</i>", "b", "c"])
     assert "bank" in found.regions()["words"][0] and found.regions()["queries"].sum() >= 20
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Where they gather" in page and "<i>a" not in page
+    assert texts[7] in set(found.regions()["example"]) and "<script>" not in page
+    gathered = page.partition("Where they gather")[2]
+    assert f"<bdi>&lt;script&gt;{texts[7][8:-9]}&lt;/script&gt;</bdi>" in gathered
     scattered = report(labels[:, rng.permutation(200)], texts=texts)
     assert scattered.regions().empty and "No region of the texts was found" in scattered.to_html(
         tmp_path / "s.html"
