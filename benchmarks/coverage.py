@@ -22,8 +22,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy import stats
+from tqdm import tqdm as progress
 
 from stabutils.analysis import ensembles
 from stabutils.analysis.board import board
@@ -431,7 +431,6 @@ def timed(function: Callable, *given) -> tuple[object, float]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=2000, help="of each cell (%(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=PAGE, help="page to fill")
     given = parser.parse_args(argv)
     few = max(2, given.repeats // 4)  # where a repetition takes long
@@ -443,8 +442,7 @@ def main(argv: list[str] | None = None) -> int:
         **{("proxies", n): (coverage, proxies_of, together, n, few) for n in (5, 10, 20)},
         **{("boards", n): (null_boards, together, n, few) for n in (5, 10, 20)},
     }
-    parallel = Parallel(n_jobs=given.workers)
-    results = parallel(delayed(timed)(*job) for job in jobs.values())
+    results = [timed(*job) for job in progress(jobs.values(), unit="cell")]
     found: dict[str, dict] = {}
     for (name, runs), (result, _) in zip(jobs, results, strict=True):
         found.setdefault(name, {})[runs] = result

@@ -52,8 +52,8 @@ def frontier(
 
     Returns
     -------
-    `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a linear
-    model that costs no more and is significantly better in label entropy or accuracy and not
+    `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a
+    linear model that costs no more and is significantly better in label entropy or accuracy and not
     significantly worse in the other ("" where there is none).
     """
     rows: dict[str, dict] = {}
@@ -98,7 +98,7 @@ def _accuracy_change(row: pd.Series) -> Interval:
 
 
 def _dominator(row: pd.Series, others: pd.DataFrame) -> str:
-    """The arm that dominates a row, of several the one of the largest reduction; "" if none does."""
+    """The arm that dominates a row, of several that of the largest reduction; "" if none does."""
     found = []
     for _, other in others.iterrows():
         cheap = other.trainings <= row.trainings and other.passes <= row.passes

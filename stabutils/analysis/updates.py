@@ -22,10 +22,10 @@ def of_one_model(before: Runs, arms: Mapping[str, Runs]) -> pd.DataFrame:
 
     Returns
     -------
-    Columns arm, runs, churn (share of queries that the new run answers otherwise), churn_change (from
-    the first arm's), positive_flips (wrong before, right after), negative_flips (right before, wrong
-    after), accuracy, and churn_among (between two of the new runs). Intervals over the new runs and
-    queries: they speak of updates of this one model.
+    Columns arm, runs, churn (share of queries that the new run answers otherwise), churn_change
+    (from the first arm's), positive_flips (wrong before, right after), negative_flips (right
+    before, wrong after), accuracy, and churn_among (between two of the new runs). Intervals over
+    the new runs and queries: they speak of updates of this one model.
     """
     if len(before) != 1:
         raise InputError("runs before", len(before), "one: the deployed model")

@@ -72,8 +72,8 @@ def compare(
 
     Returns
     -------
-    Over runs and queries (`intervals.runs_and_queries`), not kept within any bounds. Where an arm has
-    two runs only, over queries, as the note says.
+    Over runs and queries (`intervals.runs_and_queries`), not kept within any bounds. Where an arm
+    has two runs only, over queries, as the note says.
 
     Examples
     --------
@@ -106,9 +106,10 @@ def compare(
 def cell_variance(
     function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
 ) -> float:
-    """Variance of a function of scores by single cells (a seed's answers to one query), to first order.
+    """Variance of a function of scores by single cells, to first order.
 
-    What a seed moves in several arms is added up before it is squared, as `jackknife_arms` does.
+    A cell is what a seed's runs answer to one query: what it moves in several arms is added up
+    before it is squared, as `jackknife_arms` does.
     """
     slopes = gradient(function, np.array([score.value for score in scores]))
     total = 0.0
@@ -191,8 +192,8 @@ def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
 def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
     """The scores of a set of runs by name, as reports and boards list them.
 
-    Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or all
-    where there are fewer.
+    Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or
+    all where there are fewer.
     """
     _check_votes(n, len(labels))
     labels = np.asarray(labels)

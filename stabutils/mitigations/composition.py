@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Composed(Mitigation):
     """Several mitigations in order; the first one's loss is the outermost.
 
-    At most one of them may change the network (`model`), one the answer, and one have teachers; a second is refused by
-    name.
+    At most one of them may change the network (`model`), one the answer, and one have teachers; a
+    second is refused by name.
     """
 
     parts: tuple[Mitigation, ...] = ()
@@ -65,7 +65,7 @@ class Composed(Mitigation):
         return claim.model(build)
 
     def loss(self, forward, batch, inner):
-        # One without a loss of its own must not stand outermost: the outermost decides on the first pass.
+        # One without a loss of its own must not stand outermost, which decides on the first pass.
         outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [
             Mitigation()
         ]
@@ -104,9 +104,10 @@ def _nested(
     fresh: Callable[[], Tensor],
     passes: list[Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    """The loss of a part within another's: its first pass is the one it is given, any further ones are fresh.
+    """The loss of a part within another's.
 
-    Fresh logits stand beside given ones only where those are a pass as it was; else the part is refused by name.
+    Its first pass is the one it is given, any further ones are fresh. Fresh logits stand beside
+    given ones only where those are a pass as it was; else the part is refused by name.
     """
 
     def loss(given: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ def _nested(
 
 
 def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> tuple[float, float]:
-    """What a mitigation takes under a recipe: trainings and passes for an answer, of control's; epochs are whole."""
+    """Trainings and passes for an answer under a recipe, of control's; epochs are whole."""
     mitigation = resolve(given)
     trainings, passes = _cost(mitigation)
     taught = _taught(mitigation)
@@ -138,9 +139,9 @@ def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> t
 
 
 def _cost(mitigation: Mitigation) -> tuple[float, float]:
-    """Of its parts, however they are nested; those whose settings make control of them cost nothing.
+    """Of its parts, however they are nested: what they take multiplies, teachers are added.
 
-    What several parts take multiplies; teachers are added.
+    Parts whose settings make control of them cost nothing.
     """
     trainings, passes = 1.0, 1.0
     for atom in atoms(mitigation):
@@ -151,15 +152,19 @@ def _cost(mitigation: Mitigation) -> tuple[float, float]:
 
 
 def _taught(mitigation: Mitigation) -> float:
-    """The trainings of teachers, who are trained as control is, whatever it takes to train what learns from them."""
+    """The trainings of teachers, which are control's, whatever it takes to learn from them."""
     return sum(atom.cost[0] - 1 for atom in atoms(mitigation) if overrides(atom, "teacher_seeds"))
 
 
 def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) -> tuple[str, ...]:
-    """The names that a notebook's `methods` asks for: "quick", "all", or some of a catalogue, separated by commas.
+    """The names that a notebook's `methods` asks for.
 
-    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",)), wanted("quick", {"c": 3}, quick=("c",))
-    (('b', 'a'), ('c',))
+    "quick", "all", or some of a catalogue, separated by commas.
+
+    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",))
+    ('b', 'a')
+    >>> wanted("quick", {"c": 3}, quick=("c",))
+    ('c',)
 
     Raises InputError for a name that the catalogue lacks.
     """

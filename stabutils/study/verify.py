@@ -1,7 +1,8 @@
-"""Does a stored run come out again? `python -m stabutils verify` trains a random sample of them once more.
+"""Does a stored run come out again? `python -m stabutils verify` trains a sample once more.
 
-A run's file holds the identity that decides its answers; what can be put together from it here is trained. The bits
-agree on the same kind of machine with the same libraries; elsewhere the two are as different as two seeds may be.
+A run's file holds the identity that decides its answers; what can be put together from it here is
+trained. The bits agree on the same kind of machine with the same libraries; elsewhere the two are
+as different as two seeds may be.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from stabutils.study.store import Store
 from stabutils.training.files import Arrays
 from stabutils.training.hooks import Mitigation
 
-
 OUTCOMES = ("bits", "statistics", "another answer", "cannot be judged", "not tried")
 
 
@@ -33,8 +33,8 @@ OUTCOMES = ("bits", "statistics", "another answer", "cannot be judged", "not tri
 class Verified:
     """How a run that was trained again compares.
 
-    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer"; "cannot be
-    judged", other answers without stored runs of other seeds to hold them against; or "not tried".
+    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer"; "cannot
+    be judged", other answers without stored runs of other seeds to hold them against; or "not tried".
     """
 
     name: str
@@ -53,9 +53,11 @@ def verify(
     datasets: Sequence[str] = NAMES,
     models: Sequence[str] = (),
 ) -> Iterator[Verified]:
-    """Train `sample` runs of a store again, drawn by `seed`, and compare; those that cannot be are named and passed by.
+    """Train `sample` runs of a store again, drawn by `seed`, and compare; those that cannot be are
+    named and passed by.
 
-    datasets, models: names and paths to look among for what a run was made of; the package's own models are known.
+    datasets, models: names and paths to look among for what a run was made of; the package's own
+    models are known.
     """
     names = sorted(path.stem for path in store.folder.glob("*.safetensors"))
     tried = 0
@@ -127,7 +129,8 @@ def _statistics(name: str, differ: float, seeds: float | None) -> Verified:
 
 
 def _churn(store: Store, identity: dict, fresh: np.ndarray) -> float | None:
-    """The largest churn between seeds: of what was trained afresh and the stored runs of other seeds.
+    """The largest churn between seeds: of what was trained afresh and the stored runs of other
+    seeds.
 
     None where there are none. The stored run in question has no say.
     """
