@@ -430,10 +430,10 @@ def timed(function: Callable, *given) -> tuple[object, float]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=2000, help="of each cell (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=1000, help="of each cell (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=PAGE, help="page to fill")
     given = parser.parse_args(argv)
-    few = max(2, given.repeats // 4)  # where a repetition takes long
+    few = max(2, given.repeats // 5)  # where a repetition takes long
     apart, together = (World(together=share) for share in TOGETHER)
     jobs = {
         **{("apart", n): (coverage, scores_of, apart, n, given.repeats) for n in RUNS},

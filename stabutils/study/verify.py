@@ -33,8 +33,9 @@ OUTCOMES = ("bits", "statistics", "another answer", "cannot be judged", "not tri
 class Verified:
     """How a run that was trained again compares.
 
-    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer"; "cannot
-    be judged", other answers without stored runs of other seeds to hold them against; or "not tried".
+    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer";
+    "cannot be judged", other answers and no stored run of another seed to hold them against; or
+    "not tried".
     """
 
     name: str
