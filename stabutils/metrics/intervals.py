@@ -266,10 +266,14 @@ def over_examples(statistic, *arrays, examples=(), level=0.95) -> Interval:
     arrays = tuple(map(_arm, arrays))
     parts = [part for array in arrays for part in _parts(array)]
     runs, counts = min(map(len, parts)), {part.shape[1:2] for part in parts}
-    if len(counts) != 1 or max(max(counts), default=0) < 2:
+    alone = counts == {(1,)} and runs >= 3
+    if not alone and (len(counts) != 1 or max(max(counts), default=0) < 2):
         allowed = "at least 3, or else arrays of (runs, examples), 2 examples or more"
         raise InputError("runs", runs, allowed)
     (count,) = counts.pop()
+    if alone:  # a single query cannot be left out
+        value = float(statistic(*arrays, *examples))
+        return Interval(value, math.nan, math.nan, runs, these_models(runs))
     blocks = min(count, BLOCKS)
     block = np.random.default_rng(0).permutation(count) % blocks
     value = float(statistic(*arrays, *examples))
