@@ -282,8 +282,9 @@ def _sentence(row: pd.Series, control: pd.Series) -> str:
 
 def numbers(table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> list[Number]:
     """The numbers of a board for a record."""
-    n, found = table.attrs.get("n"), []
+    found = []
     for row in table.to_dict("records"):
+        n = row.get("n", table.attrs.get("n"))
         for name in columns:
             value = row.get(name)
             if isinstance(value, Interval):

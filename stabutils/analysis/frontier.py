@@ -20,6 +20,7 @@ COLUMNS = (
     "arm",
     "runs",
     "behind",
+    "n",
     "trainings",
     "passes",
     "networks",
@@ -52,7 +53,7 @@ def frontier(
 
     Returns
     -------
-    `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a
+    `n`: runs that label entropy is quoted at. `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a
     linear model that costs no more and is significantly better in label entropy or accuracy and not
     significantly worse in the other ("" where there is none).
     """
@@ -60,7 +61,7 @@ def frontier(
     for table in tables:
         for row in table.to_dict("records"):
             if row["arm"] != PLACEBO:
-                rows[row["arm"]] = row
+                rows[row["arm"]] = {"n": table.attrs.get("n")} | row
     frame = pd.DataFrame(list(rows.values()))
     free = frame.arm.str.startswith(board.LINEAR)
     frame.loc[free, ["trainings", "passes"]] = 0.0

@@ -93,6 +93,10 @@ def compare(
         starts = np.cumsum([0, *runs])
         seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]
 
+    for own in seeds:
+        if len(np.unique(own)) < len(own):
+            raise InputError("seeds", np.asarray(own).tolist(), "different ones within an arm")
+
     def of_runs(*kept: np.ndarray) -> float:
         pairs = zip(scores, kept, strict=True)
         return function(*(np.float64(score(positions)) for score, positions in pairs))
@@ -274,6 +278,8 @@ def _vote_score(own, worth, weights=None) -> Score:
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
     """
     runs, queries = own.shape
+    if runs < 2:
+        raise InputError("runs in labels", runs, "at least 2: one alone has nothing to differ from")
     weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
     votes = np.arange(runs + 1)
