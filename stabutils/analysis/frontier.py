@@ -53,9 +53,9 @@ def frontier(
 
     Returns
     -------
-    `n`: runs that label entropy is quoted at. `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a
-    linear model that costs no more and is significantly better in label entropy or accuracy and not
-    significantly worse in the other ("" where there is none).
+    `n`: runs that label entropy is quoted at; `guard`, `p`, `better` as on a board; `dominated`: a
+    network, and `linear_dominates`: a linear model that costs no more and is significantly better
+    in label entropy or accuracy and not significantly worse in the other ("" where there is none).
     """
     rows: dict[str, dict] = {}
     for table in tables:
