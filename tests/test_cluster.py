@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,19 +10,22 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tiny
 
-from stabutils.errors import InputError
+from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation
 from stabutils.study.study import Study
 from stabutils.training import preparation
 
 distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+cluster_module = importlib.import_module("stabutils.study.cluster")
 HERE = Path(__file__).parent
 
 
@@ -173,6 +177,60 @@ def test_a_worker_killed_in_a_training_costs_that_training_only(
     assert sorted(left) == sorted(f"{name}.safetensors" for name in runs.names)
     _, record = small("far").answers.store.read(runs.names[0])
     assert {"commit", "libraries", "processor"} <= record.keys()
+
+
+class Fake:
+    """A cluster of one worker that ends every training with an error."""
+
+    id = "fake"
+
+    def __init__(self, error):
+        self.error, self.submitted, self.unregistered = error, 0, False
+
+    def register_plugin(self, plugin, name):
+        assert name == self.id and plugin.task == "task"
+
+    def unregister_worker_plugin(self, name):
+        self.unregistered = name == self.id
+
+    def nthreads(self):
+        return {"worker": 1}
+
+    def submit(self, function, *call, pure):
+        self.submitted += 1
+        return self
+
+    def done(self):
+        return True
+
+    def result(self):
+        raise self.error
+
+
+def errors():
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    worker = SimpleNamespace(address="tcp://there:1", name="one")
+    return [KilledWorker("run", worker, 3), CancelledError("run"), CommClosedError("gone")]
+
+
+@pytest.mark.parametrize("error", errors(), ids=lambda error: type(error).__name__)
+def test_a_cluster_that_is_lost_is_one_clear_error(error, monkeypatch):
+    """Fails if it is passed over in silence: then runs would be missing and nobody told."""
+    fake = Fake(error)
+    monkeypatch.setattr(cluster_module, "connected", lambda *given: nullcontext(fake))
+    results = cluster_module.trained("there", 0, "task", iter([("one",), ("two",)]), len)
+    with pytest.raises(Incomplete, match=rf"lost a training \({type(error).__name__}\)"):
+        list(results)
+    assert fake.submitted == 1 and fake.unregistered
+
+
+def test_another_error_of_a_training_is_passed_on(monkeypatch):
+    fake = Fake(ZeroDivisionError("in the training"))
+    monkeypatch.setattr(cluster_module, "connected", lambda *given: nullcontext(fake))
+    with pytest.raises(ZeroDivisionError):
+        list(cluster_module.trained("there", 0, "task", iter([("one",)]), len))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -296,6 +296,11 @@ def test_more_members_save_more():
     assert table.n.tolist() == [5, 5, 4] and table.trainings.tolist() == [2, 4, 5]
     assert table.passes.tolist() == [2, 4, 5] and table.runs.tolist() == [10, 5, 4]
     assert table.behind[1] == "5 ensembles of 20 runs"
+    kept = {number.key: number for number in board.numbers(table)}
+    assert [kept[f"reduction, ensemble of {size}"].n for size in (2, 4, 5)] == [5, 5, 4]
+    assert kept["churn, ensemble of 4"].n is None
+    assert kept["reduction, ensemble of 4"].sample == "5 ensembles of 20 runs"
+    assert kept["passes, ensemble of 5"].value == 5
     assert ensembles.table(Pool(RUNS, "vote"), [3]).arm[0] == "vote of 3"
 
 

@@ -14,7 +14,7 @@ from test_ensembles import labels_only, pool
 
 from stabutils import metrics
 from stabutils.analysis import ensembles, frontier, reliability
-from stabutils.analysis.board import board
+from stabutils.analysis.board import board, numbers
 from stabutils.analysis.ensembles import Pool, ensemble
 from stabutils.analysis.frontier import choose, significant_sign
 from stabutils.errors import InputError
@@ -229,6 +229,9 @@ def test_the_frontier_of_a_study():
     expected = {"linear": 1, "ensemble of 4": 4, "ensemble of 2": 2, "calm": 2, "control": 1}
     assert rows.networks.to_dict() == expected
     assert rows.behind["ensemble of 4"] == "3 ensembles of 12 runs"
+    assert rows.n.to_dict() == {name: 5 for name in expected} | {"ensemble of 4": 3}
+    kept = {number.key: number for number in numbers(found)}
+    assert kept["reduction, ensemble of 4"].n == 3 and kept["reduction, calm"].n == 5
     assert (rows.trainings["linear"], rows.passes["linear"]) == (0, 0)
     assert rows.dominated["linear"] == "" and "linear" not in set(rows.dominated)
     assert rows.linear_dominates.to_dict() == dict.fromkeys(rows.index, "linear") | {"linear": ""}

@@ -492,6 +492,41 @@ def test_costs():
     assert CONTROL.cost == Composed((LabelSmoothing(), EMA())).cost == (1, 1)
 
 
+@dataclass(frozen=True)
+class Taught(Mitigation):
+    cost = (2.0, 1.0)
+
+    def teacher_seeds(self, seeds):
+        return (seeds,)
+
+
+@dataclass(frozen=True)
+class TwoPass(Mitigation):
+    cost = (2.0, 3.0)
+
+
+def test_the_cost_of_nested_parts_counts_beside_teachers():
+    """Two trainings and a teacher: fails if a part with a teacher hides the others beside it."""
+    flat = (Taught(), TwoPass(), EMA())
+    nested = [
+        (Composed((Taught(), TwoPass())), EMA()),
+        (EMA(), Composed((TwoPass(), Composed((Taught(),))))),
+        (Composed((EMA(), TwoPass())), Taught()),
+    ]
+    for parts in (flat, *nested):
+        assert Composed(parts).cost == price(parts, tiny.RECIPE) == (3, 3)
+    longer = (LongerTraining(3.0), *nested[0])
+    assert price(longer, tiny.RECIPE) == (3 * 2 + 1, 3)  # its teacher is not trained longer
+    assert Composed((Composed((TwoPass(),)), TwoPass())).cost == (4, 9)
+
+
+@pytest.mark.parametrize("kind", [RDrop, CoDistillation, SAM])
+def test_neutral_settings_cost_what_control_costs(kind):
+    assert kind(0.0).is_noop and price(kind(0.0), tiny.RECIPE) == (1, 1)
+    assert price((kind(0.0), EMA()), tiny.RECIPE) == Composed((kind(0.0),)).cost == (1, 1)
+    assert price(kind(), tiny.RECIPE) == (2, 1)
+
+
 # ---- recipe and network
 
 
@@ -628,6 +663,18 @@ def test_gradients_of_the_divergence_reach_both():
         lambda: torch.stack([one, other]), BATCH, lambda logits: 0 * logits.sum()
     ).backward()
     assert one.grad.abs().sum() > 0 and other.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind, sign", [(ConfidencePenalty, -1), (MinimumEntropy, 1)])
+def test_an_entropy_term_beside_co_distillation_is_of_both_twins(kind, sign):
+    """Each has the loss that it would have alone: fails if their entropies are averaged."""
+    twins = torch.stack([EVEN_AND_QUARTER, torch.zeros(2, 2)])
+    even, quarter = np.log(2), np.log(4) - 0.75 * np.log(3)
+    kept, other = (0.5 * even + 1.5 * quarter) / 2, even
+    divergence = 0.25 * np.log(3) / 2
+    by_hand = np.log(3) + 0.7 * 1.5 * divergence / 2 + sign * 0.3 * (kept + other)
+    for parts in itertools.permutations((kind(0.3), CoDistillation(0.7))):
+        assert loss_of(Composed(parts), twins).item() == pytest.approx(by_hand)
 
 
 def test_twins_are_two_networks_and_the_kept_one_answers_with_its_own_weights(control):

@@ -264,8 +264,16 @@ def test_only_tokens_of_the_corpus_keep_a_vector_and_no_answer_changes(checkpoin
     assert (
         len(kept) == len(small.backbone.get_input_embeddings().weight) == 6
     )  # the padding's and five words'
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    real = Tokens.pack(tokenizer(list(few.texts))["input_ids"])  # whatever was kept
+    assert kept[task.test.ids].tolist() == real.ids.tolist()
+    assert sorted(tokenizer.convert_ids_to_tokens(kept.tolist())) == sorted(
+        ["[PAD]", "wake", "please", "lamp", "song", "rain"]
+    )
     with torch.no_grad():
-        assert torch.equal(small(task.test), whole(Tokens(kept[task.test.ids], task.test.lengths)))
+        assert torch.equal(small(task.test), whole(real))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last"])

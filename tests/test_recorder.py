@@ -419,3 +419,28 @@ def test_an_error_while_recording_ends_the_recording_and_not_the_training(tmp_pa
         trainer.train()
     assert trainer.state.global_step == 9
     assert {row["run"] for row in rows_of(tmp_path)} == {"3"}
+def resumed(trainer, folder, step):
+    trainer.train(resume_from_checkpoint=str(folder / "trainer" / f"checkpoint-{step}"))
+
+
+def test_a_training_that_is_resumed_has_each_checkpoint_once(tmp_path):
+    """Fails if the step it is resumed at is recorded again, lost, or later rows of old stay."""
+    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "eval_on_start": True}
+    trainer_of(tmp_path, 3, **settings).train()  # steps 3, 6, 9
+    whole = (tmp_path / "mine.csv").read_text(encoding="utf-8").splitlines()
+    steps = [line.split(",")[1] for line in whole[1:]]
+    assert steps == ["3"] * 16 + ["6"] * 16 + ["9"] * 16
+    resumed(trainer_of(tmp_path, 3, **settings), tmp_path, 6)
+    again = (tmp_path / "mine.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[1] for line in again[1:]] == steps
+    assert again[:33] == whole[:33]  # what came before is as it was
+    assert st.read_predictions(tmp_path / "mine.csv").checkpoints.shape == (1, 3, 16)
+
+
+def test_without_a_file_a_resumed_training_begins_after_its_step(tmp_path):
+    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "eval_on_start": True}
+    trainer_of(tmp_path, 3, **settings).train()
+    (tmp_path / "mine.csv").unlink()
+    resumed(trainer_of(tmp_path, 3, **settings), tmp_path, 3)
+    rows = (tmp_path / "mine.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == {"6", "9"}

@@ -23,7 +23,13 @@ from safetensors.numpy import save_file
 from stabutils import __main__ as main
 from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import jackknife, jackknife_arms, jeffreys, over_examples
+from stabutils.metrics.intervals import (
+    jackknife,
+    jackknife_arms,
+    jeffreys,
+    over_examples,
+    runs_needed,
+)
 from stabutils.reports.comparison import compare
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import report
@@ -151,6 +157,17 @@ def test_two_runs_have_an_interval_over_examples():
     )
 
 
+def test_of_one_query_intervals_are_over_runs():
+    labels, probabilities = np.array([[0], [1], [0], [2]]), softmax(4, examples=1, classes=3)
+    found = report(labels, [0], probabilities=probabilities).numbers
+    assert {each.speaks_of for each in found.values()} == {"new runs on these queries"}
+    assert found["nll"].se == pytest.approx(jackknife(np.mean, metrics.nll(probabilities, [0])).se)
+    compared = compare(labels, labels[::-1], [0])
+    assert {each.speaks_of for each in compared.between.values()} == {"new runs on these queries"}
+    with pytest.raises(InputError, match="queries: got 1; expected at least 2"):
+        report(labels[:2])
+
+
 def test_runs_that_all_agree():
     found = report([[0, 1], [0, 1], [0, 1]], [0, 1])
     assert ends(found.numbers["churn"]) == [0, 0, 0] and ends(found.numbers["kappa"]) == [1, 1, 1]
@@ -162,6 +179,17 @@ def test_runs_that_all_agree():
 def test_runs_needed_grows_as_the_square():
     needed = report(*answers(10)).runs_needed
     assert needed[0.005] / needed[0.01] == pytest.approx(4, rel=0.1)
+
+
+def test_the_plan_counts_what_more_runs_narrow():
+    """Fails if the width that queries cause stands beside runs that would not narrow it."""
+    found = report(*answers(10))
+    churn, over_runs = found.numbers["churn"], found.numbers["churn"].over_runs
+    halves = [50 * (each.high - each.low) for each in (over_runs, churn)]
+    assert halves[0] < halves[1]
+    assert f"on these queries to ±{halves[0]:.2g} points; for ±1 point " in found.notes[0]
+    assert f"With new queries as well it is known to ±{halves[1]:.2g} points." in found.notes[0]
+    assert found.runs_needed[0.01] == runs_needed(over_runs, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -469,10 +497,15 @@ def test_a_planted_region_is_on_the_page_and_scattered_flips_are_not(tmp_path):
     ]
     labels = np.zeros((6, 200), int)
     labels[:, :40] = rng.integers(2, size=(6, 40))  # everything about banks
-    found = report(labels, texts=texts, label_names=["<i>a</i>", "b"])
+    labels[:, 7] = [0, 1, 2, 0, 1, 2]  # the most unstable of all, so it is the region's example
+    texts[7] = f"<script>{texts[7]}</script>"
+    found = report(labels, texts=texts, label_names=["<i>a</i>", "b", "c"])
     assert "bank" in found.regions()["words"][0] and found.regions()["queries"].sum() >= 20
     page = found.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Where they gather" in page and "<i>a" not in page
+    assert texts[7] in set(found.regions()["example"]) and "<script>" not in page
+    gathered = page.partition("Where they gather")[2]
+    assert f"<bdi>&lt;script&gt;{texts[7][8:-9]}&lt;/script&gt;</bdi>" in gathered
     scattered = report(labels[:, rng.permutation(200)], texts=texts)
     assert scattered.regions().empty and "No region of the texts was found" in scattered.to_html(
         tmp_path / "s.html"

@@ -222,6 +222,18 @@ def test_swapping_the_arms_flips_the_sign_and_nothing_else(runs):
     assert found.p_value() == pytest.approx(swapped.p_value())
 
 
+def test_a_seed_that_comes_twice_in_an_arm_is_refused():
+    """A score knows its value without one run, not without two."""
+    both = [scores.churn(answers(4, seed=seed)[0]) for seed in (1, 2)]
+    with pytest.raises(InputError, match=r"seeds: got \[0, 0, 1, 2\]; expected different ones"):
+        scores.compare(difference, both, [[3, 4, 5, 6], [0, 0, 1, 2]])
+
+
+def test_one_run_has_no_churn():
+    with pytest.raises(InputError, match="runs in labels: got 1; expected at least 2"):
+        scores.churn([[0, 1, 2]])
+
+
 def test_an_arm_compared_with_itself_has_no_difference():
     labels, gold = answers(6)
     seeds = [np.arange(6)] * 2

@@ -423,6 +423,27 @@ def test_pinned_answers_of_a_tiny_run():
     assert answers["confidence"][:, 0] == pytest.approx(CONFIDENCE, abs=0.02), message
 
 
+def test_pinned_order_and_answers_of_a_bucketed_run():
+    """Which texts stand together, and in which order the batches come, are streams of their own."""
+    words = ("ant", "bee", "cat")
+    texts = [f"{word}{' so' * (i % 4)} {i}" for word in words for i in range(6)]
+    easy = Split(tuple(texts), np.repeat([0, 1, 2], 6))
+    shape = replace(tiny.SHAPE, input_dropout=0.1, dropout=0.1, skip=0.1, output_dropout=0.1)
+    recipe = replace(tiny.RECIPE, epochs=6, learning_rate=0.02, batch_size=4, bucket=2)
+    task = tiny.task(recipe, shape, Dataset("easy", easy, easy, easy, words))
+    targets = one_hot(task.train_labels, task.classes)
+    order = [
+        [rows.tolist() for rows in loop.batch_indices(task, targets, 1, epoch)] for epoch in (0, 1)
+    ]
+    assert loop.RECIPE_VERSION == 2, "a new version: pin its numbers here"
+    assert order == BUCKETS, "bucketed runs come in another order: raise RECIPE_VERSION"
+    losses = []
+    answers = train(task, Losses(losses), Seeds(0, 1, 2))
+    assert losses[:3] == pytest.approx(BUCKETED_LOSSES, rel=2e-3)
+    assert np.array_equal(answers["labels"], easy.labels)
+    assert answers["confidence"][:6, 0] == pytest.approx(BUCKETED_CONFIDENCE, abs=0.02)
+
+
 @dataclass(frozen=True)
 class Losses(Mitigation):
     seen: list
@@ -433,6 +454,12 @@ class Losses(Mitigation):
         return loss
 
 
+BUCKETS = [
+    [[16, 4, 11, 7], [17, 13, 14, 9], [12, 10, 6, 5], [8, 2, 15, 3], [0, 1]],
+    [[8, 2, 9, 15], [6, 16, 12, 1], [5, 7, 14, 3], [0, 17], [4, 10, 11, 13]],
+]
+BUCKETED_LOSSES = [0.92483, 1.13765, 0.71605]
+BUCKETED_CONFIDENCE = [0.549, 0.919, 0.942, 0.952, 0.969, 0.977]  # of the first text
 FIRST_LOSS = 1.32647
 CONFIDENCE = [
     0.315,

@@ -15,6 +15,7 @@ import tiny
 
 from stabutils import metrics
 from stabutils.errors import InputError
+from stabutils.metrics import scores
 from stabutils.mitigations import regularizers
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.regularizers import (
@@ -60,6 +61,16 @@ def test_the_steadiest_strength_is_chosen():
         and row.n == row.runs == 3
     )
     assert row.label_entropy == pytest.approx(metrics.label_entropy(arm(30, 10), 3).mean())
+
+
+def test_intervals_of_the_table_are_over_runs_and_queries():
+    table = tuning.scored([CONTROL, arm(30, 10)], GOLD)
+    for row, labels in zip(table.itertuples(), (CONTROL, arm(30, 10)), strict=True):
+        entropy = scores.label_entropy(labels, 3).interval()
+        accuracy = scores.accuracy(labels, GOLD).interval()
+        assert (row.label_entropy_low, row.label_entropy_high) == (entropy.low, entropy.high)
+        assert (row.accuracy_low, row.accuracy_high) == (accuracy.low, accuracy.high)
+        assert accuracy.speaks_of == "new runs and new queries"
 
 
 def test_half_a_point_of_accuracy_may_be_lost_and_no_more():

@@ -9,6 +9,7 @@ import tiny
 from stabutils.__main__ import main
 from stabutils.mitigations.interventions import Poke, TurnOver
 from stabutils.mitigations.regularizers import EMA, LabelSmoothing
+from stabutils.study import verify as verify_module
 from stabutils.study.study import Study
 from stabutils.study.verify import verify
 from stabutils.training import preparation
@@ -68,10 +69,65 @@ def test_rounding_is_told_from_another_answer(made, capsys):
     assert [each.outcome for each in outcomes.values()].count("bits") == 2
     change(made, name, labels=(answers["labels"] + 1) % 4)
     for other in made.retrain(n=3).names[1:]:
-        change(made, other, labels=answers["labels"])
-        made.answers.store.path(other).unlink()
+        change(made, other, labels=answers["labels"])  # so that seeds change nothing
     assert main(["verify", "--dataset", made.dataset]) == 1
     assert "another answer (100.0% of the answers differ" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("differ, seeds, outcome", [
+    (0.10, 0.10, "statistics"),
+    (0.09, 0.10, "statistics"),
+    (0.11, 0.10, "another answer"),
+    (0.01, 0.0, "another answer"),
+    (0.0, 0.0, "statistics"),
+    (0.0, None, "statistics"),
+    (0.01, None, "cannot be judged"),
+])  # fmt: skip
+def test_as_near_as_another_seed_is_near_enough(differ, seeds, outcome):
+    """Fails if the threshold is another than the churn between seeds, or equal is not enough."""
+    assert verify_module._statistics("run", differ, seeds).outcome == outcome
+
+
+def test_the_threshold_is_the_largest_churn_of_two_stored_runs_of_the_same_kind(made):
+    made.retrain(EMA(0.5), n=2)
+    names, store = made.retrain(n=3).names, made.answers.store
+    count = len(store.read(names[0])[0]["labels"])
+    for place, name in enumerate(names):
+        labels = np.zeros(count, int)
+        labels[: (0, 2, 5)[place]] = 1
+        change(made, name, labels=labels)
+    other = made.retrain(EMA(0.5), n=2).names[0]
+    change(made, other, labels=np.full(count, 3))  # another mitigation does not count
+    identity, fresh = store.read(names[0])[1]["identity"], np.zeros(count, int)
+    change(made, names[0], labels=np.full(count, 2))  # the run in question has no say
+    assert verify_module._churn(store, identity, fresh) == pytest.approx(5 / count)
+    fresh[10:] = 1  # ten more than the one, and of the other
+    assert verify_module._churn(store, identity, fresh) == pytest.approx((count - 10 + 5) / count)
+    store.path(names[2]).unlink()
+    assert verify_module._churn(store, identity, fresh) == pytest.approx((count - 10 + 2) / count)
+    store.path(names[1]).unlink()
+    assert verify_module._churn(store, identity, fresh) is None
+
+
+def test_a_lone_run_that_differs_cannot_be_judged(made, capsys):
+    """As on another machine: without runs of other seeds nobody knows whether it is much."""
+    name, *others = made.retrain(n=3).names
+    for other in others:
+        made.answers.store.path(other).unlink()
+    answers, _ = made.answers.store.read(name)
+    labels = answers["labels"].copy()
+    labels[0] = (labels[0] + 1) % 4
+    change(made, name, labels=labels)
+    assert main(["verify", "--dataset", made.dataset]) == 2  # as if nothing had been tried
+    printed = capsys.readouterr()
+    assert f"{name}: cannot be judged (5.0% of the answers differ; no stored run" in printed.out
+    assert "runs: got" in printed.err and "judged here" in printed.err
+    made.retrain(EMA(0.5), n=1)  # something else that can be judged
+    assert main(["verify", "--dataset", made.dataset]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "2 trained again: 1 with the same bits, 0 as near as another seed is, 0 with another "
+        "answer, 1 that cannot be judged"
+    )
 
 
 def test_what_is_not_to_be_had_here_is_said(made, monkeypatch, capsys):

@@ -72,14 +72,14 @@ def board(
 
     Returns
     -------
-    Cells are Intervals over runs and queries where they are means over queries, over runs for `nll`,
-    `ece` and `jensen_shannon` (which stands where runs have probabilities). `reduction`: share of
-    control's label entropy that a method saves, below 0 where it adds some; `p`: two-sided,
-    Holm-adjusted over the methods of this table; `reduction_unstable`: the same on the most unstable
-    queries; `churn` and its parts within the arm; `positive_flips` and `negative_flips`: right
-    after and wrong before, and the other way round, from control to the arm; `accuracy_change` in
-    shares; `guard`: whether that is above minus half a point; `better`: fewer flips by the adjusted
-    p, and the guard holds. `table.attrs["n"]` is n.
+    Cells are Intervals over runs and queries where they are means over queries, over runs for
+    `nll`, `ece` and `jensen_shannon` (which stands where runs have probabilities). `reduction`:
+    share of control's label entropy that a method saves, below 0 where it adds some; `p`:
+    two-sided, Holm-adjusted over the methods of this table; `reduction_unstable`: the same on the
+    most unstable queries; `churn` and its parts within the arm; `positive_flips` and
+    `negative_flips`: right after and wrong before, and the other way round, from control to the
+    arm; `accuracy_change` in shares; `guard`: whether that is above minus half a point; `better`:
+    fewer flips by the adjusted p, and the guard holds. `table.attrs["n"]` is n.
 
     Raises
     ------
@@ -215,8 +215,8 @@ def who_pays(
 
     Returns
     -------
-    One row an intent of at least `least` queries: intent, examples; label_entropy (control's, nats),
-    label_entropy_change and accuracy_change as Intervals; p of the accuracy's change,
+    One row an intent of at least `least` queries: intent, examples; label_entropy (control's,
+    nats), label_entropy_change and accuracy_change as Intervals; p of the accuracy's change,
     Holm-adjusted over the intents, and whether the intent is `harmed` by it.
     """
     n, rows = _votes(control, arm, n), []
@@ -314,15 +314,16 @@ def _sentence(row: pd.Series, control: pd.Series) -> str:
     accuracy = _in_words("accuracy_change", row.accuracy_change)
     calibration = f"{row.ece.value:.3f} (control {control.ece.value:.3f})"
     return (
-        f"reduces label entropy by {entropy}; accuracy {accuracy}; calibration error {calibration}; "
-        f"better: {row.better}"
+        f"reduces label entropy by {entropy}; accuracy {accuracy}; "
+        f"calibration error {calibration}; better: {row.better}"
     )
 
 
 def numbers(table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> list[Number]:
     """The numbers of a board for a record."""
-    n, found = table.attrs.get("n"), []
+    found = []
     for row in table.to_dict("records"):
+        n = row.get("n", table.attrs.get("n"))
         for name in columns:
             value = row.get(name)
             if isinstance(value, Interval):

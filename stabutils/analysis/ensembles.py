@@ -1,9 +1,9 @@
 """Ensembles of independent retrainings: what every other method is measured against.
 
-A *replica* is one ensemble of several runs. The replicas of one partition of a pool share no member,
-so they differ as two retrainings of an ensemble do. What is said of ensembles is the mean over many
-random partitions; its interval leaves out a whole group of runs at a time, and it is compared with
-single runs of the same pool at the same number of votes.
+A *replica* is one ensemble of several runs. The replicas of one partition of a pool share no
+member, so they differ as two retrainings of an ensemble do. What is said of ensembles is the mean
+over many random partitions; its interval leaves out a whole group of runs at a time, and it is
+compared with single runs of the same pool at the same number of votes.
 """
 
 from __future__ import annotations
@@ -254,8 +254,8 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
 
     Returns
     -------
-    The ratio is taken whole: a group of seeds is left out of every arm that used them, as many groups
-    as there are replicas. `runs` are those of the smaller arm.
+    The ratio is taken whole: a group of seeds is left out of every arm that used them, as many
+    groups as there are replicas. `runs` are those of the smaller arm.
     """
     runs = pool.runs
     replicas = len(runs) // size

@@ -18,6 +18,7 @@ COLUMNS = (
     "arm",
     "runs",
     "behind",
+    "n",
     "trainings",
     "passes",
     "cpu_ratio",
@@ -47,15 +48,15 @@ def frontier(
 
     Returns
     -------
-    `guard`, `p` and `better` as on a board; `dominated`: a network, and `linear_dominates`: a linear
-    model that costs no more and is significantly better in label entropy or accuracy and not
-    significantly worse in the other ("" where there is none).
+    `n`: runs that label entropy is quoted at; `guard`, `p`, `better` as on a board; `dominated`: a
+    network, and `linear_dominates`: a linear model that costs no more and is significantly better
+    in label entropy or accuracy and not significantly worse in the other ("" where there is none).
     """
     rows: dict[str, dict] = {}
     for table in tables:
         for row in table.to_dict("records"):
             if row["arm"] != PLACEBO:
-                rows[row["arm"]] = row
+                rows[row["arm"]] = {"n": table.attrs.get("n")} | row
     frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
     ratios = cpu_ratios or {}
     frame["cpu_ratio"] = [ratios.get(arm, math.nan) for arm in frame.arm]

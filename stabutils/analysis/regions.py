@@ -212,8 +212,15 @@ def halves(labels: np.ndarray, halvings: int = 10, seed: int = 0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clustering:
-    """Moran's I with its interval over runs; its mean and middle 95 % where places do not matter, which need not lie
-    about 0; the one-sided p-value; and all that shuffling gave."""
+    """Whether neighbours flip alike.
+
+    Attributes
+    ----------
+    observed : Moran's I, over runs and queries
+    chance : its mean and middle 95 % where places do not matter, which need not lie about 0
+    p : one-sided
+    null : all that shuffling gave
+    """
 
     observed: Interval
     chance: Interval

@@ -1,8 +1,8 @@
 """Where instability comes from: the seeds of several sources of randomness, and rounding.
 
-A crossed design trains every combination of some seeds of each source, so that churn can be read off
-pairs of runs that differ in one source only, or in all but one. The parts need not add up to the
-whole: where one source has sent a training another way, a second one may have little to add.
+A crossed design trains every combination of some seeds of each source, so that churn can be read
+off pairs of runs that differ in one source only, or in all but one. The parts need not add up to
+the whole: where one source has sent a training another way, a second one may have little to add.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def effects(
 
     Returns
     -------
-    Over seeds and queries. The units are the seeds, and they are crossed: each source's are left out
-    one at a time and the variances add up. What two sources do together is counted for both, which
-    errs towards too wide. With 2 seeds of a source nothing can be left out: intervals over queries,
-    and their note says so.
+    Over seeds and queries. The units are the seeds, and they are crossed: each source's are left
+    out one at a time and the variances add up. What two sources do together is counted for both,
+    which errs towards too wide. With 2 seeds of a source nothing can be left out: intervals over
+    queries, and their note says so.
 
     Examples
     --------
@@ -160,8 +160,8 @@ def rounding(control: np.ndarray, poked: np.ndarray) -> dict[str, Interval]:
 
     Returns
     -------
-    `rounding`: churn between the two runs of a seed; `seeds`: churn of control; `share`: the first over
-    the second.
+    `rounding`: churn between the two runs of a seed; `seeds`: churn of control; `share`: the first
+    over the second.
 
     Examples
     --------

@@ -124,8 +124,8 @@ def judge(
 
     Returns
     -------
-    Over runs and queries, conservative. Empty where there is nothing to judge by: fewer than 4 runs,
-    or runs of which some leave no query, or every query, unstable.
+    Over runs and queries, conservative. Empty where there is nothing to judge by: fewer than 4
+    runs, or runs of which some leave no query, or every query, unstable.
     """
     labels = np.asarray(labels)
     if len(labels) < 4:
@@ -188,8 +188,8 @@ def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
 def board(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Interval]]:
     """AUROC and rank correlation of every score (see `judge`), the best first.
 
-    Among the strengths of one proxy choose on one corpus and read the result on another: the best of
-    several is flattered where it was chosen. `reference` is what to hold it against.
+    Among the strengths of one proxy choose on one corpus and read the result on another: the best
+    of several is flattered where it was chosen. `reference` is what to hold it against.
     """
     columns = {each.name: judge(proxies, labels, each) for each in (FINDS, ORDERS)}
     order = sorted(columns[FINDS.name], key=lambda name: -columns[FINDS.name][name].value)

@@ -5,10 +5,11 @@ out runs, so their intervals speak of new retrainings on these queries; `over_qu
 `over_examples` leave out queries; `runs_and_queries` puts both together and speaks of new
 retrainings and new queries. The unit is always the run, never the pair of runs.
 
-A `statistic` is any function of arrays that returns a number; arrays have runs on the first axis and
-lose runs together. What has no runs axis but belongs to the queries (gold labels, weights) is handed
-over as `examples=(gold,)` and reaches the statistic behind the arrays. A statistic is also evaluated
-without one of the runs, so entropy over n votes needs n + 1 runs, or `scores.label_entropy`.
+A `statistic` is any function of arrays that returns a number; arrays have runs on the first axis
+and lose runs together. What has no runs axis but belongs to the queries (gold labels, weights) is
+handed over as `examples=(gold,)` and reaches the statistic behind the arrays. A statistic is also
+evaluated without one of the runs, so entropy over n votes needs n + 1 runs, or
+`scores.label_entropy`.
 
 References
 ----------
@@ -108,9 +109,9 @@ class Interval:
 def jackknife(statistic, *arrays, examples=(), level=0.95) -> Interval:
     """Interval of statistic(*arrays, *examples) over runs, by leaving out one run at a time.
 
-    se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2 around the plain value, t with N - 1 degrees.
-    For a mean this is the textbook interval. Two runs: see `over_examples`, the note says so. One
-    run: InputError.
+    se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2 around the plain value, t with N - 1
+    degrees. For a mean this is the textbook interval. Two runs: see `over_examples`, the note says
+    so. One run: InputError.
 
     Examples
     --------
@@ -248,10 +249,14 @@ def over_examples(statistic, *arrays, examples=(), level=0.95) -> Interval:
     arrays = tuple(map(_arm, arrays))
     parts = [part for array in arrays for part in _parts(array)]
     runs, counts = min(map(len, parts)), {part.shape[1:2] for part in parts}
-    if len(counts) != 1 or max(max(counts), default=0) < 2:
+    alone = counts == {(1,)} and runs >= 3
+    if not alone and (len(counts) != 1 or max(max(counts), default=0) < 2):
         allowed = "at least 3, or else arrays of (runs, examples), 2 examples or more"
         raise InputError("runs", runs, allowed)
     (count,) = counts.pop()
+    if alone:  # a single query cannot be left out
+        value = float(statistic(*arrays, *examples))
+        return Interval(value, math.nan, math.nan, runs, these_models(runs))
     blocks = min(count, BLOCKS)
     block = np.random.default_rng(0).permutation(count) % blocks
     value = float(statistic(*arrays, *examples))
@@ -276,8 +281,8 @@ def runs_and_queries(
 ) -> Interval:
     """One interval for new runs and new queries from those over each alone.
 
-    The two variances add. What varies by single cells (one run's answer to one query) is in both, so
-    its variance is taken off once where it is known; the sum never falls below either part.
+    The two variances add. What varies by single cells (one run's answer to one query) is in both,
+    so its variance is taken off once where it is known; the sum never falls below either part.
     Without `cells` the interval is conservative. t with Satterthwaite's degrees of freedom. In
     simulations of correlated flips on queries of unequal difficulty it covered 93 to 99 % for 3 to
     50 runs, single arms, differences and ratios (docs/statistics.md has the table).
@@ -289,9 +294,9 @@ def runs_and_queries(
 
     References
     ----------
-    Cameron, Gelbach & Miller 2011, "Robust inference with multiway clustering": V_runs + V_queries -
-    V_cells. The multi-bootstrap of Sellam et al. 2022 (MultiBERTs, arXiv 2106.16163) answers the same
-    question by resampling.
+    Cameron, Gelbach & Miller 2011, "Robust inference with multiway clustering": V_runs + V_queries
+    - V_cells. The multi-bootstrap of Sellam et al. 2022 (MultiBERTs, arXiv 2106.16163) answers the
+    same question by resampling.
 
     Examples
     --------
@@ -313,7 +318,7 @@ def runs_and_queries(
 def crossed(parts: Sequence[Interval], level=0.95) -> Interval:
     """One interval over runs from those that leave out the units of one crossed factor each.
 
-    The variances add: what two factors do together is counted for both, which errs towards too wide.
+    The variances add. What two factors do together is counted for both: it errs towards too wide.
     """
     variances = np.array([part.se for part in parts]) ** 2
     spread = np.sum(variances**2 / [part.df for part in parts])
@@ -345,7 +350,8 @@ def jackknife_arms(statistic, arms, seeds, level=0.95, examples=()) -> Interval:
     Examples
     --------
     >>> difference = lambda a, b: np.mean(a) - np.mean(b)
-    >>> print(jackknife_arms(difference, [[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]], [[7, 8, 9], [7, 8, 9]]))
+    >>> arms, seeds = [[1.0, 2.0, 3.0], [0.0, 0.0, 3.0]], [[7, 8, 9], [7, 8, 9]]
+    >>> print(jackknife_arms(difference, arms, seeds))
     1.000 [-1.484, 3.484]
     """
     level = _level(level)
@@ -504,8 +510,8 @@ def verdict(interval: Interval | None, threshold: float, direction: str = "above
 
     Returns
     -------
-    `holds`: all of the interval does; `does not hold`: none of it does; `undecided at N runs`: part of
-    it; `cannot be tested here`: there is no interval (None, or not finite).
+    `holds`: all of the interval does; `does not hold`: none of it does; `undecided at N runs`: part
+    of it; `cannot be tested here`: there is no interval (None, or not finite).
 
     Examples
     --------

@@ -72,8 +72,8 @@ def compare(
 
     Returns
     -------
-    Over runs and queries (`intervals.runs_and_queries`), not kept within any bounds. Where an arm has
-    two runs only, over queries, as the note says.
+    Over runs and queries (`intervals.runs_and_queries`), not kept within any bounds. Where an arm
+    has two runs only, over queries, as the note says.
 
     Examples
     --------
@@ -93,6 +93,10 @@ def compare(
         starts = np.cumsum([0, *runs])
         seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]
 
+    for own in seeds:
+        if len(np.unique(own)) < len(own):
+            raise InputError("seeds", np.asarray(own).tolist(), "different ones within an arm")
+
     def of_runs(*kept: np.ndarray) -> float:
         pairs = zip(scores, kept, strict=True)
         return function(*(np.float64(score(positions)) for score, positions in pairs))
@@ -106,9 +110,10 @@ def compare(
 def cell_variance(
     function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
 ) -> float:
-    """Variance of a function of scores by single cells (a seed's answers to one query), to first order.
+    """Variance of a function of scores by single cells, to first order.
 
-    What a seed moves in several arms is added up before it is squared, as `jackknife_arms` does.
+    A cell is what a seed's runs answer to one query: what it moves in several arms is added up
+    before it is squared, as `jackknife_arms` does.
     """
     slopes = gradient(function, np.array([score.value for score in scores]))
     total = 0.0
@@ -209,8 +214,8 @@ def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
 def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
     """The scores of a set of runs by name, as reports and boards list them.
 
-    Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or all
-    where there are fewer.
+    Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or
+    all where there are fewer.
     """
     _check_votes(n, len(labels))
     labels = np.asarray(labels)
@@ -291,6 +296,8 @@ def _vote_score(own, worth, weights=None) -> Score:
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
     """
     runs, queries = own.shape
+    if runs < 2:
+        raise InputError("runs in labels", runs, "at least 2: one alone has nothing to differ from")
     weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
     votes = np.arange(runs + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,12 +43,7 @@ class Composed(Mitigation):
 
     @property
     def cost(self):
-        untaught = [part for part in self.parts if not overrides(part, "teacher_seeds")]
-        trainings = math.prod(part.cost[0] for part in untaught)
-        # What works on the answer of the others takes passes beside theirs, not of each of theirs.
-        beside = [part for part in untaught if overrides(part, "postprocess")]
-        passes = math.prod(part.cost[1] for part in untaught if part not in beside)
-        return trainings + _taught(self), passes + sum(part.cost[1] - 1 for part in beside)
+        return _cost(self)
 
     @property
     def teacher_extras(self):
@@ -80,7 +74,7 @@ class Composed(Mitigation):
             part.begin(training)
 
     def loss(self, forward, batch, inner):
-        # One without a loss of its own must not stand outermost: the outermost decides on the first pass.
+        # One without a loss of its own must not stand outermost, which decides on the first pass.
         outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [
             Mitigation()
         ]
@@ -124,9 +118,10 @@ def _nested(
     fresh: Callable[[], Tensor],
     passes: list[Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    """The loss of a part within another's: its first pass is the one it is given, any further ones are fresh.
+    """The loss of a part within another's.
 
-    Fresh logits stand beside given ones only where those are a pass as it was; else the part is refused by name.
+    Its first pass is the one it is given, any further ones are fresh. Fresh logits stand beside
+    given ones only where those are a pass as it was; else the part is refused by name.
     """
 
     def loss(given: Tensor) -> Tensor:
@@ -150,23 +145,44 @@ def _nested(
 
 
 def price(given: str | Mitigation | tuple[Mitigation, ...], recipe: Recipe) -> tuple[float, float]:
-    """What a mitigation takes under a recipe: trainings and passes for an answer, of control's; epochs are whole."""
+    """Trainings and passes for an answer under a recipe, of control's; epochs are whole."""
     mitigation = resolve(given)
-    trainings, passes = mitigation.cost
+    trainings, passes = _cost(mitigation)
     taught = _taught(mitigation)
     return (trainings - taught) * mitigation.recipe(recipe).epochs / recipe.epochs + taught, passes
 
 
+def _cost(mitigation: Mitigation) -> tuple[float, float]:
+    """Of its parts, however they are nested: what they take multiplies, teachers are added.
+
+    What works on the answer of the others takes passes beside theirs, not of each of theirs. Parts
+    whose settings make control of them cost nothing.
+    """
+    trainings, passes, beside = 1.0, 1.0, 0.0
+    for atom in atoms(mitigation):
+        if overrides(atom, "postprocess"):
+            beside += atom.cost[1] - 1
+        else:
+            passes *= atom.cost[1]
+        if not overrides(atom, "teacher_seeds"):
+            trainings *= atom.cost[0]
+    return trainings + _taught(mitigation), passes + beside
+
+
 def _taught(mitigation: Mitigation) -> float:
-    """The trainings of teachers, who are trained as control is, whatever it takes to train what learns from them."""
+    """The trainings of teachers, which are control's, whatever it takes to learn from them."""
     return sum(atom.cost[0] - 1 for atom in atoms(mitigation) if overrides(atom, "teacher_seeds"))
 
 
 def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) -> tuple[str, ...]:
-    """The names that a notebook's `methods` asks for: "quick", "all", or some of a catalogue, separated by commas.
+    """The names that a notebook's `methods` asks for.
 
-    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",)), wanted("quick", {"c": 3}, quick=("c",))
-    (('b', 'a'), ('c',))
+    "quick", "all", or some of a catalogue, separated by commas.
+
+    >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",))
+    ('b', 'a')
+    >>> wanted("quick", {"c": 3}, quick=("c",))
+    ('c',)
 
     Raises InputError for a name that the catalogue lacks.
     """

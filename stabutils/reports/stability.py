@@ -6,7 +6,7 @@ points of its training.
     import stabutils as st
     st.report(labels, gold, texts).to_html("report.html")
 
-Intervals are the jackknife over runs; entropies are quoted at a number of runs, as they grow with it.
+Intervals are over runs and queries; entropies are quoted at a number of runs, as they grow with it.
 """
 
 from __future__ import annotations
@@ -226,9 +226,9 @@ def report(
     gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes) the soft scores,
     weights (examples,) churn by weight, such as traffic, checkpoints (runs, checkpoints, examples), what each run
     answered during training, the single-run entropy: with them one run is enough. Shares 0 .. 1, entropies in nats;
-    three runs or more have an interval over runs, fewer one over examples with a note. identical_data: whether the
-    runs were trained on the same data (None: nobody said). run_names (runs,) and examples (examples,) are what the page
-    and the table call them. InputError names what is wrong.
+    three runs or more have an interval over runs and queries, fewer one over queries with a note.
+    identical_data: whether the runs were trained on the same data (None: nobody said). run_names (runs,) and examples
+    (examples,) are what the page and the table call them. InputError names what is wrong.
 
     >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
     0.3333333333333333
@@ -373,14 +373,18 @@ def _plan(churn, needed, queries):
         )
     if not needed:
         return "Two runs give the churn of these two only. A third gives an interval over retrainings; five are better."
-    half = 50 * (churn.high - churn.low)
+    over_runs = churn.over_runs or churn
+    half, both = (50 * (each.high - each.low) for each in (over_runs, churn))
     words = [
         f"for ±{100 * width:g} point{'' if width == 0.01 else 's'} {runs} are needed"
         + (f" ({runs - churn.runs} more)" if runs > churn.runs else ", so there are enough")
         for width, runs in needed.items()
     ]
     rough = " A rough plan, as it rests on few runs." if churn.runs < 10 else ""
-    return f"{churn.runs} runs tell churn to ±{half:.2g} points; {'; '.join(words)}.{rough}"
+    return (
+        f"{churn.runs} runs tell churn on these queries to ±{half:.2g} points; {'; '.join(words)}."
+        f"{rough} With new queries as well it is known to ±{both:.2g} points."
+    )
 
 
 def _of_runs(about, labels, names):

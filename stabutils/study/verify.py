@@ -1,7 +1,8 @@
-"""Does a stored run come out again? `python -m stabutils verify` trains a random sample of them once more.
+"""Does a stored run come out again? `python -m stabutils verify` trains a sample once more.
 
-A run's file holds the identity that decides its answers; what can be put together from it here is trained. The bits
-agree on the same kind of machine with the same libraries; elsewhere the two are as different as two seeds may be.
+A run's file holds the identity that decides its answers; what can be put together from it here is
+trained. The bits agree on the same kind of machine with the same libraries; elsewhere the two are
+as different as two seeds may be.
 """
 
 from __future__ import annotations
@@ -25,10 +26,17 @@ from stabutils.study.store import Store
 from stabutils.training.files import Arrays
 from stabutils.training.hooks import Mitigation
 
+OUTCOMES = ("bits", "statistics", "another answer", "cannot be judged", "not tried")
+
 
 @dataclass(frozen=True)
 class Verified:
-    """outcome: "bits", "statistics" (as near as another seed is, or nearer), "another answer", or "not tried"."""
+    """How a run that was trained again compares.
+
+    outcome: "bits"; "statistics", as near as another seed is, or nearer; "another answer";
+    "cannot be judged", other answers and no stored run of another seed to hold them against; or
+    "not tried".
+    """
 
     name: str
     outcome: str
@@ -46,9 +54,11 @@ def verify(
     datasets: Sequence[str] = NAMES,
     models: Sequence[str] = (),
 ) -> Iterator[Verified]:
-    """Train `sample` runs of a store again, drawn by `seed`, and compare; those that cannot be are named and passed by.
+    """Train `sample` runs of a store again, drawn by `seed`, and compare; those that cannot be are
+    named and passed by.
 
-    datasets, models: names and paths to look among for what a run was made of; the package's own models are known.
+    datasets, models: names and paths to look among for what a run was made of; the package's own
+    models are known.
     """
     names = sorted(path.stem for path in store.folder.glob("*.safetensors"))
     tried = 0
@@ -89,7 +99,8 @@ def again(
     compared = [key for key in fresh if key != "cpu_seconds"]
     if all(key in answers and np.array_equal(fresh[key], answers[key]) for key in compared):
         return Verified(name, "bits", f"{len(compared)} arrays are equal")
-    return _statistics(name, np.mean(fresh["labels"] != answers["labels"]), _churn(store, identity))
+    differ = float(np.mean(fresh["labels"] != answers["labels"]))
+    return _statistics(name, differ, _churn(store, identity, fresh["labels"]))
 
 
 def _taught(task, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
@@ -107,21 +118,33 @@ def _taught(task, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
     return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
 
 
-def _statistics(name: str, differ: float, seeds: float) -> Verified:
-    words = f"{differ:.1%} of the answers differ; between seeds it is up to {seeds:.1%}"
-    return Verified(name, "statistics" if differ <= seeds else "another answer", words)
+def _statistics(name: str, differ: float, seeds: float | None) -> Verified:
+    """Judged by the share of answers that differ, beside that between seeds (None: not known)."""
+    words = f"{differ:.1%} of the answers differ"
+    if differ == 0:
+        return Verified(name, "statistics", f"{words}, probabilities do")
+    if seeds is None:
+        why = f"{words}; no stored run of another seed says how much seeds change"
+        return Verified(name, "cannot be judged", why)
+    outcome = "statistics" if differ <= seeds else "another answer"
+    return Verified(name, outcome, f"{words}; between seeds it is up to {seeds:.1%}")
 
 
-def _churn(store: Store, identity: dict) -> float:
-    """The largest churn of two stored runs that differ from this one, and from each other, in their seeds only."""
-    labels = []
+def _churn(store: Store, identity: dict, fresh: np.ndarray) -> float | None:
+    """The largest churn between seeds: of what was trained afresh and the stored runs of other
+    seeds.
+
+    None where there are none. The stored run in question has no say.
+    """
+    labels = [fresh]
     for path in sorted(store.folder.glob("*.safetensors")):
         answers, record = store.read(path.stem) or ({}, {})
-        if {**record.get("identity", {}), "seeds": None} == {**identity, "seeds": None}:
+        other = record.get("identity", {})
+        same_kind = {**other, "seeds": None} == {**identity, "seeds": None}
+        if same_kind and other["seeds"] != identity["seeds"]:
             labels.append(answers["labels"])
-    return max(
-        (float(np.mean(one != other)) for one, other in combinations(labels, 2)), default=0.0
-    )
+    churns = [float(np.mean(one != other)) for one, other in combinations(labels, 2)]
+    return max(churns, default=None)
 
 
 def _task(identity: dict, datasets: tuple, models: tuple):
@@ -217,7 +240,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Print what becomes of each run; 1 when one has another answer, else 0."""
+    """Print what becomes of each run; 1 when one has another answer, else 0.
+
+    Raises InputError where none could be judged.
+    """
     for name, value, least in (("sample", arguments.sample, 1), ("seed", arguments.seed, 0)):
         check(name, value, int, {"least": least})
     store = Store(arguments.runs or paths.run_store())
@@ -231,16 +257,15 @@ def command(arguments: argparse.Namespace) -> int:
     ):
         print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
         outcomes.append(each.outcome)
-    tried = [outcome for outcome in outcomes if outcome != "not tried"]
-    if not tried:
-        raise InputError(
-            "runs", str(store.folder), "a store with a run that can be trained again here"
-        )
-    bits, near, other = (
-        tried.count(outcome) for outcome in ("bits", "statistics", "another answer")
-    )
+    count = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
+    judged = sum(count[outcome] for outcome in OUTCOMES[:3])
+    if not judged:
+        allowed = "a store with a run that can be trained again and judged here"
+        raise InputError("runs", str(store.folder), allowed)
+    unclear = count["cannot be judged"]
     print(
-        f"{len(tried)} trained again: {bits} with the same bits, {near} as near as another seed is, "
-        f"{other} with another answer"
+        f"{judged + unclear} trained again: {count['bits']} with the same bits, "
+        f"{count['statistics']} as near as another seed is, {count['another answer']} with another "
+        "answer" + f", {unclear} that cannot be judged" * bool(unclear)
     )
-    return int(other > 0)
+    return int(count["another answer"] > 0)
