@@ -13,7 +13,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from stabutils.reports.columns import (
     MORE_RUNS,
     answers_elsewhere,
     assign,
+    identities,
     question,
     row_names,
     told,
@@ -72,6 +73,8 @@ class Predictions:
         of them being its labels.
     numbered
         Whether examples are the numbers of their rows, for want of a column that names them.
+    identity
+        What other columns call each example: column -> (examples,).
     """
 
     labels: np.ndarray
@@ -85,6 +88,7 @@ class Predictions:
     weights: np.ndarray | None = None
     checkpoints: np.ndarray | None = None
     numbered: bool = False
+    identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_predictions(
@@ -204,17 +208,17 @@ def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
             example = f"label={suspects[0]}, gold={label}"
             raise question(table.name, [label, *suspects], example)
     rated = [] if wide else _rated_columns(table.header, roles)
-    names_of_rows = _unused(table.header, roles) if wide and "example" not in roles else []
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
-    beside = [*rated, *row_names(names_of_rows)]
+    unused = [column for column in _unused(table.header, roles) if column not in rated]
+    names = row_names(unused) if wide and "example" not in roles else []
+    beside = dict.fromkeys([*rated, *names, *identities(unused)])
     cells = _read(table, first, wanted | {column: [column] for column in beside})
-    if wide:
-        cells = _with_row_names(cells, row_names(names_of_rows))
+    cells = _with_row_names(cells, names)
     if "label" not in roles:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
     _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, wide)
+    return _predictions(_one_spelling(cells, rated), rated, identities(unused), wide)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
@@ -335,7 +339,7 @@ def _is_last(cells: _Cells, role: str) -> bool:
     return cells.table.header[-1] in cells.roles.get(role, ())
 
 
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)? ?%?", re.IGNORECASE)
 
 
 def _refuse_scores(cells: _Cells, wide: bool) -> None:
@@ -347,7 +351,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
     words = [cells.words["label"][code] for code in distinct]
     if not all(map(NUMBER.fullmatch, words)):
         return
-    numbers = np.array(list(map(float, words)))
+    numbers = np.array([float(word.rstrip(" %").replace(",", ".")) for word in words])
     values = numbers[np.searchsorted(distinct, codes)]
     whole = bool((numbers % 1 == 0).all())
     shares = numbers.min() >= 0 and numbers.max() <= 1
@@ -359,7 +363,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
             f'for the run, takes them: --columns "probabilities={" ".join(columns)}"'
         )
         raise InputError(f"columns of {cells.table.name}", listed, allowed)
-    many = len(numbers) > 10 and (shares or 4 * len(numbers) > codes.size)
+    many = len(numbers) > 5 and shares or len(numbers) > 10 and 4 * len(numbers) > codes.size
     if not whole and (many or 2 * len(numbers) > codes.size):
         allowed = f"labels; these are {len(numbers)} different decimals, as scores are"
         raise InputError(f"columns of {cells.table.name}", listed, allowed)
@@ -389,7 +393,7 @@ def _one_spelling(cells: _Cells, rated: list[str]) -> _Cells:
     return replace(cells, codes=cells.codes | codes, words=cells.words | {r: names for r in both})
 
 
-def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
+def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool) -> Predictions:
     """Every run's answers side by side."""
     name, codes, words = cells.table.name, cells.codes, cells.words
     examples, example = _ids("example", cells)
@@ -408,6 +412,11 @@ def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
         role: _fixed(codes[role][0][order].reshape(-1, len(examples)), words[role], role, examples)
         for role in ("gold", "text", "weight")
         if role in codes
+    }
+    identity = {
+        column: names
+        for column in beside
+        if (names := _identity(column, codes[column][0][order], words[column], examples))
     }
     classes = list(map(_class_of, rated))
     known = {plain(word) for word in words["label"]}
@@ -438,6 +447,7 @@ def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
         cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None,
         checkpoints,
         numbered="example" not in cells.roles,
+        identity=identity,
     )
 
 
@@ -509,6 +519,19 @@ def _fixed(codes, words, role, examples) -> np.ndarray:
             value = _none_for(examples[int(lacking.argmax())], lacking.sum())
             raise InputError("gold", value, "a label for every example, or no gold column")
     return codes[0]
+
+
+def _identity(column: str, codes, words, examples) -> tuple[str, ...]:
+    """What another column calls each example; () for one that does not tell examples apart.
+
+    Refuses one that tells the same examples apart in every run, but in another order.
+    """
+    by_time = codes.reshape(-1, len(examples))
+    everything = np.sort(by_time, axis=1)
+    if (everything != everything[0]).any() or (np.diff(everything[0]) == 0).any():
+        return ()
+    _fixed(by_time, words, column, examples)
+    return tuple(words[code] for code in by_time[0])
 
 
 # ---- probabilities

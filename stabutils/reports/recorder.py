@@ -374,7 +374,11 @@ def class_names(config, label_names: Sequence[str] | None) -> tuple[str, ...]:
     if label_names is None:
         thing = "id2label"
         id2label = getattr(config, "id2label", None) or {}
-        by_class = {int(number): name for number, name in id2label.items()}
+        try:
+            by_class = {int(number): name for number, name in dict(id2label).items()}
+        except (TypeError, ValueError):
+            allowed = "the name of each class, by its number"
+            raise InputError(thing, id2label, allowed) from None
         if sorted(by_class) != list(range(len(by_class))):
             allowed = f"a name for each of 0 .. {len(by_class) - 1}"
             raise InputError(thing, sorted(by_class), allowed)

@@ -161,6 +161,8 @@ def _refuse_deaf_pooling(model: Pretrained, text: Tokens) -> None:
         return
     both = Tokens.pack([text.ids, text.ids[:-1]])
     whole, beginning = model.features(both)
+    if not torch.isfinite(whole).all():
+        raise ValueError("its weights give numbers that are not finite")
     if torch.allclose(whole, beginning, rtol=0, atol=1e-6):
         allowed = "last or mean: this network reads from left to right, its first token no text"
         raise InputError("pooling", model.pooling, allowed)
