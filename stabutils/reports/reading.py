@@ -297,16 +297,33 @@ def _labels_of(rated: list[str], cells: _Cells) -> _Cells:
 
 def _refuse_what_is_no_table(cells: _Cells) -> None:
     """Refuse what files that were joined, cut off or badly quoted hold beside their rows."""
-    table = cells.table
+    _refuse_headers(cells)
+    if cells.table.separator and "label" in cells.roles:
+        _refuse_swallowed_rows(cells)
+        _refuse_last_line(cells)
+
+
+def _refuse_headers(cells: _Cells) -> None:
+    """Refuse a header among the rows, rows without a name, and a row in place of the header."""
     for role in ("run", "example", "checkpoint"):
         for column in cells.roles.get(role, ()):
-            for word in ("", column):
+            for word, allowed in (
+                ("", f"the name of a {role}"),
+                (column, "rows; here a header is repeated, as where files were joined"),
+            ):
                 if word in cells.words[role]:
                     where = cells.first_row(role, cells.words[role].index(word))
-                    allowed = "a name; a header in a row is that of a file that was joined"
                     raise InputError(f"{where}: {role}", word, allowed)
-    if not table.separator or "label" not in cells.roles:
-        return
+    runs = cells.roles.get("label", [])
+    labels = sorted(set(runs) & set(cells.words["label"])) if len(runs) > 1 else []
+    if labels:
+        allowed = "names of columns; these are labels of rows below, as where no header is given"
+        raise InputError(f"header of {cells.table.name}", ", ".join(labels), allowed)
+
+
+def _refuse_swallowed_rows(cells: _Cells) -> None:
+    """Refuse a cell that holds rows, as after a quote that was never closed."""
+    table = cells.table
     known = {
         table.header.index(column): set(cells.words[role])
         for role in ("run", "label", "gold", "checkpoint")
@@ -318,25 +335,24 @@ def _refuse_what_is_no_table(cells: _Cells) -> None:
                 where = f"{cells.first_row(role, code)}: {role}"
                 allowed = "one cell; this one holds rows of the file, as after an unclosed quote"
                 raise InputError(where, word, allowed)
-    last_role = next((role for role in ("label", "gold") if _is_last(cells, role)), "")
-    if table.open_ended and last_role:
-        last = cells.codes[last_role][cells.roles[last_role].index(table.header[-1]), -1]
-        counts = sum(
-            np.bincount(cells.codes[role].ravel(), minlength=len(cells.words["label"]))
-            for role in ("label", "gold")
-            if role in cells.codes
-        )
-        counts[last] -= 1
-        others = [cells.words["label"][code] for code in np.flatnonzero(counts)]
-        longer = cut_off(cells.words["label"][last], others)
-        if longer:
-            where = table.where(cells.codes["label"].shape[1] - 1)
-            allowed = f"a complete last line, such as {longer!r}; a line break ends it"
-            raise InputError(f"{where}: {last_role}", cells.words["label"][last], allowed)
 
 
-def _is_last(cells: _Cells, role: str) -> bool:
-    return cells.table.header[-1] in cells.roles.get(role, ())
+def _refuse_last_line(cells: _Cells) -> None:
+    """Refuse a label at the end of a file that is the beginning of one, and stands nowhere else."""
+    table, last_column = cells.table, cells.table.header[-1]
+    role = next((r for r in ("label", "gold") if last_column in cells.roles.get(r, ())), "")
+    if not table.open_ended or not role:
+        return
+    last = cells.codes[role][cells.roles[role].index(last_column), -1]
+    together = [cells.codes[r].ravel() for r in ("label", "gold") if r in cells.codes]
+    counts = np.bincount(np.concatenate(together))
+    counts[last] -= 1
+    words = cells.words["label"]
+    longer = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
+    if longer:
+        where = table.where(cells.codes["label"].shape[1] - 1)
+        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
+        raise InputError(f"{where}: {role}", words[last], allowed)
 
 
 NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)? ?%?", re.IGNORECASE)
