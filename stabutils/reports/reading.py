@@ -189,10 +189,14 @@ class _Cells:
     def numbers(self, role: str) -> np.ndarray:
         """The words of a role as numbers. InputError for one that is none."""
         try:
-            return np.array(list(map(float, self.words[role])))
+            numbers = np.array(list(map(float, self.words[role])))
         except ValueError as error:
             problem = str(error).rpartition(": ")[2]
             raise InputError(f"column {role}", problem, "numbers") from None
+        if not np.isfinite(numbers).all():
+            wrong = self.words[role][int(np.isfinite(numbers).argmin())]
+            raise InputError(f"column {role}", wrong, "finite numbers")
+        return numbers
 
 
 def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
@@ -409,47 +413,75 @@ def _one_spelling(cells: _Cells, rated: list[str]) -> _Cells:
     return replace(cells, codes=cells.codes | codes, words=cells.words | {r: names for r in both})
 
 
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Where in the table each example of each run at each checkpoint stands.
+
+    rows: (runs * checkpoints, examples), the last checkpoint of each run being its answer.
+    """
+
+    runs: tuple[str, ...]
+    points: list[str]
+    examples: tuple[str, ...]
+    rows: np.ndarray
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The rows of answers, run by run."""
+        return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
+
+
+def _grid(cells: _Cells, wide: bool) -> _Grid:
+    """The rows in order. InputError for an example that a run answers twice, or not at all."""
+    examples, example = _ids("example", cells)
+    _refuse_silence(cells, examples, example)
+    runs, run = ("1",), np.zeros(1, int)
+    if wide:
+        runs = tuple(cells.roles["label"])
+    elif "run" in cells.roles:
+        runs, run = _ids("run", cells)
+    points, point = _moments(cells) if "checkpoint" in cells.codes else ([""], 0)
+    if len(runs) < 2 and len(points) < 2:
+        raise InputError(f"runs in {cells.table.name}", len(runs), MORE_RUNS)
+    times = ("",) if wide else _times(runs, points)
+    order = _order(run * len(points) + point, example, times, examples)
+    return _Grid(runs, points, examples, order.reshape(len(times), len(examples)))
+
+
 def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool) -> Predictions:
     """Every run's answers side by side."""
     name, codes, words = cells.table.name, cells.codes, cells.words
-    examples, example = _ids("example", cells)
-    _refuse_silence(cells, examples, example)
-    runs, run = (tuple(cells.roles["label"]) if wide else ("1",), np.zeros(1, int))
-    if "run" in cells.roles:
-        runs, run = _ids("run", cells)
-    points, point = _moments(cells) if "checkpoint" in codes else ([""], 0)
-    if len(runs) < 2 and len(points) < 2:
-        raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
-    times = ("",) if wide else _times(runs, points)
-    # rows in order of run, checkpoint, example; the last checkpoint of each run is its answer
-    order = _order(run * len(points) + point, example, times, examples)
-    answers = order.reshape(-1, len(points), len(examples))[:, -1].ravel()
+    grid = _grid(cells, wide)
+    runs, examples = grid.runs, grid.examples
     fixed = {
-        role: _fixed(codes[role][0][order].reshape(-1, len(examples)), words[role], role, examples)
+        role: _fixed(codes[role][0][grid.rows], words[role], role, examples)
         for role in ("gold", "text", "weight")
         if role in codes
     }
+    texts = None
+    if "text" in fixed:
+        texts = tuple(words["text"][code] for code in fixed["text"])
+    weights = cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None
     identity = {
-        column: names
+        column: _identity(column, codes[column][0][grid.rows], words[column], examples)
         for column in beside
-        if (names := _identity(column, codes[column][0][order], words[column], examples))
     }
-    classes = list(map(_class_of, rated))
-    known = {plain(word) for word in words["label"]}
-    if not known & set(map(plain, classes)):
+    classes = _spelled(map(_class_of, rated), words["label"])
+    if not set(classes) & set(words["label"]):
         rated, classes = [], []
-    names, rank = ordered(dict.fromkeys([*words["label"], *_spelled(classes, words["label"])]))
-    labels = rank[codes["label"][:, answers].reshape(len(runs), -1)]
+    names, rank = ordered(dict.fromkeys([*words["label"], *classes]))
+    labels = rank[codes["label"][:, grid.answers].reshape(len(runs), -1)]
     gold = rank[fixed["gold"]] if "gold" in fixed else None
     checkpoints = None
-    if len(points) > 1:
-        shape = (len(runs), len(points), len(examples))
-        checkpoints = rank[codes["label"][0, order].reshape(shape)]
+    if len(grid.points) > 1:
+        shape = (len(runs), len(grid.points), len(examples))
+        checkpoints = rank[codes["label"][0, grid.rows].reshape(shape)]
     everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {each!r}" for each in runs), "gold"])
+    same_code(everybody, names, [*(f"run {run!r}" for run in runs), "gold"])
     probabilities = None
     if rated:
-        probabilities = _probabilities(rated, names, cells, answers).reshape(*labels.shape, -1)
+        shares = _probabilities(rated, names, cells, grid.answers)
+        probabilities = shares.reshape(*labels.shape, -1)
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
     return Predictions(
         labels,
@@ -458,12 +490,12 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool)
         examples,
         _layout(cells, rated, wide, labels.shape),
         gold,
-        tuple(words["text"][code] for code in fixed["text"]) if "text" in fixed else None,
+        texts,
         probabilities,
-        cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None,
+        weights,
         checkpoints,
         numbered="example" not in cells.roles,
-        identity=identity,
+        identity={column: called for column, called in identity.items() if called},
     )
 
 
@@ -542,12 +574,11 @@ def _identity(column: str, codes, words, examples) -> tuple[str, ...]:
 
     Refuses one that tells the same examples apart in every run, but in another order.
     """
-    by_time = codes.reshape(-1, len(examples))
-    everything = np.sort(by_time, axis=1)
+    everything = np.sort(codes, axis=1)
     if (everything != everything[0]).any() or (np.diff(everything[0]) == 0).any():
         return ()
-    _fixed(by_time, words, column, examples)
-    return tuple(words[code] for code in by_time[0])
+    _fixed(codes, words, column, examples)
+    return tuple(words[code] for code in codes[0])
 
 
 # ---- probabilities
