@@ -22,6 +22,7 @@ import tiny
 
 import stabutils as st
 from stabutils import __main__ as main
+from stabutils.reports.columns import assign
 
 NAMES = ("refund", "track", "cancel", "hours")
 
@@ -70,6 +71,41 @@ def test_a_gate_does_not_pass_on_the_churn_of_the_truth(tmp_path, capsys, name):
     )
     assert said.startswith(layout)
     assert f"Read as {layout}" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+HEADERS = {  # of a table -> its answers and truth, or the candidates that a question names
+    "run id pred gold": ("pred", "gold"),
+    "run id y_pred y_true": ("y_pred", "y_true"),
+    "seed uid Predicted_Class True_Class": ("Predicted_Class", "True_Class"),
+    "run id label ground_truth": ("label", "ground_truth"),
+    "run id output expected_output": ("output", "expected_output"),
+    "seed utterance_id response correct_answer": ("response", "correct_answer"),
+    "run id label.pred label.gold": ("label.pred", "label.gold"),
+    "run id predLabel targetLabel": ("predLabel", "targetLabel"),
+    "run id label_text score": ("label_text", None),
+    "run id label label_id target_lang true_positive pred_score": ("label", None),
+    "run id label pred_label": "pred_label, label",
+    "run id label class": "label, class",
+    "run id label label_text": "label, label_text",
+    "run id prediction_model intent": "prediction_model, intent",
+    "run id intent": "intent",
+    "run id label Label": "label, Label",
+    "run id pred target y_true": "target, y_true",
+    "id run1 run2 model_3": "run1, run2, model_3",
+    "id label prediction1 prediction2": "label, prediction1, prediction2",
+    "id gold prediction prediction_0 prediction_1": "prediction, prediction_0, prediction_1",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_column_is_taken_for_the_answers_only_where_no_other_could_be(header):
+    expected = HEADERS[header]
+    if isinstance(expected, str):
+        with pytest.raises(st.InputError, match=f"got '{expected}'; expected told apart"):
+            assign(header.split(), {}, "mine.csv")
+        return
+    roles = assign(header.split(), {}, "mine.csv")
+    assert (roles["label"][0], roles.get("gold", [None])[0]) == expected
 
 
 def test_files_joined_with_their_headers(tmp_path, capsys):

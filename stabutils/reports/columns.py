@@ -26,10 +26,10 @@ COLUMNS = {  # what a column may be called when nobody says
     "probabilities": ("p_<label>",),
 }
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
-ANSWERS = set(
-    "pred preds predict predicted prediction predictions yhat hat output outputs guess guesses "
-    "hyp hypothesis answer answers response responses".split()
+PREDICTED = set(
+    "pred preds predict predicted prediction predictions yhat hat guess guesses hypothesis".split()
 )
+SAID = set("answer answers output outputs response responses".split())
 TRUTHS = set("gold golden true truth target targets actual expected reference gt correct".split())
 EITHER = set("label labels class classes intent intents y".split())
 BESIDE = set(  # of an answer or of the truth, not the label itself
@@ -37,6 +37,7 @@ BESIDE = set(  # of an answer or of the truth, not the label itself
     "logit logits entropy loss margin rank weight time date count length is was".split()
 )
 TEXTS = set("text utterance query sentence content input question prompt message title".split())
+PLAIN = EITHER | SAID | set("ground name text value final".split())
 IDENTIFIERS = set("id ids uid uuid guid key idx index item sample instance row nr no".split())
 POSITIONS = set("idx index row nr no unnamed".split())  # of a row in some table
 NOT_EXAMPLES = set("run seed model version label user checkpoint session".split()) | EITHER
@@ -171,14 +172,19 @@ def _words(name: str) -> list[str]:
 
 
 def _kind(column: str) -> str:
-    """What a column holds by its name: answers ("label"), "gold", "either", or "" for neither."""
+    """What a column holds by its name: answers ("label"), "gold", or "" for neither.
+
+    "either" stands for both, and for names that say more: prediction_model may be a model.
+    """
     words = set(_words(column))
-    if words & BESIDE:
+    predicted, truth = words & PREDICTED, words & TRUTHS
+    if words & BESIDE or not words & (PREDICTED | TRUTHS | SAID | EITHER):
         return ""
-    answers, truth = bool(words & ANSWERS), bool(words & TRUTHS)
-    if answers != truth:
-        return "label" if answers else "gold"
-    return "either" if words & EITHER or answers else ""
+    if truth and not predicted:
+        return "gold" if words - TRUTHS <= PLAIN else ""
+    if (predicted or words & SAID) and not truth and words - PREDICTED <= PLAIN:
+        return "label"
+    return "either"
 
 
 def _identifiers(columns: Iterable[str], without: set[str]) -> list[str]:
@@ -229,7 +235,7 @@ def _labels_and_gold(rest, numbered, roles, name):
     if len(candidates) > 1:
         example = f"label={candidates[0]}, gold={candidates[-1]}"
         raise question(name, candidates, example)
-    if answers or either and _words(either[0])[0] in ("label", "labels"):
+    if answers or either and set(_words(either[0])) <= {"label", "labels", "name", "text"}:
         chosen["label"] = candidates
     elif either:
         raise question(name, either, f"label={either[0]}")
