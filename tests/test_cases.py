@@ -194,6 +194,10 @@ def test_class_probabilities_are_not_runs(tmp_path):
             st.InputError, match=f"got '{stem}0, .*sum to 1 in every row, as the pr"
         ):
             st.read_predictions(path)
+    golds = [(*row, f"LABEL_{i % 3}") for i, row in enumerate(rows)]
+    path = write(tmp_path / "p.csv", ("id", "LABEL_0", "LABEL_1", "LABEL_2", "gold"), golds)
+    with pytest.raises(st.InputError, match="sum to 1 in every row"):  # and not: no header
+        st.read_predictions(path)
     both = [(run, *row) for run in (1, 2) for row in rows]
     path = write(tmp_path / "p.csv", ("run", "id", "LABEL_0", "LABEL_1", "LABEL_2"), both)
     read = st.read_predictions(path, "probabilities=LABEL_0 LABEL_1 LABEL_2")

@@ -319,7 +319,10 @@ def _refuse_headers(cells: _Cells) -> None:
                     where = cells.first_row(role, cells.words[role].index(word))
                     raise InputError(f"{where}: {role}", word, allowed)
     runs = cells.roles.get("label", [])
-    labels = sorted(set(runs) & set(cells.words["label"])) if len(runs) > 1 else []
+    if len(runs) < 2:
+        return
+    answers = {cells.words["label"][code] for code in np.unique(cells.codes["label"])}
+    labels = sorted(answers.intersection(runs))
     if labels:
         allowed = "names of columns; these are labels of rows below, as where no header is given"
         raise InputError(f"header of {cells.table.name}", ", ".join(labels), allowed)
