@@ -393,7 +393,7 @@ def emptied(name: str, empty=""):
     return change
 
 
-def class_scores(decimals: int, stem: str, scale=1.0):
+def class_scores(decimals: int, stem: str, scale=1.0, sign=""):
     """Columns for classes, named as runs are, in place of the answers."""
 
     def change(sheet):
@@ -402,7 +402,9 @@ def class_scores(decimals: int, stem: str, scale=1.0):
         for name in sheet.answer_columns():
             sheet = without_column(sheet, name)
         for k in range(3):
-            sheet = sheet.with_column(f"{stem}{k}", [f"{x:.{decimals}f}" for x in shares[:, k]])
+            sheet = sheet.with_column(
+                f"{stem}{k}", [f"{x:.{decimals}f}{sign}" for x in shares[:, k]]
+            )
         return sheet
 
     return change
@@ -444,6 +446,21 @@ def the_truth_is_called_label(answer: str):
         return sheet.renamed("label", answer).renamed("gold", "label")
 
     return change
+
+
+def with_two_ids(sheet):
+    """Beside the examples, which one run numbers from another start, ids that stay."""
+    ids = [f"q{cell}" for cell in sheet.column("example")]
+    size = len(set(ids))
+    turned = sheet.with_column("query_id", ids)
+    return turned.mapped(
+        "example", lambda cell: str((int(cell) + 1) % size), lambda row: row["run"] == "2"
+    )
+
+
+def in_another_code(i, rng, sheet):
+    """Mostly the answer, written as a letter."""
+    return "VWXYZ"[codes(sheet)[like_the_answer(i, rng, sheet)]]
 
 
 def pivoted(sheet):
@@ -549,6 +566,15 @@ LONG_ONLY = {
         extra("bot says", like_the_answer),
         refused("bot says.*told apart"),
     ),
+    "answers in another code beside a label": (
+        extra("bot says", in_another_code),
+        either("bot says.*told apart"),  # of few answers nobody can tell
+    ),
+    "a code of the label beside it": (
+        extra("label_code", lambda i, rng, s: codes(s)[s.column("label")[i]]),
+        either("label_code"),
+    ),
+    "two ids that contradict each other": (with_two_ids, refused("(query_id|text|gold) of exa")),
     "a column of random labels": (extra("topic", like_a_label), either("topic")),
     "probabilities": (rated(True, 6), SAME),
     "probabilities of two digits": (rated(True, 2), SAME),
@@ -573,6 +599,7 @@ WIDE_ONLY = {
     "class scores as columns": (class_scores(3, "prediction_"), refused("prediction_0.*sum to 1")),
     "class scores of two digits": (class_scores(2, "LABEL_"), refused("LABEL_0.*sum to 1")),
     "percentages as columns": (class_scores(0, "LABEL_", 100), refused("LABEL_0")),
+    "percentages with their sign": (class_scores(1, "LABEL_", 100, "%"), refused("LABEL_0")),
     "runs of two kinds of names": (
         lambda s: s.renamed("run1", "model_1"),
         refused("model_1.*told apart"),
@@ -835,6 +862,12 @@ def numbers(comparison) -> dict:
     return {name: round(interval.value, 9) for name, interval in found.items()}
 
 
+def with_other_ids(sheet, change=lambda number: number):
+    """Ids called query_id in place of the text, so that they alone tell what is what."""
+    ids = [f"q{change(int(cell))}" for cell in sheet.column("example")]
+    return without_column(sheet, "text").with_column("query_id", ids, 0)
+
+
 TO_AFTER = {
     "rows shuffled": (shuffled, SAME),
     "columns shuffled": (columns_shuffled, SAME),
@@ -868,6 +901,10 @@ TO_AFTER = {
         refused("text of example|gold"),
     ),
     "no ids": (lambda s: without_column(s, "example"), refused("example|column")),
+    "other ids of another name": (
+        lambda s: with_other_ids(s, lambda c: (c + 1) % 12 if c < 12 else c),
+        refused("query_id of example 0"),
+    ),
     "another truth": (
         lambda s: s.mapped("gold", lambda c: other_order(c, s), lambda row: row["example"] == "3"),
         refused("gold"),
@@ -899,6 +936,8 @@ def compared(before, after) -> dict:
 def test_comparisons(what, sheets):
     before, after = sheets
     change, verdict = TO_AFTER[what]
+    if what == "other ids of another name":
+        before = with_other_ids(before)
     right = compared(before, after)
     judge(what, right, verdict, lambda: compared(before, change(after)))
 

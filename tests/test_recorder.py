@@ -65,7 +65,8 @@ def train(folder, seed, record=True, epochs=3, **settings):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """One run recorded twice (the second time in place of the first), one of another seed, one not recorded."""
+    """One run recorded twice (the second time in place of the first), one of another seed, and one
+    that is not recorded."""
     folder = tmp_path_factory.mktemp("trained")
     weights = [
         train(folder, 1, epochs=1),
@@ -148,7 +149,7 @@ def trainer_of(folder, epochs=1, **settings):
 
 
 def test_evaluations_before_and_after_the_training_are_no_checkpoints(tmp_path):
-    """Fails if a network that is not trained yet is recorded, or the one that stays is recorded twice."""
+    """Fails if a network is recorded that is not trained yet, or the one that stays twice."""
     trainer = trainer_of(
         tmp_path,
         2,
@@ -308,6 +309,17 @@ def test_every_row_is_the_answer_to_its_own_example(tmp_path, what):
         assert [float(row["p_LABEL_0"]) for row in rows] == pytest.approx(shares.tolist(), abs=1e-4)
 
 
+def test_a_text_of_several_lines_is_read_back(tmp_path):
+    """A lone carriage return ends a row for whoever reads CSV, and csv does not quote it."""
+    trainer = trainer_of(tmp_path)
+    recorder = next(c for c in trainer.callback_handler.callbacks if isinstance(c, st.Recorder))
+    recorder.texts = ["one\rtwo\r\nthree, four"] + ["x"] * 15
+    trainer.train()
+    trainer.args.seed = 2
+    trainer.train()
+    assert st.read_predictions(tmp_path / "mine.csv").texts[0] == "one\ntwo\nthree, four"
+
+
 @pytest.mark.parametrize("missing", [-100, -1])
 def test_no_label_is_no_gold(tmp_path, missing):
     record(tmp_path, data=[{**example, "labels": missing} for example in OUT])
@@ -351,6 +363,10 @@ REFUSED = {
     "a label that is no class": (
         {"data": [{**example, "labels": 0} for example in OUT[:-1]] + [{**OUT[-1], "labels": -2}]},
         "-2",
+    ),
+    "a word that the network lacks": (
+        {"data": [*OUT[:-1], {"input_ids": [99], "labels": 0}]},
+        "Recorder dataset: got 'IndexError.*expected examples that the Trainer can predict",
     ),
     "more axes": ({"options": {"preprocess_logits_for_metrics": many(1)}}, "float32 .16, 1, 3"),
 }
@@ -405,14 +421,14 @@ def test_an_error_while_recording_ends_the_recording_and_not_the_training(tmp_pa
     trainer_of(tmp_path, seed=3).train()
     trainer = trainer_of(tmp_path, epochs=3, seed=4)
     recorder = next(c for c in trainer.callback_handler.callbacks if isinstance(c, st.Recorder))
-    write = recorder._write
+    append = recorder._append
 
-    def full(mode, rows):
-        if mode == "a" and trainer.state.epoch > 1.5:
+    def full(rows):
+        if trainer.state.epoch > 1.5:
             raise OSError(28, "No space left on device")
-        write(mode, rows)
+        append(rows)
 
-    monkeypatch.setattr(recorder, "_write", full)
+    monkeypatch.setattr(recorder, "_append", full)
     with pytest.warns(
         UserWarning, match="Recorder stopped at step 6, and run '4' is not in .*No sp"
     ):

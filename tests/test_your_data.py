@@ -1,12 +1,15 @@
-"""Corpora that nobody tuned for, from a file to a report and to what the notebooks make of the texts."""
+"""Corpora that nobody tuned for, from a file to a report and to notebooks."""
 
 from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import stabutils as st
@@ -96,7 +99,7 @@ def test_a_corpus_nobody_tuned_for_gets_a_study(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("name", ["chinese", "arabic", "many"])
 def test_texts_of_any_script_have_neighbours(name):
-    """Texts of one class lie nearer to each other than chance has it, also where no space parts words."""
+    """Texts of one class lie nearer to each other than chance has it, also without spaces."""
     texts, labels = zip(*CORPORA[name], strict=True)
     graph = regions.neighbours(regions.lsa(texts[::2], texts[1::2]), k=1)
     gold = np.array(labels)[1::2]
@@ -161,3 +164,73 @@ def test_notebook_06_on_predictions_named_from_where_one_is(tmp_path, monkeypatc
     with open("out/queries.csv", encoding="utf-8", newline="") as file:
         ranked = sorted(csv.DictReader(file), key=lambda row: int(row["flip_rank"]))
     assert {int(row["example"]) % 5 for row in ranked[:8]} == {0}
+
+
+# ---- exports of other tools, each by the line that the page shows
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "your_data.md"
+
+
+def shown(first: str) -> str:
+    """The command of the page's table that stands beside a source."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith(f"| {first}")]
+    return line.split("`")[-2]
+
+
+def shell(folder: Path, command: str) -> None:
+    code = command.removeprefix('python -c "').removesuffix('"')
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+
+
+def test_a_corpus_of_label_studio(tmp_path):
+    rows = [(7, "2026-11-01", ("good", "bad")[i % 2], f"text, {i}") for i in range(20)]
+    header = ("annotator", "created_at", "sentiment", "text")
+    with open(tmp_path / "project.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    shell(tmp_path, shown("Label Studio"))
+    data = st.load_dataset(tmp_path / "corpus.csv")
+    assert data.label_names == ("bad", "good") and len(data.train) == 14
+
+
+def test_a_corpus_of_rasa(tmp_path):
+    examples = [{"text": f"你好 {i}", "intent": ("greet", "bye")[i % 2]} for i in range(20)]
+    content = {"rasa_nlu_data": {"common_examples": examples}}
+    (tmp_path / "nlu.json").write_text(json.dumps(content), encoding="utf-8")
+    shell(tmp_path, shown("Rasa, after"))
+    assert st.load_dataset(tmp_path / "corpus.json").label_names == ("bye", "greet")
+
+
+def test_predictions_of_rasa(tmp_path):
+    (tmp_path / "results").mkdir()
+    for run in (1, 2):
+        for part, wanted in (("successes", 0), ("errors", 1)):
+            entries = [
+                {
+                    "text": f"hello {i}",
+                    "intent": "greet",
+                    "intent_prediction": {"name": ("greet", "bye")[wanted], "confidence": 0.9},
+                }
+                for i in range(12)
+                if (i % (3 + run) == 0) == wanted
+            ]
+            path = tmp_path / "results" / f"intent_{part}.json"
+            path.write_text(json.dumps(entries), encoding="utf-8")
+        command = shown("Rasa, `rasa test").replace("'run': 1", f"'run': {run}")
+        shell(tmp_path, command.replace("run1.csv", f"run{run}.csv"))
+    shell(tmp_path, shown("several such files"))
+    read = st.read_predictions(tmp_path / "predictions.csv")
+    assert read.labels.shape == (2, 12) and st.report(read).numbers["accuracy"].value > 0.6
+
+
+def test_predictions_of_a_pipeline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = [f"text {i}" for i in range(12)]
+    for seed in range(3):
+
+        def classifier(texts, seed=seed):
+            return [{"label": "ab"[(i + seed) % 5 == 0], "score": 0.9} for i in range(len(texts))]
+
+        names = {"pd": pd, "seed": seed, "texts": texts, "classifier": classifier}
+        exec(shown("a `pipeline`"), names)
+    assert st.read_predictions("predictions.csv").labels.shape == (3, 12)

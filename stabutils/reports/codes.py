@@ -72,6 +72,8 @@ def _places(cells, label_names, classes):
             chosen = spellings(written)
             written = [chosen[name] for name in written]
         return _numbered(codes, written)
+    if label_names is not None and not hasattr(label_names, "__len__"):
+        raise InputError("label_names", label_names, "the name of each label")
     names = tuple(map(str, range(classes) if label_names is None else label_names))
     if cells.dtype == object:
         place = {name: i for i, name in enumerate(names)}
@@ -93,12 +95,18 @@ def _numbered(codes, written):
     return np.array([of_name[name] for name in written])[codes], names
 
 
+def shape_of(values, thing: str) -> tuple[int, ...]:
+    """The shape of an array or of nested lists. InputError for lists of different length."""
+    try:
+        return np.shape(values)
+    except ValueError:
+        raise InputError(thing, "rows of different length", "rows of one length") from None
+
+
 def _integers_or_strings(values, thing, axes):
     allowed = f"integers of at least 0, or strings, of shape ({', '.join(axes)})"
-    try:
-        values = np.asarray(values)
-    except ValueError:
-        raise InputError(thing, "rows of different length", allowed) from None
+    shape_of(values, thing)
+    values = np.asarray(values)
     if values.ndim != len(axes) or values.size == 0:
         shape = f"({', '.join(axes)}), none of them empty"
         raise InputError(f"shape of {thing}", values.shape, shape)
@@ -190,17 +198,11 @@ def _kind(name: str) -> str:
 
 def _refuse_other_order(one, other, names, first, second):
     """Answers that agree far better once labels are matched anew are in another order of labels."""
-    share, chance = _agreement(np.bincount(one), np.bincount(other), one == other)
+    share, chance = agreement(one, other)
     if share > chance + 0.3 * (1 - chance):
         return
-    table = np.zeros((len(names), len(names)))
-    np.add.at(table, (one, other), 1)
-    match = np.empty(len(names), int)
-    rows, columns = linear_sum_assignment(-table)
-    match[rows] = columns
-    matched, chance = _agreement(
-        np.bincount(match[one], minlength=len(names)), np.bincount(other), match[one] == other
-    )
+    match = best_match(one, other, len(names))
+    matched, chance = agreement(match[one], other)
     used = len(np.union1d(one, other))
     distance = rel_entr([matched, 1 - matched], [chance, 1 - chance]).sum()
     evidence = len(one) * distance - gammaln(used + 1)  # each order of labels was a try
@@ -214,7 +216,26 @@ def _refuse_other_order(one, other, names, first, second):
         raise InputError(f"labels of {second}", value, allowed)
 
 
-def _agreement(one, other, equal):
-    """The share of equal answers, and what it would be by chance (Cohen 1960)."""
-    size = min(len(one), len(other))
-    return equal.mean(), float(one[:size] @ other[:size]) / len(equal) ** 2
+def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """The share of examples that two get the same label for, and what chance gives (Cohen 1960).
+
+    >>> agreement(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
+    (0.75, 0.5)
+    """
+    size = 1 + max(one.max(), other.max())
+    counts = [np.bincount(labels, minlength=size) for labels in (one, other)]
+    return float(np.mean(one == other)), float(counts[0] @ counts[1]) / len(one) ** 2
+
+
+def best_match(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
+    """For each of `size` labels of one the label of the other that makes most examples agree.
+
+    >>> best_match(np.array([0, 0, 1]), np.array([1, 1, 0]), 2).tolist()
+    [1, 0]
+    """
+    table = np.zeros((size, size))
+    np.add.at(table, (one, other), 1)
+    match = np.empty(size, int)
+    rows, columns = linear_sum_assignment(-table)
+    match[rows] = columns
+    return match

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from stabutils.errors import InputError
+from stabutils.reports.codes import agreement, best_match
 
 COLUMNS = {  # what a column may be called when nobody says
     "run": ("run", "seed", "model", "version"),
@@ -25,16 +26,18 @@ COLUMNS = {  # what a column may be called when nobody says
     "probabilities": ("p_<label>",),
 }
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
-ANSWERS = set(
-    "pred preds predict predicted prediction predictions yhat hat output outputs guess guesses "
-    "hyp hypothesis answer answers response responses".split()
+PREDICTED = set(
+    "pred preds predict predicted prediction predictions yhat hat guess guesses hypothesis".split()
 )
+SAID = set("answer answers output outputs response responses".split())
 TRUTHS = set("gold golden true truth target targets actual expected reference gt correct".split())
 EITHER = set("label labels class classes intent intents y".split())
 BESIDE = set(  # of an answer or of the truth, not the label itself
     "id ids idx index score scores prob probs proba probability probabilities confidence conf "
     "logit logits entropy loss margin rank weight time date count length is was".split()
 )
+TEXTS = set("text utterance query sentence content input question prompt message title".split())
+PLAIN = EITHER | SAID | set("ground name text value final".split())
 IDENTIFIERS = set("id ids uid uuid guid key idx index item sample instance row nr no".split())
 POSITIONS = set("idx index row nr no unnamed".split())  # of a row in some table
 NOT_EXAMPLES = set("run seed model version label user checkpoint session".split()) | EITHER
@@ -169,14 +172,19 @@ def _words(name: str) -> list[str]:
 
 
 def _kind(column: str) -> str:
-    """What a column holds by its name: answers ("label"), "gold", "either", or "" for neither."""
+    """What a column holds by its name: answers ("label"), "gold", or "" for neither.
+
+    "either" stands for both, and for names that say more: prediction_model may be a model.
+    """
     words = set(_words(column))
-    if words & BESIDE:
+    predicted, truth = words & PREDICTED, words & TRUTHS
+    if words & BESIDE or not words & (PREDICTED | TRUTHS | SAID | EITHER):
         return ""
-    answers, truth = bool(words & ANSWERS), bool(words & TRUTHS)
-    if answers != truth:
-        return "label" if answers else "gold"
-    return "either" if words & EITHER or answers else ""
+    if truth and not predicted:
+        return "gold" if words - TRUTHS <= PLAIN else ""
+    if (predicted or words & SAID) and not truth and words - PREDICTED <= PLAIN:
+        return "label"
+    return "either"
 
 
 def _identifiers(columns: Iterable[str], without: set[str]) -> list[str]:
@@ -227,7 +235,7 @@ def _labels_and_gold(rest, numbered, roles, name):
     if len(candidates) > 1:
         example = f"label={candidates[0]}, gold={candidates[-1]}"
         raise question(name, candidates, example)
-    if answers or either and _words(either[0])[0] in ("label", "labels"):
+    if answers or either and set(_words(either[0])) <= {"label", "labels", "name", "text"}:
         chosen["label"] = candidates
     elif either:
         raise question(name, either, f"label={either[0]}")
@@ -274,23 +282,44 @@ def answers_elsewhere(
     -------
     list
         Columns in whose cells only labels stand, where there are three different ones or more, or
-        whose cells agree with the labels more than chance would have it.
+        whose cells agree with the labels more than chance would have it; or that do so in a code
+        of their own, but not always.
     """
     used = {column for columns in roles.values() for column in columns}
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-    labels = np.array([cell.strip() for cell in columns[roles["label"][0]]], object)
-    known = set(labels)
-    numbers = all(re.fullmatch(r"-?[0-9]+(\.0*)?", label) for label in known)
-    suspects = []
-    for column in header:
-        if column in used or column.startswith("p_"):
-            continue
-        cells = np.array([cell.strip() for cell in columns[column]], object)
-        values = set(cells)
-        if len(values) < 2 or not values <= known:
-            continue
-        share = np.mean(cells == labels)
-        chance = sum(np.mean(cells == value) * np.mean(labels == value) for value in values)
-        if len(values) > 2 and not numbers or share > chance + 0.3 * (1 - chance):
-            suspects.append(column)
-    return suspects
+    cells = {
+        column: np.array([cell.strip() for cell in column_cells], object)
+        for column, column_cells in zip(header, zip(*rows, strict=True), strict=True)
+    }
+    labels = cells[roles["label"][0]]
+    unused = [column for column in header if column not in used and not column.startswith("p_")]
+    return [column for column in unused if _may_be_labels(column, cells[column], labels)]
+
+
+def _may_be_labels(column: str, cells: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a column holds the same labels, or labels in another code that often agree."""
+    known, values = sorted(set(labels)), sorted(set(cells))
+    if not 2 <= len(values) <= len(known):
+        return False
+    number = all(re.fullmatch(r"-?[0-9]+(\.0*)?", label) for label in known)
+    if set(values) <= set(known):
+        if len(values) > 2 and not number:
+            return True
+        place = {label: i for i, label in enumerate(known)}
+        share, chance = agreement(*(np.array([place[x] for x in y]) for y in (cells, labels)))
+        return share > chance + 0.3 * (1 - chance)
+    if len(values) < len(known) or set(_words(column)) & BESIDE:
+        return False
+    one, other = (np.searchsorted(np.array(a), b) for a, b in ((values, cells), (known, labels)))
+    share, chance = agreement(best_match(one, other, len(known))[one], other)
+    return chance + 0.5 * (1 - chance) < share < 1  # always would be another name for the label
+
+
+def identities(columns: Iterable[str]) -> list[str]:
+    """Columns whose names say that they tell examples apart: ids, and texts.
+
+    >>> identities(["query_id", "index", "question", "note"])
+    ['query_id', 'question']
+    """
+    columns = list(columns)
+    ids = _identifiers(columns, POSITIONS)
+    return ids + [column for column in columns if column not in ids and TEXTS & set(_words(column))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stabutils.data.labels import plain
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
@@ -19,7 +20,7 @@ from stabutils.metrics.intervals import (
     verdict,
 )
 from stabutils.metrics.measures import churn_between
-from stabutils.reports.codes import encode, same_code
+from stabutils.reports.codes import encode, same_code, shape_of
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import add_columns, columns_of, shown, title
 
@@ -51,7 +52,7 @@ class Comparison:
         }
 
     def summary(self) -> str:
-        """Scores, churn between the two, and the verdict as lines of plain text."""
+        """Layout of files, scores, churn between the two, and the verdict as plain text."""
         lines = [
             f"{title(name):<26}{shown(name, self.before[name])} -> {shown(name, self.after[name])}, "
             f"difference {shown(name, difference, signed=True)}; "
@@ -186,19 +187,26 @@ def _refuse_other_examples(before: Predictions, after: Predictions) -> None:
         named, numbered = ("after", "before") if before.numbered else ("before", "after")
         value = f"a column of them in {named}, the order of rows in {numbered}"
         raise InputError("examples of before and after", value, "a column of them in both")
-    if before.texts is None or after.texts is None:
-        return
-    for example, old, new in zip(before.examples, before.texts, after.texts, strict=True):
-        if old.split() != new.split():
-            if before.numbered:
-                example += " (counted by rows)"
+    for column in sorted(set(before.identity) & set(after.identity)):
+        olds, news = before.identity[column], after.identity[column]
+        if set(olds) == set(news):
+            _refuse_other(column, before, olds, news)
+    if before.texts is not None and after.texts is not None:
+        _refuse_other("text", before, before.texts, after.texts)
+
+
+def _refuse_other(what: str, before: Predictions, olds, news) -> None:
+    """Refuse examples that are called one thing before and another after."""
+    for example, old, new in zip(before.examples, olds, news, strict=True):
+        if plain(old).split() != plain(new).split():
+            rows = " (counted by rows)" if before.numbered else ""
             allowed = "the same in both files, row by row, or a column that names the examples"
-            raise InputError(f"text of example {example}", (old, new), allowed)
+            raise InputError(f"{what} of example {example}{rows}", (old, new), allowed)
 
 
 def _same_names(before, after, gold, other=None):
     """Both sets of runs, and gold, in one code; `other` is the gold labels of after."""
-    sizes = [np.shape(before), np.shape(after)]
+    sizes = [shape_of(before, "before"), shape_of(after, "after")]
     for thing, size in zip(("before", "after"), sizes, strict=True):
         if len(size) != 2 or size[0] < 2:
             raise InputError(f"shape of {thing}", size, "(runs, examples), at least 2 runs")
@@ -218,7 +226,7 @@ def _same_names(before, after, gold, other=None):
 
 
 def _seeds(seeds, arms):
-    seeds = tuple(map(np.asarray, seeds))
+    seeds = tuple(map(np.atleast_1d, seeds if hasattr(seeds, "__len__") else (seeds,)))
     if [len(np.unique(own)) for own in seeds] != [len(arm) for arm in arms]:
         allowed = f"two lists of different seeds, {len(arms[0])} and {len(arms[1])} of them"
         raise InputError("seeds", [own.tolist() for own in seeds], allowed)

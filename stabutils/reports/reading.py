@@ -13,7 +13,7 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from stabutils.reports.columns import (
     MORE_RUNS,
     answers_elsewhere,
     assign,
+    identities,
     question,
     row_names,
     told,
@@ -72,6 +73,8 @@ class Predictions:
         of them being its labels.
     numbered
         Whether examples are the numbers of their rows, for want of a column that names them.
+    identity
+        What other columns call each example: column -> (examples,).
     """
 
     labels: np.ndarray
@@ -85,6 +88,7 @@ class Predictions:
     weights: np.ndarray | None = None
     checkpoints: np.ndarray | None = None
     numbered: bool = False
+    identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_predictions(
@@ -185,10 +189,14 @@ class _Cells:
     def numbers(self, role: str) -> np.ndarray:
         """The words of a role as numbers. InputError for one that is none."""
         try:
-            return np.array(list(map(float, self.words[role])))
+            numbers = np.array(list(map(float, self.words[role])))
         except ValueError as error:
             problem = str(error).rpartition(": ")[2]
             raise InputError(f"column {role}", problem, "numbers") from None
+        if not np.isfinite(numbers).all():
+            wrong = self.words[role][int(np.isfinite(numbers).argmin())]
+            raise InputError(f"column {role}", wrong, "finite numbers")
+        return numbers
 
 
 def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
@@ -204,17 +212,17 @@ def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
             example = f"label={suspects[0]}, gold={label}"
             raise question(table.name, [label, *suspects], example)
     rated = [] if wide else _rated_columns(table.header, roles)
-    names_of_rows = _unused(table.header, roles) if wide and "example" not in roles else []
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
-    beside = [*rated, *row_names(names_of_rows)]
+    unused = [column for column in _unused(table.header, roles) if column not in rated]
+    names = row_names(unused) if wide and "example" not in roles else []
+    beside = dict.fromkeys([*rated, *names, *identities(unused)])
     cells = _read(table, first, wanted | {column: [column] for column in beside})
-    if wide:
-        cells = _with_row_names(cells, row_names(names_of_rows))
+    cells = _with_row_names(cells, names)
     if "label" not in roles:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
     _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, wide)
+    return _predictions(_one_spelling(cells, rated), rated, identities(unused), wide)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
@@ -293,16 +301,36 @@ def _labels_of(rated: list[str], cells: _Cells) -> _Cells:
 
 def _refuse_what_is_no_table(cells: _Cells) -> None:
     """Refuse what files that were joined, cut off or badly quoted hold beside their rows."""
-    table = cells.table
+    _refuse_headers(cells)
+    if cells.table.separator and "label" in cells.roles:
+        _refuse_swallowed_rows(cells)
+        _refuse_last_line(cells)
+
+
+def _refuse_headers(cells: _Cells) -> None:
+    """Refuse a header among the rows, rows without a name, and a row in place of the header."""
     for role in ("run", "example", "checkpoint"):
         for column in cells.roles.get(role, ()):
-            for word in ("", column):
+            for word, allowed in (
+                ("", f"the name of a {role}"),
+                (column, "rows; here a header is repeated, as where files were joined"),
+            ):
                 if word in cells.words[role]:
                     where = cells.first_row(role, cells.words[role].index(word))
-                    allowed = "a name; a header in a row is that of a file that was joined"
                     raise InputError(f"{where}: {role}", word, allowed)
-    if not table.separator or "label" not in cells.roles:
+    runs = cells.roles.get("label", [])
+    if len(runs) < 2:
         return
+    answers = {cells.words["label"][code] for code in np.unique(cells.codes["label"])}
+    labels = sorted(answers.intersection(runs))
+    if labels:
+        allowed = "names of columns; these are labels of rows below, as where no header is given"
+        raise InputError(f"header of {cells.table.name}", ", ".join(labels), allowed)
+
+
+def _refuse_swallowed_rows(cells: _Cells) -> None:
+    """Refuse a cell that holds rows, as after a quote that was never closed."""
+    table = cells.table
     known = {
         table.header.index(column): set(cells.words[role])
         for role in ("run", "label", "gold", "checkpoint")
@@ -314,28 +342,27 @@ def _refuse_what_is_no_table(cells: _Cells) -> None:
                 where = f"{cells.first_row(role, code)}: {role}"
                 allowed = "one cell; this one holds rows of the file, as after an unclosed quote"
                 raise InputError(where, word, allowed)
-    last_role = next((role for role in ("label", "gold") if _is_last(cells, role)), "")
-    if table.open_ended and last_role:
-        last = cells.codes[last_role][cells.roles[last_role].index(table.header[-1]), -1]
-        counts = sum(
-            np.bincount(cells.codes[role].ravel(), minlength=len(cells.words["label"]))
-            for role in ("label", "gold")
-            if role in cells.codes
-        )
-        counts[last] -= 1
-        others = [cells.words["label"][code] for code in np.flatnonzero(counts)]
-        longer = cut_off(cells.words["label"][last], others)
-        if longer:
-            where = table.where(cells.codes["label"].shape[1] - 1)
-            allowed = f"a complete last line, such as {longer!r}; a line break ends it"
-            raise InputError(f"{where}: {last_role}", cells.words["label"][last], allowed)
 
 
-def _is_last(cells: _Cells, role: str) -> bool:
-    return cells.table.header[-1] in cells.roles.get(role, ())
+def _refuse_last_line(cells: _Cells) -> None:
+    """Refuse a label at the end of a file that is the beginning of one, and stands nowhere else."""
+    table, last_column = cells.table, cells.table.header[-1]
+    role = next((r for r in ("label", "gold") if last_column in cells.roles.get(r, ())), "")
+    if not table.open_ended or not role:
+        return
+    last = cells.codes[role][cells.roles[role].index(last_column), -1]
+    together = [cells.codes[r].ravel() for r in ("label", "gold") if r in cells.codes]
+    counts = np.bincount(np.concatenate(together))
+    counts[last] -= 1
+    words = cells.words["label"]
+    longer = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
+    if longer:
+        where = table.where(cells.codes["label"].shape[1] - 1)
+        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
+        raise InputError(f"{where}: {role}", words[last], allowed)
 
 
-NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)? ?%?", re.IGNORECASE)
 
 
 def _refuse_scores(cells: _Cells, wide: bool) -> None:
@@ -347,7 +374,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
     words = [cells.words["label"][code] for code in distinct]
     if not all(map(NUMBER.fullmatch, words)):
         return
-    numbers = np.array(list(map(float, words)))
+    numbers = np.array([float(word.rstrip(" %").replace(",", ".")) for word in words])
     values = numbers[np.searchsorted(distinct, codes)]
     whole = bool((numbers % 1 == 0).all())
     shares = numbers.min() >= 0 and numbers.max() <= 1
@@ -359,7 +386,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
             f'for the run, takes them: --columns "probabilities={" ".join(columns)}"'
         )
         raise InputError(f"columns of {cells.table.name}", listed, allowed)
-    many = len(numbers) > 10 and (shares or 4 * len(numbers) > codes.size)
+    many = len(numbers) > 5 and shares or len(numbers) > 10 and 4 * len(numbers) > codes.size
     if not whole and (many or 2 * len(numbers) > codes.size):
         allowed = f"labels; these are {len(numbers)} different decimals, as scores are"
         raise InputError(f"columns of {cells.table.name}", listed, allowed)
@@ -389,42 +416,75 @@ def _one_spelling(cells: _Cells, rated: list[str]) -> _Cells:
     return replace(cells, codes=cells.codes | codes, words=cells.words | {r: names for r in both})
 
 
-def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
-    """Every run's answers side by side."""
-    name, codes, words = cells.table.name, cells.codes, cells.words
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Where in the table each example of each run at each checkpoint stands.
+
+    rows: (runs * checkpoints, examples), the last checkpoint of each run being its answer.
+    """
+
+    runs: tuple[str, ...]
+    points: list[str]
+    examples: tuple[str, ...]
+    rows: np.ndarray
+
+    @property
+    def answers(self) -> np.ndarray:
+        """The rows of answers, run by run."""
+        return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
+
+
+def _grid(cells: _Cells, wide: bool) -> _Grid:
+    """The rows in order. InputError for an example that a run answers twice, or not at all."""
     examples, example = _ids("example", cells)
     _refuse_silence(cells, examples, example)
-    runs, run = (tuple(cells.roles["label"]) if wide else ("1",), np.zeros(1, int))
-    if "run" in cells.roles:
+    runs, run = ("1",), np.zeros(1, int)
+    if wide:
+        runs = tuple(cells.roles["label"])
+    elif "run" in cells.roles:
         runs, run = _ids("run", cells)
-    points, point = _moments(cells) if "checkpoint" in codes else ([""], 0)
+    points, point = _moments(cells) if "checkpoint" in cells.codes else ([""], 0)
     if len(runs) < 2 and len(points) < 2:
-        raise InputError(f"runs in {name}", len(runs), MORE_RUNS)
+        raise InputError(f"runs in {cells.table.name}", len(runs), MORE_RUNS)
     times = ("",) if wide else _times(runs, points)
-    # rows in order of run, checkpoint, example; the last checkpoint of each run is its answer
     order = _order(run * len(points) + point, example, times, examples)
-    answers = order.reshape(-1, len(points), len(examples))[:, -1].ravel()
+    return _Grid(runs, points, examples, order.reshape(len(times), len(examples)))
+
+
+def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool) -> Predictions:
+    """Every run's answers side by side."""
+    name, codes, words = cells.table.name, cells.codes, cells.words
+    grid = _grid(cells, wide)
+    runs, examples = grid.runs, grid.examples
     fixed = {
-        role: _fixed(codes[role][0][order].reshape(-1, len(examples)), words[role], role, examples)
+        role: _fixed(codes[role][0][grid.rows], words[role], role, examples)
         for role in ("gold", "text", "weight")
         if role in codes
     }
-    classes = list(map(_class_of, rated))
-    known = {plain(word) for word in words["label"]}
-    if not known & set(map(plain, classes)):
+    texts = None
+    if "text" in fixed:
+        texts = tuple(words["text"][code] for code in fixed["text"])
+    weights = cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None
+    identity = {
+        column: _identity(column, codes[column][0][grid.rows], words[column], examples)
+        for column in beside
+    }
+    classes = _spelled(map(_class_of, rated), words["label"])
+    if not set(classes) & set(words["label"]):
         rated, classes = [], []
-    names, rank = ordered(dict.fromkeys([*words["label"], *_spelled(classes, words["label"])]))
-    labels = rank[codes["label"][:, answers].reshape(len(runs), -1)]
+    names, rank = ordered(dict.fromkeys([*words["label"], *classes]))
+    labels = rank[codes["label"][:, grid.answers].reshape(len(runs), -1)]
     gold = rank[fixed["gold"]] if "gold" in fixed else None
     checkpoints = None
-    if len(points) > 1:
-        shape = (len(runs), len(points), len(examples))
-        checkpoints = rank[codes["label"][0, order].reshape(shape)]
+    if len(grid.points) > 1:
+        shape = (len(runs), len(grid.points), len(examples))
+        checkpoints = rank[codes["label"][0, grid.rows].reshape(shape)]
     everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {each!r}" for each in runs), "gold"])
+    same_code(everybody, names, [*(f"run {run!r}" for run in runs), "gold"])
     probabilities = None
     if rated:
-        probabilities = _probabilities(rated, names, cells, answers).reshape(*labels.shape, -1)
+        shares = _probabilities(rated, names, cells, grid.answers)
+        probabilities = shares.reshape(*labels.shape, -1)
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
     return Predictions(
         labels,
@@ -433,11 +493,12 @@ def _predictions(cells: _Cells, rated: list[str], wide: bool) -> Predictions:
         examples,
         _layout(cells, rated, wide, labels.shape),
         gold,
-        tuple(words["text"][code] for code in fixed["text"]) if "text" in fixed else None,
+        texts,
         probabilities,
-        cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None,
+        weights,
         checkpoints,
         numbered="example" not in cells.roles,
+        identity={column: called for column, called in identity.items() if called},
     )
 
 
@@ -509,6 +570,18 @@ def _fixed(codes, words, role, examples) -> np.ndarray:
             value = _none_for(examples[int(lacking.argmax())], lacking.sum())
             raise InputError("gold", value, "a label for every example, or no gold column")
     return codes[0]
+
+
+def _identity(column: str, codes, words, examples) -> tuple[str, ...]:
+    """What another column calls each example; () for one that does not tell examples apart.
+
+    Refuses one that tells the same examples apart in every run, but in another order.
+    """
+    everything = np.sort(codes, axis=1)
+    if (everything != everything[0]).any() or (np.diff(everything[0]) == 0).any():
+        return ()
+    _fixed(codes, words, column, examples)
+    return tuple(words[code] for code in codes[0])
 
 
 # ---- probabilities

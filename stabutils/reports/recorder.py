@@ -74,6 +74,7 @@ class Recorder(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.name = str(args.seed if self.run is None else self.run)
+        self.last = None
         self._refuse_settings(args)
         columns = self._columns(self._predict(), state.global_step)
         self.header = list(columns)
@@ -118,9 +119,13 @@ class Recorder(TrainerCallback):
         """What the Trainer predicts, each example once and in the order of the dataset."""
         size = len(self.dataset)
         examples = _InOrder(self.dataset)
-        with torch.random.fork_rng(devices=[]):  # a data loader draws a number
-            with _every_example(self.trainer):
+        with torch.random.fork_rng(devices=[]), _every_example(self.trainer):
+            try:  # apart from the training's random numbers: a data loader draws one
                 answers = self.trainer.predict(examples)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                allowed = "examples that the Trainer can predict"
+                raise InputError("Recorder dataset", reason, allowed) from error
         if examples.read != list(range(size)):
             allowed = (
                 f"all {size} in their order; a data loader of the Trainer's own samples or drops "
@@ -156,7 +161,8 @@ class Recorder(TrainerCallback):
         if gold is not None:
             columns["gold"] = [names[label] for label in gold]
         if self.texts is not None:
-            columns["text"] = list(map(str, self.texts))
+            texts = (str(text).replace("\r\n", "\n") for text in self.texts)
+            columns["text"] = [text.replace("\r", "\n") for text in texts]  # csv quotes no \r
         if self.probabilities and read.probabilities is not None:
             shares = np.char.mod("%.6g", read.probabilities)
             columns |= {f"p_{name}": shares[:, i] for i, name in enumerate(names)}
@@ -183,7 +189,9 @@ class Recorder(TrainerCallback):
         if len(numbers) != len(self.dataset):
             allowed = f"{len(numbers)} as for the runs in {self.path}, or a file of its own"
             raise InputError("examples in the Recorder's dataset", len(self.dataset), allowed)
-        self._write("w", [self.header, *others])
+        remaining = self.path.with_suffix(".part")
+        remaining.write_text(_csv([self.header, *others]), encoding="utf-8", newline="")
+        remaining.replace(self.path)  # at once: other runs are never lost halfway
 
     def _record(self, state, step: int) -> None:
         if self.last is None or step <= self.last:  # nothing is trained yet, or it is recorded
@@ -196,7 +204,7 @@ class Recorder(TrainerCallback):
             if state.is_world_process_zero:
                 begun = self.path.exists() and self.path.stat().st_size
                 first = [] if begun else [self.header]
-                self._write("a", [*first, *zip(*columns.values(), strict=True)])
+                self._append([*first, *zip(*columns.values(), strict=True)])
         except Exception as error:  # whatever it is, hours of training are worth more
             self.last = None
             with contextlib.suppress(OSError, InputError):
@@ -207,8 +215,8 @@ class Recorder(TrainerCallback):
                 stacklevel=2,
             )
 
-    def _write(self, mode: str, rows) -> None:
-        with open(self.path, mode, encoding="utf-8", newline="") as file:
+    def _append(self, rows) -> None:
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
             file.write(_csv(rows))
 
 
@@ -374,7 +382,11 @@ def class_names(config, label_names: Sequence[str] | None) -> tuple[str, ...]:
     if label_names is None:
         thing = "id2label"
         id2label = getattr(config, "id2label", None) or {}
-        by_class = {int(number): name for number, name in id2label.items()}
+        try:
+            by_class = {int(number): name for number, name in dict(id2label).items()}
+        except (TypeError, ValueError):
+            allowed = "the name of each class, by its number"
+            raise InputError(thing, id2label, allowed) from None
         if sorted(by_class) != list(range(len(by_class))):
             allowed = f"a name for each of 0 .. {len(by_class) - 1}"
             raise InputError(thing, sorted(by_class), allowed)

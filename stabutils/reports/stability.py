@@ -34,7 +34,7 @@ from stabutils.metrics.intervals import (
     runs_needed,
     verdict,
 )
-from stabutils.reports.codes import encode
+from stabutils.reports.codes import encode, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
 from stabutils.reports.page import render
 from stabutils.reports.reading import Predictions, read_predictions
@@ -248,14 +248,15 @@ def report(
             read.runs,
         )
         return replace(of_file, layout=read.layout)
-    classes = None if probabilities is None else (*np.shape(probabilities), 0, 0, 0)[2]
+    rated = () if probabilities is None else shape_of(probabilities, "probabilities")
+    classes = None if probabilities is None else (*rated, 0, 0, 0)[2]
     labels, gold, label_names, checkpoints = _encoded(
         labels, gold, label_names, classes, checkpoints
     )
     runs, count = labels.shape
     if runs < 2 and checkpoints is None:
         raise InputError("runs in labels", runs, MORE_RUNS)
-    if identical_data not in SAME_DATA:
+    if not isinstance(identical_data, (bool, np.bool_, type(None))):
         raise InputError("identical_data", identical_data, "True, False or None")
     texts, examples = (
         _beside(texts, count, "texts"),
@@ -264,12 +265,8 @@ def report(
     run_names = _beside(run_names, runs, "run_names") or (("run 1", "run 2") if runs == 2 else ())
     weights = None if weights is None else _weights(weights, count)
     expected = (runs, count, len(label_names))
-    if probabilities is not None and np.shape(probabilities) != expected:
-        raise InputError(
-            "shape of probabilities",
-            np.shape(probabilities),
-            f"{expected}: runs, examples, classes",
-        )
+    if probabilities is not None and rated != expected:
+        raise InputError("shape of probabilities", rated, f"{expected}: runs, examples, classes")
     numbers = _numbers(labels, gold, probabilities, weights, checkpoints)
     about = {
         "example": examples,
@@ -299,7 +296,7 @@ def _encoded(labels, gold, label_names, classes, checkpoints):
     """Everything in one code, as `encode` makes it."""
     if checkpoints is None:
         return *encode(labels, gold, label_names, classes), None
-    runs, shape = len(labels), np.shape(checkpoints)
+    runs, shape = len(labels), shape_of(checkpoints, "checkpoints")
     if len(shape) != 3 or shape[1] < 2 or shape[::2] != np.shape(labels):
         raise InputError(
             "shape of checkpoints",
@@ -322,6 +319,7 @@ def _beside(values, count, thing):
 
 
 def _weights(weights, count):
+    shape_of(weights, "weights")
     weights = np.asarray(weights)
     if (
         weights.shape != (count,)

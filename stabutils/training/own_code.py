@@ -58,8 +58,9 @@ class Names:
     def follow(self, function: FunctionType) -> None:
         """Take in everything that a function names at module level or in a scope around it."""
         while isinstance(function, FunctionType):
-            for name, value in _named(function):
-                self._add(name, value)
+            if is_own(function.__module__ or "__main__", _file(function)):
+                for name, value in _named(function):
+                    self._add(name, value)
             function = getattr(function, "__wrapped__", None)
 
     def _add(self, name: str, value: object) -> None:
@@ -140,7 +141,7 @@ class Names:
     def _object(self, name: str, value: object) -> str:
         """A constant of another type: arrays by their content, others by their fields."""
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        if kind in QUIET:
+        if kind in QUIET or inspect.isdatadescriptor(value):  # the slot of a field
             return ""
         if kind in BY_NAME:
             return repr(value)

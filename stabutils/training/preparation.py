@@ -1,8 +1,8 @@
-"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers` checkpoint.
+"""A dataset as a network reads it: tokenised once, for `compact` or a `transformers` checkpoint.
 
-`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel packed (token ids end
-to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
-and nothing else that the training loop knows of.
+`prepare` turns a dataset into a `Task`: everything a training needs. Texts travel packed (token ids
+end to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has
+`features` (B, width), a `head` and nothing else that the training loop knows of.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
     InputError
         Every way in which a checkpoint can be unusable ends here, in one error.
     """
-    root = find_checkpoint(name)
-    folder = encoder_of(root)
     try:
+        root = find_checkpoint(name)
+        folder = encoder_of(root)
         pooling = pooling_of(root) if pooling == "auto" else pooling
         tokens, pad, kept = _tokens(folder, data, recipe)
         build = partial(Pretrained, str(folder), pooling, len(data.label_names), pad, kept)
@@ -161,6 +161,8 @@ def _refuse_deaf_pooling(model: Pretrained, text: Tokens) -> None:
         return
     both = Tokens.pack([text.ids, text.ids[:-1]])
     whole, beginning = model.features(both)
+    if not torch.isfinite(whole).all():
+        raise ValueError("its weights give numbers that are not finite")
     if torch.allclose(whole, beginning, rtol=0, atol=1e-6):
         allowed = "last or mean: this network reads from left to right, its first token no text"
         raise InputError("pooling", model.pooling, allowed)
