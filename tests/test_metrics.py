@@ -1,4 +1,4 @@
-"""Every score against numbers done by hand, an independent reference, and what must hold for any input."""
+"""Every score by hand, against an independent reference, and by what must hold for any input."""
 
 from __future__ import annotations
 
@@ -165,6 +165,12 @@ def test_share_unstable_is_the_mean_over_all_subsets(labels):
     subsets = [labels[list(runs)] for runs in itertools.combinations(range(7), 4)]
     close(metrics.share_unstable(labels, 4), np.mean([(s != s[0]).any(axis=0) for s in subsets]))
     close(metrics.share_unstable(labels, 2), metrics.churn(labels))
+
+
+def test_ten_runs_are_the_default_of_the_share_unstable(rng):
+    labels = (rng.random((12, 40)) < 0.05).astype(int)
+    assert metrics.share_unstable(labels) == metrics.share_unstable(labels, 10)
+    assert metrics.share_unstable(labels) < metrics.share_unstable(labels, 11)
 
 
 def test_majority_breaks_ties_towards_the_lowest_id():
@@ -389,6 +395,9 @@ def test_tally_counts_the_most_frequent_first_and_equals_in_the_order_of_classes
     labels = [[2, 0, 1], [2, 1, 1], [0, 1, 1], [2, 0, 1]]
     assert metrics.tally(labels, ["a", "b", "c"]) == ["c ×3, a ×1", "a ×2, b ×2", "b ×4"]
     assert metrics.tally([[1, 0]], ["a", "b"]) == ["b ×1", "a ×1"]  # one run is enough
+    names, labels = [f"class {i}" for i in range(200)], [*range(200), *range(0, 200, 2)]
+    twice, once = [f"{n} ×2" for n in names[::2]], [f"{n} ×1" for n in names[1::2]]
+    assert metrics.tally(np.array(labels)[:, None], names) == [", ".join(twice + once)]
     with pytest.raises(InputError, match="type of labels"):
         metrics.tally([[0.5]], ["a"])
 
@@ -438,6 +447,8 @@ def test_counts_are_integers_and_zero_entropy_has_no_sign():
      "shape of gold: got (1, 1); expected (examples)"),
     (lambda: metrics.churn([[0.5]] * 2),
      "type of labels: got 'float64'; expected integer class ids"),
+    (lambda: metrics.nll([[[1, 0]]], [0]),
+     "type of probabilities: got 'int64'; expected numbers of 0 .. 1 whose rows sum to 1"),
     (lambda: metrics.ece([[[0.5, 0.5]]], [2]),
      "gold: got 2; expected class ids below 2, the number of probabilities"),
 ])  # fmt: skip
@@ -455,3 +466,9 @@ def test_rows_may_be_off_by_rounding_and_no_more(off, fits):
     else:
         with pytest.raises(InputError, match=f"row sum of probabilities: got {1 + off}; "):
             metrics.jensen_shannon(rows)
+
+
+def test_many_classes_in_half_precision_still_sum_to_one_in_any_memory_layout(rng):
+    halves = rng.dirichlet(np.ones(2000), (2, 3)).astype(np.float16)
+    for layout in (halves, np.asfortranarray(halves)):
+        close(metrics.nll(layout, [0, 1, 2]), metrics.nll(halves.astype(float), [0, 1, 2]))

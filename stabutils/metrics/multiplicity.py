@@ -724,7 +724,7 @@ def _width(n, labels, probabilities, gold=None):
 def _two_most_frequent(labels):
     """The answer most runs give, how many give it, and how many give the next: (examples,) each."""
     answer = labels[0]
-    most = second = np.zeros(labels.shape[1], int)
+    most = second = np.zeros(labels.shape[1])
     for label, before in measures._votes(labels):  # equal votes come one after the other
         overtakes = (before >= most) & (label != answer)
         behind = np.where(label == answer, second, np.maximum(second, before + 1))
