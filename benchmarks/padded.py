@@ -1,21 +1,24 @@
-"""What people would use: the compact network on padded blocks, trained by Hugging Face's Trainer or a plain loop.
+"""What people would use: the compact network on padded blocks, trained by Hugging Face's Trainer or
+a plain loop.
 
-Same architecture, same weights, same answers as `stabutils.models.Compact` (a test holds the two against each other);
-every layer computes the padding too, and the texts that pass it by.
+Same architecture, same weights, same answers as the package's `Compact` (a test holds the two
+against each other); every layer computes the padding too, and the texts that pass it by.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from stabutils.training.networks import Compact, Pretrained
 from stabutils.training.stacked import Blocks, CompactBlocks
 from stabutils.training.task import Task, Tokens
 
 
 class Padded(CompactBlocks):
-    """As Trainer calls it: ids and mask (texts, longest) to logits (texts, classes), and a loss where labels come."""
+    """As Trainer calls it: ids and mask (texts, longest) to logits (texts, classes), and a loss
+    where labels come."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
@@ -28,10 +31,37 @@ class Padded(CompactBlocks):
         )
 
     def embed(self, ids: Tensor) -> Tensor:
-        """On a CPU every distinct word is spelled once, as ours does: the comparison is about all the rest."""
+        """On a CPU every distinct word is spelled once, as ours does: the comparison is about all
+        the rest."""
         if ids.device.type == "cpu":
             return self.network.embed(ids.flatten()).view(*ids.shape, -1)
         return super().embed(ids)
+
+
+class PaddedPretrained(nn.Module):
+    """A checkpoint as Trainer calls it: ids and mask (texts, longest) to logits, and a loss where
+    labels come."""
+
+    def __init__(self, network: Pretrained):
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        network, taken = self.network, attention_mask.bool()
+        ids = input_ids.where(taken, network.pad)
+        hidden = network.backbone(input_ids=ids, attention_mask=attention_mask).last_hidden_state
+        vectors = F.dropout(network.pool(hidden, taken), network.dropout, self.training)
+        logits = network.head(vectors)
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def of(network: nn.Module) -> nn.Module:
+    """The same network as Trainer calls it."""
+    return (Padded if isinstance(network, Compact) else PaddedPretrained)(network)
 
 
 class Texts(torch.utils.data.Dataset):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,15 +129,88 @@ def test_a_small_benchmark_writes_its_record(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_small_benchmark_of_the_gpu_writes_its_record(tmp_path):
+def test_a_small_benchmark_of_the_gpu_writes_its_record_and_goes_on(benchmarks, tmp_path):
     pytest.importorskip("accelerate")
-    assert run("gpu.py", tmp_path, *"--sizes 1 2 --runs 3 --steps 2 --epochs 1".split()) >= {
-        "gpu_ratio",
-        "gpu_ratio_bf16",
-        "texts per second 2 runs fp32",
-        "accuracy fp32",
-        "churn bf16",
+    import gpu
+
+    small = "--sizes 1 2 --runs 3 --steps 2 --epochs 1 --device cpu".split()
+    small += ["--dataset", str(tiny.write_csv(tmp_path / "tiny.csv")), "-o", str(tmp_path)]
+    gpu.main(small)
+    before = (tmp_path / "gpu.json").read_bytes()
+    numbers = json.loads(before)["numbers"]
+    assert numbers.keys() >= {
+        "throughput compact: gpu_ratio",
+        "throughput compact: gpu_ratio_bf16",
+        "throughput compact: texts per second 2 runs fp32",
+        "time to accuracy compact: final accuracy ours",
+        "board compact control: churn",
+        "board compact TGTSS: label_entropy@2",
     }
+    assert all(number["value"] > 0 for name, number in numbers.items() if "churn" not in name)
+    answers = sorted(path.name for path in (tmp_path / "compact" / "answers").iterdir())
+    assert len(answers) == 11 and "compact-control.safetensors.xz" in answers
+    gpu.main(small)
+    assert (tmp_path / "gpu.json").read_bytes() == before  # nothing was left to measure
+
+
+def test_a_small_gpu_step_that_would_end_late_does_not_begin(benchmarks, tmp_path, capsys):
+    pytest.importorskip("accelerate")
+    import gpu
+
+    from stabutils import records
+
+    number = {"value": 1.0, "low": 1.0, "high": 1.0, "runs": 1, "unit": "times"}
+    session = gpu.Session(records.Record("gpu", {}, {}), tmp_path, time.monotonic() + 3600)
+    session.step("board", "first", lambda: {"churn": number})
+    session.slowest["board"] = 3600.0
+    session.step("board", "second", lambda: {"churn": number})
+    session.step("throughput", "compact", lambda: {"ratio": number})
+    assert [*session.record.numbers] == ["board first: churn", "throughput compact: ratio"]
+    assert "board second: no time left" in capsys.readouterr().out
+    assert records.read(tmp_path / "gpu.json").numbers == session.record.numbers
+
+
+def test_a_carried_checkpoint_reads_the_texts_as_the_whole_one(benchmarks, tmp_path):
+    from carry import carry
+    from test_frozen import deeper
+
+    from stabutils.training.loop import predict
+    from stabutils.training.preparation import prepare
+
+    whole, data = deeper(tmp_path / "whole"), tiny.dataset()
+    few = replace(data, train=data.validation, test=data.validation)
+    small = carry(str(whole), few.train.texts, tmp_path / "small")
+    size = {path: (path / "model.safetensors").stat().st_size for path in (whole, small)}
+    assert size[small] < 0.55 * size[whole]
+    tasks = [prepare(str(path), few, tiny.RECIPE, "mean") for path in (whole, small)]
+    answers = []
+    for task in tasks:
+        with state.Stream("init", 0):
+            answers.append(predict(task.build(), task.test, task.recipe))
+    assert torch.allclose(*answers, atol=1e-3)
+    words = {len(task.build().backbone.get_input_embeddings().weight) for task in tasks}
+    assert len(words) == 1  # of both the tokens that the texts have
+
+
+def test_the_padded_checkpoint_answers_like_the_packed_one(padded, tmp_path):
+    from test_frozen import deeper
+
+    from stabutils.training.preparation import prepare
+
+    task = prepare(str(deeper(tmp_path)), tiny.dataset(), tiny.RECIPE, "mean")
+    network = task.build().eval()
+    with torch.no_grad():
+        theirs = padded.of(network).eval()(**padded.pad(task.test))["logits"]
+        assert torch.allclose(theirs, network(task.test), atol=1e-5)
+
+
+def test_several_runs_share_the_seconds_and_have_accuracies_of_their_own(timing):
+    task, labels = tiny.task(), tiny.dataset().validation.labels
+    curves = timing.together(task, labels, range(3), "cpu")
+    assert len(curves) == 3 and all(len(curve) == 12 for curve in curves)
+    seconds = {tuple(second for second, _ in curve) for curve in curves}
+    accuracies = {tuple(accuracy for _, accuracy in curve) for curve in curves}
+    assert len(seconds) == 1 and len(accuracies) > 1
 
 
 def test_culprits_are_judged_against_as_many_at_random(benchmarks):
