@@ -28,7 +28,9 @@ FLOORS = (
     {"__main__"},
 )
 LEVELS = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"
+)
 
 
 def name_of(path: Path) -> str:

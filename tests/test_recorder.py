@@ -435,6 +435,8 @@ def test_an_error_while_recording_ends_the_recording_and_not_the_training(tmp_pa
         trainer.train()
     assert trainer.state.global_step == 9
     assert {row["run"] for row in rows_of(tmp_path)} == {"3"}
+
+
 def resumed(trainer, folder, step):
     trainer.train(resume_from_checkpoint=str(folder / "trainer" / f"checkpoint-{step}"))
 

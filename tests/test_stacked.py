@@ -101,7 +101,9 @@ def teachers_of(mitigation, task):
     draw = np.random.default_rng(0)
     shape = len(mitigation.teacher_seeds(ALIKE[0])), 3, len(task.train_labels)
     return [
-        draw.dirichlet(np.full(task.classes, 0.3), shape).astype(np.float16) if shape[0] else None
+        {"training": draw.dirichlet(np.full(task.classes, 0.3), shape).astype(np.float16)}
+        if shape[0]
+        else None
         for _ in SEEDS
     ]
 
