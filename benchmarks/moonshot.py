@@ -1,10 +1,12 @@
-"""How much of what an ensemble of ten takes away can one network do? What was tried, by the rules of docs/moonshot.md.
+"""How much of what an ensemble of ten takes away can one network do? What was tried, by the rules
+of docs/moonshot.md.
 
-    python benchmarks/moonshot.py              # every candidate, three seeds, validation: records/massive/moonshot.csv
-    python benchmarks/moonshot.py --confirm    # the one chosen, twenty fresh seeds, test: 07_moonshot.json
+    python benchmarks/moonshot.py              # every candidate, three seeds, validation:
+    records/massive/moonshot.csv python benchmarks/moonshot.py --confirm    # the one chosen, twenty
+    fresh seeds, test: 07_moonshot.json
 
-Control's architecture, one pass an answer, at most three trainings' cost, nothing that a random training made shared
-between runs, and accuracy not below control's by more than half a point.
+Control's architecture, one pass an answer, at most three trainings' cost, nothing that a random
+training made shared between runs, and accuracy not below control's by more than half a point.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ MEMBERS, MOST = 10, 3.0  # of the ensemble; trainings
 
 @dataclass(frozen=True)
 class Start(Mitigation):
-    """Begins *compact* from embeddings `scale` times as large, and passes the layer by for a share `skip` of texts."""
+    """Begins *compact* from embeddings `scale` times as large, and passes the layer by for a share
+    `skip` of texts.
+    """
 
     scale: float = 1.0
     skip: float = 0.5
@@ -63,8 +67,9 @@ class Start(Mitigation):
 
 @dataclass(frozen=True)
 class ConvexTeacher(Mitigation):
-    """Trains towards (1 - mixing) * label + mixing * what a logistic regression on words answers, out of fold. It is
-    convex: the same for every run, without any training's randomness."""
+    """Trains towards (1 - mixing) * label + mixing * what a logistic regression on words answers,
+    out of fold. It is convex: the same for every run, without any training's randomness.
+    """
 
     mixing: float = 0.5
 
@@ -112,14 +117,17 @@ CANDIDATES: dict[str, Mitigation | tuple[Mitigation, ...]] = {
     "small start, layer mostly skipped": Start(0.1, 0.9),
     "large start": Start(3.0),
 }
-CHOSEN = "all of it: half of the dropout, 13 epochs"  # with 14, two passes a step come to more than three trainings
+# with 14, two passes a step come to more than three trainings
+CHOSEN = "all of it: half of the dropout, 13 epochs"
 
 
 def confirmed(
     control: Runs, chosen: Runs, cost: tuple[float, float], beside: Runs
 ) -> tuple[dict[str, Interval], tuple[records.Claim, ...]]:
-    """What the chosen one does on fresh seeds, on the test split, against control and ensembles of control's runs; and
-    its CPU-seconds against those of control runs that were trained beside it."""
+    """What the chosen one does on fresh seeds, on the test split, against control and ensembles of
+    control's runs; and its CPU-seconds against those of control runs that were trained beside
+    it.
+    """
     table = board.board(control, {"moonshot": chosen}, costs={"moonshot": cost})
     how = "vote" if control.probabilities is None else "probability"
     share = ensembles.share(ensembles.Pool(control, how), chosen, MEMBERS)

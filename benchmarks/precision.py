@@ -1,8 +1,8 @@
 """Does training in bf16 change what the runs answer? `python benchmarks/precision.py` writes
 records/<corpus>/precision.json.
 
-The same seeds in both precisions: churn and accuracy of each, their difference, and how often an answer changes when
-nothing but the precision does, beside how often it does when the seed does.
+The same seeds in both precisions: churn and accuracy of each, their difference, and how often an
+answer changes when nothing but the precision does, beside how often it does when the seed does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from stabutils.study.runs import Runs
 
 
 def measure(full: Runs, half: Runs) -> dict[str, Interval]:
-    """Churn and accuracy in fp32 and bf16, bf16 less fp32, and churn between the two trainings of each seed."""
+    """Churn and accuracy in fp32 and bf16, bf16 less fp32, and churn between the two trainings of
+    each seed.
+    """
     labels, seeds = [full.labels, half.labels], [full.seeds, half.seeds]
     found = {}
     for name, score in (

@@ -1,7 +1,8 @@
 """A sweep of 10,000 simulated runs: does the store stay linear, and the memory of the driver level?
 
-Answers are drawn instead of trained; files, checks, reading and analysis are the real ones. Each thousand is one corpus
-of 100 checkpoints with 10 runs each. `python benchmarks/sweep.py [runs] [examples] [classes]`
+Answers are drawn instead of trained; files, checks, reading and analysis are the real ones. Each
+thousand is one corpus of 100 checkpoints with 10 runs each. `python benchmarks/sweep.py [runs]
+[examples] [classes]`
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def answers(draw: np.random.Generator, examples: int, classes: int) -> dict[str,
 
 
 def thousand(store: Store, corpus: int, runs: int, examples: int, classes: int) -> dict[str, float]:
-    """Write, read and analyse one corpus's runs; CPU seconds of each, and the driver's memory afterwards."""
+    """Write, read and analyse one corpus's runs; CPU seconds of each, and the driver's memory
+    afterwards.
+    """
     draw, gold, began = (
         np.random.default_rng(corpus),
         np.arange(examples) % classes,

@@ -1,9 +1,11 @@
 """`make bundle`: one folder for a room without network, to be carried on a stick.
 
-    python course/bundle.py [--to bundle] [--no-wheels] [--torch-index https://download.pytorch.org/whl/cpu]
+    python course/bundle.py [--to bundle] [--no-wheels] [--torch-index
+    https://download.pytorch.org/whl/cpu]
 
-Wheels are those of requirements.lock for this system and this version of Python: machines of another kind need a bundle
-of their own. Trained runs of the embedded corpora come along, so that nothing has to be trained twice.
+Wheels are those of requirements.lock for this system and this version of Python: machines of
+another kind need a bundle of their own. Trained runs of the embedded corpora come along, so that
+nothing has to be trained twice.
 """
 
 from __future__ import annotations
@@ -47,14 +49,16 @@ The first command takes about five minutes, without network. Without Make (Windo
     python -m pip install --no-index --find-links wheels -r requirements.lock -e .
     python -m jupyter lab
 
-Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. {runs} trained runs are in
-`runs/`: what they answer is read, and only what is missing is trained. All else: [README.md](README.md), [the
-course](course/README.md).
+Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. {runs}
+trained runs are in `runs/`: what they answer is read, and only what is missing is trained. All
+else: [README.md](README.md), [the course](course/README.md).
 """
 
 
 def bundle(target: Path, runs: Path, wheels: bool = True, torch_index: str = "") -> None:
-    """Writes the folder; one that is there already is added to, so that wheels are not fetched twice."""
+    """Writes the folder; one that is there already is added to, so that wheels are not fetched
+    twice.
+    """
     ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.egg-info")
     target.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
@@ -75,7 +79,9 @@ def bundle(target: Path, runs: Path, wheels: bool = True, torch_index: str = "")
 
 
 def download(folder: Path, torch_index: str) -> None:
-    """All that `make setup` would fetch: torch first, from its own index, for the others would bring another build."""
+    """All that `make setup` would fetch: torch first, from its own index, for the others would
+    bring another build.
+    """
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     torch = next(line for line in lines if line.startswith("torch=="))
     pip = [

@@ -1,7 +1,8 @@
 """The points of a course notebook, without nbgrader: python course/check.py <notebook>
 
-Runs the notebook from top to bottom with the hidden tests of the solution of the same name put back, whatever was done
-to the test cells. A cell with a test counts all its points or none; written answers are for a person to read.
+Runs the notebook from top to bottom with the hidden tests of the solution of the same name put
+back, whatever was done to the test cells. A cell with a test counts all its points or none; written
+answers are for a person to read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SOLUTIONS = Path(__file__).resolve().parent / "solutions"
 
 
 class Graded(NamedTuple):
-    """One exercise: points it is worth, points it got (None: for a person to read), and the first thing that failed."""
+    """One exercise: points it is worth, points it got (None: for a person to read), and the first
+    thing that failed.
+    """
 
     points: float
     got: float | None
@@ -26,7 +29,9 @@ class Graded(NamedTuple):
 
 
 def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
-    """What each exercise of a notebook gets. Raises ValueError for a notebook without a solution of its name."""
+    """What each exercise of a notebook gets. Raises ValueError for a notebook without a solution of
+    its name.
+    """
     if not (solutions / path.name).is_file():
         known = ", ".join(sorted(each.name for each in solutions.glob("*.ipynb")))
         raise ValueError(
@@ -36,7 +41,8 @@ def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
     missing = tests.keys() - tested(notebook).keys()
     if missing:
         raise ValueError(
-            f"{path.name}: got no cell {', '.join(sorted(missing))}; expected every cell with a test"
+            f"{path.name}: got no cell {', '.join(sorted(missing))}; expected every cell with a "
+            "test"
         )
     for cell in notebook.cells:
         if (name := role(cell).get("grade_id")) in tests:

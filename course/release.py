@@ -1,7 +1,8 @@
 """`make course`: the student versions, course/exercises, from course/solutions.
 
-It does what nbgrader's `generate_assignment` does with the same marks and metadata, so that either can be used: regions
-of solution and hidden tests go, written answers go as a whole, tests are locked, outputs are cleared.
+It does what nbgrader's `generate_assignment` does with the same marks and metadata, so that either
+can be used: regions of solution and hidden tests go, written answers go as a whole, tests are
+locked, outputs are cleared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | site | verify`.
+"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures |
+site | verify`.
 
-`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
-refuse, ends it with exit status 2 before anything is computed.
+`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that
+a study would refuse, ends it with exit status 2 before anything is computed.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/ (of a checkpoint:
-    records/<dataset>-<model>/)."""
+    """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/ (of
+    a checkpoint: records/<dataset>-<model>/).
+    """
     paths = [
         path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)
     ]  # 06 is about no corpus
@@ -76,7 +78,9 @@ def pages(arguments: argparse.Namespace) -> int:
 
 
 def refresh(arguments: argparse.Namespace) -> int:
-    """Execute the committed notebooks in place, at their defaults, and keep only what a reader needs of the outputs."""
+    """Execute the committed notebooks in place, at their defaults, and keep only what a reader
+    needs of the outputs.
+    """
     for path in notebooks(arguments.notebooks):
         finished = path.with_name(f".{path.name}")
         try:

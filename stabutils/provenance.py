@@ -1,4 +1,6 @@
-"""Where the project lies and what made a result: kept beside answers, never part of their identity."""
+"""Where the project lies and what made a result: kept beside answers, never part of their
+identity.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def _processor() -> str:
 
 @cache
 def provenance() -> dict:
-    """Package version, commit and whether it was changed since, library versions, kind of machine, threads a run."""
+    """Package version, commit and whether it was changed since, library versions, kind of machine,
+    threads a run.
+    """
     libraries = ("numpy", "scipy", "scikit-learn", "torch", "transformers")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "stabutils")
     return {

@@ -1,8 +1,9 @@
-"""A real study that is killed again and again. Worker processes import this module too, with its mitigation.
+"""A real study that is killed again and again. Worker processes import this module too, with its
+mitigation.
 
-Run as `python -c "import chaos; chaos.main()" folder kills workers runs`: forks the study's process, kills it, or one
-of its workers, or all of them at a random moment, and starts it anew until all runs are done; then once more, in
-another store, undisturbed. Prints counts as JSON.
+Run as `python -c "import chaos; chaos.main()" folder kills workers runs`: forks the study's
+process, kills it, or one of its workers, or all of them at a random moment, and starts it anew
+until all runs are done; then once more, in another store, undisturbed. Prints counts as JSON.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ EPOCHS = 4
 
 @dataclass(frozen=True)
 class Logged(Mitigation):
-    """Control that notes each epoch: seed, epoch, and whether the run was finished, so that this one is in vain.
+    """Control that notes each epoch: seed, epoch, and whether the run was finished, so that this
+    one is in vain.
 
-    As long as there is a file `hold` it stands still in its second epoch, to be killed with its first one kept.
+    As long as there is a file `hold` it stands still in its second epoch, to be killed with its
+    first one kept.
     """
 
     def step(self, training):
@@ -94,7 +97,9 @@ def workers_of(leader: int) -> list[int]:
 
 
 def strike(leader: int, draw: random.Random, which: str = "") -> str:
-    """SIGKILL to a worker (if there is one yet), to the study's process alone, or to all of them; at random."""
+    """SIGKILL to a worker (if there is one yet), to the study's process alone, or to all of them;
+    at random.
+    """
     found = workers_of(leader)
     which = which or draw.choice(["driver", "worker", "all"] if found else ["driver"])
     if which == "all":
@@ -117,7 +122,9 @@ def lines(folder: Path) -> int:
 
 
 def moment(child: int, folder: Path, draw: random.Random) -> int | None:
-    """Wait for a random moment: so many more epochs, and a little. The wait status when the study ended before."""
+    """Wait for a random moment: so many more epochs, and a little. The wait status when the study
+    ended before.
+    """
     wanted, status = lines(folder) + draw.randrange(EPOCHS + 2), None
     while status is None and lines(folder) < wanted:
         status = ended(child, 0.01)
@@ -125,7 +132,9 @@ def moment(child: int, folder: Path, draw: random.Random) -> int | None:
 
 
 def under_way(child: int, folder: Path) -> int | None:
-    """Wait until a training has kept its first epoch. The wait status when the study ended before."""
+    """Wait until a training has kept its first epoch. The wait status when the study ended
+    before.
+    """
     while not lines(folder) or not any((folder / "killed" / "unfinished").glob("*.safetensors")):
         if (status := ended(child, 0.01)) is not None:
             return status
@@ -134,8 +143,8 @@ def under_way(child: int, folder: Path) -> int | None:
 
 def main() -> None:
     folder, (kills, workers, runs) = Path(sys.argv[1]), map(int, sys.argv[2:])
-    # What is loaded once is loaded here. But no progress bar is drawn: its lock would be shared by all that are forked,
-    # and kept for ever by one that is killed.
+    # What is loaded once is loaded here. But no progress bar is drawn: its lock would be shared by
+    # all that are forked, and kept for ever by one that is killed.
     loop.train(study(folder, workers).task, Mitigation(), state.Seeds(0, 0, 0))
     draw, killed, leaders, status = random.Random(0), [], [], None
     hold = folder / "killed" / "hold"

@@ -1,7 +1,8 @@
-"""One run store for the whole session: nothing is trained twice, and the user's own store is left alone.
+"""One run store for the whole session: nothing is trained twice, and the user's own store is left
+alone.
 
-The store is named in the environment, so that worker processes, commands and notebook kernels started by a
-test share it.
+The store is named in the environment, so that worker processes, commands and notebook kernels
+started by a test share it.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ def pytest_configure(config):
     config.stash[HOME] = home
     os.environ |= {
         "STABUTILS_RUNS": str(home / "runs"),
-        "OMP_NUM_THREADS": "1",  # read by torch when it is first imported, here and in every child process
+        # read by torch when it is first imported, here and in every child process
+        "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "IPYTHONDIR": str(
             home / "ipython"
         ),  # a kernel must not depend on the user's start-up files
-        "JUPYTER_PLATFORM_DIRS": "1",  # otherwise jupyter_core warns about where it will look one day
+        # otherwise jupyter_core warns about where it will look one day
+        "JUPYTER_PLATFORM_DIRS": "1",
     }
     if os.environ.get("STABUTILS_DATA"):  # notebooks run in their own folder
         os.environ["STABUTILS_DATA"] = str(Path(os.environ["STABUTILS_DATA"]).resolve())

@@ -1,4 +1,6 @@
-"""The embedded corpus: sizes, tags, what is planted where, and what switching a cause off changes."""
+"""The embedded corpus: sizes, tags, what is planted where, and what switching a cause off
+changes.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,8 @@ def test_an_unknown_cause_is_refused():
 
 def test_a_name_with_a_seed_is_a_corpus_of_its_own():
     own, other = load_dataset("assistant"), load_dataset("assistant:7")
-    # Today's corpus bit for bit: whoever changes it changes every published number that rests on it.
+    # Today's corpus bit for bit: whoever changes it changes every published number that rests on
+    # it.
     assert own.fingerprint == "1339b39f742c52a4acfaa6bb35027db2515c4f8b8377d0b9bc13c2191bbeb6e7"
     assert load_dataset("assistant:0").fingerprint == own.fingerprint
     assert other.label_names == own.label_names and len(other.train) == len(own.train)

@@ -1,4 +1,6 @@
-"""Killed anywhere, interrupted, out of disk: what is finished stays, and the bits are those of an undisturbed study."""
+"""Killed anywhere, interrupted, out of disk: what is finished stays, and the bits are those of an
+undisturbed study.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def contents(runs: Path) -> dict:
 
 
 def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -> dict:
-    """Kill a study so many times; hold what it leaves against an undisturbed one's. Returns the counts."""
+    """Kill a study so many times; hold what it leaves against an undisturbed one's. Returns the
+    counts.
+    """
     tiny.write_csv(folder / "tiny.csv")
     done = python(
         "import chaos; chaos.main()",
@@ -90,7 +94,9 @@ def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -
 
 
 def epochs(log: Path) -> dict:
-    """Each training went on where the last epoch kept had left it, and none of a finished run was begun."""
+    """Each training went on where the last epoch kept had left it, and none of a finished run was
+    begun.
+    """
     rows = [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
     assert [row for row in rows if row[2] == "True"] == []
     resumed = again = 0
@@ -259,7 +265,9 @@ def test_a_full_disk_and_one_that_can_only_be_read(tmp_path):
 
 
 def test_a_notebook_whose_kernel_dies_ends_the_command_with_a_status(tmp_path, monkeypatch, capsys):
-    """The notebook that papermill leaves says that all cells were completed; nobody may believe it."""
+    """The notebook that papermill leaves says that all cells were completed; nobody may believe
+    it.
+    """
     notebook = nbformat.v4.new_notebook(metadata=KERNEL)
     notebook.cells = [
         nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]}),

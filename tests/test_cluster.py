@@ -1,4 +1,6 @@
-"""A study on a Dask cluster: a real scheduler and two workers as processes of their own, one of which is killed."""
+"""A study on a Dask cluster: a real scheduler and two workers as processes of their own, one of
+which is killed.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,9 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Held(Mitigation):
-    """Control that notes process, seed and epoch. Seed 2 stands still after its first epoch until its process was
-    killed, which is noted in the log's name with `.killed` behind it."""
+    """Control that notes process, seed and epoch. Seed 2 stands still after its first epoch until
+    its process was killed, which is noted in the log's name with `.killed` behind it.
+    """
 
     def epoch(self, training):
         log = Path(os.environ["CLUSTER_LOG"])

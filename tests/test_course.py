@@ -1,4 +1,6 @@
-"""The course: student versions are what the generator makes of the solutions, and grading tells them apart."""
+"""The course: student versions are what the generator makes of the solutions, and grading tells
+them apart.
+"""
 
 from __future__ import annotations
 

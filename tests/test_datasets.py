@@ -1,4 +1,6 @@
-"""Datasets: published corpora, a user's own files, downloads from a local server, bad input of every kind."""
+"""Datasets: published corpora, a user's own files, downloads from a local server, bad input of
+every kind.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,8 @@ def everything(data: Dataset) -> list[tuple[str, str]]:
             150,
             15,
             (
-                "can you walk me through setting up direct deposits to my bank of internet savings account",
+                "can you walk me through setting up direct deposits to my bank of internet "
+                "savings account",
                 "direct_deposit",
             ),
         ),
@@ -176,7 +179,9 @@ def test_local_files_are_verified_too(tmp_path, monkeypatch):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder; paths under /truncated/ promise more bytes than they send, /flipped/ lie in one."""
+    """Serves a folder; paths under /truncated/ promise more bytes than they send, /flipped/ lie in
+    one.
+    """
 
     def log_message(self, *arguments):
         pass

@@ -1,4 +1,6 @@
-"""What the documents show works: their Python runs as it stands, and what they cite is what the code cites."""
+"""What the documents show works: their Python runs as it stands, and what they cite is what the
+code cites.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from stabutils.training import preparation
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = [
     import_module(f"stabutils.mitigations.{name}")
-    for name in ("regularizers", "data_centric", "ensembles")
+    for name in ("regularizers", "data_centric", "snapshots")
 ]
 
 
@@ -33,7 +35,9 @@ def snippets(page):
 
 @pytest.mark.parametrize("name", ["docs/how_do_i.md", "CONTRIBUTING.md"])
 def test_its_python_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
-    """On a network so small that a training takes no time: what is tested is the text, not the numbers."""
+    """On a network so small that a training takes no time: what is tested is the text, not the
+    numbers.
+    """
     tiny.project(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STABUTILS_DATA", str(tmp_path))

@@ -94,7 +94,9 @@ def test_an_ensemble_of_identical_members_is_the_member(how):
 
 @pytest.mark.parametrize("how", HOW)
 def test_replicas_are_what_their_members_make(how):
-    """Fails if members and replicas are mixed up anywhere: each replica is put together again from the pool."""
+    """Fails if members and replicas are mixed up anywhere: each replica is put together again from
+    the pool.
+    """
     runs = pool()
     found = ensemble(runs, 3, how, seed=5)
     assert found.arm == f"Ensemble(size=3, how={how})" and len(found) == 2 == len(set(found.names))
@@ -161,7 +163,9 @@ def test_a_pool_answers_as_its_ensembles_do(how):
 
 
 def slow_rows(runs, kept, size, n, partitions=20):
-    """Entropy, disagreement and accuracy of each query, of ensembles and of single runs, plainly."""
+    """Entropy, disagreement and accuracy of each query, of ensembles and of single runs,
+    plainly.
+    """
     n, every = min(n, len(kept) // size), []
     for seed in range(partitions):
         groups = kept[partition(len(kept), size, seed)]
@@ -359,8 +363,9 @@ def network_of(training):
 
 
 def test_checkpoints_answer_with_the_networks_of_the_last_epochs_each_with_its_own_weights():
-    """Fails if two share a key in memory, if a network answers with the base network's weights, or if the wrong epochs
-    are kept; by the networks as they were then, not by what memory says."""
+    """Fails if two share a key in memory, if a network answers with the base network's weights, or
+    if the wrong epochs are kept; by the networks as they were then, not by what memory says.
+    """
     kept = []
     spy = Spy(every=lambda training: kept.append(network_of(training)))
     answers = train(LONG, Composed((Checkpoints(4), spy)), Seeds(0, 1, 2))

@@ -34,7 +34,9 @@ RUNS = pool(12, 80)
 
 
 def odds(labels, size):
-    """Of each query, the probability of each answer of an ensemble: every draw of `size` runs in every order."""
+    """Of each query, the probability of each answer of an ensemble: every draw of `size` runs in
+    every order.
+    """
     runs, found = len(labels), np.zeros((labels.shape[1], labels.max() + 1))
     for members in itertools.product(range(runs), repeat=size):
         for query, answer in enumerate(vote(labels[list(members)])):
@@ -44,7 +46,9 @@ def odds(labels, size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_the_vote_model_agrees_with_all_outcomes(size):
-    """Fails if votes are drawn without replacement, shared between queries, or ties are not a fair coin."""
+    """Fails if votes are drawn without replacement, shared between queries, or ties are not a fair
+    coin.
+    """
     labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 1, 2, 1], [0, 1, 2, 0], [0, 1, 1, 2]])
     expected = odds(labels, size)
     drawn = vote_model(labels, size, 2000, np.random.default_rng(0))
@@ -117,7 +121,9 @@ def dominators(*tables, **more):
 
 
 def test_domination_by_hand():
-    """Fails if a cost counts as a gain, if what is not significant decides, or accuracy is left out."""
+    """Fails if a cost counts as a gain, if what is not significant decides, or accuracy is left
+    out.
+    """
     assert dominators(ROWS) == {
         "best": "",
         "rash": "",  # nothing as cheap saves as much; it dominates nothing, for it answers worse
@@ -192,7 +198,9 @@ def test_choosing_by_hand():
 
 @pytest.mark.parametrize("saved, accuracy", [(0.01, 0.0), (0.3, -0.005), (0.3, -0.02)])
 def test_nothing_is_recommended_where_nothing_passed(saved, accuracy):
-    """Fails if undecided methods, or ones that may cost accuracy, are recommended for want of better."""
+    """Fails if undecided methods, or ones that may cost accuracy, are recommended for want of
+    better.
+    """
     table = rows(("control", 1, 1, 0.0, 0.0), ("calm", 1, 1, saved, accuracy))
     assert choose(frontier.frontier([table]), 10, 10).empty
 
@@ -329,7 +337,9 @@ def test_refusing_by_hand():
 
 
 def test_the_curve_ends_at_churn_and_error():
-    """Fails if churn among the answered is not churn when all is answered, or the doubted come first."""
+    """Fails if churn among the answered is not churn when all is answered, or the doubted come
+    first.
+    """
     runs = pool(8, 200)
     table = reliability.curve(runs)
     assert reliability.otherwise(runs.labels).mean() == pytest.approx(metrics.churn(runs.labels))

@@ -1,4 +1,5 @@
-"""Anything in any file or knob ends in a valid result or in one line of ours. STABUTILS_CASES=2000 asks for more.
+"""Anything in any file or knob ends in a valid result or in one line of ours. STABUTILS_CASES=2000
+asks for more.
 
 With `-s` each test prints how many inputs there were and how they ended.
 """
@@ -45,7 +46,9 @@ def fuzz(share: float = 1.0):
 
 
 def ending(what: str, kind: type, attempt) -> None:
-    """Count how an attempt ended: a result of the kind, or one line of ours. Any other ending fails the test."""
+    """Count how an attempt ended: a result of the kind, or one line of ours. Any other ending fails
+    the test.
+    """
     try:
         assert isinstance(attempt(), kind)
         COUNTS.setdefault(what, Counter())["valid"] += 1
@@ -388,7 +391,9 @@ def test_checkpoints(checkpoint, name, changes, cut):
 
 
 def test_run_files():
-    """Every byte of a run's file, each flipped in its highest, its lowest and all of its bits; every length."""
+    """Every byte of a run's file, each flipped in its highest, its lowest and all of its bits;
+    every length.
+    """
     blob = files.encode({"labels": LABELS.astype(np.int16)}, {"label": "x", "seeds": {"init": 0}})
     caught = 0
     for place in range(len(blob)):

@@ -1,4 +1,6 @@
-"""Texts, labels and names that would like to be something else: script, formula, mathematics, path, code."""
+"""Texts, labels and names that would like to be something else: script, formula, mathematics, path,
+code.
+"""
 
 from __future__ import annotations
 

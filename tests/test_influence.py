@@ -83,7 +83,9 @@ class Plain(torch.nn.Module):
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.8])
 def test_masked_vectors_are_in_the_mean_what_evaluation_sees(rate):
-    """The scaling the authors' code has at one half only: with theirs the mean at 0.3 is 0.6 or 1.4 of it."""
+    """The scaling the authors' code has at one half only: with theirs the mean at 0.3 is 0.6 or 1.4
+    of it.
+    """
     network = TurnedOver(Plain(torch.linspace(1, 2, 50).repeat(4000, 1)), rate)
     network.owners = torch.arange(4000), 0
     seen = network(None)
@@ -97,7 +99,9 @@ def test_masked_vectors_are_in_the_mean_what_evaluation_sees(rate):
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_both_halves_are_in_the_mean_the_whole(rate, monkeypatch):
-    """By the score of a linear network, which is its vote: half and half of it, each scaled by its own share."""
+    """By the score of a linear network, which is its vote: half and half of it, each scaled by its
+    own share.
+    """
     draw = np.random.default_rng(0)
     vector, weight = draw.random((1, 60)), draw.random((2, 60))
     owned = masks(np.arange(4000), 60, rate).astype(float)
@@ -246,7 +250,9 @@ WRONG = [3, 21, 40]
 
 
 def test_wrong_labels_have_the_largest_influence_on_themselves(study):
-    """Through the study, from what its runs kept; fails if masks and examples are mixed up anywhere on the way."""
+    """Through the study, from what its runs kept; fails if masks and examples are mixed up anywhere
+    on the way.
+    """
     runs = study.retrain(TurnOver(), n=4, keep=KEEP)
     labels = study.data.train.labels
     own = of_itself(runs, TurnOver(), labels)

@@ -1,4 +1,6 @@
-"""Every link and picture inside the repository's Markdown and notebooks leads somewhere, anchors included."""
+"""Every link and picture inside the repository's Markdown and notebooks leads somewhere, anchors
+included.
+"""
 
 from __future__ import annotations
 

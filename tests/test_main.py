@@ -165,7 +165,9 @@ def test_a_misspelt_parameter_ends_the_command_with_status_2(tmp_path):
 
 
 def test_notebook_01_with_other_values_leaves_report_figures_and_record(tmp_path, monkeypatch):
-    """The injection takes, the claims carry verdicts, and text of the data stays text in the report."""
+    """The injection takes, the claims carry verdicts, and text of the data stays text in the
+    report.
+    """
     corpus = tmp_path / "mine.csv"
     rows = [
         f'"{word} {i} <script>alert({i})</script>",{label}'

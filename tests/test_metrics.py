@@ -243,8 +243,9 @@ def test_nll_of_a_certain_error_is_finite():
 
 @pytest.mark.parametrize("edge, expected", [(0.5, (0.5 + 0.75) / 2), (0.51, (0.49 - 0.75) / -2)])
 def test_a_confidence_on_the_edge_belongs_to_the_lower_bin(edge, expected):
-    """Two bins. At 0.5 the right answer stands in the first, the wrong one in the second; just above
-    they share the second, where one makes up for the other."""
+    """Two bins. At 0.5 the right answer stands in the first, the wrong one in the second; just
+    above they share the second, where one makes up for the other.
+    """
     right, wrong = [edge, 0.49 - (edge - 0.5), 0.01], [0.25, 0.75, 0.0]
     close(metrics.ece([[right, wrong]], [0, 0], bins=2), [expected])
 

@@ -95,7 +95,9 @@ class Answer(Mitigation):
 
 
 def passes(mitigation, *logits):
-    """The loss of a network whose successive passes give `logits`; the task's loss is the logits themselves."""
+    """The loss of a network whose successive passes give `logits`; the task's loss is the logits
+    themselves.
+    """
     given = iter(logits)
     return mitigation.loss(lambda: torch.tensor(next(given)), None, lambda logits: logits).item()
 

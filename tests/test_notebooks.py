@@ -32,7 +32,9 @@ def test_a_committed_notebook_is_executed_from_top_to_bottom_without_error(path)
 
 @pytest.fixture(scope="module")
 def control():
-    """The runs of notebook 01 at its defaults; nbval finds them in the session's store afterwards."""
+    """The runs of notebook 01 at its defaults; nbval finds them in the session's store
+    afterwards.
+    """
     study = st.Study()
     return study, study.retrain("control")
 

@@ -1,4 +1,6 @@
-"""The published study: headline numbers follow from the committed answers, and prose says what the records say."""
+"""The published study: headline numbers follow from the committed answers, and prose says what the
+records say.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def test_there_is_a_published_study_and_prose_says_what_it_says():
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         prose = page.read_text(encoding="utf-8")
         assert quotes.quote(prose, ROOT) == prose and "-->not measured<" not in prose, page
-        # A line that begins with a comment ends the paragraph before it, and is not read as Markdown.
+        # A line that begins with a comment ends the paragraph before it, and is not read as
+        # Markdown.
         assert not re.findall(r"^ *<!--.*?-->(?=.)", prose, re.MULTILINE), page
     for path in sorted(
         [*ROOT.glob("notebooks/[0-9]*.ipynb"), *ROOT.glob("records/*/[0-9]*.ipynb")]
@@ -104,7 +107,10 @@ def test_a_quoted_number_is_replaced_and_an_unknown_one_said_to_be_missing(tmp_p
     folder = tmp_path / "records" / "toy"
     churn = {"value": 0.0812, "low": 0.07, "high": 0.0924, "runs": 10, "unit": "share"}
     records.Record("01_x", {}, {}, {"churn": churn}).write(folder)
-    text = "a <!--churn of toy in %-->old<!--end--> b <!--churn of none in %-->old<!--end--> <!--a comment-->"
+    text = (
+        "a <!--churn of toy in %-->old<!--end--> b <!--churn of none in %-->old<!--end--> "
+        "<!--a comment-->"
+    )
     assert quotes.quote(text, tmp_path) == (
         "a <!--churn of toy in %-->8.1 % [7.0, 9.2] (10 runs)<!--end--> b "
         "<!--churn of none in %-->not measured<!--end--> <!--a comment-->"
@@ -262,7 +268,9 @@ def test_the_first_cell_shows_a_published_figure_and_a_number(path):
     ids=lambda path: f"{path.parent.name} {path.stem[:2]}",
 )
 def test_an_executed_notebook_opens_with_its_own_corpus(path):
-    """Fails if the figure or the board of another corpus stands above what was found on this one."""
+    """Fails if the figure or the board of another corpus stands above what was found on this
+    one.
+    """
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     first, corpus = "".join(cells[0]["source"]), path.parent.name
     [figure] = re.findall(r"\]\(\.\./\.\./(figures/[\w-]+/[\w-]+\.png)\)", first)
@@ -275,11 +283,13 @@ def test_what_notebooks_say_of_massive_is_said_of_another_corpus(tmp_path):
     (tmp_path / "records" / "clinc150").mkdir(parents=True)
     (tmp_path / "records" / "clinc150" / "02_b.ipynb").touch()
     text = (
-        "On MASSIVE <!--churn of massive in %-->9 %<!--end-->.\n![a of MASSIVE](../../figures/massive/a.png)\n"
+        "On MASSIVE <!--churn of massive in %-->9 %<!--end-->.\n![a of "
+        "MASSIVE](../../figures/massive/a.png)\n"
         "[02](../../notebooks/02_b.ipynb) [03](../../notebooks/03_c.ipynb)"
     )
     assert quotes._own(text, tmp_path, "clinc150") == (
-        "On CLINC150 <!--churn of clinc150 in %-->9 %<!--end-->.\n![a of CLINC150](../../figures/clinc150/a.png)\n"
+        "On CLINC150 <!--churn of clinc150 in %-->9 %<!--end-->.\n![a of "
+        "CLINC150](../../figures/clinc150/a.png)\n"
         "[02](02_b.ipynb) [03](../../notebooks/03_c.ipynb)"
     )
     both = text.replace("churn of massive in %", "churn of clinc150 in %")

@@ -1,4 +1,6 @@
-"""Clustering of instability against independent references, by hand, and on data where the truth is planted."""
+"""Clustering of instability against independent references, by hand, and on data where the truth is
+planted.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ bounded = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 def world(runs: int = 8, planted: bool = True, examples: int = 150, seed: int = 0):
-    """Places (examples, 2), labels (runs, examples): flips of 40 % in one corner, or of the same number anywhere."""
+    """Places (examples, 2), labels (runs, examples): flips of 40 % in one corner, or of the same
+    number anywhere.
+    """
     draw = np.random.default_rng(seed)
     places = draw.random((examples, 2))
     corner = (places < 0.4).all(axis=1)
@@ -231,7 +235,9 @@ def test_what_intents_or_covariates_explain_is_no_clustering():
 
 
 def test_chance_is_what_shuffled_places_give():
-    """Fails if a verdict is held against 0, where residuals need not lie, or against another share of the shuffles."""
+    """Fails if a verdict is held against 0, where residuals need not lie, or against another share
+    of the shuffles.
+    """
     places, labels, corner = world(examples=300)
     found = regions.clustering(regions.halves(labels), regions.neighbours(places), permutations=99)
     assert [found.chance.low, found.chance.high] == np.quantile(found.null, [0.025, 0.975]).tolist()

@@ -279,7 +279,9 @@ def test_columns_are_mapped(tmp_path):
 
 
 def test_the_truth_is_not_taken_for_an_answer(tmp_path):
-    """Fails if a column `label` beside one of predictions is read as the answers: churn of the truth is 0."""
+    """Fails if a column `label` beside one of predictions is read as the answers: churn of the
+    truth is 0.
+    """
     long = write(tmp_path, "run,example,label,prediction\n1,a,x,x\n1,b,x,x\n2,a,x,y\n2,b,x,x\n")
     found = read_predictions(long, {"label": "prediction", "gold": "label"})
     assert found.gold.tolist() == [0, 0] and report(found).numbers["churn"].value == 0.5
@@ -369,7 +371,8 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},y{i % 2},n{i % 2}\n" for i in r
         ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
         (
             MANY,
-            "labels of run 'run1': got ['0', '1']; expected the encoding of the others, such as ['a', 'b']",
+            "labels of run 'run1': got ['0', '1']; expected the encoding of the others, such "
+            "as ['a', 'b']",
         ),
         (DISJOINT, "labels of run 'run1'"),
         (LONG.replace(",yes,yes", ",yes,1").replace("no,<b>", "0,<b>"), "labels of gold"),
@@ -712,7 +715,9 @@ def test_command_guards_a_release(tmp_path, capsys):
 
 
 def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):
-    """Fails if ten equal answers count as proof: up to 21.7 % of churn goes with them (Jeffreys, 95 %)."""
+    """Fails if ten equal answers count as proof: up to 21.7 % of churn goes with them (Jeffreys, 95
+    %).
+    """
     still = write(tmp_path, "example,run1,run2\n" + "".join(f"{i},a,a\n" for i in range(10)))
     assert run(still, "-o", tmp_path / "r.html", "--max-churn", 0.05) == 0
     said = capsys.readouterr().out
@@ -759,7 +764,10 @@ def test_command_maps_columns(tmp_path, capsys):
 
 
 def test_needs_no_torch():
-    code = "import sys, stabutils.reports.stability, stabutils.reports.comparison; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, stabutils.reports.stability, stabutils.reports.comparison; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=SAMPLE.parent.parent).returncode == 0
 
 

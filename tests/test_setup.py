@@ -1,4 +1,6 @@
-"""The files around the package agree with each other, and the source keeps the promises made about it."""
+"""The files around the package agree with each other, and the source keeps the promises made about
+it.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +163,9 @@ def test_every_target_the_documents_name_exists():
 
 
 def make_study(*variables: str) -> subprocess.CompletedProcess:
-    """What `make study` would do, without doing it and as if the environment were ready; also from within make."""
+    """What `make study` would do, without doing it and as if the environment were ready; also from
+    within make.
+    """
     command = ["make", "-n", "--no-print-directory", "-o", ".venv/.ready", "study", *variables]
     outside = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
@@ -231,7 +235,10 @@ def test_no_text_names_a_place_on_a_machine():
 
 
 def test_importing_the_package_does_not_import_torch():
-    code = "import sys, stabutils; print(sorted({'torch', 'transformers', 'IPython'} & set(sys.modules)))"
+    code = (
+        "import sys, stabutils; print(sorted({'torch', 'transformers', 'IPython'} & "
+        "set(sys.modules)))"
+    )
     assert output(sys.executable, "-c", code).strip() == "[]"
 
 

@@ -96,7 +96,9 @@ def test_claims_say_what_the_records_say(tmp_path):
 
 
 def test_a_claim_of_clusters_is_held_against_what_shuffled_places_give(tmp_path):
-    """Fails if an interval above 0, but not above the shuffles, is a verdict; without these there is none."""
+    """Fails if an interval above 0, but not above the shuffles, is a verdict; without these there
+    is none.
+    """
     folder = tmp_path / "records" / "toy"
     (folder / "answers").mkdir(parents=True)
     (tmp_path / "docs").mkdir()

@@ -1,4 +1,6 @@
-"""Spotlight and clusters: the slope against finite differences, planted blobs against shuffled scores."""
+"""Spotlight and clusters: the slope against finite differences, planted blobs against shuffled
+scores.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sources of randomness: effects by hand, against a slow reference, and covered on simulated designs."""
+"""Sources of randomness: effects by hand, against a slow reference, and covered on simulated
+designs.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def test_a_design_crosses_every_seed_with_every_other_and_holds_the_ordinary_run
 
 
 def test_effects_by_hand_need_not_add_up():
-    # The first answer follows init, the second flips whenever exactly one of order and dropout does.
+    # The first answer follows init, the second flips whenever exactly one of order and dropout
+    # does.
     found = effects([[i, o ^ d] for i, o, d in product((0, 1), repeat=3)], (2, 2, 2), floor=0.25)
     assert (found.every.value, found.floor) == (0.5, 0.25)
     expected = {"init": (0.5, 0.0, 0.5, 1.0, 1.0), "order": (0.5, 1.0, -0.5, -1.0, 1.0)}
@@ -162,8 +165,10 @@ STRENGTHS, NOISE = (1.0, 0.5, 0.0), 0.4
 
 
 def simulated(draw, base, loadings, levels):
-    """Labels of a full design: logits are those of the example, plus what each source's seed does, plus what this
-    combination of seeds does. A seed moves related examples together, so that examples cannot stand in for seeds."""
+    """Labels of a full design: logits are those of the example, plus what each source's seed does,
+    plus what this combination of seeds does. A seed moves related examples together, so that
+    examples cannot stand in for seeds.
+    """
     logits = base + NOISE * draw.normal(size=(levels, levels, levels, *base.shape))
     for axis, (strength, loading) in enumerate(zip(STRENGTHS, loadings, strict=True)):
         moved = strength * np.tensordot(draw.normal(size=(levels, len(loading))), loading, 1)

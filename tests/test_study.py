@@ -577,7 +577,10 @@ def test_interrupted_while_trained_again_it_goes_on(tiny_study, monkeypatch, tmp
 
 def script(body: str) -> str:
     """A program of its own that finds the helpers of these tests."""
-    head = f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport tiny\nfrom stabutils.training import preparation\n"
+    head = (
+        f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport tiny\nfrom "
+        "stabutils.training import preparation\n"
+    )
     return head + "preparation.prepare = tiny.prepare\n" + textwrap.dedent(body)
 
 
@@ -673,7 +676,9 @@ def test_workers_give_the_bits_of_this_process_and_take_a_students_mitigation(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 def test_killed_anywhere_the_study_ends_with_the_same_bits(tiny_study, tmp_path, monkeypatch):
-    """Each child goes one write further than the last and is killed before, in the midst of or after it."""
+    """Each child goes one write further than the last and is killed before, in the midst of or
+    after it.
+    """
     body = script("""
         import functools, itertools, os, signal
         from pathlib import Path

@@ -302,7 +302,9 @@ class Killed(Exception):
 
 @dataclass(frozen=True)
 class Average(Mitigation):
-    """Answers with the running mean of the weights, kept in the training's memory; may be killed after an epoch."""
+    """Answers with the running mean of the weights, kept in the training's memory; may be killed
+    after an epoch.
+    """
 
     die_after: int | None = None
 
@@ -404,8 +406,10 @@ def test_weights_ruined_by_the_last_step_are_no_answer():
 
 
 def test_pinned_answers_of_a_tiny_run():
-    """Rounding differs between processors, so what is pinned are labels of a problem without doubtful cases, the loss
-    of the first step, before rounding can grow, and probabilities to two digits."""
+    """Rounding differs between processors, so what is pinned are labels of a problem without
+    doubtful cases, the loss of the first step, before rounding can grow, and probabilities to two
+    digits.
+    """
     words = ("ant", "bee", "cat")
     easy = Split(tuple(f"{word} {i}" for word in words for i in range(6)), np.repeat([0, 1, 2], 6))
     shape = replace(tiny.SHAPE, input_dropout=0.1, dropout=0.1, skip=0.1, output_dropout=0.1)
@@ -414,8 +418,10 @@ def test_pinned_answers_of_a_tiny_run():
     losses = []
     answers = train(task, Losses(losses), Seeds(0, 1, 2))
     message = (
-        "the loop answers differently than before: if that is meant, raise RECIPE_VERSION in training.py, "
-        "so that stored runs of the old loop are not taken for runs of this one, and pin the new numbers here"
+        "the loop answers differently than before: if that is meant, raise RECIPE_VERSION in "
+        "training.py, "
+        "so that stored runs of the old loop are not taken for runs of this one, and pin the "
+        "new numbers here"
     )
     assert loop.RECIPE_VERSION == 2, "a new version: pin its numbers here"
     assert np.array_equal(answers["labels"], easy.labels), message

@@ -34,7 +34,9 @@ GOLD = np.zeros(200, int)
 
 
 def arm(unstable: int, wrong: int = 0, runs: int = 3) -> np.ndarray:
-    """Runs that disagree on the first examples, each wrong on every third of them; the last are wrong in all runs."""
+    """Runs that disagree on the first examples, each wrong on every third of them; the last are
+    wrong in all runs.
+    """
     labels = np.zeros((runs, 200), int)
     for example in range(unstable):
         labels[example % runs, example] = 1
@@ -223,7 +225,8 @@ def test_a_students_cell_is_retrained_when_its_body_is_edited(tmp_path, monkeypa
     assert len(cell.splitlines()) <= 10 and "square" in cell
     begin = (
         "import stabutils as st; from dataclasses import dataclass; "
-        f"study = st.Study(dataset={str(tiny.write_csv(tmp_path / 'tiny.csv'))!r}, epochs=2, workers=1)"
+        f"study = st.Study(dataset={str(tiny.write_csv(tmp_path / 'tiny.csv'))!r}, epochs=2, "
+        "workers=1)"
     )
     train = "print(study.retrain(SmallLogits(), n=1).nll[0])"
     script = f"""

@@ -1,4 +1,6 @@
-"""Updates: what is counted, by hand and by brute force, and methods that know the deployed model."""
+"""Updates: what is counted, by hand and by brute force, and methods that know the deployed
+model.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,9 @@ RECIPE = Recipe(
 
 
 def split(each: int, draw: np.random.Generator) -> Split:
-    """`each` texts an intent: one or two of its own words among shared ones, so that seeds disagree on some."""
+    """`each` texts an intent: one or two of its own words among shared ones, so that seeds disagree
+    on some.
+    """
     rows = []
     for label, name in enumerate(NAMES):
         for _ in range(each):
@@ -92,7 +94,9 @@ def write_csv(path: Path) -> Path:
 
 
 def project(folder: Path, monkeypatch) -> Path:
-    """The corpus of a fresh project with a fresh store, both in `folder`, where every study trains small networks."""
+    """The corpus of a fresh project with a fresh store, both in `folder`, where every study trains
+    small networks.
+    """
     monkeypatch.setenv("STABUTILS_RUNS", str(folder / "runs"))
     monkeypatch.setattr(paths, "project_root", lambda: folder / "project")
     monkeypatch.setattr(preparation, "prepare", prepare)

@@ -16,8 +16,8 @@ def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str
     """Runs that answer with an anchor, to be scored or put on a board.
 
     What they said in the course of their training is left out. validation: the anchor on the
-    validation texts; without it validation labels stay the networks' own. Raises InputError for runs
-    without probabilities.
+    validation texts; without it validation labels stay the networks' own. Raises InputError for
+    runs without probabilities.
     """
     check(runs, "probability")
     answers = test(runs.probabilities).astype(np.float32)

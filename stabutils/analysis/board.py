@@ -116,8 +116,8 @@ def is_method(arm: str) -> bool:
 def with_verdicts(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
     """A table of arms in order, with `guard`, `p` and `better` for the family of its methods.
 
-    Of tables that were put together this is the one family of all their methods. by: the column that
-    is to be above 0.
+    Of tables that were put together this is the one family of all their methods. by: the column
+    that is to be above 0.
     """
     table = table.reset_index(drop=True)
     methods = table.arm.map(is_method)
@@ -276,7 +276,8 @@ def answer(table: pd.DataFrame) -> str:
     better = methods[methods.better == "holds"]
     verb = "is" if len(better) == 1 else "are"
     lines = [
-        f"{len(better)} of {len(methods)} methods {verb} significantly more stable than control at an "
+        f"{len(better)} of {len(methods)} methods {verb} significantly more stable than control "
+        "at an "
         "accuracy that is not lower by half a point or more."
     ]
     best = (methods if better.empty else better).iloc[0]
@@ -285,8 +286,10 @@ def answer(table: pd.DataFrame) -> str:
         _in_words("accuracy_change", best.accuracy_change),
     )
     lines.append(
-        f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is that of "
-        f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} trainings."
+        f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is "
+        "that of "
+        f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} "
+        "trainings."
     )
     rest = methods[methods.better == "does not hold"].arm
     if len(rest):

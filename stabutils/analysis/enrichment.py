@@ -1,4 +1,6 @@
-"""What is special about unstable queries: attributes, prototypes and criticisms, and which attributes are enriched."""
+"""What is special about unstable queries: attributes, prototypes and criticisms, and which
+attributes are enriched.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,10 @@ def attributes(
 ) -> pd.DataFrame:
     """What might make a text unstable, whatever the model: one row a text.
 
-    words: how many; rare: share of them seen less than 3 times in training; nearness: cosine to the nearest training
-    text, 0 .. 1; duplicate: it has all the words of a training text (1 or 0); conflict: share of the ten nearest
-    training texts whose label is not the most frequent one among them, 0 .. 0.9.
+    words: how many; rare: share of them seen less than 3 times in training; nearness: cosine to the
+    nearest training text, 0 .. 1; duplicate: it has all the words of a training text (1 or 0);
+    conflict: share of the ten nearest training texts whose label is not the most frequent one among
+    them, 0 .. 0.9.
     """
     tfidf, train_labels = words_of(), np.asarray(train_labels)
     known, new = tfidf.fit_transform(train), tfidf.transform(texts)
@@ -59,7 +62,9 @@ def attributes(
 
 
 def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
-    """Test queries by whether the labels of the ten nearest training texts agree: bool (queries,)."""
+    """Test queries by whether the labels of the ten nearest training texts agree: bool
+    (queries,).
+    """
     conflict = attributes(data.train.texts, data.train.labels, data.test.texts).conflict.to_numpy()
     groups = {
         "agree": conflict == 0,
@@ -81,7 +86,8 @@ def nearest_texts(data: Dataset, query: int, count: int = 8) -> pd.DataFrame:
 
 
 def contradictions(data: Dataset) -> pd.DataFrame:
-    """Training texts that stand there with more than one label: a row a text, the most frequent first.
+    """Training texts that stand there with more than one label: a row a text, the most frequent
+    first.
 
     Texts are the same when they are so without case and spaces at the ends. Columns text, number,
     labels (names with their counts).
@@ -99,7 +105,8 @@ def contradictions(data: Dataset) -> pd.DataFrame:
 
 
 def bins(values: np.ndarray, count: int) -> np.ndarray:
-    """Indicators of equal-width bins of values in 0 .. 1: (queries, occupied bins), for regressions.
+    """Indicators of equal-width bins of values in 0 .. 1: (queries, occupied bins), for
+    regressions.
 
     Examples
     --------
@@ -113,11 +120,13 @@ def bins(values: np.ndarray, count: int) -> np.ndarray:
 def criticism(
     vectors: np.ndarray, entropy: np.ndarray, intents: np.ndarray, each: int = 3
 ) -> pd.DataFrame:
-    """Per intent its stable prototypes and unstable criticisms: columns intent, kind, example, entropy, distance.
+    """Per intent its stable prototypes and unstable criticisms: columns intent, kind, example,
+    entropy, distance.
 
-    Prototypes never flip less than others, and of those lie nearest to the intent's centre; criticisms flip most, and
-    of those lie furthest from it. A query that always keeps its answer is no criticism, one that flips no prototype.
-    Prototypes and criticisms are an idea of Stock and Cisse 2018; to choose them by label entropy is ours.
+    Prototypes never flip less than others, and of those lie nearest to the intent's centre;
+    criticisms flip most, and of those lie furthest from it. A query that always keeps its answer is
+    no criticism, one that flips no prototype. Prototypes and criticisms are an idea of Stock and
+    Cisse 2018; to choose them by label entropy is ours.
     """
     points, entropy, intents = points_of(vectors), np.asarray(entropy, float), np.asarray(intents)
     rows = []

@@ -64,7 +64,9 @@ def frontier(
 
 
 def pareto(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
-    """A table with `dominated` and `linear_dominates`, the highest `by` first; linear models are free."""
+    """A table with `dominated` and `linear_dominates`, the highest `by` first; linear models are
+    free.
+    """
     table = table.copy()
     linear = table.arm.str.startswith(board.LINEAR)
     table.loc[linear, ["trainings", "passes"]] = 0.0
@@ -141,7 +143,8 @@ def choose(
 def budgets(table: pd.DataFrame, trainings: Sequence[float]) -> pd.DataFrame:
     """What to choose for some numbers of trainings, with one pass an answer and with any number.
 
-    Columns trainings, answer (in words), arm, passes, reduction, churn; no row where nothing passed.
+    Columns trainings, answer (in words), arm, passes, reduction, churn; no row where nothing
+    passed.
     """
     rows = []
     for budget in trainings:

@@ -1,14 +1,15 @@
 """Which training examples make a trained network answer as it does: turn-over dropout.
 
-Every training example owns a random half of the units before the head (a share `rate` of them) and trains the head
-through these alone; the other half never sees it. So one trained network holds, for each example, a head that was
-trained on it and one that was not, and the difference of their answers to a query is the example's influence. Only the
-head is told apart: what the layers below it learn of an example reaches both halves. Influence is of single examples:
-where a second one says the same, each hides what the other does.
+Every training example owns a random half of the units before the head (a share `rate` of them) and
+trains the head through these alone; the other half never sees it. So one trained network holds, for
+each example, a head that was trained on it and one that was not, and the difference of their
+answers to a query is the example's influence. Only the head is told apart: what the layers below it
+learn of an example reaches both halves. Influence is of single examples: where a second one says
+the same, each hides what the other does.
 
-Kobayashi, Yokoi, Suzuki and Inui 2020, "Efficient Estimation of Influence of a Training Instance", arXiv 2012.04207,
-who put such masks into inner layers as well. The authors' code scales rightly at a rate of one half only; here each
-half is scaled by its own share.
+Kobayashi, Yokoi, Suzuki and Inui 2020, "Efficient Estimation of Influence of a Training Instance",
+arXiv 2012.04207, who put such masks into inner layers as well. The authors' code scales rightly at
+a rate of one half only; here each half is scaled by its own share.
 
     runs = study.retrain(TurnOver(), keep=KEEP)
     culprits = of_runs(runs, TurnOver(), majority, "doubt").mean(0)  # (queries, training examples)
@@ -56,18 +57,20 @@ def influence(
 ) -> np.ndarray:
     """What training on each example did to each query: (queries, training examples), float32.
 
-    The query's score by the units that did not train the example less its score by those that did: positive where
-    training on the example lowered the score. All scores are the lower the better: `loss`, -log of the label's
-    probability, nats (positive: the example helped the label); `doubt`, 1 - that probability (with the majority's
-    answer for a label, negative: the example drives flips); `entropy` of the answer, nats, whatever the label.
+    The query's score by the units that did not train the example less its score by those that did:
+    positive where training on the example lowered the score. All scores are the lower the better:
+    `loss`, -log of the label's probability, nats (positive: the example helped the label); `doubt`,
+    1 - that probability (with the majority's answer for a label, negative: the example drives
+    flips); `entropy` of the answer, nats, whatever the label.
 
-    vectors (queries, width) before the head; weight (classes, width) and bias (classes,) of the head; labels
-    (queries,); masks (training examples, width) of the training, rate their share. Computed query by query, so memory
-    stays that of one. Raises InputError for another score.
+    vectors (queries, width) before the head; weight (classes, width) and bias (classes,) of the
+    head; labels (queries,); masks (training examples, width) of the training, rate their share.
+    Computed query by query, so memory stays that of one. Raises InputError for another score.
 
-    >>> owned = np.array([[True, False], [False, True]])  # unit 0 trained on example 0 only, unit 1 on example 1 only
+    >>> owned = np.array([[True, False], [False, True]])  # unit 0 trained on example 0 only
     >>> weight = np.array([[1.0, 0.0], [0.0, 0.0]])  # and unit 0 votes for class 0, unit 1 for none
-    >>> print(influence([[1.0, 1.0]], weight, np.zeros(2), [0], owned).round(3))  # log 2 - log(1 + e^-2), and back
+    >>> log_odds = influence([[1.0, 1.0]], weight, np.zeros(2), [0], owned)
+    >>> print(log_odds.round(3))  # log 2 - log(1 + e^-2), and back
     [[ 0.566 -0.566]]
     """
     vectors, weight, bias, owned = (
@@ -89,17 +92,20 @@ def self_influence(
     rate: float = 0.5,
     score: str = "loss",
 ) -> np.ndarray:
-    """The diagonal of `influence` where the queries are the training examples: (training examples,).
+    """The diagonal of `influence` where the queries are the training examples: (training
+    examples,).
 
-    What the head knows of each only from having been shown it: high for what the rest contradicts, such as a wrong
-    label, and for what stands alone.
+    What the head knows of each only from having been shown it: high for what the rest contradicts,
+    such as a wrong label, and for what stands alone.
     """
     vectors, weight = np.asarray(vectors, np.float32), np.asarray(weight, np.float32)
     return _difference((vectors * masks) @ weight.T, vectors @ weight.T, bias, labels, rate, score)
 
 
 def _difference(owned, every, bias, labels, rate, score) -> np.ndarray:
-    """Score without the example less score with it, from the votes (..., classes) of its own units and of all."""
+    """Score without the example less score with it, from the votes (..., classes) of its own units
+    and of all.
+    """
     if score not in SCORES:
         raise InputError("score", score, f"one of {', '.join(SCORES)}")
     without, trained = (
@@ -120,10 +126,12 @@ def of_runs(
     split: str = "test",
     queries: np.ndarray | slice = slice(None),
 ) -> np.ndarray:
-    """`influence` by every run, runs first as intervals want them: (runs, queries, training examples).
+    """`influence` by every run, runs first as intervals want them: (runs, queries, training
+    examples).
 
-    runs: `study.retrain(turnover, keep=KEEP)`; labels (examples of the split,); split: test, validation or training;
-    queries: which of its examples. Raises InputError for other runs, and for those that kept less.
+    runs: `study.retrain(turnover, keep=KEEP)`; labels (examples of the split,); split: test,
+    validation or training; queries: which of its examples. Raises InputError for other runs, and
+    for those that kept less.
     """
     labels = np.asarray(labels)[queries]
     return np.stack(
@@ -146,7 +154,9 @@ def culprits(
 
 
 def planted_wrong(data: Dataset) -> np.ndarray:
-    """Training examples whose label was planted to be wrong: bool (examples,), none in other corpora."""
+    """Training examples whose label was planted to be wrong: bool (examples,), none in other
+    corpora.
+    """
     wrong = np.zeros(len(data.train), bool)
     if data.train.tags:
         plantings = assistant.describe(int(data.name.partition(":")[2] or 0))
@@ -169,7 +179,9 @@ def of_itself(
 
 
 def _networks(runs: Runs, turnover: TurnOver, split: str) -> Iterator[tuple]:
-    """Of each run: vectors of the split, the head's weight and bias, the masks of its training and their rate."""
+    """Of each run: vectors of the split, the head's weight and bias, the masks of its training and
+    their rate.
+    """
     names = [f"hidden {split}".removesuffix(" test"), "head", "hidden training"]
     if describe(turnover) not in runs.arm or not runs.extras.keys() >= set(names):
         raise InputError(

@@ -1,9 +1,10 @@
 """Where instability lives: is it clustered beyond chance, and in which regions?
 
-Everything starts from `vectors` (examples, dims), one place for each evaluation text, which must not come from the runs
-that are measured: `lsa` or `discriminant` of the texts, or hidden vectors of a model outside the study. `labels`
-(runs, examples) are the answers of the runs. A `graph` is what `neighbours` makes of vectors: sparse (examples,
-examples), each row the weights of a text's neighbours, adding up to 1.
+Everything starts from `vectors` (examples, dims), one place for each evaluation text, which must
+not come from the runs that are measured: `lsa` or `discriminant` of the texts, or hidden vectors of
+a model outside the study. `labels` (runs, examples) are the answers of the runs. A `graph` is what
+`neighbours` makes of vectors: sparse (examples, examples), each row the weights of a text's
+neighbours, adding up to 1.
 """
 
 from __future__ import annotations
@@ -41,17 +42,19 @@ SAME_PLACE = (
     1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
 )
 NOTHING = 1e-20  # variation that is rounding only
-# Thai, Lao, Burmese, Khmer, kana, Han: written without spaces, so each character counts as a word there.
+# Thai, Lao, Burmese, Khmer, kana, Han: written without spaces, so each character counts as a word
+# there.
 SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
 
 
 def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200, seed: int = 0) -> np.ndarray:
-    """Latent semantic analysis of texts, learned on the training texts: (texts, dims), rows of length 1.
+    """Latent semantic analysis of texts, learned on the training texts: (texts, dims), rows of
+    length 1.
 
-    TF-IDF of words and pairs of words, truncated SVD: fewer dims than asked for where there are too few words. A text
-    without a known word gets zeros. Source: Deerwester et al. 1990.
+    TF-IDF of words and pairs of words, truncated SVD: fewer dims than asked for where there are too
+    few words. A text without a known word gets zeros. Source: Deerwester et al. 1990.
     """
     if not dims >= 1:
         raise InputError("dims", dims, "an integer of at least 1")
@@ -70,8 +73,9 @@ def discriminant(
 ) -> np.ndarray:
     """The directions of `lsa` that tell the intents apart: (texts, at most intents - 1).
 
-    A space that knows the task, as the last layer of a network does, without any of the runs: linear discriminant
-    analysis (Fisher 1936), a tenth of the covariance shrunk to a multiple of the identity.
+    A space that knows the task, as the last layer of a network does, without any of the runs:
+    linear discriminant analysis (Fisher 1936), a tenth of the covariance shrunk to a multiple of
+    the identity.
     """
     both = lsa(train, [*train, *texts], dims, seed)
     learner = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1).fit(
@@ -81,12 +85,14 @@ def discriminant(
 
 
 def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
-    """The graph of the k nearest neighbours (Euclidean): sparse (examples, examples), each row adds up to 1.
+    """The graph of the k nearest neighbours (Euclidean): sparse (examples, examples), each row adds
+    up to 1.
 
-    Texts in the same place are no neighbours: a query does not vouch for its own copy. All that lie as far as the k-th
-    count, so a row may have more than k entries and the order of the examples does not matter.
+    Texts in the same place are no neighbours: a query does not vouch for its own copy. All that lie
+    as far as the k-th count, so a row may have more than k entries and the order of the examples
+    does not matter.
 
-    >>> neighbours([[0.0], [1.0], [3.0], [3.0]], k=1).toarray().tolist()  # both copies are as near to 1 as each other
+    >>> neighbours([[0.0], [1.0], [3.0], [3.0]], k=1).toarray().tolist()
     [[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]
 
     Raises InputError where a text has fewer than k others in other places.
@@ -111,10 +117,12 @@ def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
 
 
 def plane(vectors: np.ndarray, intents: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A map of the texts: their places (examples, 2) and those of the intents (intents, 2), the same at every call.
+    """A map of the texts: their places (examples, 2) and those of the intents (intents, 2), the
+    same at every call.
 
-    The centres of the intents are spread out by multidimensional scaling of the roots of their distances; a text lies
-    between the centres that it is near to, moved a little in its own direction. To look at, not to measure on.
+    The centres of the intents are spread out by multidimensional scaling of the roots of their
+    distances; a text lies between the centres that it is near to, moved a little in its own
+    direction. To look at, not to measure on.
     """
     points, intents = points_of(vectors), np.asarray(intents)
     centres = np.stack([points[intents == intent].mean(axis=0) for intent in np.unique(intents)])
@@ -132,7 +140,8 @@ def plane(vectors: np.ndarray, intents: np.ndarray, seed: int = 0) -> tuple[np.n
 
 
 def morans_i(values: np.ndarray, graph: sparse.csr_array) -> float:
-    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; 0 if nothing varies.
+    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; 0 if
+    nothing varies.
 
     values (examples,). Source: Moran 1950; the slope of the neighbours' mean on the own value.
 
@@ -144,11 +153,12 @@ def morans_i(values: np.ndarray, graph: sparse.csr_array) -> float:
 
 
 def cross_morans_i(first: np.ndarray, second: np.ndarray, graph: sparse.csr_array) -> float:
-    """Moran's I between two measurements of one thing: noise that they do not share neither raises nor shrinks it.
+    """Moran's I between two measurements of one thing: noise that they do not share neither raises
+    nor shrinks it.
 
-    first and second (..., examples), entropy over one half of the runs and over the other. With z centred it is
-    sum z1 W z2 / sum z1 z2, W made symmetric, the leading axes (several halvings) pooled; 0 where the halves have
-    nothing in common. Equal to `morans_i` when both are the same.
+    first and second (..., examples), entropy over one half of the runs and over the other. With z
+    centred it is sum z1 W z2 / sum z1 z2, W made symmetric, the leading axes (several halvings)
+    pooled; 0 where the halves have nothing in common. Equal to `morans_i` when both are the same.
     """
     return float(_cross(residuals(first), residuals(second), _symmetric(graph)))
 
@@ -166,8 +176,8 @@ def _cross(first: np.ndarray, second: np.ndarray, weights: sparse.csr_array) -> 
 def residuals(
     values: np.ndarray, groups: np.ndarray | None = None, covariates: np.ndarray | None = None
 ) -> np.ndarray:
-    """What the mean of the group (or of all) and the covariates do not explain of values (..., examples), by least
-    squares. groups (examples,); covariates (examples, any number).
+    """What the mean of the group (or of all) and the covariates do not explain of values (...,
+    examples), by least squares. groups (examples,); covariates (examples, any number).
 
     >>> residuals([1.0, 3.0, 10.0, 20.0], groups=["a", "a", "b", "b"]).round(9).tolist()
     [-1.0, 1.0, -5.0, 5.0]
@@ -189,10 +199,11 @@ def residuals(
 
 
 def halves(labels: np.ndarray, halvings: int = 10, seed: int = 0) -> np.ndarray:
-    """Label entropy over random halves of the runs, also without each run: (runs + 1, 2, halvings, examples), nats.
+    """Label entropy over random halves of the runs, also without each run: (runs + 1, 2, halvings,
+    examples), nats.
 
-    Entry r of the first axis does without run r, the last one uses all; both halves of a halving stand side by side.
-    Raises InputError below 6 runs.
+    Entry r of the first axis does without run r, the last one uses all; both halves of a halving
+    stand side by side. Raises InputError below 6 runs.
     """
     labels = np.asarray(labels)
     runs, draw = len(labels), np.random.default_rng(seed)
@@ -238,10 +249,10 @@ def clustering(
 ) -> Clustering:
     """Do neighbours flip alike, beyond groups and covariates?
 
-    `cross_morans_i` of halves of the runs against chance. The residuals of label entropy after group
-    means and covariates change places, within groups only where groups are given: so "anywhere"
-    (neither), "within intents" (groups) and "beyond difficulty" (covariates such as error rate,
-    length, nearness to training texts) are one test.
+    `cross_morans_i` of halves of the runs against chance. The residuals of label entropy after
+    group means and covariates change places, within groups only where groups are given: so
+    "anywhere" (neither), "within intents" (groups) and "beyond difficulty" (covariates such as
+    error rate, length, nearness to training texts) are one test.
 
     Parameters
     ----------
@@ -250,8 +261,8 @@ def clustering(
 
     Returns
     -------
-    The interval is over runs and queries (blocks of queries are left out with their neighbourhoods),
-    conservative. p is (1 + as large by chance)/(1 + permutations), one-sided.
+    The interval is over runs and queries (blocks of queries are left out with their
+    neighbourhoods), conservative. p is (1 + as large by chance)/(1 + permutations), one-sided.
     """
     left = residuals(entropies, groups, covariates)
     weights = _symmetric(graph)
@@ -309,7 +320,9 @@ def planted_neighbours(
 def _over_blocks(
     value: float, first: np.ndarray, second: np.ndarray, weights: sparse.csr_array
 ) -> Interval:
-    """Over queries: Moran's I without random blocks of queries, and of their neighbours' weights."""
+    """Over queries: Moran's I without random blocks of queries, and of their neighbours'
+    weights.
+    """
     count = first.shape[-1]
     blocks = min(count, BLOCKS)
     block = np.random.default_rng(0).permutation(count) % blocks
@@ -332,12 +345,14 @@ def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) 
 def hot_spots(
     values: np.ndarray, graph: sparse.csr_array, permutations: int = 9_999, seed: int = 0
 ) -> pd.DataFrame:
-    """Which examples have neighbours of too high values to be chance? One row an example, in their order.
+    """Which examples have neighbours of too high values to be chance? One row an example, in their
+    order.
 
-    neighbours: their mean value; moran: local Moran's I; p: chance of so high a mean if the neighbours were any others
-    (conditional permutation, one-sided; the own value plays no part); q: p after Benjamini and Hochberg; hot: q at most
-    0.05 and the own value above average. An example with more than four times the usual number of neighbours lies
-    nowhere in particular: p = 1. Sources: Anselin 1995; Getis and Ord 1992.
+    neighbours: their mean value; moran: local Moran's I; p: chance of so high a mean if the
+    neighbours were any others (conditional permutation, one-sided; the own value plays no part); q:
+    p after Benjamini and Hochberg; hot: q at most 0.05 and the own value above average. An example
+    with more than four times the usual number of neighbours lies nowhere in particular: p = 1.
+    Sources: Anselin 1995; Getis and Ord 1992.
     """
     values = np.asarray(values, float)
     z, count = values - values.mean(), values.size
@@ -365,7 +380,8 @@ def hot_spots(
 
 
 def hot_regions(hot: np.ndarray, graph: sparse.csr_array, least: int = 3) -> np.ndarray:
-    """Hot examples that are each other's neighbours form a region: (examples,) ids from 0, largest first, else -1.
+    """Hot examples that are each other's neighbours form a region: (examples,) ids from 0, largest
+    first, else -1.
 
     >>> line = sparse.csr_array(np.diag([1.0, 1, 1, 1], 1) + np.diag([1.0, 1, 1, 1], -1))
     >>> hot_regions([True, False, True, True, True], line, least=1).tolist()
@@ -394,7 +410,9 @@ def found_by_half(labels: np.ndarray, graph: sparse.csr_array) -> tuple[np.ndarr
 
 
 def ranked(regions: np.ndarray, worth: np.ndarray, least: int = 1) -> np.ndarray:
-    """Regions renumbered from 0 by the sum of their worth, highest first; those of fewer than `least` become -1."""
+    """Regions renumbered from 0 by the sum of their worth, highest first; those of fewer than
+    `least` become -1.
+    """
     names, sizes = np.unique(regions[regions >= 0], return_counts=True)
     kept = names[sizes >= least]
     order = kept[np.argsort([-worth[regions == name].sum() for name in kept], kind="stable")]
@@ -405,7 +423,8 @@ def ranked(regions: np.ndarray, worth: np.ndarray, least: int = 1) -> np.ndarray
 
 
 def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
-    """Which two answers the runs disagree between: share of all disagreements by pair of intents, highest first.
+    """Which two answers the runs disagree between: share of all disagreements by pair of intents,
+    highest first.
 
     >>> confusions([[0, 1], [0, 1], [1, 2]], ["yes", "no", "maybe"]).to_dict()
     {'yes / no': 0.5, 'no / maybe': 0.5}
@@ -463,9 +482,10 @@ def describe(
     names: Sequence[str],
     words: int = 4,
 ) -> pd.DataFrame:
-    """A readable table of regions, one row each: queries, disagreement (share of pairs of runs, with its interval),
-    confused intents, typical words (highest mean TF-IDF against the rest; English stop words tell nothing), and the
-    text that flips most."""
+    """A readable table of regions, one row each: queries, disagreement (share of pairs of runs,
+    with its interval), confused intents, typical words (highest mean TF-IDF against the rest;
+    English stop words tell nothing), and the text that flips most.
+    """
     columns = ["region", "queries", "disagreement", "confused", "words", "example"]
     if max(regions, default=-1) < 0:
         return pd.DataFrame(columns=columns)
@@ -504,8 +524,8 @@ def gathered(
 
     Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and
     described by the other; fewer than five runs do both, which flatters the regions. Of more than
-    `most` texts a random sample is looked at. No rows where nothing gathers beyond chance, and where
-    there are too few texts, or words in them, to have neighbours.
+    `most` texts a random sample is looked at. No rows where nothing gathers beyond chance, and
+    where there are too few texts, or words in them, to have neighbours.
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
     texts, labels = [texts[row] for row in rows], np.asarray(labels)[:, rows]

@@ -1,4 +1,6 @@
-"""Reliability beside stability: what a run's own doubt is good for, to refuse queries and to tell foreign ones."""
+"""Reliability beside stability: what a run's own doubt is good for, to refuse queries and to tell
+foreign ones.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
 def otherwise(labels: np.ndarray) -> np.ndarray:
-    """Share of the other runs that answer otherwise than a run does: labels (runs, examples) to the same, 0 .. 1.
+    """Share of the other runs that answer otherwise than a run does: labels (runs, examples) to the
+    same, 0 .. 1.
 
     Its mean is churn.
 
@@ -27,9 +30,11 @@ def otherwise(labels: np.ndarray) -> np.ndarray:
 
 
 def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
-    """Mean of `values` where each run answers only its share `coverage` of queries of least doubt, mean over runs.
+    """Mean of `values` where each run answers only its share `coverage` of queries of least doubt,
+    mean over runs.
 
-    values, doubt: (runs, examples). At least one query is answered; of equal doubt the first ones are.
+    values, doubt: (runs, examples). At least one query is answered; of equal doubt the first ones
+    are.
 
     >>> selective(np.array([[1.0, 0.0, 0.0]]), np.array([[0.9, 0.1, 0.3]]), 2 / 3)
     0.0
@@ -80,14 +85,18 @@ def _both(statistic, *arrays: np.ndarray) -> Interval:
 
 
 def finds(runs: Runs) -> Interval:
-    """How well uncertainty finds texts that belong to no class: mean AUROC of the runs, over runs."""
+    """How well uncertainty finds texts that belong to no class: mean AUROC of the runs, over
+    runs.
+    """
     return jackknife(np.mean, detects(runs)).within(0, 1)
 
 
 def detects(runs: Runs) -> np.ndarray:
-    """How well doubt tells texts that belong to no class from test texts: AUROC of each run (runs,), 0.5 is blind.
+    """How well doubt tells texts that belong to no class from test texts: AUROC of each run
+    (runs,), 0.5 is blind.
 
-    Of runs with keep=("out_of_scope",). Raises InputError where that was not kept, or the corpus has no such texts.
+    Of runs with keep=("out_of_scope",). Raises InputError where that was not kept, or the corpus
+    has no such texts.
     """
     beside = runs.extras.get("out_of_scope")
     if beside is None or not beside.shape[1]:

@@ -1,7 +1,8 @@
-"""Slices: regions of an embedding found by an optimiser (Spotlight) or by clustering, with or without the scores.
+"""Slices: regions of an embedding found by an optimiser (Spotlight) or by clustering, with or
+without the scores.
 
-`vectors` (examples, dims) are places that do not come from the measured runs, `scores` (examples,) what is high where
-something is wrong: loss, or label entropy.
+`vectors` (examples, dims) are places that do not come from the measured runs, `scores` (examples,)
+what is high where something is wrong: loss, or label entropy.
 """
 
 from __future__ import annotations
@@ -25,16 +26,19 @@ def spotlight(
     rate: float = 1e-2,
     strength: float = 1.0,
 ) -> np.ndarray:
-    """The Spotlight: round regions of at least `size` total weight where the weighted mean score is highest.
+    """The Spotlight: round regions of at least `size` total weight where the weighted mean score is
+    highest.
 
-    scores (examples,): loss, label entropy ... Returns (count, examples) weights k/max k, 0 .. 1, of several in turn:
-    each score is lowered by the weight that its example had. k = max(1 - tau |x - mu|^2, 0); mu and log tau climb
+    scores (examples,): loss, label entropy ... Returns (count, examples) weights k/max k, 0 .. 1,
+    of several in turn: each score is lowered by the weight that its example had. k = max(1 - tau |x
+    - mu|^2, 0); mu and log tau climb
 
         sum k s / sum k - [W < size + b] strength ((W - size - b)/b)^2,    W = sum k,
 
-    by Adam, the rate halved after ten steps without progress, while b shrinks from n - size to 0.05 size. mu starts at
-    zero, or with a seed at a random example. The vectors are first centred and scaled to a root mean square length of
-    3, which the rate of 0.01 a step suits. Source: d'Eon et al. 2021, spherical form.
+    by Adam, the rate halved after ten steps without progress, while b shrinks from n - size to 0.05
+    size. mu starts at zero, or with a seed at a random example. The vectors are first centred and
+    scaled to a root mean square length of 3, which the rate of 0.01 a step suits. Source: d'Eon et
+    al. 2021, spherical form.
     """
     points, scores = points_of(vectors), np.array(scores, float)
     points = points - points.mean(axis=0)
@@ -91,7 +95,9 @@ def spotlight_test(
     seed: int = 0,
     **settings,
 ) -> tuple[float, np.ndarray, float]:
-    """Weighted mean score under one spotlight, the same for shuffled scores (shuffles,), and the p-value."""
+    """Weighted mean score under one spotlight, the same for shuffled scores (shuffles,), and the
+    p-value.
+    """
     draw, scores = np.random.default_rng(seed), np.asarray(scores, float)
     several = [scores, *(draw.permutation(scores) for _ in range(shuffles))]
     lit = [
@@ -101,7 +107,8 @@ def spotlight_test(
 
 
 def overlap(weights: np.ndarray) -> float:
-    """Do several spotlights (spotlights, examples) light the same? Mean over pairs of sum min / sum max, 0 .. 1.
+    """Do several spotlights (spotlights, examples) light the same? Mean over pairs of sum min / sum
+    max, 0 .. 1.
 
     >>> overlap([[1.0, 0.5, 0.0], [1.0, 0.0, 0.5]])
     0.5
@@ -115,10 +122,12 @@ def overlap(weights: np.ndarray) -> float:
 def slices(
     vectors: np.ndarray, scores: np.ndarray, method: str = "mixture", size: int = 20, seed: int = 0
 ) -> np.ndarray:
-    """Regions of the same space found without looking at the scores: (examples,) ids, -1 outside all of them.
+    """Regions of the same space found without looking at the scores: (examples,) ids, -1 outside
+    all of them.
 
-    "mixture": Gaussian mixture (diagonal) of 50 components, or fewer so that they have `size` examples on average;
-    "hdbscan": dense regions of at least `size` examples. Numbered by mean score, highest first.
+    "mixture": Gaussian mixture (diagonal) of 50 components, or fewer so that they have `size`
+    examples on average; "hdbscan": dense regions of at least `size` examples. Numbered by mean
+    score, highest first.
     """
     points, scores = points_of(vectors), np.asarray(scores, float)
     if method == "mixture":

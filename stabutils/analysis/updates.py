@@ -2,7 +2,8 @@
 
 An *update* is a pair: the deployed model, and the one that replaces it, trained with other seeds on
 other training data (`training.changes`). Where a method knows the model that it replaces, only the
-pairs that were trained as pairs count (`matched`); else any old model may be replaced by any new one.
+pairs that were trained as pairs count (`matched`); else any old model may be replaced by any new
+one.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def _share_of_equal(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _project(of_old: np.ndarray, of_new: np.ndarray) -> np.ndarray:
-    """Rows whose mean is that over all pairs of an old and a new model, and whose spread is its own.
+    """Rows whose mean is that over all pairs of an old and a new model, and whose spread is its
+    own.
 
     of_old, of_new : (updates, queries), the mean over the other side's models; Hoeffding's
     projection. Of two independent sides the variance of the mean is that of both.
@@ -96,7 +98,8 @@ def _project(of_old: np.ndarray, of_new: np.ndarray) -> np.ndarray:
 
 
 def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
-    """`n` updates by a method: models of seeds 0 .. n-1 are replaced by models of seeds APART and on.
+    """`n` updates by a method: models of seeds 0 .. n-1 are replaced by models of seeds APART and
+    on.
 
     study : one whose data change (`change`); without, an update is a retraining on the same data. A
     method that knows the deployed model is deployed as control's.
@@ -145,8 +148,8 @@ def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:
 def four_churns(study: Study, levels: int = 3, arm: Arm = "control") -> Effects:
     """Seed churn, data churn and update churn of a method, by crossing seeds and training data.
 
-    Trains levels x levels runs: each seed of the training with each data seed. The sources are named
-    "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
+    Trains levels x levels runs: each seed of the training with each data seed. The sources are
+    named "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
     """
     from stabutils.training.state import Seeds
 
@@ -163,7 +166,9 @@ def churns_of(effects: Effects) -> dict[str, Interval]:
 
 
 def of_linear(runs: Runs) -> Updates:
-    """The updates of a linear model: of answers by data seed, the first half is replaced by the rest."""
+    """The updates of a linear model: of answers by data seed, the first half is replaced by the
+    rest.
+    """
     half = len(runs) // 2
     return Updates(take(runs, np.arange(half)), take(runs, half + np.arange(half)))
 
@@ -178,8 +183,8 @@ def table(
     Returns
     -------
     Columns arm, runs (updates), FLIPS, churn_reduction and negative_flips_reduction (shares of
-    control's), accuracy and accuracy_change (of the new models), p (of churn_reduction, Holm over the
-    methods of the table), guard and better as on a board, trainings and passes. Intervals over
+    control's), accuracy and accuracy_change (of the new models), p (of churn_reduction, Holm over
+    the methods of the table), guard and better as on a board, trainings and passes. Intervals over
     updates and queries.
     """
     of_control, own_accuracy = control.flips(), control.accuracy()
@@ -217,8 +222,8 @@ def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
 def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
     """How well a deployed model's own uncertainty says which of its answers an update will change.
 
-    AUROC against the queries whose answer at least a share `least` of the new models change, and the
-    rank correlation with that share; means over the deployed models, over models and queries.
+    AUROC against the queries whose answer at least a share `least` of the new models change, and
+    the rank correlation with that share; means over the deployed models, over models and queries.
     """
     changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)

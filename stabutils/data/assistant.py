@@ -1,25 +1,28 @@
-"""The embedded corpus: what people say to a voice assistant, generated, with planted causes of instability.
+"""The embedded corpus: what people say to a voice assistant, generated, with planted causes of
+instability.
 
-Eleven *families* of two sibling intents (music and podcast, call and message, ...). Every utterance starts
-from a frame of its family ("put on {x} about {t} {w}"): {x} is a cue that tells the siblings apart ("a song",
-"an episode"), {t} a topic, {w} a detail that carries no label; an opener, a closer, contractions and a few
-typos come on top. The seed deals the nine plantings of `STRENGTHS` (three causes, three strengths) to nine of
-the families, one each:
+Eleven *families* of two sibling intents (music and podcast, call and message, ...). Every utterance
+starts from a frame of its family ("put on {x} about {t} {w}"): {x} is a cue that tells the siblings
+apart ("a song", "an episode"), {t} a topic, {w} a detail that carries no label; an opener, a
+closer, contractions and a few typos come on top. The seed deals the nine plantings of `STRENGTHS`
+(three causes, three strengths) to nine of the families, one each:
 
-    shared   the siblings share phrasings: the cue is neutral ("something") and a share of the utterances
-             belongs to the second intent, in every split alike; at 0.5 nothing can tell them apart
+    shared   the siblings share phrasings: the cue is neutral ("something") and a share of the
+             utterances belongs to the second intent, in every split alike; at 0.5 nothing can tell
+             them apart
     rare     both siblings have only 20, 10 or 5 training examples, in the same frames
-    noise    a pocket of label noise: one intent's utterances about one topic, of which a share is labelled
-             as the sibling in train only; validation and test are clean
+    noise    a pocket of label noise: one intent's utterances about one topic, of which a share is
+             labelled as the sibling in train only; validation and test are clean
 
-In train each sentence of a shared or noisy region is said twice, and it is the second saying that belongs to
-the sibling: so the words of a sentence do not give its label away, and what a retrained model answers there
-is up to its seed. Everything else is `clear`: the cue decides and has been seen often.
+In train each sentence of a shared or noisy region is said twice, and it is the second saying that
+belongs to the sibling: so the words of a sentence do not give its label away, and what a retrained
+model answers there is up to its seed. Everything else is `clear`: the cue decides and has been seen
+often.
 
-Where each cause lies, and how strong it is, is thus known, and one can ask whether a measure finds it. A
-cause that is switched off (`causes=`) leaves the same validation and test texts, now easy, under the tag
-"<cause>:absent": a measure that still points there points at something else. Another seed plants other
-regions; `describe` tells where.
+Where each cause lies, and how strong it is, is thus known, and one can ask whether a measure finds
+it. A cause that is switched off (`causes=`) leaves the same validation and test texts, now easy,
+under the tag "<cause>:absent": a measure that still points there points at something else. Another
+seed plants other regions; `describe` tells where.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# shared: share of the second intent; rare: training examples a sibling; noise: flipped share of train labels
+# shared: share of the second intent; rare: training examples a sibling; noise: flipped share of
+# train labels
 STRENGTHS = {
     "shared": {"weak": 0.15, "medium": 0.30, "strong": 0.50},
     "rare": {"weak": 20, "medium": 10, "strong": 5},
@@ -58,7 +62,9 @@ class Family(NamedTuple):
 
 
 class Planting(NamedTuple):
-    """What is planted in a family: the intent, the sibling it is confused with, a noisy pocket's topic."""
+    """What is planted in a family: the intent, the sibling it is confused with, a noisy pocket's
+    topic.
+    """
 
     cause: str
     strength: str
@@ -75,30 +81,38 @@ FAMILIES = (
         "an alarm|a wake up call|a morning bell|an early buzz|a bedside ring",
         "a timer|a countdown|a stopwatch|an hourglass|a minute counter",
         "a beep|a signal|a chime|something that pings|a heads up",
-        "yoga|the school run|the oven|my nap|the laundry|the early train|breakfast|my medicine|the gym"
+        "yoga|the school run|the oven|my nap|the laundry|the early train|breakfast|my "
+        "medicine|the gym"
         "|the night shift|the tea|homework",
-        "in twenty minutes|at half past six|in an hour|at seven sharp|after lunch|before dinner|tomorrow"
+        "in twenty minutes|at half past six|in an hour|at seven sharp|after lunch|before "
+        "dinner|tomorrow"
         "|tonight",
     ),
     Family(
         "reminder|calendar",
         "{x} the {t} {w}|{x} my {t} {w}|{x} our {t} {w}|{x} that {t} {w}|{x} the next {t} {w}",
-        "remind me about|do not let me forget|give me a nudge about|ping me about|jog my memory about",
+        "remind me about|do not let me forget|give me a nudge about|ping me about|jog my "
+        "memory about",
         "schedule|book|pencil in|block time for|arrange",
         "note down|log|keep track of|take down|sort out",
-        "dentist visit|team meeting|piano lesson|car service|birthday dinner|parents evening|haircut"
+        "dentist visit|team meeting|piano lesson|car service|birthday dinner|parents "
+        "evening|haircut"
         "|book club|job interview|rent payment|vet visit|dance class",
-        "on monday|on thursday|next week|tomorrow morning|at noon|on the third|this weekend|in april",
+        "on monday|on thursday|next week|tomorrow morning|at noon|on the third|this weekend|in "
+        "april",
     ),
     Family(
         "call|message",
-        "{x} {t} {w}|i have to {x} {t} {w}|help me {x} {t} {w}|let us {x} {t} {w}|i want to {x} {t} {w}",
+        "{x} {t} {w}|i have to {x} {t} {w}|help me {x} {t} {w}|let us {x} {t} {w}|i want to "
+        "{x} {t} {w}",
         "call|phone|ring|dial|speak on the line with",
         "text|message|write to|email|send a note to",
         "contact|reach|get in touch with|get hold of|check in with",
-        "my sister|grandma|doctor lee|the plumber|my boss|uncle joe|the landlord|aunt maria|the coach"
+        "my sister|grandma|doctor lee|the plumber|my boss|uncle joe|the landlord|aunt "
+        "maria|the coach"
         "|the bank|my neighbor|tom from work",
-        "about the party|about tonight|before lunch|about the bill|this evening|about the keys|after work"
+        "about the party|about tonight|before lunch|about the bill|this evening|about the "
+        "keys|after work"
         "|on the way home",
     ),
     Family(
@@ -108,20 +122,26 @@ FAMILIES = (
         "a song|a tune|a track|a playlist|an album",
         "a podcast|an episode|a talk show|an interview|a radio story",
         "something|anything good|whatever is popular|one of my favorites|that thing",
-        "summer|love|the ocean|space|winter|trains|old friends|dragons|football|new york|dogs|the moon",
-        "in the car|on the big speaker|for the drive|at low volume|for my run|while i cook|for the kids"
+        "summer|love|the ocean|space|winter|trains|old friends|dragons|football|new "
+        "york|dogs|the moon",
+        "in the car|on the big speaker|for the drive|at low volume|for my run|while i cook|for "
+        "the kids"
         "|on my headphones",
     ),
     Family(
         "lights|thermostat",
         "{x} in the {t} {w}|{x} over in the {t} {w}|{x} down in the {t} {w}|in the {t} {x} {w}"
         "|i want to {x} in the {t} {w}",
-        "turn on the lights|dim the lamps|make it brighter|change the bulb color|switch off the lantern",
-        "turn up the heating|lower the thermostat|make it warmer|cool it down|switch on the radiator",
+        "turn on the lights|dim the lamps|make it brighter|change the bulb color|switch off "
+        "the lantern",
+        "turn up the heating|lower the thermostat|make it warmer|cool it down|switch on the "
+        "radiator",
         "make it cosier|make it nicer|set the mood|adjust things|get it ready",
-        "kitchen|bedroom|hallway|garage|nursery|bathroom|office|attic|living room|basement|guest room"
+        "kitchen|bedroom|hallway|garage|nursery|bathroom|office|attic|living "
+        "room|basement|guest room"
         "|dining room",
-        "for tonight|before bed|for the guests|a little|for the morning|until ten|right now|after dinner",
+        "for tonight|before bed|for the guests|a little|for the morning|until ten|right "
+        "now|after dinner",
     ),
     Family(
         "shopping|recipe",
@@ -131,7 +151,8 @@ FAMILIES = (
         "i need|sort out|take care of|think of|plan",
         "salmon|mushrooms|pumpkin|lentils|chicken|noodles|tomatoes|apples|potatoes|cheese|spinach"
         "|black beans",
-        "for dinner|for sunday|for the party|for two people|for the kids|for lunch tomorrow|for the picnic"
+        "for dinner|for sunday|for the party|for two people|for the kids|for lunch "
+        "tomorrow|for the picnic"
         "|for my parents",
     ),
     Family(
@@ -141,9 +162,11 @@ FAMILIES = (
         "|what do the papers say",
         "what are the scores|list the match results|who won the game|how did the team do"
         "|show the league table",
-        "what happened|catch me up on things|what did i miss|give me the latest|bring me up to date",
+        "what happened|catch me up on things|what did i miss|give me the latest"
+        "|bring me up to date",
         "madrid|chicago|brazil|scotland|munich|toronto|japan|naples|sweden|boston|ghana|turkey",
-        "yesterday|last night|over the weekend|this morning|so far today|since friday|this week|on sunday",
+        "yesterday|last night|over the weekend|this morning|so far today|since friday|this "
+        "week|on sunday",
     ),
     Family(
         "navigation|traffic",
@@ -154,7 +177,8 @@ FAMILIES = (
         "|any accidents on the way",
         "check the trip|think about the drive|what about the ride|prepare the journey"
         "|help me with the commute",
-        "the airport|the stadium|work|the mall|downtown|the station|the beach|the hospital|the museum"
+        "the airport|the stadium|work|the mall|downtown|the station|the beach|the hospital|the "
+        "museum"
         "|the harbor|the zoo|the university",
         "at rush hour|this afternoon|before nine|after the show|by car|with one stop|on saturday"
         "|later today",
@@ -163,22 +187,26 @@ FAMILIES = (
         "weather|clock",
         "{x} in {t} {w}|{x} over in {t} {w}|in {t} {x} {w}|{x} around {t} {w}|{x} here in {t} {w}",
         "what is the weather|will it rain|show the forecast|how hot is it|is it sunny",
-        "what time is it|what hour is it|what does the watch say|is it past midnight|is it morning yet",
+        "what time is it|what hour is it|what does the watch say|is it past midnight|is it "
+        "morning yet",
         "what is it like|how are things|can i go out|check the situation|how does it look",
         "tokyo|lisbon|nairobi|sydney|denver|oslo|lima|mumbai|cairo|vienna|seattle|dublin",
-        "right now|at the moment|when i land|when we arrive|for my brother|at this point|as we speak"
+        "right now|at the moment|when i land|when we arrive|for my brother|at this point|as we "
+        "speak"
         "|when you check",
     ),
     Family(
         "translate|define",
         "{x} the word {t} {w}|{x} {t} {w}|{x} the term {t} {w}|{x} the expression {t} {w}"
         "|{x} the simple word {t} {w}",
-        "translate|how do i say in spanish|put into french|turn into german|what is the italian for",
+        "translate|how do i say in spanish|put into french|turn into german"
+        "|what is the italian for",
         "define|what is the meaning of|look up in the dictionary|clarify|in which sense do we use",
         "help me with|what about|check|i do not know|tell me",
         "gratitude|butterfly|homesick|thunder|patience|cheerful|railway|harvest|courage|lighthouse|stubborn"
         "|bargain",
-        "for my homework|before class|for a letter|for the quiz|for my daughter|in one line|for a friend"
+        "for my homework|before class|for a letter|for the quiz|for my daughter|in one "
+        "line|for a friend"
         "|once more",
     ),
     Family(
@@ -189,7 +217,8 @@ FAMILIES = (
         "a fact|trivia|a statistic|a bit of history|a piece of science",
         "something|a good one|anything new|a sentence or two|your favorite",
         "penguins|robots|coffee|pirates|elephants|volcanoes|bananas|castles|spiders|dentists|camels|bees",
-        "for my kids|at breakfast|for the party|before school|for a card|for my class|to pass the time"
+        "for my kids|at breakfast|for the party|before school|for a card|for my class|to pass "
+        "the time"
         "|for grandpa",
     ),
 )
@@ -228,9 +257,10 @@ def generate(
 ) -> dict[str, list[tuple[str, str, str]]]:
     """Makes the splits "train", "validation" and "test", each a list of (text, intent, tag).
 
-    A tag is "clear" or "<cause>:<strength>"; causes left out of `causes` are tagged "<cause>:absent" and
-    their validation and test texts stay what they were. No text occurs twice, and no sentence of test or
-    validation occurs in train, whatever its fillers. Raises ValueError for an unknown cause.
+    A tag is "clear" or "<cause>:<strength>"; causes left out of `causes` are tagged
+    "<cause>:absent" and their validation and test texts stay what they were. No text occurs twice,
+    and no sentence of test or validation occurs in train, whatever its fillers. Raises ValueError
+    for an unknown cause.
 
     >>> corpus = generate(seed=0)
     >>> sorted(corpus), len({intent for _, intent, _ in corpus["train"]})
@@ -252,7 +282,8 @@ def generate(
                     text for _ in range(size // times) for text in _said(rng, next(cores), times)
                 ]
                 corpus[split] += _labelled(texts, split, intent, cause, planting, cause in active)
-    # None stands for what a rare intent goes without: kept until here so that `causes` leaves the order alone
+    # None stands for what a rare intent goes without: kept until here so that `causes` leaves the
+    # order alone
     return {
         split: [rows[i] for i in rng.permutation(len(rows)) if rows[i]]
         for split, rows in corpus.items()
@@ -260,7 +291,8 @@ def generate(
 
 
 def describe(seed: int = 0) -> dict[str, Planting]:
-    """Tells where each cause is planted: {"<cause>:<strength>": Planting}, the answer key of a corpus seed.
+    """Tells where each cause is planted: {"<cause>:<strength>": Planting}, the answer key of a
+    corpus seed.
 
     >>> key = describe(seed=0)
     >>> len(key), key["noise:strong"].intent, key["noise:strong"].sibling, key["noise:strong"].topic
@@ -292,7 +324,9 @@ def _plantings(rng: np.random.Generator) -> list[Planting]:
 
 
 def _regions(family: Family, planting: Planting) -> list[tuple[str, str, str, list[str]]]:
-    """(cause, intent, cues, topics) of the family's two intents and of the region planted beside them."""
+    """(cause, intent, cues, topics) of the family's two intents and of the region planted beside
+    them.
+    """
     cues = dict(zip(family.intents.split("|"), (family.first, family.second), strict=True))
     topics = [
         t for t in family.topics.split("|") if planting.cause != "noise" or t != planting.topic
@@ -311,7 +345,9 @@ def _regions(family: Family, planting: Planting) -> list[tuple[str, str, str, li
 def _labelled(
     texts: list[str], split: str, intent: str, cause: str, planting: Planting, active: bool
 ) -> list[tuple[str, str, str] | None]:
-    """Rows (text, intent, tag) of one region and split, with the planting's doing where it is active."""
+    """Rows (text, intent, tag) of one region and split, with the planting's doing where it is
+    active.
+    """
     if cause == "clear":
         return [(text, intent, "clear") for text in texts]
     strength = STRENGTHS[cause][planting.strength]
@@ -327,7 +363,8 @@ def _labelled(
 
 
 def _spread(size: int, share: float, step: int) -> np.ndarray:
-    """Booleans (size,), true for `share` of them, evenly over cues; with step 2 only second ones can be true.
+    """Booleans (size,), true for `share` of them, evenly over cues; with step 2 only second ones
+    can be true.
 
     >>> _spread(10, 0.2, step=1).sum() == 2, _spread(20, 0.5, step=2)[:4].tolist()
     (np.True_, [False, True, False, True])
@@ -342,7 +379,9 @@ def _spread(size: int, share: float, step: int) -> np.ndarray:
 
 
 def _cores(rng: np.random.Generator, family: Family, cues: str, topics: list[str]) -> Iterator[str]:
-    """Yields the sentences with these cues and topics in random order, the cues in turn; none twice."""
+    """Yields the sentences with these cues and topics in random order, the cues in turn; none
+    twice.
+    """
     slots = list(product(family.frames.split("|"), topics, ["", *family.details.split("|")]))
     for places in zip(*(rng.permutation(len(slots)) for _ in range(5)), strict=True):
         for cue, place in zip(cues.split("|"), places, strict=True):
@@ -360,7 +399,9 @@ def _said(rng: np.random.Generator, core: str, times: int) -> list[str]:
 
 
 def _dressed(rng: np.random.Generator, core: str) -> str:
-    """The core with fillers around it; only they get typos: one in a cue would be a cause of its own."""
+    """The core with fillers around it; only they get typos: one in a cue would be a cause of its
+    own.
+    """
     opener, asking, closer = (
         words[rng.integers(len(words))] for words in (OPENERS, ASKING, CLOSERS)
     )

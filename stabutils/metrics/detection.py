@@ -258,7 +258,9 @@ def reference(
 
 
 def mean_auroc(scores: np.ndarray, positive: np.ndarray) -> Interval:
-    """AUROC of the mean score of several runs, over runs: scores (runs, examples), positive bool."""
+    """AUROC of the mean score of several runs, over runs: scores (runs, examples), positive
+    bool.
+    """
     interval = jackknife(lambda each: auroc(each.mean(axis=0), positive), np.asarray(scores))
     return interval.within(0, 1)
 

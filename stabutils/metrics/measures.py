@@ -1,12 +1,13 @@
 """Scores of the answers that several retrainings give to the same examples.
 
-Pure functions of arrays, runs first: `labels` (runs, examples) are class ids of at least 0, `probabilities`
-(runs, examples, classes) have rows that sum to 1, `gold` (examples,) are class ids. Wrong input raises
-InputError before anything is computed; so does a single run wherever a score needs two to compare.
+Pure functions of arrays, runs first: `labels` (runs, examples) are class ids of at least 0,
+`probabilities` (runs, examples, classes) have rows that sum to 1, `gold` (examples,) are class ids.
+Wrong input raises InputError before anything is computed; so does a single run wherever a score
+needs two to compare.
 
 Most scores only ask how many votes each class got, so they share one pass over the sorted votes
-(`_sum_over_classes`): time grows linearly with examples, does not depend on the number of classes, and examples on
-which all runs agree cost next to nothing.
+(`_sum_over_classes`): time grows linearly with examples, does not depend on the number of classes,
+and examples on which all runs agree cost next to nothing.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ from stabutils.errors import InputError
 
 
 def label_entropy(labels, n=None):
-    """Entropy of the labels that runs give one example, as expected over n of the runs: (examples,), nats.
+    """Entropy of the labels that runs give one example, as expected over n of the runs:
+    (examples,), nats.
 
-    0 .. log(min(n, classes)); 0 when all runs agree, higher is less stable. Entropy grows with the number of
-    votes, so compare arms at one n only. The value is exact: the mean over all draws of n runs without
-    replacement. n=None uses all runs (the plain definition); n=2 gives churn times log 2.
+    0 .. log(min(n, classes)); 0 when all runs agree, higher is less stable. Entropy grows with the
+    number of votes, so compare arms at one n only. The value is exact: the mean over all draws of n
+    runs without replacement. n=None uses all runs (the plain definition); n=2 gives churn times log
+    2.
 
     >>> label_entropy([[0, 1], [0, 1], [0, 2]]).round(3).tolist()  # votes 3 and 2:1
     [0.0, 0.637]
-    >>> label_entropy([[0, 1], [0, 1], [0, 2]], n=2).round(3).tolist()  # 2/3 of the pairs differ: 2/3 log 2
+    >>> label_entropy([[0, 1], [0, 1], [0, 2]], n=2).round(3).tolist()
     [0.0, 0.462]
 
-    Source: Datta et al. 2023 (multi-run label entropy); the expectation is rarefaction (Hurlbert 1971).
+    Source: Datta et al. 2023 (multi-run label entropy); the expectation is rarefaction (Hurlbert
+    1971).
     """
     labels = _labels(labels)
     n = len(labels) if n is None else _draw(n, len(labels))
@@ -41,9 +45,11 @@ def label_entropy(labels, n=None):
 
 
 def checkpoint_entropy(checkpoints):
-    """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples), nats.
+    """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples),
+    nats.
 
-    Takes (runs, checkpoints, examples); 0 when the answer never changes .. log(min(checkpoints, classes)).
+    Takes (runs, checkpoints, examples); 0 when the answer never changes .. log(min(checkpoints,
+    classes)).
 
     >>> checkpoint_entropy([[[0, 1], [0, 2]]]).round(3).tolist()
     [[0.0, 0.693]]
@@ -55,7 +61,8 @@ def checkpoint_entropy(checkpoints):
 
 
 def disagreement(labels):
-    """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is stable.
+    """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is
+    stable.
 
     >>> disagreement([[0, 1], [0, 1], [0, 2]]).round(3).tolist()
     [0.0, 0.667]
@@ -67,7 +74,8 @@ def disagreement(labels):
 
 
 def majority(labels):
-    """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the lowest id.
+    """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the
+    lowest id.
 
     >>> [part.tolist() for part in majority([[0, 1], [0, 1], [0, 2]])]
     [[0, 1], [3, 2]]
@@ -96,10 +104,11 @@ def tally(labels, names):
 
 
 def gold_confidence(probabilities, gold):
-    """Mean and population standard deviation over runs of the gold label's probability: two (examples,).
+    """Mean and population standard deviation over runs of the gold label's probability: two
+    (examples,).
 
-    Both in 0 .. 1; high mean is easy, high spread is unstable. Given one run's checkpoints as the first axis
-    these are the coordinates of a data map.
+    Both in 0 .. 1; high mean is easy, high spread is unstable. Given one run's checkpoints as the
+    first axis these are the coordinates of a data map.
 
     >>> [part.round(3).tolist() for part in gold_confidence([[[0.5, 0.5]], [[0.9, 0.1]]], [0])]
     [[0.7], [0.2]]
@@ -111,7 +120,8 @@ def gold_confidence(probabilities, gold):
 
 
 def churn(labels):
-    """Share of examples on which two runs disagree, mean over all pairs of runs: 0 .. 1, lower is stabler.
+    """Share of examples on which two runs disagree, mean over all pairs of runs: 0 .. 1, lower is
+    stabler.
 
     >>> round(churn([[0, 1], [0, 1], [0, 2]]), 3)
     0.333
@@ -135,8 +145,8 @@ def churn_matrix(labels):
 def churn_parts(labels, gold):
     """Churn within one arm by what it costs, the two shares adding up to churn: dict, each 0 .. 1.
 
-    right_to_wrong: exactly one of the two runs is right (either one: within an arm good and bad churn are
-    equal by symmetry). wrong_to_wrong: both are wrong and they differ.
+    right_to_wrong: exactly one of the two runs is right (either one: within an arm good and bad
+    churn are equal by symmetry). wrong_to_wrong: both are wrong and they differ.
 
     >>> parts = churn_parts([[0, 1], [0, 2], [0, 3]], [0, 3])
     >>> {name: round(share, 3) for name, share in parts.items()}
@@ -177,7 +187,8 @@ def churn_between(before, after, gold):
     --------
     >>> parts = churn_between([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
     >>> list(parts.items())[:2], list(parts.items())[2:]
-    ([('churn', 0.75), ('positive_flips', 0.25)], [('negative_flips', 0.25), ('wrong_to_wrong', 0.25)])
+    ([('churn', 0.75), ('positive_flips', 0.25)], [('negative_flips', 0.25), ('wrong_to_wrong',
+    0.25)])
     """
     before, after = _labels(before, thing="before", least=1), _labels(after, thing="after", least=1)
     if before.shape[1] != after.shape[1]:
@@ -218,11 +229,13 @@ def share_unstable(labels, n=10):
 
 
 def churn_range(first, second, classes):
-    """Churn that two runs' accuracies force, allow and let expect: dict of least, most and independent, each 0 .. 1.
+    """Churn that two runs' accuracies force, allow and let expect: dict of least, most and
+    independent, each 0 .. 1.
 
-    least: |first - second|, the better one right wherever the other is. most: the errors overlap as little as they can
-    (with two classes both wrong is the same answer, with more never need be). independent: errors fall on examples at
-    random, wrong answers on the other classes alike. Accuracies may be arrays.
+    least: |first - second|, the better one right wherever the other is. most: the errors overlap as
+    little as they can (with two classes both wrong is the same answer, with more never need be).
+    independent: errors fall on examples at random, wrong answers on the other classes alike.
+    Accuracies may be arrays.
 
     >>> {name: round(float(share), 3) for name, share in churn_range(0.9, 0.8, classes=5).items()}
     {'least': 0.1, 'most': 0.3, 'independent': 0.275}
@@ -242,10 +255,12 @@ def churn_range(first, second, classes):
 
 
 def fleiss_kappa(labels):
-    """Agreement of runs beyond what the label shares alone would give: 1 is full agreement, 0 is chance.
+    """Agreement of runs beyond what the label shares alone would give: 1 is full agreement, 0 is
+    chance.
 
-    Any number of classes; chance is the sum of squared label shares over all runs and examples. Where every
-    vote is for one and the same class chance explains everything (0/0); the runs agree, so the value is 1.
+    Any number of classes; chance is the sum of squared label shares over all runs and examples.
+    Where every vote is for one and the same class chance explains everything (0/0); the runs agree,
+    so the value is 1.
 
     >>> round(fleiss_kappa([[0, 1], [0, 1], [0, 2]]), 3)  # agreement 2/3, chance (9 + 4 + 1)/36
     0.455
@@ -259,7 +274,8 @@ def fleiss_kappa(labels):
 
 
 def jensen_shannon(probabilities):
-    """Jensen-Shannon divergence of two runs' probabilities, mean over pairs and examples: 0 .. log 2, nats.
+    """Jensen-Shannon divergence of two runs' probabilities, mean over pairs and examples: 0 .. log
+    2, nats.
 
     Soft churn: also sees changes that flip no label. Probabilities of 0 are fine.
 
@@ -277,10 +293,11 @@ def jensen_shannon(probabilities):
 
 
 def distribution_variance(labels, gold):
-    """Variance over runs of the error rate on the whole distribution, not just on this sample: unbiased.
+    """Variance over runs of the error rate on the whole distribution, not just on this sample:
+    unbiased.
 
-    In squared error rate; below the variance on the test set wherever errors of examples are independent, and
-    sometimes a little below 0, since an unbiased estimate of about 0 must be.
+    In squared error rate; below the variance on the test set wherever errors of examples are
+    independent, and sometimes a little below 0, since an unbiased estimate of about 0 must be.
 
     >>> distribution_variance([[0, 0], [1, 1]], [0, 0])  # 2 (1/2 - (1/2 + 1/2)/4)
     0.5
@@ -320,7 +337,8 @@ def nll(probabilities, gold):
 
 
 def ece(probabilities, gold, bins=15):
-    """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is better.
+    """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is
+    better.
 
     Equal-width bins (closed on the right) of the largest probability, weighted by their examples.
 
@@ -348,8 +366,8 @@ def _calibration_error(probabilities, gold, edges):
 
 
 def _votes(labels):
-    """The votes of every example in ascending order, one (examples,) after another, each with the number of equal
-    votes before it.
+    """The votes of every example in ascending order, one (examples,) after another, each with the
+    number of equal votes before it.
 
     Batcher's sorting network over whole runs: several times faster than sorting example by example.
     """
@@ -397,10 +415,11 @@ def entropy_worth(n):
 
 
 def expected_worth(worth, runs):
-    """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from `runs` votes.
+    """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from
+    `runs` votes.
 
-    One vote more at a time: leaving out a random one of `total` votes takes it from a class with k of them
-    with probability k/total. Convex sums only, so exact to rounding for any number of runs.
+    One vote more at a time: leaving out a random one of `total` votes takes it from a class with k
+    of them with probability k/total. Convex sums only, so exact to rounding for any number of runs.
     """
     for total in range(len(worth), runs + 1):
         share = np.arange(total + 1) / total
@@ -427,7 +446,8 @@ def _summed_divergence(probabilities):
 def _log_of_sums(shares):
     """Per run and cell the sum of log(share + another run's share) over the other runs.
 
-    shares: (runs, cells), above 0 and up to 1. Runs at one distance in a circle are added at a time.
+    shares: (runs, cells), above 0 and up to 1. Runs at one distance in a circle are added at a
+    time.
     """
     runs = len(shares)
     circle = np.concatenate([shares, shares])
@@ -495,7 +515,9 @@ def _probabilities(probabilities, least=1):
 
 
 def _row_sums(probabilities):
-    """Over the classes, (runs, examples): as a product with ones, several times faster than a sum."""
+    """Over the classes, (runs, examples): as a product with ones, several times faster than a
+    sum.
+    """
     if probabilities.dtype == np.float16:
         return probabilities.sum(axis=2, dtype=np.float32)
     return probabilities @ np.ones(probabilities.shape[2], probabilities.dtype)

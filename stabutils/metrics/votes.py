@@ -1,7 +1,8 @@
-"""Ensembles: of independent retrainings, which every other method is measured against, and out of a single training.
+"""Ensembles: of independent retrainings, which every other method is measured against, and out of a
+single training.
 
-A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share no member, and so
-differ as two retrainings do. What they buy is measured in `frontier`.
+A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share
+no member, and so differ as two retrainings do. What they buy is measured in `frontier`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ HOW = ("probability", "logit", "vote")
 SMALL = 1e-6  # weight of what breaks a tie between votes
 
 
-# ------------------------------------------------------------------------------------------------ many trainings
+# ---- many trainings
 
 
 def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
-    """Replicas of `size` runs each, drawn at random, none in two of them: positions (replicas, size).
+    """Replicas of `size` runs each, drawn at random, none in two of them: positions (replicas,
+    size).
 
     Runs that are left over are in none. Raises InputError where not even one replica comes about.
 
@@ -33,10 +35,11 @@ def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def combine(probabilities: np.ndarray, how: str = "probability") -> np.ndarray:
-    """What an ensemble answers: probabilities (..., members, examples, classes) to (..., examples, classes).
+    """What an ensemble answers: probabilities (..., members, examples, classes) to (..., examples,
+    classes).
 
-    how: the mean probability; the softmax of the mean "logit" (the geometric mean); or each label's share of the
-    members' "vote", a tie going to the higher mean probability (by a millionth).
+    how: the mean probability; the softmax of the mean "logit" (the geometric mean); or each label's
+    share of the members' "vote", a tie going to the higher mean probability (by a millionth).
 
     >>> three = [[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]
     >>> [combine(three, how).round(2).tolist() for how in ("probability", "vote")]
@@ -62,10 +65,12 @@ def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
 
 
 def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
-    """The label most members answer: labels (members, ...) to (...). A tie goes to the members in less doubt, else to
-    the first of them, which is a fair coin where members stand in random order.
+    """The label most members answer: labels (members, ...) to (...). A tie goes to the members in
+    less doubt, else to the first of them, which is a fair coin where members stand in random order.
 
-    >>> vote(np.array([[4, 1], [2, 3], [2, 1]])).tolist(), vote(np.array([[4], [2]]), np.array([[0.3], [0.1]])).tolist()
+    >>> alone = vote(np.array([[4, 1], [2, 3], [2, 1]]))
+    >>> tied = vote(np.array([[4], [2]]), np.array([[0.3], [0.1]]))
+    >>> alone.tolist(), tied.tolist()
     ([2, 1], [2])
     """
     weights = 1 + SMALL * (
@@ -76,11 +81,13 @@ def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
 
 
 def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """What ensembles would answer if each query had odds of its own, and every member voted by them, independently.
+    """What ensembles would answer if each query had odds of its own, and every member voted by
+    them, independently.
 
-    The odds are how often single runs gave each answer: labels (runs, examples). Each of `draws` imagined ensembles
-    takes the majority of `size` votes drawn with replacement, a tie going to the first vote: (draws, examples), to be
-    scored as labels of runs are. Drawn, not summed over all outcomes: expectations are met but for the draws' noise.
+    The odds are how often single runs gave each answer: labels (runs, examples). Each of `draws`
+    imagined ensembles takes the majority of `size` votes drawn with replacement, a tie going to the
+    first vote: (draws, examples), to be scored as labels of runs are. Drawn, not summed over all
+    outcomes: expectations are met but for the draws' noise.
     """
     if size < 1 or draws < 1:
         raise InputError("size and draws", (size, draws), "integers of at least 1")

@@ -1,4 +1,5 @@
-"""Ways to make retraining more stable: small frozen dataclasses that hook into the one training loop.
+"""Ways to make retraining more stable: small frozen dataclasses that hook into the one training
+loop.
 
 Several compose in order: `Composed((LabelSmoothing(0.1), EMA(0.99)))`, or simply a tuple given to
 `study.retrain`.

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Composed(Mitigation):
     """Several mitigations in order; the first one's loss is the outermost.
 
-    At most one of them may change the network (`model`), one the answer, and one have teachers; a second is refused by
-    name. Any number may work on the probabilities of that answer (`postprocess`), in order.
+    At most one of them may change the network (`model`), one the answer, and one have teachers; a
+    second is refused by name. Any number may work on the probabilities of that answer
+    (`postprocess`), in order.
     """
 
     parts: tuple[Mitigation, ...] = ()

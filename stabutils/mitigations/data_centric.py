@@ -1,7 +1,9 @@
-"""Data-centric mitigations: they know which training texts are unstable, from teachers or from the run itself.
+"""Data-centric mitigations: they know which training texts are unstable, from teachers or from the
+run itself.
 
-Teachers are control trainings and by default a run's own. `shared=True` has one set of them teach every run, which
-couples the runs and flatters their agreement; it is another arm, and its name says so.
+Teachers are control trainings and by default a run's own. `shared=True` has one set of them teach
+every run, which couples the runs and flatters their agreement; it is another arm, and its name says
+so.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from stabutils.training.hooks import Mitigation
 from stabutils.training.state import Seeds, Targets
 from stabutils.training.task import Tokens
 
-# Seeds from here on are teachers': the m-th own one of the run with master seed s has TEACHERS + 100 s + m, and shared
-# ones are run 0's own. Stored runs do not name their teachers: to change this is to raise RECIPE_VERSION.
+# Seeds from here on are teachers': the m-th own one of the run with master seed s has TEACHERS +
+# 100 s + m, and shared ones are run 0's own. Stored runs do not name their teachers: to change this
+# is to raise RECIPE_VERSION.
 TEACHERS = 100_000
 MOST = 100
 
@@ -37,10 +40,11 @@ count = partial(field, metadata={"least": 1})
 
 @dataclass(frozen=True, kw_only=True)
 class Taught(Mitigation):
-    """What those that learn from earlier trainings have in common: how many, and whether all runs have the same.
+    """What those that learn from earlier trainings have in common: how many, and whether all runs
+    have the same.
 
-    Their price counts the teachers, shared ones too: who trains one network pays for its teacher. Only runs whose three
-    seeds are equal have teachers of their own.
+    Their price counts the teachers, shared ones too: who trains one network pays for its teacher.
+    Only runs whose three seeds are equal have teachers of their own.
     """
 
     teachers: int = field(default=1, metadata={"least": 1, "most": MOST})
@@ -76,12 +80,15 @@ class Taught(Mitigation):
         return targets if self.is_noop else self.learn(targets, seen(targets))
 
     def learn(self, targets: Targets, teachers: Tensor) -> Targets:
-        """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n examples."""
+        """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n
+        examples.
+        """
         return targets
 
 
 def single_run_entropy(teachers: Tensor) -> Tensor:
-    """Entropy of the labels that a teacher gives at its checkpoints, mean over the teachers: (examples,), nats.
+    """Entropy of the labels that a teacher gives at its checkpoints, mean over the teachers:
+    (examples,), nats.
 
     teachers: probabilities (teachers, checkpoints, examples, classes). Of one checkpoint: 0.
 
@@ -95,7 +102,9 @@ def single_run_entropy(teachers: Tensor) -> Tensor:
 
 
 def most_unstable(teachers: Tensor, share: float) -> Tensor:
-    """Whether an example is in the `share` that teachers changed their minds about most, (examples,); ties by order."""
+    """Whether an example is in the `share` that teachers changed their minds about most,
+    (examples,); ties by order.
+    """
     entropy = single_run_entropy(teachers)
     chosen = torch.zeros(len(entropy), dtype=torch.bool)
     chosen[torch.argsort(-entropy, stable=True)[: round(share * len(entropy))]] = True
@@ -109,7 +118,8 @@ def seen(targets: Targets) -> Tensor:
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:
-    """Softmax of the log-probabilities divided by the temperature: above 1 flatter, below 1 sharper.
+    """Softmax of the log-probabilities divided by the temperature: above 1 flatter, below 1
+    sharper.
 
     >>> tempered(torch.tensor([0.8, 0.2]), 0.5)
     tensor([0.9412, 0.0588])
@@ -117,18 +127,20 @@ def tempered(probabilities: Tensor, temperature: float) -> Tensor:
     return (probabilities.float().log() / temperature).softmax(-1)
 
 
-# -------------------------------------------------------------------------------------------------- soft labels
+# ---- soft labels
 
 
 @dataclass(frozen=True)
 class TGTSS(Taught):
-    """Trains towards (1 - mixing) * label + mixing * what teachers answered in the course of their training, averaged.
+    """Trains towards (1 - mixing) * label + mixing * what teachers answered in the course of their
+    training, averaged.
 
-    Temporal guided temperature scaled smoothing (Datta et al. 2023, "Measuring and Mitigating Local Instability in Deep
-    Neural Networks"), reconstructed from its summary; what that leaves open is a field, its default ours.
-    temperature: of the teachers' probabilities, `scaling` them before or after they are averaged. checkpoints: all of a
-    teacher's, the later half, or the last. unstable: the share of the texts, those with the highest single-run entropy,
-    whose label is softened. Control: mixing or unstable 0.
+    Temporal guided temperature scaled smoothing (Datta et al. 2023, "Measuring and Mitigating Local
+    Instability in Deep Neural Networks"), reconstructed from its summary; what that leaves open is
+    a field, its default ours. temperature: of the teachers' probabilities, `scaling` them before or
+    after they are averaged. checkpoints: all of a teacher's, the later half, or the last. unstable:
+    the share of the texts, those with the highest single-run entropy, whose label is softened.
+    Control: mixing or unstable 0.
     """
 
     temperature: float = positive(default=1.0)
@@ -142,7 +154,9 @@ class TGTSS(Taught):
         return self.mixing == 0 or self.unstable == 0
 
     def soft(self, teachers: Tensor) -> Tensor:
-        """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples, classes)."""
+        """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples,
+        classes).
+        """
         first = {"all": 0, "late": teachers.shape[1] // 2, "last": teachers.shape[1] - 1}[
             self.checkpoints
         ]
@@ -159,20 +173,23 @@ class TGTSS(Taught):
 
 
 def self_distillation(mixing: float = 0.5, shared: bool = False) -> TGTSS:
-    """TGTSS without its past: the last answer of one earlier training, as it is (Furlanello et al. 2018, "Born-Again
-    Neural Networks")."""
+    """TGTSS without its past: the last answer of one earlier training, as it is (Furlanello et al.
+    2018, "Born-Again Neural Networks").
+    """
     return TGTSS(mixing=mixing, checkpoints="last", shared=shared)
 
 
 def ensemble_distillation(teachers: int = 5, mixing: float = 0.5, shared: bool = False) -> TGTSS:
-    """The mean of the last answers of several trainings (Hinton et al. 2015, "Distilling the Knowledge in a Neural
-    Network")."""
+    """The mean of the last answers of several trainings (Hinton et al. 2015, "Distilling the
+    Knowledge in a Neural Network").
+    """
     return TGTSS(mixing=mixing, checkpoints="last", teachers=teachers, shared=shared)
 
 
 def churn_distillation(mixing: float = 0.5) -> TGTSS:
-    """The last answer of the one network that is in service, for all of its updates: what keeps these near to it (Jiang
-    et al. 2022, "Churn Reduction via Distillation")."""
+    """The last answer of the one network that is in service, for all of its updates: what keeps
+    these near to it (Jiang et al. 2022, "Churn Reduction via Distillation").
+    """
     return self_distillation(mixing, shared=True)
 
 
@@ -208,7 +225,8 @@ class LogitInhibition(Taught):
 
 @dataclass(frozen=True)
 class MatchedSmoothing(TGTSS):
-    """Smooths all labels evenly until their mean entropy is that of TGTSS's targets with the same settings.
+    """Smooths all labels evenly until their mean entropy is that of TGTSS's targets with the same
+    settings.
 
     The control that tells what TGTSS knows from what any smoothing would do. Ours.
     """
@@ -230,8 +248,8 @@ def mean_entropy(probabilities: Tensor) -> float:
 
 
 def match(probabilities: Tensor, entropy: float) -> float:
-    """The strength of even smoothing, 0 .. 1, that brings distributions to a mean entropy (by bisection); 0 where they
-    have more.
+    """The strength of even smoothing, 0 .. 1, that brings distributions to a mean entropy (by
+    bisection); 0 where they have more.
 
     >>> round(match(torch.eye(2), mean_entropy(torch.tensor([[0.9, 0.1]]))), 6)
     0.2
@@ -249,12 +267,13 @@ def match(probabilities: Tensor, entropy: float) -> float:
 
 @dataclass(frozen=True)
 class KNNSmoothing(Mitigation):
-    """Trains towards (1 - strength) * label + strength * the mean label of the nearest training texts.
+    """Trains towards (1 - strength) * label + strength * the mean label of the nearest training
+    texts.
 
-    `even` of what is mixed in goes to all classes alike. Bahri and Jiang 2021, "Locally Adaptive Label Smoothing for
-    Predictive Churn", who look for neighbours among the logits of an earlier training; here they are the texts with the
-    most similar words (TF-IDF, cosine), which takes no training and is the same for every run. Defaults ours; strength
-    0 is control.
+    `even` of what is mixed in goes to all classes alike. Bahri and Jiang 2021, "Locally Adaptive
+    Label Smoothing for Predictive Churn", who look for neighbours among the logits of an earlier
+    training; here they are the texts with the most similar words (TF-IDF, cosine), which takes no
+    training and is the same for every run. Defaults ours; strength 0 is control.
     """
 
     strength: float = fraction(default=0.3)
@@ -278,7 +297,9 @@ class KNNSmoothing(Mitigation):
 
 
 def nearest(texts: Tokens, neighbours: int) -> Tensor:
-    """The texts most similar to each in their words, without itself: (texts, neighbours), or as many as there are."""
+    """The texts most similar to each in their words, without itself: (texts, neighbours), or as
+    many as there are.
+    """
     every, found = torch.arange(len(texts.lengths)), []
     rows = every.repeat_interleave(texts.lengths)
     counts = csr_array((np.ones(len(rows), np.float32), (rows.numpy(), texts.ids.numpy())))
@@ -290,11 +311,14 @@ def nearest(texts: Tokens, neighbours: int) -> Tensor:
     return torch.cat(found)
 
 
-# ------------------------------------------------------------------------------------------ online, in one training
+# ---- online,
+# in one training
 
 
 class Online(ScalarMitigation):
-    """What remembers how it answered the training texts: the answers are those of the steps, dropout and all."""
+    """What remembers how it answered the training texts: the answers are those of the steps,
+    dropout and all.
+    """
 
     allowed = (0.0, 1.0)
 
@@ -305,7 +329,9 @@ class Online(ScalarMitigation):
         return backward()
 
     def pull(self, batch) -> Tensor | None:
-        """What the past makes of the labels: distributions (batch, classes), each row as heavy as it is to count."""
+        """What the past makes of the labels: distributions (batch, classes), each row as heavy as
+        it is to count.
+        """
 
     def loss(self, forward, batch, inner):
         logits = forward()
@@ -323,11 +349,13 @@ class Online(ScalarMitigation):
 
 @dataclass(frozen=True)
 class TemporalEnsembling(Online):
-    """Trains towards (1 - strength) * label + strength * the run's own answers so far, from the second epoch on.
+    """Trains towards (1 - strength) * label + strength * the run's own answers so far, from the
+    second epoch on.
 
-    The answers to a training text are averaged with weight 1 - decay for the newest, corrected for the start. Laine and
-    Aila 2017, "Temporal Ensembling for Semi-Supervised Learning", whose decay is 0.6; there the two are pulled together
-    by squared error and ever more, here by cross-entropy and evenly. Strength ours; 0 is control.
+    The answers to a training text are averaged with weight 1 - decay for the newest, corrected for
+    the start. Laine and Aila 2017, "Temporal Ensembling for Semi-Supervised Learning", whose decay
+    is 0.6; there the two are pulled together by squared error and ever more, here by cross-entropy
+    and evenly. Strength ours; 0 is control.
     """
 
     strength: float = 0.5
@@ -353,10 +381,12 @@ class TemporalEnsembling(Online):
 
 @dataclass(frozen=True)
 class GatedSmoothing(Online):
-    """Smooths the label of a training text the more, the more the run has changed its mind about it so far.
+    """Smooths the label of a training text the more, the more the run has changed its mind about it
+    so far.
 
-    By `strength` where it gave another label in every epoch, not at all where always the same: strength * single-run
-    entropy / its largest. A gate in one training where TGTSS's `unstable` needs a teacher. Ours; 0 is control.
+    By `strength` where it gave another label in every epoch, not at all where always the same:
+    strength * single-run entropy / its largest. A gate in one training where TGTSS's `unstable`
+    needs a teacher. Ours; 0 is control.
     """
 
     strength: float = 0.5
@@ -377,17 +407,20 @@ class GatedSmoothing(Online):
         votes += F.one_hot(training.memory["answered"].argmax(-1), votes.shape[-1])
 
 
-# ------------------------------------------------------------------------------------------ weights and examples
+# ---- weights
+# and examples
 
 
 @dataclass(frozen=True)
 class StabilityWeights(Taught):
-    """Weighs training texts by how stable teachers found them: slope above 0, unstable ones count more; below 0, less.
+    """Weighs training texts by how stable teachers found them: slope above 0, unstable ones count
+    more; below 0, less.
 
-    Weight (1 + tanh(shift + slope * (1 - 2 * stability))) / 2 over its mean, stability 1 less the single-run entropy's
-    share of its largest: that of GAIRAT (Zhang et al. 2021, "Geometry-aware Instance-reweighted Adversarial Training"),
-    slope 5 and shift -1, with stability in place of the distance to the boundary. As most texts are entirely stable,
-    that would leave them next to nothing; the milder defaults are ours. Slope 0 is control.
+    Weight (1 + tanh(shift + slope * (1 - 2 * stability))) / 2 over its mean, stability 1 less the
+    single-run entropy's share of its largest: that of GAIRAT (Zhang et al. 2021, "Geometry-aware
+    Instance-reweighted Adversarial Training"), slope 5 and shift -1, with stability in place of the
+    distance to the boundary. As most texts are entirely stable, that would leave them next to
+    nothing; the milder defaults are ours. Slope 0 is control.
     """
 
     slope: float = 1.0
@@ -408,9 +441,11 @@ class StabilityWeights(Taught):
 
 @dataclass(frozen=True)
 class DropContested(Taught):
-    """Leaves out the share of the training texts that teachers changed their minds about most; dropping 0 is control.
+    """Leaves out the share of the training texts that teachers changed their minds about most;
+    dropping 0 is control.
 
-    The other way round from Swayamdipta et al. 2020, "Dataset Cartography", who keep the most variable. Default ours.
+    The other way round from Swayamdipta et al. 2020, "Dataset Cartography", who keep the most
+    variable. Default ours.
     """
 
     share: float = field(default=0.05, metadata={"least": 0, "most": 0.9})
@@ -432,7 +467,8 @@ class DropContested(Taught):
 
 @dataclass(frozen=True)
 class Relabel(DropContested):
-    """Gives those training texts the label that teachers gave them at most checkpoints, instead of leaving them out.
+    """Gives those training texts the label that teachers gave them at most checkpoints, instead of
+    leaving them out.
 
     Ties go to the label of the higher mean probability. Default ours; 0 is control.
     """
@@ -448,7 +484,7 @@ class Relabel(DropContested):
         )
 
 
-# --------------------------------------------------------------------------------------------------- catalogue
+# ---- catalogue
 
 CATALOGUE: dict[str, Mitigation] = {
     "TGTSS": TGTSS(),
@@ -467,7 +503,8 @@ CATALOGUE: dict[str, Mitigation] = {
     "relabel contested": Relabel(),
 }
 QUICK = ("TGTSS", "self-distillation", "matched smoothing", "k-NN smoothing", "temporal ensembling")
-# What validation chooses TGTSS's settings from; matched smoothing, which knows nothing, has as many to choose from.
+# What validation chooses TGTSS's settings from; matched smoothing, which knows nothing, has as many
+# to choose from.
 SETTINGS = [(temperature, mixing) for temperature in (1.0, 2.0, 4.0) for mixing in (0.3, 0.5, 0.7)]
 
 

@@ -1,8 +1,9 @@
 """Where instability comes from: the seeds of three sources of randomness, and rounding.
 
-A crossed design trains every combination of some seeds of `init`, `order` and `dropout`, so that churn can be read off
-pairs of runs that differ in one source only, or in all but one. The parts need not add up to the whole: where one
-source has sent a training another way, a second one may have little to add.
+A crossed design trains every combination of some seeds of `init`, `order` and `dropout`, so that
+churn can be read off pairs of runs that differ in one source only, or in all but one. The parts
+need not add up to the whole: where one source has sent a training another way, a second one may
+have little to add.
 """
 
 from __future__ import annotations
@@ -26,17 +27,21 @@ from stabutils.training.task import Tokens
 
 @dataclass(frozen=True)
 class Again(Mitigation):
-    """No mitigation: control once more with the same seeds, stored as a run of its own. What it answers differently
-    from control is what a training does not repeat to the bit; on one machine and number of threads, nothing."""
+    """No mitigation: control once more with the same seeds, stored as a run of its own. What it
+    answers differently from control is what a training does not repeat to the bit; on one machine
+    and number of threads, nothing.
+    """
 
     copy: int = 1
 
 
 @dataclass(frozen=True)
 class Poke(Mitigation):
-    """No mitigation: multiplies the largest weight of the fresh head by 1 + `size`, so that a run differs from control
-    of equal seeds by rounding only. After Summers and Dinneen 2021, "Nondeterminism and Instability in Neural Network
-    Optimization", who change one bit; 0 is control."""
+    """No mitigation: multiplies the largest weight of the fresh head by 1 + `size`, so that a run
+    differs from control of equal seeds by rounding only. After Summers and Dinneen 2021,
+    "Nondeterminism and Instability in Neural Network Optimization", who change one bit; 0 is
+    control.
+    """
 
     size: float = 1e-6
 
@@ -63,10 +68,12 @@ class Poke(Mitigation):
 def masks(
     indices: Sequence[int] | np.ndarray, width: int, rate: float = 0.5, seed: int = 0
 ) -> np.ndarray:
-    """The units that each training example trains: bool (examples, width), a share `rate` of them in the mean.
+    """The units that each training example trains: bool (examples, width), a share `rate` of them
+    in the mean.
 
-    A hash of (seed, index, unit), so that no table is stored and an example has the same units in every step.
-    Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators" (the finaliser of SplitMix64).
+    A hash of (seed, index, unit), so that no table is stored and an example has the same units in
+    every step. Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators" (the
+    finaliser of SplitMix64).
     """
     examples = _mix(np.asarray(indices, np.uint64) + _mix(np.full(1, seed, np.uint64)))
     numbers = _mix(examples[:, None] + np.arange(width, dtype=np.uint64))
@@ -84,8 +91,10 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 class TurnedOver(Around):
-    """A network of which a step trains, for each text, the units before the head that the text's example owns, in place
-    of dropout there; outside a step, and in evaluation, it is the plain network."""
+    """A network of which a step trains, for each text, the units before the head that the text's
+    example owns, in place of dropout there; outside a step, and in evaluation, it is the plain
+    network.
+    """
 
     def __init__(self, network: nn.Module, rate: float):
         super().__init__(network)
@@ -105,10 +114,12 @@ class TurnedOver(Around):
 
 @dataclass(frozen=True)
 class TurnOver(ScalarMitigation):
-    """Trains each example through its own share `rate` of the units before the head (see the module); answers with all.
+    """Trains each example through its own share `rate` of the units before the head (see the
+    module); answers with all.
 
-    The masks of a run come from its `init` seed, so that a mean over runs is one over masks too. Measure the stability
-    of what it trains apart from control's: such masks are a strong regulariser. The default is the paper's.
+    The masks of a run come from its `init` seed, so that a mean over runs is one over masks too.
+    Measure the stability of what it trains apart from control's: such masks are a strong
+    regulariser. The default is the paper's.
     """
 
     rate: float = 0.5
@@ -127,8 +138,10 @@ class TurnOver(ScalarMitigation):
 
 @dataclass(frozen=True)
 class Without(Mitigation):
-    """Trains without some examples, rows of the training split, or with a `share` of their weight; the mean weight
-    stays 1. No row is control. A row that is not there is refused when the training begins."""
+    """Trains without some examples, rows of the training split, or with a `share` of their weight;
+    the mean weight stays 1. No row is control. A row that is not there is refused when the training
+    begins.
+    """
 
     indices: tuple[int, ...] = ()
     share: float = 0.0

@@ -1,7 +1,7 @@
 """Data-agnostic mitigations: they know nothing about which examples are unstable.
 
-Each has one number, its dose, with a value at which it is control bit for bit. Where a default is called ours it is a
-guess to start a tuning from.
+Each has one number, its dose, with a value at which it is control bit for bit. Where a default is
+called ours it is a guess to start a tuning from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from stabutils.training.state import random_state, set_random_state
 
 @dataclass(frozen=True)
 class ScalarMitigation(Mitigation):
-    """What those of one number share: the range it must lie in, and the value that makes control of them."""
+    """What those of one number share: the range it must lie in, and the value that makes control of
+    them.
+    """
 
     allowed = (0.0, math.inf)
     neutral = 0.0
@@ -55,17 +57,22 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def symmetric_kl(one: Tensor, other: Tensor) -> Tensor:
-    """Mean of both Kullback-Leibler divergences of two logits (..., classes): (...), nats; zeros are no trouble."""
+    """Mean of both Kullback-Leibler divergences of two logits (..., classes): (...), nats; zeros
+    are no trouble.
+    """
     one, other = one.float().log_softmax(-1), other.float().log_softmax(-1)
     return ((one.exp() - other.exp()) * (one - other)).sum(-1) / 2
 
 
 def weighted(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the texts (last axis) by their weights, as the task's loss has it; summed over twins."""
+    """Mean over the texts (last axis) by their weights, as the task's loss has it; summed over
+    twins.
+    """
     return (values * weights).mean(-1).sum()
 
 
-# ------------------------------------------------------------------------------------------- recipe and network
+# ---- recipe
+# and network
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,11 @@ class WeightDecay(ScalarMitigation):
 
 @dataclass(frozen=True)
 class LongerTraining(ScalarMitigation):
-    """Trains `factor` times as many epochs, to the nearest whole one; the learning rate's schedule is stretched.
+    """Trains `factor` times as many epochs, to the nearest whole one; the learning rate's schedule
+    is stretched.
 
-    Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", who train 20 epochs instead of 3. Default ours: what
-    other methods of twice the cost are to be held against; 1 is control.
+    Mosbach et al. 2021, "On the Stability of Fine-tuning BERT", who train 20 epochs instead of 3.
+    Default ours: what other methods of twice the cost are to be held against; 1 is control.
     """
 
     factor: float = 2.0
@@ -100,10 +108,12 @@ class LongerTraining(ScalarMitigation):
 
 @dataclass(frozen=True)
 class WarmUp(ScalarMitigation):
-    """Raises the learning rate linearly over the first `share` of the steps instead of the recipe's share.
+    """Raises the learning rate linearly over the first `share` of the steps instead of the recipe's
+    share.
 
-    The default 0.1 is that of Mosbach et al. 2021, "On the Stability of Fine-tuning BERT"; Gilmer et al. 2021, "A Loss
-    Curvature Perspective on Training Instability", give the reason. Control is the recipe's own share.
+    The default 0.1 is that of Mosbach et al. 2021, "On the Stability of Fine-tuning BERT"; Gilmer
+    et al. 2021, "A Loss Curvature Perspective on Training Instability", give the reason. Control is
+    the recipe's own share.
     """
 
     share: float = 0.1
@@ -118,8 +128,8 @@ class WarmUp(ScalarMitigation):
 class DropoutRate(ScalarMitigation):
     """Drops more: every dropout rate of the network times `factor`, up to 0.9.
 
-    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting". Default ours; 1 is
-    control.
+    Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
+    Default ours; 1 is control.
     """
 
     factor: float = 1.5
@@ -143,15 +153,16 @@ class DropoutRate(ScalarMitigation):
         return rate if self.is_noop else min(0.9, rate * self.factor)
 
 
-# ------------------------------------------------------------------------------------------------------- loss
+# ---- loss
 
 
 @dataclass(frozen=True)
 class LabelSmoothing(ScalarMitigation):
     """Train towards (1 - strength) * one-hot + strength / C instead of one-hot labels.
 
-    strength: share of the target spread evenly over the C classes, 0 .. 1; 0 is control. The default 0.1 is the value
-    of the method's paper: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
+    strength: share of the target spread evenly over the C classes, 0 .. 1; 0 is control. The
+    default 0.1 is the value of the method's paper: Szegedy et al. 2016, "Rethinking the Inception
+    Architecture for Computer Vision", section 7.
     """
 
     strength: float = 0.1
@@ -166,9 +177,11 @@ class LabelSmoothing(ScalarMitigation):
 
 @dataclass(frozen=True)
 class ConfidencePenalty(ScalarMitigation):
-    """Rewards doubt: the loss less `strength` times the mean entropy of the predicted distributions.
+    """Rewards doubt: the loss less `strength` times the mean entropy of the predicted
+    distributions.
 
-    Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output Distributions". Default ours.
+    Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
+    Distributions". Default ours.
     """
 
     strength: float = 0.1
@@ -181,10 +194,11 @@ class ConfidencePenalty(ScalarMitigation):
 
 @dataclass(frozen=True)
 class MinimumEntropy(ConfidencePenalty):
-    """Punishes doubt: the loss plus `strength` times the mean entropy, the opposite of the confidence penalty.
+    """Punishes doubt: the loss plus `strength` times the mean entropy, the opposite of the
+    confidence penalty.
 
-    Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions", for less churn. Default ours: as
-    large as the opposite's.
+    Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions", for less
+    churn. Default ours: as large as the opposite's.
     """
 
     sign = 1
@@ -192,10 +206,11 @@ class MinimumEntropy(ConfidencePenalty):
 
 @dataclass(frozen=True)
 class RDrop(ScalarMitigation):
-    """Two passes with different dropout must agree: their mean loss plus `strength` times their symmetric divergence.
+    """Two passes with different dropout must agree: their mean loss plus `strength` times their
+    symmetric divergence.
 
-    Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks": half of its loss, so its alpha is twice our
-    strength. Default ours.
+    Liang et al. 2021, "R-Drop: Regularized Dropout for Neural Networks": half of its loss, so its
+    alpha is twice our strength. Default ours.
     """
 
     strength: float = 0.5
@@ -212,10 +227,12 @@ class RDrop(ScalarMitigation):
 
 @dataclass(frozen=True)
 class CoDistillation(ScalarMitigation):
-    """Trains two networks that pull each other's answers together by a symmetric divergence, and keeps the first.
+    """Trains two networks that pull each other's answers together by a symmetric divergence, and
+    keeps the first.
 
-    Both learn from the labels too, each with first weights and dropout of its own, and gradients reach both.
-    Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions". Default ours.
+    Both learn from the labels too, each with first weights and dropout of its own, and gradients
+    reach both. Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions".
+    Default ours.
     """
 
     strength: float = 1.0
@@ -236,14 +253,16 @@ class CoDistillation(ScalarMitigation):
         )
 
 
-# ------------------------------------------------------------------------------------------------- flat minima
+# ---- flat minima
 
 
 @dataclass(frozen=True)
 class SAM(ScalarMitigation):
-    """Descends by the gradient found `radius` uphill, under the same dropout, so that flat minima are preferred.
+    """Descends by the gradient found `radius` uphill, under the same dropout, so that flat minima
+    are preferred.
 
-    Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving Generalization", whose default is 0.05.
+    Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    whose default is 0.05.
     """
 
     radius: float = 0.05
@@ -296,11 +315,13 @@ class Averaged(ScalarMitigation):
 
 @dataclass(frozen=True)
 class EMA(Averaged):
-    """Answers with an exponential average of the weights after every step; training itself stays control's.
+    """Answers with an exponential average of the weights after every step; training itself stays
+    control's.
 
-    Churn: Morales-Brotons et al. 2024, "Exponential Moving Average of Weights in Deep Learning: Dynamics and Benefits".
-    The default 0.999 is that of Pecher et al. 2024 (DENI). Early on the decay is at most (1 + t) / (10 + t) at step t,
-    so that the first weights do not linger; 0 is control.
+    Churn: Morales-Brotons et al. 2024, "Exponential Moving Average of Weights in Deep Learning:
+    Dynamics and Benefits". The default 0.999 is that of Pecher et al. 2024 (DENI). Early on the
+    decay is at most (1 + t) / (10 + t) at step t, so that the first weights do not linger; 0 is
+    control.
     """
 
     decay: float = 0.999
@@ -312,11 +333,12 @@ class EMA(Averaged):
 
 @dataclass(frozen=True)
 class SWA(Averaged):
-    """Answers with the mean of the weights after every step from `start` on, the learning rate held from there.
+    """Answers with the mean of the weights after every step from `start` on, the learning rate held
+    from there.
 
-    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", which holds the rate over
-    the last quarter of the training and averages once an epoch; once a step is ours, for trainings of few epochs.
-    start: share of the training, 0 .. 1; 1 is control.
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", which
+    holds the rate over the last quarter of the training and averages once an epoch; once a step is
+    ours, for trainings of few epochs. start: share of the training, 0 .. 1; 1 is control.
     """
 
     start: float = 0.75
@@ -336,11 +358,12 @@ class SWA(Averaged):
 
 @dataclass(frozen=True)
 class MCDropout(ScalarMitigation):
-    """Answers with the mean probability of `passes` passes with dropout on; training stays control's.
+    """Answers with the mean probability of `passes` passes with dropout on; training stays
+    control's.
 
-    All that is random in training stays on, so of `compact` the skipped layers and hidden words too.
-    Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation". Default ours; 0 passes is control: one pass
-    without dropout.
+    All that is random in training stays on, so of `compact` the skipped layers and hidden words
+    too. Gal and Ghahramani 2016, "Dropout as a Bayesian Approximation". Default ours; 0 passes is
+    control: one pass without dropout.
     """
 
     passes: int = 10
@@ -359,9 +382,10 @@ class MCDropout(ScalarMitigation):
         return torch.stack(answers).mean(0)
 
 
-# --------------------------------------------------------------------------------------------------- catalogue
+# ---- catalogue
 
-# The three strengths that tuning tries, weakest first: a wide span around what the papers or we start from.
+# The three strengths that tuning tries, weakest first: a wide span around what the papers or we
+# start from.
 CATALOGUE: dict[str, tuple[ScalarMitigation, ScalarMitigation, ScalarMitigation]] = {
     "label smoothing": (LabelSmoothing(0.05), LabelSmoothing(0.15), LabelSmoothing(0.4)),
     "confidence penalty": (ConfidencePenalty(0.1), ConfidencePenalty(0.3), ConfidencePenalty(1.0)),

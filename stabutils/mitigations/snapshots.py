@@ -1,7 +1,8 @@
-"""Ensembles: of independent retrainings, which every other method is measured against, and out of a single training.
+"""Ensembles: of independent retrainings, which every other method is measured against, and out of a
+single training.
 
-A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share no member, and so
-differ as two retrainings do. What they buy is measured in `frontier`.
+A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share
+no member, and so differ as two retrainings do. What they buy is measured in `frontier`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from stabutils.errors import InputError
 from stabutils.mitigations.regularizers import ScalarMitigation
 from stabutils.training.loop import predict as probabilities_of
 
-# ---------------------------------------------------------------------------------------------------- one training
+# ---- one training
 
 
 class Several(ScalarMitigation):
-    """Answers with the mean probability of several networks of one training; `memory` holds their weights, each under
-    a key of its own."""
+    """Answers with the mean probability of several networks of one training; `memory` holds their
+    weights, each under a key of its own.
+    """
 
     @property
     def networks(self) -> int:
@@ -58,9 +60,11 @@ class Several(ScalarMitigation):
 
 @dataclass(frozen=True)
 class Checkpoints(Several):
-    """Answers with the mean probability of the networks at the end of the `last` epochs; training stays control's.
+    """Answers with the mean probability of the networks at the end of the `last` epochs; training
+    stays control's.
 
-    In the space of answers what SWA is in that of weights (Izmailov et al. 2018). Default ours; 1 is control.
+    In the space of answers what SWA is in that of weights (Izmailov et al. 2018). Default ours; 1
+    is control.
     """
 
     last: int = 3
@@ -74,11 +78,12 @@ class Checkpoints(Several):
 
 @dataclass(frozen=True)
 class Snapshots(Several):
-    """Lets the learning rate fall along a cosine `cycles` times over, and answers with the mean probability of the
-    networks at the ends of the cycles.
+    """Lets the learning rate fall along a cosine `cycles` times over, and answers with the mean
+    probability of the networks at the ends of the cycles.
 
-    Huang et al. 2017, "Snapshot Ensembles: Train 1, Get M for Free". keep: only snapshots whose validation accuracy is
-    at least (1 - keep) times the best plus keep times the worst of them answer: 1 all, 0 the best alone. Defaults ours.
+    Huang et al. 2017, "Snapshot Ensembles: Train 1, Get M for Free". keep: only snapshots whose
+    validation accuracy is at least (1 - keep) times the best plus keep times the worst of them
+    answer: 1 all, 0 the best alone. Defaults ours.
     """
 
     cycles: int = 3

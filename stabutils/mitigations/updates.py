@@ -1,4 +1,5 @@
-"""Mitigations that know the deployed model: an update is trained to answer like the one it replaces.
+"""Mitigations that know the deployed model: an update is trained to answer like the one it
+replaces.
 
 The deployed model of a run with master seed s is control's with seed s - APART, trained on the data
 that this seed saw. The run's own data seed decides what the update sees.
@@ -91,7 +92,8 @@ class Interpolation(_Continued):
 
     References
     ----------
-    Schumann et al. 2024, "Backward Compatibility During Data Updates by Weight Interpolation" (BCWI).
+    Schumann et al. 2024, "Backward Compatibility During Data Updates by Weight Interpolation"
+    (BCWI).
     """
 
     weight: float = 0.5

@@ -14,13 +14,13 @@ from stabutils.publishing import quotes, results
 
 INTRODUCTION = """# Claims and verdicts
 
-Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the interval
-alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is *undecided*;
-without a number it *cannot be tested here*. Intervals are over runs and queries: they speak of new
-retrainings and new queries of the same kind. Each claim is judged by itself; whether a method is
-better at all, its accuracy guarded, with a correction for how many were tried, is said on the boards
-([results](results.md)). `compact` is a small network trained from scratch; a claim about fine-tuning
-is settled by the pretrained encoder's column alone.
+Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the
+interval alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is
+*undecided*; without a number it *cannot be tested here*. Intervals are over runs and queries:
+they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
+whether a method is better at all, its accuracy guarded, with a correction for how many were
+tried, is said on the boards ([results](results.md)). `compact` is a small network trained from
+scratch; a claim about fine-tuning is settled by the pretrained encoder's column alone.
 """
 
 

@@ -1,7 +1,8 @@
-"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures | site | verify`.
+"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures |
+site | verify`.
 
-`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a study would
-refuse, ends it with exit status 2 before anything is computed.
+`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that
+a study would refuse, ends it with exit status 2 before anything is computed.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ FILES = (
 
 
 def notebooks(wanted: list[str]) -> list[Path]:
-    """The notebooks whose file names begin with one of `wanted` ("01"); all of them when nothing is wanted."""
+    """The notebooks whose file names begin with one of `wanted` ("01"); all of them when nothing is
+    wanted.
+    """
     every = sorted((project_root() / "notebooks").glob("[0-9]*.ipynb"))
     for name in wanted:
         if not any(path.name.startswith(name) for path in every):
@@ -59,7 +62,9 @@ def notebooks(wanted: list[str]) -> list[Path]:
 
 
 def schema(path: Path) -> dict[str, tuple[object, object]]:
-    """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain values."""
+    """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain
+    values.
+    """
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
@@ -78,7 +83,9 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
 def parameters(
     paths: list[Path], preset: str | None, given: list[list[str]]
 ) -> dict[Path, dict[str, object]]:
-    """The values for each notebook, held against its parameters cell and against `Study`, before any of them runs."""
+    """The values for each notebook, held against its parameters cell and against `Study`, before
+    any of them runs.
+    """
     known = {path: schema(path) for path in paths}
     values: dict[str, object] = {}
     elsewhere = {name for path in notebooks([]) for name in schema(path)} - {
@@ -105,7 +112,9 @@ def parameters(
 
 
 def absolute(name: str, value: object) -> object:
-    """A file or folder that exists, by its whole path, for a notebook runs in a folder of its own."""
+    """A file or folder that exists, by its whole path, for a notebook runs in a folder of its
+    own.
+    """
     known = value in NAMES or name == "model" and str(value).startswith("compact")
     return (
         str(Path(value).resolve())
@@ -141,7 +150,9 @@ def presets(name: str | None) -> dict[str, object]:
 
 
 def parse(name: str, text: object, kind: object) -> object:
-    """A parameter's value from the command line's text or from a preset, of the type its cell declares."""
+    """A parameter's value from the command line's text or from a preset, of the type its cell
+    declares.
+    """
     plain = next(k for k in KINDS.values() if kind == k or kind == k | None)
     if isinstance(text, str) and plain is not str:
         words = {"true": True, "false": False} if plain is bool else {}
@@ -182,7 +193,9 @@ def study_of(values: dict[str, object]) -> Study:
 
 
 def output_of(path: Path, values: dict[str, object]) -> Path:
-    """Where a notebook's results go: a folder named after the study, or after the predictions where there is none."""
+    """Where a notebook's results go: a folder named after the study, or after the predictions where
+    there is none.
+    """
     given = str(values.get("output", ""))
     if "dataset" in schema(path):
         return study_of(values).output(given)
@@ -192,7 +205,9 @@ def output_of(path: Path, values: dict[str, object]) -> Path:
 
 
 def execute(source: Path, target: Path, values: dict[str, object]) -> None:
-    """Run a notebook with the values given; its folder is the working folder, as under nbval. Raises Failed."""
+    """Run a notebook with the values given; its folder is the working folder, as under nbval.
+    Raises Failed.
+    """
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -258,7 +273,9 @@ def publish_one(path: Path, values: dict[str, object]) -> Path:
 
 
 def publish_queries(study: Study, folder: Path) -> None:
-    """The texts that the published figures and tables show: corpora themselves are not published."""
+    """The texts that the published figures and tables show: corpora themselves are not
+    published.
+    """
     test, names = study.data.test, study.data.label_names
     rows = drawing.telling(study.retrain("control").labels)
     queries = pd.DataFrame(
@@ -273,7 +290,9 @@ def publish_queries(study: Study, folder: Path) -> None:
 
 
 def keep_executed(notebook: Path, target: Path) -> None:
-    """Copy an executed notebook to records/<dataset>/: links lead from there, and it names no place on a machine."""
+    """Copy an executed notebook to records/<dataset>/: links lead from there, and it names no place
+    on a machine.
+    """
     import nbformat
 
     content = nbformat.read(notebook, as_version=4)
@@ -302,7 +321,9 @@ def html(notebook: Path) -> Path:
 
 
 def tidy(notebook):
-    """Without timings, progress bars, warnings of the machinery and places in memory; tags and results stay."""
+    """Without timings, progress bars, warnings of the machinery and places in memory; tags and
+    results stay.
+    """
     notebook.metadata = {
         name: value
         for name, value in notebook.metadata.items()

@@ -48,7 +48,8 @@ def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
     """The methods of a published corpus, or of some of its notebooks, as one family.
 
     An arm that stands on several boards stands as on that of most runs; of equals, on the last.
-    Columns as `analysis.board.board` has them, as far as ON_BOARDS; no rows where none is published.
+    Columns as `analysis.board.board` has them, as far as ON_BOARDS; no rows where none is
+    published.
     """
     rows: dict[str, dict] = {}
     n = None

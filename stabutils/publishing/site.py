@@ -1,4 +1,6 @@
-"""The study as pages that need no network: `make site` writes site/ from README, docs and the executed notebooks."""
+"""The study as pages that need no network: `make site` writes site/ from README, docs and the
+executed notebooks.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FORMULA = re.compile(
 
 
 def build(root: Path, target: Path) -> list[Path]:
-    """Write every page and what it shows below `target`, laid out like the repository; returns the pages."""
+    """Write every page and what it shows below `target`, laid out like the repository; returns the
+    pages.
+    """
     import nbformat
     from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
@@ -66,8 +70,10 @@ def build(root: Path, target: Path) -> list[Path]:
 
 
 def alone(notebook: Path, home: Path) -> str:
-    """A notebook as a page that needs nothing beside it and no network: the pictures of its prose, which lie in the
-    project `home` one folder above it, are inside; links to other files become plain text."""
+    """A notebook as a page that needs nothing beside it and no network: the pictures of its prose,
+    which lie in the project `home` one folder above it, are inside; links to other files become
+    plain text.
+    """
     import nbformat
 
     body = _notebook(nbformat.read(notebook, as_version=4), home)
@@ -89,13 +95,17 @@ def address(source: str) -> str:
 
 
 def name(path: Path, root: Path) -> str:
-    """A page's name in the menu: two digits of a notebook, with its corpus where that is not the embedded one."""
+    """A page's name in the menu: two digits of a notebook, with its corpus where that is not the
+    embedded one.
+    """
     corpus = "" if path.parent.name == "notebooks" else f"{path.parent.name} "
     return f"{corpus}{path.stem[:2]}" if path.suffix == ".ipynb" else path.stem.replace("_", " ")
 
 
 def relinked(body: str, folder: str, pages: dict[str, str], up: str) -> str:
-    """Links between files of the repository become links between pages; one to a file that is no page is plain text."""
+    """Links between files of the repository become links between pages; one to a file that is no
+    page is plain text.
+    """
 
     def link(match: re.Match) -> str:
         href, anchor = (match["href"].split("#", 1) + [""])[:2]
@@ -110,7 +120,8 @@ def relinked(body: str, folder: str, pages: dict[str, str], up: str) -> str:
 
 
 def mathml(text: str) -> str:
-    """Markdown with its formulas as MathML, which browsers draw by themselves; code is left as it is.
+    """Markdown with its formulas as MathML, which browsers draw by themselves; code is left as it
+    is.
 
     >>> "<math" in mathml("the $x^2$ of"), mathml("`$x$` costs $5")
     (True, '`$x$` costs $5')
@@ -127,7 +138,9 @@ def mathml(text: str) -> str:
 
 
 def _notebook(notebook, home: Path | None = None) -> str:
-    """Cells in order: prose, code, what it printed and drew; pictures of prose are inside where `home` is given."""
+    """Cells in order: prose, code, what it printed and drew; pictures of prose are inside where
+    `home` is given.
+    """
     from nbconvert import HTMLExporter
 
     for cell in notebook.cells:
@@ -148,4 +161,5 @@ def _style() -> str:
     from pygments.formatters import HtmlFormatter
 
     colours = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
-    return f"{files('stabutils.publishing').joinpath('site.css').read_text(encoding='utf-8')}\n{colours}\n"
+    sheet = files("stabutils.publishing").joinpath("site.css").read_text(encoding="utf-8")
+    return f"{sheet}\n{colours}\n"

@@ -54,7 +54,8 @@ class Comparison:
     def summary(self) -> str:
         """Layout of files, scores, churn between the two, and the verdict as plain text."""
         lines = [
-            f"{title(name):<26}{shown(name, self.before[name])} -> {shown(name, self.after[name])}, "
+            f"{title(name):<26}{shown(name, self.before[name])} -> "
+            f"{shown(name, self.after[name])}, "
             f"difference {shown(name, difference, signed=True)}; "
             f"{'kept' if name == 'accuracy' else 'lower'}: {self.verdicts[name]}"
             for name, difference in self.difference.items()

@@ -1,4 +1,6 @@
-"""The study as pages that need no network: `make site` writes site/ from README, docs and the executed notebooks."""
+"""The study as pages that need no network: `make site` writes site/ from README, docs and the
+executed notebooks.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Predictions of any system -> scores with intervals, a table of queries, a page to look at.
 
-Only answers are needed: labels of two or more runs of anything that labels the same examples, or of one run at several
-points of its training.
+Only answers are needed: labels of two or more runs of anything that labels the same examples, or of
+one run at several points of its training.
 
     import stabutils as st
     st.report(labels, gold, texts).to_html("report.html")
@@ -84,22 +84,28 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CARDS = ("churn", "churn_weighted", "share_unstable", "label_entropy", "accuracy")
 CARDS_OF_ONE = ("share_changed", "checkpoint_entropy", "accuracy")
 SAME_DATA = {
-    True: "The runs were trained on identical data, so churn is what the randomness of training does by itself.",
-    False: "The runs were not trained on identical data, so churn also holds what the change of data did. Several "
+    True: "The runs were trained on identical data, so churn is what the randomness of "
+    "training does by itself.",
+    False: "The runs were not trained on identical data, so churn also holds what the change "
+    "of data did. Several "
     "retrainings on one of the data sets would tell how much of it is randomness alone.",
-    None: "Nobody said whether the runs were trained on identical data. If they were, churn is what the randomness of "
-    "training does by itself; if not (other data, code, prompt or release), it also holds what that change did.",
+    None: "Nobody said whether the runs were trained on identical data. If they were, churn is "
+    "what the randomness of "
+    "training does by itself; if not (other data, code, prompt or release), it also holds what "
+    "that change did.",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What runs of one system agree on. numbers: name -> Interval; a number after @ is the runs that it is quoted at.
+    """What runs of one system agree on. numbers: name -> Interval; a number after @ is the runs
+    that it is quoted at.
 
-    examples: a row for each query, with the share of runs that do not give the majority answer (flip_probability) and
-    its Jeffreys interval. runs_needed: half-width of churn's interval -> runs; empty where there are only two.
-    Of one run with checkpoints (runs, checkpoints, examples) the rows have flip_rank instead, 1 for the query that
-    another run is most likely to answer differently.
+    examples: a row for each query, with the share of runs that do not give the majority answer
+    (flip_probability) and its Jeffreys interval. runs_needed: half-width of churn's interval ->
+    runs; empty where there are only two. Of one run with checkpoints (runs, checkpoints, examples)
+    the rows have flip_rank instead, 1 for the query that another run is most likely to answer
+    differently.
     """
 
     numbers: dict[str, Interval]
@@ -120,12 +126,16 @@ class Report:
 
     @property
     def votes(self) -> np.ndarray:
-        """What is set side by side, (runs, examples): the runs, or the checkpoints of the only one."""
+        """What is set side by side, (runs, examples): the runs, or the checkpoints of the only
+        one.
+        """
         return self.checkpoints[0] if self.alone else self.labels
 
     def worst(self, most: int = 15) -> pd.DataFrame:
-        """The rows of the most unstable queries, the worst first, with all their `answers`; queries on which all runs
-        agree are left out. Of equals those of most weight come first, then those that some run has right."""
+        """The rows of the most unstable queries, the worst first, with all their `answers`; queries
+        on which all runs agree are left out. Of equals those of most weight come first, then those
+        that some run has right.
+        """
         table = self._worst_first()
         table = (table if self.alone else table[table["disagreement"] > 0]).head(most)
         return table.assign(answers=self._answers(table.index))
@@ -159,15 +169,19 @@ class Report:
         return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -entropy))]
 
     def regions(self) -> pd.DataFrame:
-        """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty where nothing gathers
-        beyond chance, or nothing can be said (one run, no texts or too few)."""
+        """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty
+        where nothing gathers beyond chance, or nothing can be said (one run, no texts or too
+        few).
+        """
         from stabutils.analysis import regions
 
         texts = () if self.alone or "text" not in self.examples else self.examples["text"]
         return regions.gathered(self.labels, tuple(texts), self.label_names)
 
     def show(self, name: str, folder: str | Path | None = None) -> None:
-        """Show one of the page's figures in a notebook, by name, and save it in a folder; or say that there is none."""
+        """Show one of the page's figures in a notebook, by name, and save it in a folder; or say
+        that there is none.
+        """
         from stabutils import figures
 
         plots = _plots(self)
@@ -176,7 +190,8 @@ class Report:
             figures.show(plot(), name, alt, folder)
         else:
             print(
-                f"No figure {name} of these predictions: it needs {NEEDS.get(name, 'another name')}."
+                f"No figure {name} of these predictions: it needs "
+                f"{NEEDS.get(name, 'another name')}."
             )
 
     def summary(self) -> str:
@@ -197,12 +212,15 @@ class Report:
         return _page(self, page=False)
 
     def to_html(self, path: str | Path, source: str = "") -> Path:
-        """Write a page that needs nothing beside it; `source` says where the predictions come from."""
+        """Write a page that needs nothing beside it; `source` says where the predictions come
+        from.
+        """
         return _write(path, _page(self, page=True, source=source))
 
     def to_csv(self, path: str | Path) -> Path:
-        """Write the table of queries, the worst first, with all their answers; a cell that looks like a formula gets an
-        apostrophe in front."""
+        """Write the table of queries, the worst first, with all their answers; a cell that looks
+        like a formula gets an apostrophe in front.
+        """
         table = self._worst_first()
         table = table.assign(answers=self._answers(table.index)).map(escape_formula)
         return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
@@ -220,17 +238,20 @@ def report(
     checkpoints=None,
     run_names=None,
 ) -> Report:
-    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least two runs; or
-    `Predictions` as `read_predictions` gives them, which bring along whatever else they have.
+    """Stability of any system's answers: labels (runs, examples), integers or strings, of at least
+    two runs; or `Predictions` as `read_predictions` gives them, which bring along whatever else
+    they have.
 
-    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes) the soft scores,
-    weights (examples,) churn by weight, such as traffic, checkpoints (runs, checkpoints, examples), what each run
-    answered during training, the single-run entropy: with them one run is enough. Shares 0 .. 1, entropies in nats;
-    three runs or more have an interval over runs and queries, fewer one over queries with a note.
-    identical_data: whether the runs were trained on the same data (None: nobody said). run_names (runs,) and examples
-    (examples,) are what the page and the table call them. InputError names what is wrong.
+    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes)
+    the soft scores, weights (examples,) churn by weight, such as traffic, checkpoints (runs,
+    checkpoints, examples), what each run answered during training, the single-run entropy: with
+    them one run is enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
+    over runs and queries, fewer one over queries with a note. identical_data: whether the runs were
+    trained on the same data (None: nobody said). run_names (runs,) and examples (examples,) are
+    what the page and the table call them. InputError names what is wrong.
 
-    >>> print(report([["a", "b"], ["a", "b"], ["a", "c"]]).numbers["churn"].value)  # of three pairs two differ, on one
+    >>> found = report([["a", "b"], ["a", "b"], ["a", "c"]])  # two of three pairs differ, on one
+    >>> print(found.numbers["churn"].value)
     0.3333333333333333
     """
     if isinstance(labels, Predictions):
@@ -334,9 +355,13 @@ def _weights(weights, count):
     return weights.astype(float)
 
 
-TRANSPOSED = "There are more runs than queries: labels are (runs, examples). Was the array meant the other way round?"
+TRANSPOSED = (
+    "There are more runs than queries: labels are (runs, examples). Was the array "
+    "meant the other way round?"
+)
 ONE_RUN = (
-    "One run tells which queries are likely to flip, not how many: for that take a second one with another "
+    "One run tells which queries are likely to flip, not how many: for that take a second one "
+    "with another "
     "seed. Intervals are over queries."
 )
 
@@ -359,18 +384,24 @@ def _of_two(labels, gold, names):
 
 
 def _unseen(churn, queries):
-    """The largest churn that equal answers to so many queries leave open, for churn of which nothing was seen."""
+    """The largest churn that equal answers to so many queries leave open, for churn of which
+    nothing was seen.
+    """
     return float(jeffreys(0, queries)[1]) if churn.value == 0 else churn.high
 
 
 def _plan(churn, needed, queries):
     if churn.value == 0:
         return (
-            f"No query changed its answer; with {queries:,} of them churn could still be as high as "
+            f"No query changed its answer; with {queries:,} of them churn could still be as "
+            "high as "
             f"{100 * _unseen(churn, queries):.2g} %."
         )
     if not needed:
-        return "Two runs give the churn of these two only. A third gives an interval over retrainings; five are better."
+        return (
+            "Two runs give the churn of these two only. A third gives an interval over "
+            "retrainings; five are better."
+        )
     over_runs = churn.over_runs or churn
     half, both = (50 * (each.high - each.low) for each in (over_runs, churn))
     words = [
@@ -402,8 +433,9 @@ def _of_runs(about, labels, names):
 
 
 def _of_one_run(about, labels, names, probabilities, checkpoints):
-    """The same of one run. Where there are probabilities, doubt ranks the queries: it found what other runs disagree on
-    better than the entropy on all corpora of this study (notebook 01)."""
+    """The same of one run. Where there are probabilities, doubt ranks the queries: it found what
+    other runs disagree on better than the entropy on all corpora of this study (notebook 01).
+    """
     entropy = metrics.checkpoint_entropy(checkpoints)[0]
     doubt = None if probabilities is None else 1 - np.asarray(probabilities)[0].max(axis=1)
     order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
@@ -473,10 +505,8 @@ def shown(name: str, interval: Interval, signed: bool = False) -> str:
 
 def _value(name, interval, signed=False):
     percent = SCORES[name.partition("@")[0]][1]
-    return (
-        f"{_digits(interval.value, percent, interval, signed)}{' %' if percent and not signed else ''}"
-        + (" points" if percent and signed else "")
-    )
+    unit = " points" if signed else " %"
+    return _digits(interval.value, percent, interval, signed) + (unit if percent else "")
 
 
 def _range(name, interval, signed=False):
@@ -529,7 +559,9 @@ def _page(report: Report, page: bool, source: str = "") -> str:
 
 
 def _unstable(report: Report) -> list[dict]:
-    """The queries whose answers change most, with what the runs, or the checkpoints of the only one, answered."""
+    """The queries whose answers change most, with what the runs, or the checkpoints of the only
+    one, answered.
+    """
     rows = []
     for place, query in report.worst().iterrows():
         votes = report.votes[:, place]
@@ -570,7 +602,9 @@ NEEDS = {
 
 
 def _plots(report: Report) -> dict[str, tuple]:
-    """The figures that these predictions allow: name -> caption, alternative text that states the finding, the plot."""
+    """The figures that these predictions allow: name -> caption, alternative text that states the
+    finding, the plot.
+    """
     from stabutils import figures
     from stabutils.analysis import regions
 
@@ -579,11 +613,12 @@ def _plots(report: Report) -> dict[str, tuple]:
     gold = np.full(labels.shape[1], -1) if report.gold is None else report.gold
     texts = table["text"] if "text" in table else table["example"].astype(str)
     whose = f"its {len(report.votes)} checkpoints" if report.alone else f"{len(labels)} runs"
+    what = "the run answered at each checkpoint" if report.alone else "each run answers"
     plots = {
         "answers": (
-            f"What {'the run answered at each checkpoint' if report.alone else 'each run answers'} to the most unstable, "
-            "some middling and some stable queries.",
-            f"Answers of {whose} to single queries: {100 * changing:.1f} % of all queries change theirs.",
+            f"What {what} to the most unstable, some middling and some stable queries.",
+            f"Answers of {whose} to single queries: {100 * changing:.1f} % of all queries "
+            "change theirs.",
             lambda: _plain(figures.answers(report.votes, gold, list(texts)), report),
         )
     }
@@ -594,7 +629,8 @@ def _plots(report: Report) -> dict[str, tuple]:
         pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
         plots["accuracy-and-churn"] = (
             "How often each run is right, and how often two runs disagree.",
-            f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} %; two runs "
+            f"Accuracy lies between {100 * accuracy.min():.1f} and {100 * accuracy.max():.1f} "
+            "%; two runs "
             f"answer {shown('churn', churn)} of the queries differently.",
             lambda: figures.accuracy_and_churn(accuracy, pairs, churn),
         )
@@ -662,9 +698,11 @@ def _plain(figure, report):
 
 
 def escape_formula(cell: object) -> object:
-    """A cell of a table for spreadsheets: a text that would be read as a formula gets an apostrophe in front.
+    """A cell of a table for spreadsheets: a text that would be read as a formula gets an apostrophe
+    in front.
 
-    A lone carriage return becomes a line feed: `csv` does not quote it, and readers begin a row there.
+    A lone carriage return becomes a line feed: `csv` does not quote it, and readers begin a row
+    there.
 
     >>> escape_formula("=1+1"), escape_formula("one"), escape_formula(-1)
     ("'=1+1", 'one', -1)
@@ -704,7 +742,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-churn",
         type=float,
         metavar="SHARE",
-        help="exit with status 1 if all of churn's interval lies above, such as 0.05; one that holds "
+        help="exit with status 1 if all of churn's interval lies above, such as 0.05; one that "
+        "holds "
         "the limit is undecided and passes",
     )
     parser.add_argument(
@@ -736,7 +775,9 @@ def columns_of(arguments: argparse.Namespace) -> dict[str, str | list[str]]:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Read, report, say where the report lies; 1 when churn is too high by its whole interval (strict: any of it)."""
+    """Read, report, say where the report lies; 1 when churn is too high by its whole interval
+    (strict: any of it).
+    """
     limit = arguments.max_churn
     if limit is not None and not 0 <= limit <= 1:
         raise InputError("--max-churn", limit, "a share of 0 .. 1")

@@ -1,7 +1,8 @@
-"""More than one machine: the trainings of a study on a Dask cluster. An extra: `pip install stabutils[cluster]`.
+"""More than one machine: the trainings of a study on a Dask cluster. An extra: `pip install
+stabutils[cluster]`.
 
-Workers need this package and one thread each; they share neither disk nor store with the process that asks. Dask
-pickles between the two: a cluster is trusted as this machine is.
+Workers need this package and one thread each; they share neither disk nor store with the process
+that asks. Dask pickles between the two: a cluster is trusted as this machine is.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ ALLOWED = '"local", or the address of a Dask scheduler such as tcp://10.0.0.1:87
 class Held(WorkerPlugin):
     """A task, given once to each worker, also to one that comes later or is started again.
 
-    Scattered data would not do: Dask keeps one copy of what no worker is at, and that is lost for ever with its worker.
+    Scattered data would not do: Dask keeps one copy of what no worker is at, and that is lost for
+    ever with its worker.
     """
 
     def __init__(self, task: Task):
@@ -66,7 +68,8 @@ def trained(
                 time.sleep(0.2)  # and look again: there may be more workers, too
         except (KilledWorker, CancelledError, CommClosedError) as error:
             raise Incomplete(
-                f"the cluster lost a training ({type(error).__name__}); what is finished is stored, "
+                f"the cluster lost a training ({type(error).__name__}); what is finished is "
+                "stored, "
                 "and the same request goes on from there"
             ) from error
         finally:

@@ -1,7 +1,8 @@
-"""Answers that are committed: what a published study keeps of its runs, small enough for a repository.
+"""Answers that are committed: what a published study keeps of its runs, small enough for a
+repository.
 
-Labels are as they were; of probabilities there is what ensembles ask of control's. Whatever is computed from committed
-answers is the same on every machine.
+Labels are as they were; of probabilities there is what ensembles ask of control's. Whatever is
+computed from committed answers is the same on every machine.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ STEPS, FEW = 8, 32  # codes per halving of a share; the code of all below 2 ** -
 
 
 def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
-    """Numbers for files that are committed: float16 with so many of its ten bits, the others left at zero, where they
-    pack. Seven bits: to 0.4 %.
+    """Numbers for files that are committed: float16 with so many of its ten bits, the others left
+    at zero, where they pack. Seven bits: to 0.4 %.
 
     >>> narrow(np.array([0.3, -1.0])).tolist(), narrow(np.array([0.3]), bits=2).tolist()
     ([0.30078125, -1.0], [0.3125])
@@ -32,8 +33,10 @@ def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
 
 
 def coded(probabilities: np.ndarray, gold: np.ndarray) -> files.Arrays:
-    """What is committed of probabilities (..., examples, classes) beside `labels` and `doubt`: what the right label
-    costs (`right`, nats), and as bytes how the other classes share what is left (`shares`), those with little alike."""
+    """What is committed of probabilities (..., examples, classes) beside `labels` and `doubt`: what
+    the right label costs (`right`, nats), and as bytes how the other classes share what is left
+    (`shares`), those with little alike.
+    """
     rest = np.where(
         _known(probabilities.argmax(-1), gold, probabilities.shape[-1]),
         0,
@@ -54,8 +57,9 @@ def coded(probabilities: np.ndarray, gold: np.ndarray) -> files.Arrays:
 def decoded(
     right: np.ndarray, shares: np.ndarray, labels: np.ndarray, doubt: np.ndarray, gold: np.ndarray
 ) -> np.ndarray:
-    """The probabilities that `coded` was given, float32 (..., examples, classes): the answer's and the right label's to
-    0.4 % of the doubt, the others' nearly so. The highest of each row is its label's.
+    """The probabilities that `coded` was given, float32 (..., examples, classes): the answer's and
+    the right label's to 0.4 % of the doubt, the others' nearly so. The highest of each row is its
+    label's.
 
     >>> told, answer, right = np.array([[0.5, 0.3, 0.12, 0.08]]), np.array([0]), np.array([1])
     >>> decoded(**coded(told, right), labels=answer, doubt=np.array([0.5]), gold=right).round(2)
@@ -81,8 +85,9 @@ def _known(labels: np.ndarray, gold: np.ndarray, classes: int) -> np.ndarray:
 
 
 def write(path: Path, runs: Runs, classes: int, about: Mapping, whole: bool = False) -> Path:
-    """Write what is committed of an arm's runs, with what was kept beside their answers; unless `whole`, probabilities
-    and what a run says over its checkpoints are left out."""
+    """Write what is committed of an arm's runs, with what was kept beside their answers; unless
+    `whole`, probabilities and what a run says over its checkpoints are left out.
+    """
     small = np.uint8 if classes <= 256 else np.uint16
     kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
     kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
@@ -111,9 +116,12 @@ def write(path: Path, runs: Runs, classes: int, about: Mapping, whole: bool = Fa
 
 
 def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
-    """The committed answers of an arm by run name, of those runs of which all of `keep` was committed.
+    """The committed answers of an arm by run name, of those runs of which all of `keep` was
+    committed.
 
-    Put together from every file that begins with the arm's name; two machines' answers of a run are not mixed."""
+    Put together from every file that begins with the arm's name; two machines' answers of a run are
+    not mixed.
+    """
     found, keep = {}, {f"kept.{name}" for name in keep}
     parts = path.parent.glob(f"{path.name.removesuffix(files.PACKED)}*{files.PACKED}")
     for part in sorted(
@@ -138,8 +146,9 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
 def first(
     committed: files.Arrays | None, stored: files.Arrays | None, gold: np.ndarray
 ) -> files.Arrays:
-    """The answers of one run: committed ones come first. A stored run adds what these lack, unless it is another
-    machine's and answered otherwise."""
+    """The answers of one run: committed ones come first. A stored run adds what these lack, unless
+    it is another machine's and answered otherwise.
+    """
     if committed is None:
         return stored or {}
     answers = (stored if stored is not None and same(stored, committed) else {}) | committed

@@ -109,7 +109,8 @@ class Dispatch:
         stored = [self.answers.stored(teacher, names) for teacher in teachers]
         if any(answers is None for answers in stored):
             raise Incomplete(
-                f"{run.label}: a teacher was removed from the store; the same request trains it again"
+                f"{run.label}: a teacher was removed from the store; the same request trains it "
+                "again"
             )
         kept = {name: [answers[f"kept.{name}"] for answers in stored] for name in names}
         return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}

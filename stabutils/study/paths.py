@@ -59,7 +59,9 @@ def records_of(dataset: str, model: str) -> Path:
 
 
 def published_answers(records: Path, model: str, arm: str, part: str = "") -> Path:
-    """The file of an arm's published answers, or of a part of them (other seeds, another length)."""
+    """The file of an arm's published answers, or of a part of them (other seeds, another
+    length).
+    """
     name = slug(f"{Path(model).name} {arm}", 1000)
     if len(name) > LONGEST:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -61,7 +61,8 @@ class Store:
         """The held lock of a run, or None while another process holds it."""
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        # Not thread-local: joblib takes the next run, and so its lock, from whichever thread is free.
+        # Not thread-local: joblib takes the next run, and so its lock, from whichever thread is
+        # free.
         lock = FileLock(locks / f"{name}.lock", thread_local=False)
         try:
             lock.acquire(timeout=0)

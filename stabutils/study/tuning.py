@@ -1,6 +1,8 @@
-"""Fair tuning: as many strengths and as many runs for every method, judged on validation texts, then frozen.
+"""Fair tuning: as many strengths and as many runs for every method, judged on validation texts,
+then frozen.
 
-The choice is a table, `records/<dataset>/tuning.csv`, which notebooks read; seeds used for it stand on no board.
+The choice is a table, `records/<dataset>/tuning.csv`, which notebooks read; seeds used for it stand
+on no board.
 """
 
 from __future__ import annotations
@@ -28,15 +30,19 @@ START = 1000  # tuning trains with seed + START and on
 def choose(
     control: np.ndarray, arms: Mapping[str, Mapping[float, np.ndarray]], gold: np.ndarray
 ) -> pd.DataFrame:
-    """For each method the strength whose runs disagree least on validation, of those that keep control's accuracy.
+    """For each method the strength whose runs disagree least on validation, of those that keep
+    control's accuracy.
 
-    control, and arms by method and strength (weakest first): labels (runs, examples). A strength may be chosen whose
-    mean accuracy is at least control's less half a point; where a method has none, its weakest is taken, and `why` says
-    so. One row a strength, control first: label_entropy (nats) at `n` votes, the same for all rows, and accuracy, each
-    with its interval. Raises InputError where methods differ in their number of strengths, or arms in theirs of runs.
+    control, and arms by method and strength (weakest first): labels (runs, examples). A strength
+    may be chosen whose mean accuracy is at least control's less half a point; where a method has
+    none, its weakest is taken, and `why` says so. One row a strength, control first: label_entropy
+    (nats) at `n` votes, the same for all rows, and accuracy, each with its interval. Raises
+    InputError where methods differ in their number of strengths, or arms in theirs of runs.
 
-    >>> arms = {"a": {0.1: [[0, 1, 1], [0, 1, 0]], 0.2: [[1, 0, 0], [1, 0, 0]]}}  # 0.2 never flips, and is always wrong
-    >>> choose([[0, 1, 0], [0, 0, 1]], arms, [0, 1, 1])[["method", "strength", "accuracy", "chosen"]]
+    >>> steady_and_wrong = [[1, 0, 0], [1, 0, 0]]
+    >>> arms = {"a": {0.1: [[0, 1, 1], [0, 1, 0]], 0.2: steady_and_wrong}}
+    >>> table = choose([[0, 1, 0], [0, 0, 1]], arms, [0, 1, 1])
+    >>> table[["method", "strength", "accuracy", "chosen"]]
         method  strength  accuracy  chosen
     0  control       NaN  0.666667   False
     1        a       0.1  0.833333    True
@@ -74,8 +80,8 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
     """One row an arm of labels (runs, examples), control first.
 
     Columns runs, n, label_entropy (nats, at n votes, the same for all) and accuracy, each with its
-    interval over runs and queries, and `kept`: whether the mean accuracy is at least control's minus
-    half a point (of the means, for so few runs leave the interval open).
+    interval over runs and queries, and `kept`: whether the mean accuracy is at least control's
+    minus half a point (of the means, for so few runs leave the interval open).
     """
     n, rows = min(5, *map(len, arms)), []
     for labels in arms:
@@ -99,7 +105,9 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
 def tune(
     study: Study, doses: Mapping[str, Sequence[ScalarMitigation]], runs: int = 3
 ) -> pd.DataFrame:
-    """Train every strength of every method `runs` times, and `choose`; which model and recipe it was stands beside."""
+    """Train every strength of every method `runs` times, and `choose`; which model and recipe it
+    was stands beside.
+    """
     control = study.retrain("control", n=runs, start=START)
     arms = {
         method: {
@@ -114,8 +122,9 @@ def tune(
 def tried(
     control: np.ndarray, candidates: Mapping[str, np.ndarray], gold: np.ndarray
 ) -> pd.DataFrame:
-    """One row a candidate, control first: `scored` of labels (runs, examples), and the share of control's label entropy
-    that is saved."""
+    """One row a candidate, control first: `scored` of labels (runs, examples), and the share of
+    control's label entropy that is saved.
+    """
     table = scored([control, *candidates.values()], gold)
     table.insert(0, "candidate", ["control", *candidates])
     table.insert(
@@ -134,7 +143,8 @@ def best_of_sides(
     gold: np.ndarray,
     trainings: float = 2,
 ) -> dict[str, str]:
-    """Of each side the method of the largest reduction on validation, of those that keep control's accuracy there.
+    """Of each side the method of the largest reduction on validation, of those that keep control's
+    accuracy there.
 
     Only methods of at most so many `trainings` and one pass; no entry for a side that has none.
     Names with "(chosen)" belong to the side of the name before it.
@@ -162,8 +172,9 @@ def _validation(arms: Mapping[str, Runs]) -> dict[str, np.ndarray]:
 def try_out(
     study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int
 ) -> pd.DataFrame:
-    """Train candidates that no one strength orders, with seeds that stand on no board: what was `tried`, and what each
-    costs in trainings."""
+    """Train candidates that no one strength orders, with seeds that stand on no board: what was
+    `tried`, and what each costs in trainings.
+    """
     from stabutils.mitigations.composition import price
 
     labels = {
@@ -202,7 +213,10 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
     if table is None:
         return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
     recipe = "this recipe" if (table.recipe == _recipe(study)).all() else "another recipe"
-    return f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, LE@{table.n[0]}"
+    return (
+        f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, "
+        f"LE@{table.n[0]}"
+    )
 
 
 def methods(
@@ -288,7 +302,8 @@ def chosen(
     doses: Mapping[str, Sequence[ScalarMitigation]],
     wanted: Sequence[str],
 ) -> dict[str, ScalarMitigation]:
-    """The wanted methods at the strengths that the table chose; at their papers' or our defaults where it has none.
+    """The wanted methods at the strengths that the table chose; at their papers' or our defaults
+    where it has none.
 
     Raises InputError for a method that is not in `doses`.
     """

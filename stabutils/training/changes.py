@@ -93,8 +93,8 @@ def _some(targets: Targets, rows: torch.Tensor) -> Targets:
 def confusable_labels(texts: Tokens, labels: np.ndarray, classes: int) -> np.ndarray:
     """The labels most easily confused with each text's own: (texts, at most ALTERNATIVES).
 
-    The classes whose mean text is most similar to it (TF-IDF of its tokens, cosine), without its own;
-    no seed has a say in it.
+    The classes whose mean text is most similar to it (TF-IDF of its tokens, cosine), without its
+    own; no seed has a say in it.
     """
     rows = np.repeat(np.arange(len(labels)), texts.lengths.numpy())
     ones = np.ones(len(rows))

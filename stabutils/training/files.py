@@ -29,7 +29,8 @@ RESERVED = re.compile(
 FORMAT = 1
 LARGEST_HEADER = 2**24  # bytes; a longer one is no file of ours
 UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-PACKED = ".safetensors.xz"  # of what is committed; the runs of a store are read often, and stay as they are
+# of what is committed; the runs of a store are read often, and stay as they are
+PACKED = ".safetensors.xz"
 Arrays = dict[str, np.ndarray]
 
 
@@ -67,7 +68,9 @@ def canonical(value: object) -> str:
 
 
 def content_hash(arrays: Arrays, record: dict) -> str:
-    """SHA-256 (hex) of the arrays (name, type, shape, bytes) and the record, in an order of its own."""
+    """SHA-256 (hex) of the arrays (name, type, shape, bytes) and the record, in an order of its
+    own.
+    """
     digest = hashlib.sha256(canonical(record).encode())
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")  # unlike ascontiguousarray, keeps () a shape
@@ -77,7 +80,9 @@ def content_hash(arrays: Arrays, record: dict) -> str:
 
 
 def encode(arrays: Arrays, record: dict) -> bytes:
-    """The bytes of a file. One metadata entry only: safetensors does not fix the order of several."""
+    """The bytes of a file. One metadata entry only: safetensors does not fix the order of
+    several.
+    """
     record = {**record, "format": FORMAT}
     text = canonical({**record, "sha256": content_hash(arrays, record)})
     return safetensors.save(

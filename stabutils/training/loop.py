@@ -266,7 +266,8 @@ def diverged(training: Training, what: str) -> Diverged:
     recipe = training.task.recipe
     epoch = min(training.epoch + 1, recipe.epochs)
     return Diverged(
-        f"{what} in epoch {epoch} of {recipe.epochs}, {describe(training.mitigation)}, learning rate "
+        f"{what} in epoch {epoch} of {recipe.epochs}, {describe(training.mitigation)}, learning "
+        "rate "
         f"{recipe.learning_rate}; a lower one usually helps"
     )
 

@@ -1,8 +1,9 @@
-"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers` checkpoint.
+"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers`
+checkpoint.
 
-`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel packed (token ids end
-to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
-and nothing else that the training loop knows of.
+`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel
+packed (token ids end to end, never padded); a network maps `Tokens` of B texts to logits (B,
+classes) and has `features` (B, width), a `head` and nothing else that the training loop knows of.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from stabutils.errors import InputError
 from stabutils.training.task import Tokens, slots
 
-# ---------------------------------------------------------------------------------------------------- compact
+# ---- compact
 
 WORD = re.compile(r"[^\W_]+|[^\w\s]|_")
 
@@ -35,8 +36,8 @@ def words(text: str) -> list[str]:
 
 
 def grams(word: str, shortest: int = 3, longest: int = 5) -> list[str]:
-    """Character n-grams of a word with its borders marked (Bojanowski et al. 2017, "Enriching Word Vectors with
-    Subword Information").
+    """Character n-grams of a word with its borders marked (Bojanowski et al. 2017, "Enriching Word
+    Vectors with Subword Information").
 
     >>> grams("hey")
     ['<he', '<hey', '<hey>', 'ey>', 'hey', 'hey>']
@@ -73,10 +74,12 @@ class CompactShape:
 
 
 class Compact(nn.Module):
-    """A transformer encoder over words; a word's vector is its own plus those of its hashed character n-grams.
+    """A transformer encoder over words; a word's vector is its own plus those of its hashed
+    character n-grams.
 
-    Ids in `Tokens` are rows of the lexicon, which lists every word of every split as a bag of rows of one table: first
-    the word's own row (0 when the training split does not have it), then those of its n-grams.
+    Ids in `Tokens` are rows of the lexicon, which lists every word of every split as a bag of rows
+    of one table: first the word's own row (0 when the training split does not have it), then those
+    of its n-grams.
     """
 
     def __init__(
@@ -135,7 +138,9 @@ class Compact(nn.Module):
 
 
 class Layer(nn.Module):
-    """Pre-norm transformer layer; only attention looks at padded blocks, all else is computed on packed tokens."""
+    """Pre-norm transformer layer; only attention looks at padded blocks, all else is computed on
+    packed tokens.
+    """
 
     def __init__(self, shape: CompactShape):
         super().__init__()
@@ -151,7 +156,9 @@ class Layer(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Vectors after the layer; in training the texts that pass it by are not computed at all."""
+        """Vectors after the layer; in training the texts that pass it by are not computed at
+        all.
+        """
         if not (self.training and self.shape.skip):
             return x + self.change(x, lengths)
         kept = torch.rand(len(lengths), device=x.device) >= self.shape.skip
@@ -176,8 +183,9 @@ class Layer(nn.Module):
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout, its rate rounded to 1/256: one random byte a number instead of one draw, which on a CPU is a third of
-    the time of torch's own."""
+    """Dropout, its rate rounded to 1/256: one random byte a number instead of one draw, which on a
+    CPU is a third of the time of torch's own.
+    """
     dropped = round(256 * rate)
     if not training or not dropped:
         return x
@@ -189,7 +197,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
 
 
-# ------------------------------------------------------------------------------------------------ checkpoints
+# ---- checkpoints
 
 
 class Pretrained(nn.Module):
@@ -301,11 +309,14 @@ def _instead(missing: list[str], beside: list[str]) -> str:
     return f"; the file has {beside[0]}" if beside else ""
 
 
-# ---------------------------------------------------------------------------------------------- two networks
+# ---- two
+# networks
 
 
 class Twins(nn.Module):
-    """Two networks: in training logits of both, (2, texts, classes); in evaluation those of the kept one alone."""
+    """Two networks: in training logits of both, (2, texts, classes); in evaluation those of the
+    kept one alone.
+    """
 
     def __init__(self, kept: nn.Module, other: nn.Module):
         super().__init__()
@@ -326,7 +337,7 @@ class Twins(nn.Module):
         )
 
 
-# ------------------------------------------------------------------------------------------------------ answer
+# ---- answer
 
 
 class Around(nn.Module):

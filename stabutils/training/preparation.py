@@ -173,7 +173,7 @@ def _tokenize(tokenizer, texts: Iterable[str], max_length: int) -> Tokens:
     return Tokens.pack([text or [tokenizer.unk_token_id or 0] for text in ids])
 
 
-# ---------------------------------------------------------------------------------------------------- defaults
+# ---- defaults
 
 COMPACTS = {
     "compact": CompactShape(),
@@ -210,8 +210,9 @@ CHECKPOINT = Recipe(
 
 
 def default_recipe(model: str, examples: int) -> Recipe:
-    """The recipe of a kind of model. From scratch, a small corpus means few steps, and few steps need a higher rate:
-    it grows with the root of what a training is short of 1,620 steps (MASSIVE's), to four times at most.
+    """The recipe of a kind of model. From scratch, a small corpus means few steps, and few steps
+    need a higher rate: it grows with the root of what a training is short of 1,620 steps
+    (MASSIVE's), to four times at most.
     """
     if model not in COMPACTS:
         return CHECKPOINT
@@ -222,8 +223,9 @@ def default_recipe(model: str, examples: int) -> Recipe:
 
 
 def prepare(model: str, data: Dataset, recipe: Recipe, pooling: str = "auto") -> Task:
-    """The task of a dataset for one of COMPACTS or a checkpoint (folder, package or hub id); InputError for one that
-    cannot be used."""
+    """The task of a dataset for one of COMPACTS or a checkpoint (folder, package or hub id);
+    InputError for one that cannot be used.
+    """
     if model in COMPACTS:
         return prepare_compact(data, recipe, COMPACTS[model])
     return prepare_checkpoint(data, recipe, model, pooling)

@@ -1,16 +1,19 @@
 """What a training can be asked to keep beside its answers: `study.retrain(..., keep=("hidden",))`.
 
-hidden    (examples, width): the vector of each test text before the head, float16; `hidden training` and `hidden
+hidden    (examples, width): the vector of each test text before the head, float16; `hidden
+training` and `hidden
           validation` likewise
-head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors, float32
-weights   (parameters,): all weights of the trained network, one after another, float32
+head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors,
+float32 weights   (parameters,): all weights of the trained network, one after another, float32
 training  (checkpoints, training examples, classes): probabilities on the training split, float16
-out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no texts where a corpus
+out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no
+texts where a corpus
           has none
-PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning more likely to flip
+PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning
+more likely to flip
 
-Everything is measured on the network that answers, a mitigation's averaged weights for example. Proxies with a strength
-come in several (STRENGTHS): tune it on one corpus, judge on another.
+Everything is measured on the network that answers, a mitigation's averaged weights for example.
+Proxies with a strength come in several (STRENGTHS): tune it on one corpus, judge on another.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ STRENGTHS = {"weight noise": (0.2, 0.4, 0.8), "word drop": (0.1, 0.2, 0.4)}
 
 
 def vectors(training: Training, tokens: Tokens) -> Tensor:
-    """Vectors before the head (texts, width), float32; their mean where the answer takes several passes."""
+    """Vectors before the head (texts, width), float32; their mean where the answer takes several
+    passes.
+    """
     found, recipe = [], training.task.recipe
 
     def see(network: nn.Module) -> Tensor:
@@ -65,7 +70,8 @@ def head(training: Training) -> np.ndarray:
 
 
 def pretrained(name: str, data: Dataset) -> np.ndarray:
-    """Mean token vectors (examples, width) of the test texts by a checkpoint as it comes, trained on none of this.
+    """Mean token vectors (examples, width) of the test texts by a checkpoint as it comes, trained
+    on none of this.
 
     name: folder, package or hub id. Raises InputError for a checkpoint that cannot be used.
     """
@@ -94,7 +100,7 @@ def out_of_scope(training: Training) -> np.ndarray:
     return found.numpy().astype(np.float16)
 
 
-# ---------------------------------------------------------------------------------------------------- proxies
+# ---- proxies
 
 
 def margin(training: Training) -> np.ndarray:
@@ -104,10 +110,11 @@ def margin(training: Training) -> np.ndarray:
 
 
 def class_distance(training: Training) -> np.ndarray:
-    """Distance to the mean of the answered class's training vectors, as a share of that and the nearest other mean's.
+    """Distance to the mean of the answered class's training vectors, as a share of that and the
+    nearest other mean's.
 
-    0 .. 1; above 0.5 another mean is nearer. After DBLE (Xing et al. 2020), which makes a softmax of such distances;
-    a share needs no temperature.
+    0 .. 1; above 0.5 another mean is nearer. After DBLE (Xing et al. 2020), which makes a softmax
+    of such distances; a share needs no temperature.
     """
     task = training.task
     rows, classes = vectors(training, task.train), torch.tensor(task.train_labels)
@@ -118,8 +125,9 @@ def class_distance(training: Training) -> np.ndarray:
 
 
 def distance_share(rows: Tensor, means: Tensor, labels: Tensor) -> Tensor:
-    """d / (d + d'), d from each row to its label's mean and d' to the nearest other; a class without a mean (NaN) is
-    infinitely far, and 1 what cannot be told."""
+    """d / (d + d'), d from each row to its label's mean and d' to the nearest other; a class
+    without a mean (NaN) is infinitely far, and 1 what cannot be told.
+    """
     distances = torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
         torch.inf
     )
@@ -132,7 +140,9 @@ def distance_share(rows: Tensor, means: Tensor, labels: Tensor) -> Tensor:
 def disturbed(
     disturb: Callable[[nn.Module, Tokens], tuple[nn.Module, Tokens]], training: Training
 ) -> np.ndarray:
-    """Entropy of the labels of PASSES answers, each with the network or the texts disturbed anew: nats."""
+    """Entropy of the labels of PASSES answers, each with the network or the texts disturbed anew:
+    nats.
+    """
     task = training.task
 
     def once(network: nn.Module) -> Tensor:
@@ -152,7 +162,9 @@ def awake(network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
 
 
 def weight_noise(strength: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
-    """Every weight times 1 + strength * a standard normal draw (the idea of Morwani et al. 2020, here an example's)."""
+    """Every weight times 1 + strength * a standard normal draw (the idea of Morwani et al. 2020,
+    here an example's).
+    """
     network = copy.deepcopy(network)
     with torch.no_grad():
         for weights in network.parameters():
@@ -161,7 +173,9 @@ def weight_noise(strength: float, network: nn.Module, tokens: Tokens) -> tuple[n
 
 
 def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Module, Tokens]:
-    """Each word (piece of a word, for a checkpoint) left out with probability `share`, never all of a text."""
+    """Each word (piece of a word, for a checkpoint) left out with probability `share`, never all of
+    a text.
+    """
     every = torch.arange(len(tokens.lengths), device=tokens.lengths.device)
     text = every.repeat_interleave(tokens.lengths)
     draws = torch.rand(len(text), device=text.device).masked_fill(marks(tokens), -1)
@@ -173,7 +187,9 @@ def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Modu
 
 
 def marks(tokens: Tokens) -> Tensor:
-    """Which tokens (total,) begin or end a text as they do every text: the tokenizer's marks, which are no words."""
+    """Which tokens (total,) begin or end a text as they do every text: the tokenizer's marks, which
+    are no words.
+    """
     last = tokens.lengths.cumsum(0) - 1
     found = torch.zeros(len(tokens.ids), dtype=torch.bool, device=tokens.ids.device)
     for place in (last - tokens.lengths + 1, last):

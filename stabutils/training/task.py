@@ -1,8 +1,9 @@
-"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers` checkpoint.
+"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers`
+checkpoint.
 
-`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel packed (token ids end
-to end, never padded); a network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
-and nothing else that the training loop knows of.
+`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel
+packed (token ids end to end, never padded); a network maps `Tokens` of B texts to logits (B,
+classes) and has `features` (B, width), a `head` and nothing else that the training loop knows of.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ class Tokens:
 
 
 def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each token (total,),
-    and which slots of the block are taken, bool (texts, longest)."""
+    """Where packed tokens stand in a padded (texts, longest) block: flat slot and position of each
+    token (total,), and which slots of the block are taken, bool (texts, longest).
+    """
     longest = int(lengths.max())
     taken = torch.arange(longest, device=lengths.device) < lengths[:, None]
     slot = taken.flatten().nonzero()[:, 0]
@@ -76,7 +78,9 @@ def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Task:
-    """A dataset as one model sees it, and how to make a fresh network for it (call `build` inside a random stream)."""
+    """A dataset as one model sees it, and how to make a fresh network for it (call `build` inside a
+    random stream).
+    """
 
     train: Tokens
     validation: Tokens
