@@ -80,21 +80,6 @@ def test_ensembles_follow_from_the_committed_answers(corpora, monkeypatch, tmp_p
         ), name
 
 
-def test_what_is_said_of_the_moonshot_is_what_was_found():
-    record = records.read(ROOT / "records" / "massive" / "07_moonshot.json")
-    verdicts = {claim.name: claim.verdict for claim in record.claims}
-    assert verdicts == {"better moonshot": "holds", "nine tenths": "does not hold"}
-    assert "**Nine tenths are not reached**" in (ROOT / "docs" / "moonshot.md").read_text(
-        encoding="utf-8"
-    )
-    five = records.read(ROOT / "records" / "massive" / "05_ensembles.json").numbers[
-        "reduction ensemble of 5"
-    ]
-    assert (
-        record.numbers["reduction moonshot"]["value"] >= five["value"]
-    )  # "no more than this one network"
-
-
 def test_figures_are_redrawn_from_records_alone(tmp_path):
     written = drawing.draw(ROOT / "records" / "massive", tmp_path)
     assert {path.suffix for path in written} == {".png", ".svg"}
