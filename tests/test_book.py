@@ -13,9 +13,10 @@ import nbformat
 import pytest
 import yaml
 
-from stabutils import records
+from stabutils import figures, records
 from stabutils.errors import Incomplete
-from stabutils.publishing import book, claims
+from stabutils.metrics.intervals import Interval
+from stabutils.publishing import book, claims, drawing, quotes
 
 # Extensions use names that Sphinx 11 will drop; all of them are pinned in requirements.lock.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -181,12 +182,64 @@ def test_the_book_is_whole(tmp_path, capfd):
     assert index.startswith("Search.setIndex(") and '"churn"' in index
 
 
+# ---- the article
+
+
+def test_the_article_has_no_number_of_its_own():
+    """Figures are numbered, papers have years, corpora names; every result is quoted."""
+    article = (ROOT / "docs" / "article.md").read_text(encoding="utf-8")
+    kept = quotes.QUOTE.sub("", article)
+    kept = re.sub(
+        r"!\[.*?\]\(.*?\)|\]\(.*?\)|^\d\. |Figure \d|\(2023\)|CLINC150|BANKING77",
+        "",
+        kept,
+        flags=re.M,
+    )
+    assert set(re.findall(r"\d+(?:\.\d+)?", kept)) <= {"95", "0.5", "0", "1"}  # of definitions
+    assert len(quotes.QUOTE.findall(article)) >= 20
+    assert not re.search(r"^<!--", article, re.M)  # a line that begins so is HTML in Markdown
+
+
+def test_the_article_has_six_figures_with_captions_of_about_1500_words():
+    article = (ROOT / "docs" / "article.md").read_text(encoding="utf-8")
+    captions = re.findall(r"^!\[[^\]]+\]\(\S+\)\n\n\*Figure (\d)\. [^*]+\*$", article, re.M)
+    assert captions == list("123456") and "```" not in article
+    prose = re.sub(r"!\[.*?\]\(.*?\)", "", quotes.QUOTE.sub("number", article))
+    assert 1300 <= len(prose.split()) <= 1700
+
+
+def number(metric: str, value: float, arm: str, condition: str = "") -> records.Number:
+    return records.number(metric, Interval(value, value - 0.01, value + 0.01, 6), arm, condition)
+
+
+def test_its_figures_are_drawn_from_records_alone(tmp_path):
+    folder = tmp_path / "toy"
+    scores = number("auroc", 0.9, "margin"), number("auroc", 0.95, "uncertainty")
+    planted = number("auroc", 0.99, "label entropy", "noise:strong")
+    records.Record("01_measuring_instability", {}, {}, (*scores, planted), ()).write(folder)
+    conflict = number("correlation", 0.5, "conflict")
+    records.Record("02_where_it_clusters", {}, {}, (conflict,), ()).write(folder)
+    parts = {"seed_churn": 0.1, "data_churn": 0.09, "update_churn": 0.13}
+    found = [number("churn", value, "control", f"{part}, drop") for part, value in parts.items()]
+    found += [number("churn", 0.04, "linear (TF-IDF)", "drop"), number("churn", 0.13, "R", "drop")]
+    records.Record("07_updates", {"change": "drop"}, {}, tuple(found), ()).write(folder)
+    assert list(drawing._by_arm(folder, "01", "auroc")) == ["uncertainty", "margin"]
+    churns = drawing._churns(folder).set_index("arm")
+    assert churns.index.tolist() == ["control, drop", "linear (TF-IDF), drop"]
+    assert churns.update_churn["control, drop"].value == 0.13
+    assert churns.data_churn["linear (TF-IDF), drop"].value == 0.04
+    plots = drawing._of_numbers(folder)
+    assert sorted(plots) == ["attributes", "four-churns", "one-run"]
+    names = [label.get_text() for label in plots["attributes"]().axes[0].get_yticklabels()]
+    assert names == ["labels of the nearest training texts disagree"]
+    plots["four-churns"]()
+
+
 # ---- claims
 
 
 def test_claims_say_what_the_records_say(tmp_path):
-    """The committed page is the generated one; a verdict is the record's."""
-    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.markdown(ROOT)
+    """A verdict is the record's, on the page and in the figure."""
     folder = tmp_path / "records" / "toy"
     (folder / "answers").mkdir(parents=True)
     assert "**holds**" not in claims.markdown(tmp_path)
@@ -195,6 +248,17 @@ def test_claims_say_what_the_records_say(tmp_path):
     records.Record(definition.notebook, {}, {}, (), (found,)).write(folder)
     [row] = [line for line in claims.markdown(tmp_path).splitlines() if "**holds**" in line]
     assert "0.200 [0.100, 0.300]" in row and "exponential average" in row
+    table = claims.verdicts(tmp_path)
+    assert table.toy["EMA (Morales-Brotons 2024)"] == "holds" and (table.toy == "").sum() > 10
+    assert not [name for name in table.index if "This study" in name]
+    [axis] = figures.verdicts(table).axes
+    marks = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    place = table.index.get_loc("EMA (Morales-Brotons 2024)")
+    assert marks == {"holds": [[0, place]], "does not hold": [], "undecided": []}
+
+
+def test_the_committed_page_of_claims_is_the_generated_one():
+    assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.markdown(ROOT)
 
 
 def test_every_claim_names_a_notebook_that_judges_it():
