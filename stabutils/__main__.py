@@ -48,7 +48,7 @@ def publish(arguments: argparse.Namespace) -> int:
     """
     paths = [
         path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)
-    ]  # 06 is about no corpus
+    ]  # 08 is about no corpus
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
         return plan(plans)
