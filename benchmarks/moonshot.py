@@ -1,5 +1,5 @@
 """How much of what an ensemble of ten takes away can one network do? What was tried, by the rules
-of docs/moonshot.md.
+of notebook 06.
 
     python benchmarks/moonshot.py              # every candidate, three seeds, validation:
     records/massive/moonshot.csv python benchmarks/moonshot.py --confirm    # the one chosen, twenty

@@ -248,14 +248,15 @@ def goal(pool: Pool, arms: Mapping[str, Runs], size: int, n: int = 5) -> pd.Data
 
     Returns
     -------
-    One row an arm: share (of the ensembles' reduction of label entropy; 1 is as much), lead
-    (accuracy less the ensembles'), and `reached`: whether the share is above 1 and the lead above
-    minus half a point, by their intervals over runs and queries.
+    One row an arm: share_of_ensemble (of the ensembles' reduction of label entropy; 1 is as much),
+    accuracy_change (accuracy less the ensembles'), and `reached`: whether the first is above 1 and
+    the second above minus half a point, by their intervals over runs and queries.
     """
     rows = []
     for name, runs in arms.items():
-        share = ensembles.share(pool, runs, size, n)
-        lead = ensembles.lead(pool, runs, size)
-        reached = together(verdict(share, 1.0), verdict(lead, -GUARD))
-        rows.append({"arm": name, "share_of_ensemble": share, "lead": lead, "reached": reached})
+        row = {"arm": name, "share_of_ensemble": ensembles.share(pool, runs, size, n)}
+        row["accuracy_change"] = ensembles.lead(pool, runs, size)
+        stable = verdict(row["share_of_ensemble"], 1.0)
+        row["reached"] = together(stable, verdict(row["accuracy_change"], -GUARD))
+        rows.append(row)
     return pd.DataFrame(rows)
