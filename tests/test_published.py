@@ -84,6 +84,9 @@ def test_what_is_said_of_the_moonshot_is_what_was_found():
     record = records.read(ROOT / "records" / "massive" / "07_moonshot.json")
     verdicts = {claim.name: claim.verdict for claim in record.claims}
     assert verdicts == {"better moonshot": "holds", "nine tenths": "does not hold"}
+    assert "**Nine tenths are not reached**" in (ROOT / "docs" / "moonshot.md").read_text(
+        encoding="utf-8"
+    )
     five = records.read(ROOT / "records" / "massive" / "05_ensembles.json").numbers[
         "reduction ensemble of 5"
     ]
