@@ -329,7 +329,7 @@ def test_a_corpus_is_read_from_any_form_of_table(tmp_path):
 ODD = [None, 3, 2.5, "x", b"x", [], {}, object(), [1], [[1, 2], [3]], [None, None], np.nan, float]
 
 
-@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize("value", ODD)
 def test_a_value_of_any_type_is_refused_in_one_line(tmp_path, value):
     """Where a text, a list or a path belongs; whatever is taken for what it is may pass."""
     path = write(tmp_path / "p.csv", HEADER, LONG)
