@@ -34,11 +34,11 @@ def test_a_plan_counts_control_once_for_notebooks_that_share_it(capsys):
     first, second, *_, last = capsys.readouterr().out.splitlines()
     assert first.startswith("01_measuring_instability: control: runs 10, stored ")
     assert second == "02_where_it_clusters: control as in 01, and what its methods need"
-    assert last == "06_your_predictions: nothing is trained"
+    assert last == "08_your_predictions: nothing is trained"
     with pytest.raises(
         InputError, match="predictions: got 'nosuch.csv'; expected a file that exists"
     ):
-        notebooks.parameters(notebooks.notebooks(["06"]), None, [["predictions", "nosuch.csv"]])
+        notebooks.parameters(notebooks.notebooks(["08"]), None, [["predictions", "nosuch.csv"]])
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,12 @@ def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
     return _difference(control, arm, old, new)
 
 
+def accuracy_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+    """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
+    old, new = (scores.accuracy(runs.labels[:, where], runs.gold[where]) for runs in (control, arm))
+    return _difference(control, arm, old, new)
+
+
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
     """Positions of the share `top` of queries with the highest label entropy; at least one.
 
