@@ -25,7 +25,7 @@ from stabutils.figures.settings import (
     size_sweep,
 )
 from stabutils.figures.theme import save, short, show, style, table
-from stabutils.figures.verdicts import verdicts
+from stabutils.figures.claims import verdicts
 
 __all__ = [
     "accuracy_and_churn",
