@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -52,6 +53,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
         plots["frontier"] = lambda: figures.frontier(frontier.frontier([methods]))
+    for curves, points in _anchor_curves(folder):
+        plots["anchor-curve"] = partial(figures.anchor_curve, curves, points)
     lengths = results.lengths(folder)
     if len(lengths):
         plots["training-length"] = lambda: figures.lengths(lengths, record["recipe"]["epochs"])
@@ -112,6 +115,27 @@ def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:
             found = Clustering(number.interval, chance.interval, np.nan, np.empty(0))
             spaces.setdefault(number.arm, {})[number.condition] = found
     return spaces
+
+
+def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataFrame]]:
+    """Accuracy and churn along the weight of an anchor by kind of mixture, and of ensembles."""
+    found = []
+    for record in results.records_of(folder, "06_anchored"):
+        curves: dict[str, list[dict]] = {}
+        points = []
+        for number in record.of("churn"):
+            accuracy = record[number.key.replace("churn", "accuracy", 1)]
+            row = {"churn": number.interval, "accuracy": accuracy.interval}
+            if number.condition.startswith("weight "):
+                weight = float(number.condition.removeprefix("weight "))
+                curves.setdefault(number.arm, []).append(row | {"weight": weight})
+            elif number.arm.startswith(("ensemble", "linear")):
+                points.append(row | {"arm": number.arm})
+            elif number.arm == "control":
+                points.append(row | {"arm": "one network"})
+        tables = {kind: pd.DataFrame(rows) for kind, rows in curves.items()}
+        found.append((tables, pd.DataFrame(points)))
+    return found
 
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
