@@ -12,7 +12,7 @@ import sys
 
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import project_root
-from stabutils.publishing import claims, drawing, quotes, site
+from stabutils.publishing import book, claims, drawing, quotes
 from stabutils.publishing.notebooks import (
     Failed,
     execute,
@@ -64,6 +64,8 @@ def draw(arguments: argparse.Namespace) -> int:
             print(path)
     for path in drawing.draw_benchmark(project_root(), project_root() / "figures"):
         print(path)
+    for path in drawing.draw_claims(project_root(), project_root() / "figures"):
+        print(path)
     for path in quotes.requote():
         print(path)
     page = project_root() / "docs" / "claims.md"
@@ -72,8 +74,8 @@ def draw(arguments: argparse.Namespace) -> int:
 
 
 def pages(arguments: argparse.Namespace) -> int:
-    """site/: README, docs and notebooks as pages that need no network."""
-    print(site.build(project_root(), project_root() / "site")[0])
+    """site/: the book, as pages that need no network."""
+    print(book.build(project_root(), project_root() / "site"))
     return 0
 
 
@@ -135,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.set_defaults(command=draw)
     command = commands.add_parser(
-        "site", help="README, docs and notebooks as pages to browse without network: site/"
+        "site", help="the book, as pages to browse without network: site/"
     )
     command.set_defaults(command=pages)
     command = commands.add_parser(

@@ -265,7 +265,14 @@ def _in_words(column: str, value: object) -> str:
     if value is None or value != value:
         return ""
     if not isinstance(value, Interval):
-        form = {"p": ".3f", "trainings": ".3g", "passes": "g", "share_left": ".2f"}.get(column, "")
+        forms = {
+            "p": ".3f",
+            "trainings": ".3g",
+            "passes": "g",
+            "share_left": ".2f",
+            "cpu_ratio": ".2f",
+        }
+        form = forms.get(column, "")
         return format(value, form)
     if column.endswith("accuracy_change"):
         return records.shown(records.number("accuracy_change", value), "points")

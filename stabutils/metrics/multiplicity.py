@@ -596,7 +596,7 @@ def multiplicity_table(
     alpha : float
         Level of the tests: McNemar's and the selective ensemble's.
     interval : function
-        Called as interval(statistic, *arrays, examples=...) with arrays that have runs and
+        Called as ``interval(statistic, *arrays, examples=...)`` with arrays that have runs and
         examples as their first two axes, like `jackknife` and any other of `intervals` of that
         form.
 
