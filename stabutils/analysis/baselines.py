@@ -27,7 +27,7 @@ def linear_models(study: Study, data: int | None = None) -> dict[str, np.ndarray
     kinds = TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
     labels = {}
     for name, settings in kinds.items():
-        logits = linear_logits(targets.task, settings, "test", targets.indices)
+        logits = linear_logits(targets.task or study.task, settings, "test", targets.indices)
         labels[name] = logits.argmax(axis=1)
     return labels
 
