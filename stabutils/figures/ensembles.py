@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -110,7 +111,7 @@ def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> np.ndarra
     """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
     x, left, right = spans(table[measure], words_of(measure)[1])
     y, low, high = spans(table.accuracy, 100)
-    ends = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
+    ends: dict[str, Any] = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
     axis.errorbar(x, y, **ends, **look, elinewidth=0.6)
     return np.stack([x, y], axis=1)
 
@@ -158,5 +159,5 @@ def _dots(axis: Axes, probabilities: np.ndarray, shown: np.ndarray) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(answers))
     for place, label in enumerate(shown):
         faces = np.where((answers == label)[:, None], BLUE, (1, 1, 1))
-        look = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
+        look: dict[str, Any] = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
         axis.scatter(probabilities[:, label], place + jitter, **look)
