@@ -89,6 +89,9 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "churns": lambda: figures.four_churns(updated()),
         "noise": lambda: figures.noise_response(noisy(), ["label_entropy", "accuracy"]),
         "layers": lambda: figures.size_sweep(noisy().assign(layers=[3, 6, 3, 6])),
+        "verdicts": lambda: figures.verdicts(
+            pd.DataFrame({"x $ y": ["holds", "undecided at 4 runs", ""]}, index=["$a$", "b", "c"])
+        ),
     }
 
 

@@ -34,6 +34,7 @@ def verdicts(table: pd.DataFrame) -> Figure:
         axis.plot(columns, rows, linestyle="none", markersize=9, label=word, **sign)
     name_rows(axis, list(table.index))
     axis.xaxis.tick_top()
+    axis.set_xlabel("corpus and model")
     names = [short(name) for name in table.columns]
     axis.set_xticks(range(width), names, rotation=25, ha="left", rotation_mode="anchor")
     axis.set_xlim(-0.6, width - 0.4)
