@@ -69,7 +69,7 @@ publish: $(READY) ## write the published study: records/
 figures: $(READY) ## make figures/ from records/
 	$(PY) -m stabutils figures
 
-site: $(READY) ## README, docs and notebooks as pages to browse without network: site/
+site: $(READY) ## the book, as pages to browse and search without network: site/
 	$(PY) -m stabutils site
 
 verify: $(READY) ## train a random sample of the stored runs again and compare

@@ -28,10 +28,10 @@ import numpy as np
 import padded
 import torch
 from joblib import Parallel, delayed
-from measure import Ways, alternate, ratio, show, spread
+from measure import Costs, Ways, alternate, ratio, read, show, spread
 from timing import time_to_accuracy
 
-from stabutils import metrics, records
+from stabutils import metrics
 from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.mitigations import Mitigation
 from stabutils.provenance import project_root, provenance
@@ -403,11 +403,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     about = {name: getattr(given, name) for name in ("dataset", "steps", "rounds", "seeds")}
     path = Path(given.output) / "benchmark.json"
-    record = (
-        records.read(path)
-        if given.parts and path.is_file()
-        else records.Record("benchmark", {}, {}, {})
-    )
+    record = read(path) if given.parts and path.is_file() else Costs("benchmark")
     path.parent.mkdir(parents=True, exist_ok=True)
     for part in (
         name for name in every if name in (given.parts or every)

@@ -27,10 +27,10 @@ import numpy as np
 import padded
 import torch
 from carry import carry
-from measure import alternate, number, ratio, show, spread
+from measure import Costs, alternate, number, ratio, read, show, spread
 from timing import compared, together, trainers
 
-from stabutils import metrics, records
+from stabutils import metrics
 from stabutils.data.datasets import load_dataset
 from stabutils.errors import InputError
 from stabutils.metrics import intervals
@@ -207,7 +207,7 @@ def measured(study: Study, arm: object, folder: Path) -> dict:
 class Session:
     """Steps measured one after another until the time is up; the record is written after each."""
 
-    record: records.Record
+    record: Costs
     folder: Path
     ends: float
     slowest: dict[str, float] = field(default_factory=dict)  # seconds, by kind of step
@@ -266,8 +266,8 @@ def main(argv: list[str] | None = None) -> int:
     about = {name: value for name, value in vars(given).items() if name not in ("output", "carry")}
     about |= {"checkpoint": Path(given.checkpoint).name, "dataset": Path(given.dataset).name}
     made_by = provenance() | {"device": devices.describe(device)}
-    fresh = records.Record("gpu", about, made_by)
-    record = records.read(path) if path.is_file() else fresh
+    fresh = Costs("gpu", about, made_by)
+    record = read(path) if path.is_file() else fresh
     record.write(path.parent)
     session = Session(record, path.parent, began + 60 * given.minutes)
     knobs = {"dataset": given.dataset, "runs": given.runs, "epochs": given.epochs}

@@ -4,12 +4,36 @@ keep them.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from stabutils.metrics import intervals
+
+
+@dataclass
+class Costs:
+    """What a benchmark measured: numbers by name, and what made them."""
+
+    notebook: str  # the name of its file
+    parameters: dict = field(default_factory=dict)
+    provenance: dict = field(default_factory=dict)
+    numbers: dict[str, dict] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> Path:
+        path = folder / f"{self.notebook}.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8", newline="\n")
+        return path
+
+
+def read(path: Path) -> Costs:
+    return Costs(**json.loads(path.read_text(encoding="utf-8")))
+
 
 Ways = Mapping[str, Callable[[], object]]
 Rows = dict[str, list[float]]

@@ -19,31 +19,29 @@ import numpy as np
 
 import stabutils as st
 from stabutils import records
-from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms
+from stabutils.metrics.intervals import jackknife, jackknife_arms
 from stabutils.provenance import project_root, provenance
 from stabutils.study.runs import Runs
 
 
-def measure(full: Runs, half: Runs) -> dict[str, Interval]:
+def measure(full: Runs, half: Runs) -> list[records.Number]:
     """Churn and accuracy in fp32 and bf16, bf16 less fp32, and churn between the two trainings of
     each seed.
     """
     labels, seeds = [full.labels, half.labels], [full.seeds, half.seeds]
-    found = {}
+    found = []
     for name, score in (
         ("churn", st.metrics.churn),
         ("accuracy", lambda rows: float(np.mean(rows == full.gold))),
     ):
-        found |= {
-            f"{name} fp32": jackknife(score, full.labels),
-            f"{name} bf16": jackknife(score, half.labels),
-            f"{name} change": jackknife_arms(
-                lambda a, b, score=score: score(b) - score(a), labels, seeds
-            ),
-        }
-    return found | {
-        "churn of equal seeds": jackknife(np.mean, (full.labels != half.labels).mean(1))
-    }
+        change = jackknife_arms(lambda a, b, score=score: score(b) - score(a), labels, seeds)
+        found += [
+            records.number(name, jackknife(score, full.labels), "fp32"),
+            records.number(name, jackknife(score, half.labels), "bf16"),
+            records.number(f"{name}_change", change, "bf16"),
+        ]
+    of_equal_seeds = jackknife(np.mean, (full.labels != half.labels).mean(1))
+    return [*found, records.number("churn", of_equal_seeds, "bf16", "equal seeds")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     numbers = measure(full.retrain("control"), half.retrain("control"))
     about = asdict(half) | {"precision": "fp32 and bf16"}
-    record = records.Record("precision", about, provenance(), records.numbers(numbers))
-    print("\n".join(f"{name:<24}{value}" for name, value in numbers.items()))
+    record = records.Record("precision", about, provenance(), tuple(numbers))
+    print("\n".join(f"{number.key:<32}{number.interval}" for number in numbers))
     print(record.write(Path(given.output or project_root() / "records" / given.dataset)))
     return 0
 

@@ -49,8 +49,8 @@ The first command takes about five minutes, without network. Without Make (Windo
     python -m pip install --no-index --find-links wheels -r requirements.lock -e .
     python -m jupyter lab
 
-Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. {runs}
-trained runs are in `runs/`: what they answer is read, and only what is missing is trained. All
+Open `notebooks/01_measuring_instability.ipynb`, or an exercise in `course/exercises`. `runs/`
+has {runs} trained runs: what they answer is read, and only what is missing is trained. Everything
 else: [README.md](README.md), [the course](course/README.md).
 """
 

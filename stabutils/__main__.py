@@ -1,5 +1,5 @@
-"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures |
-site | verify`.
+"""The command line: `python -m stabutils run | report | compare | anchor | notebooks | publish |
+figures | site | verify`.
 
 `run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that
 a study would refuse, ends it with exit status 2 before anything is computed.
@@ -12,7 +12,7 @@ import sys
 
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import project_root
-from stabutils.publishing import claims, drawing, quotes, site
+from stabutils.publishing import book, claims, drawing, quotes
 from stabutils.publishing.notebooks import (
     Failed,
     execute,
@@ -24,7 +24,7 @@ from stabutils.publishing.notebooks import (
     publish_one,
     schema,
 )
-from stabutils.reports import comparison
+from stabutils.reports import anchor, comparison
 from stabutils.reports.stability import add_arguments
 from stabutils.reports.stability import command as write_report
 from stabutils.study import verify
@@ -48,7 +48,7 @@ def publish(arguments: argparse.Namespace) -> int:
     """
     paths = [
         path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)
-    ]  # 06 is about no corpus
+    ]  # 08 is about no corpus
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
         return plan(plans)
@@ -64,6 +64,8 @@ def draw(arguments: argparse.Namespace) -> int:
             print(path)
     for path in drawing.draw_benchmark(project_root(), project_root() / "figures"):
         print(path)
+    for path in drawing.draw_claims(project_root(), project_root() / "figures"):
+        print(path)
     for path in quotes.requote():
         print(path)
     page = project_root() / "docs" / "claims.md"
@@ -72,8 +74,8 @@ def draw(arguments: argparse.Namespace) -> int:
 
 
 def pages(arguments: argparse.Namespace) -> int:
-    """site/: README, docs and notebooks as pages that need no network."""
-    print(site.build(project_root(), project_root() / "site")[0])
+    """site/: the book, as pages that need no network."""
+    print(book.build(project_root(), project_root() / "site"))
     return 0
 
 
@@ -124,6 +126,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     comparison.add_arguments(command)
     command.set_defaults(command=comparison.command)
+    command = commands.add_parser("anchor", help="what a linear model beside a system would buy")
+    anchor.add_arguments(command)
+    command.set_defaults(command=anchor.command)
     command = commands.add_parser("notebooks", help="execute the committed notebooks in place")
     command.add_argument("notebooks", nargs="*")
     command.set_defaults(command=refresh)
@@ -132,7 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.set_defaults(command=draw)
     command = commands.add_parser(
-        "site", help="README, docs and notebooks as pages to browse without network: site/"
+        "site", help="the book, as pages to browse without network: site/"
     )
     command.set_defaults(command=pages)
     command = commands.add_parser(

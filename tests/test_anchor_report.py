@@ -9,14 +9,17 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from test_linear import VECTORS
 
+from stabutils.__main__ import main
 from stabutils.data.linear import Linear, fit
 from stabutils.errors import InputError
 from stabutils.metrics.mixtures import choose_weight, curve, mix
-from stabutils.reports.anchor import Anchor, answer_from_file, assess, load
+from stabutils.reports.anchor import Anchor, answer_from_file, assess, load, probabilities_of
+from stabutils.reports.reading import read_predictions
 
 DATA = tiny.dataset()
 NEW = ("wake me at seven", "", "jazz jazz jazz", "größe 日本 🎵", DATA.test.texts[0])
@@ -144,3 +147,89 @@ def test_probabilities_of_another_corpus_are_refused():
             assess(DATA, validation, wrong)
     with pytest.raises(InputError, match="shape of the validation probabilities"):
         assess(DATA, test, test)
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A corpus and what five runs of a system say of it, as people would save them."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "validation", "test"):
+        part = getattr(DATA, split)
+        rows = [
+            {"text": text, "label": DATA.label_names[label]}
+            for text, label in zip(part.texts, part.labels, strict=True)
+        ]
+        pd.DataFrame(rows).to_csv(corpus / f"{split}.csv", index=False)
+        if split != "train":
+            np.save(tmp_path / f"{split}.npy", system(split))
+    return tmp_path
+
+
+def table(split: str, order: list[int]) -> pd.DataFrame:
+    """The same as a table in the long form, its columns of probabilities in some order."""
+    part, rows = getattr(DATA, split), []
+    for run, probabilities in enumerate(system(split)):
+        for example, own in enumerate(probabilities):
+            shares = {f"p_{DATA.label_names[label]}": own[label] for label in order}
+            answer = {"label": DATA.label_names[own.argmax()], "text": part.texts[example]}
+            rows.append({"run": run, "example": example, **answer, **shares})
+    return pd.DataFrame(rows)
+
+
+def test_the_command_line_assesses_and_saves_an_anchor_that_answers(files, capsys):
+    given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
+    output = str(files / "mine.safetensors")
+    assert main(["anchor", *given, "-o", output, "--csv", str(files / "curve.csv")]) == 0
+    expected = assess(DATA, system("validation"), system("test"))
+    words = capsys.readouterr().out
+    assert expected.summary() in words and words.endswith(f"anchor: {output}\n")
+    network = system("test")[0]
+    answers = answer_from_file(output, DATA.test.texts, network)
+    by_hand = expected.anchor.answer(DATA.test.texts, network)
+    np.testing.assert_allclose(answers, by_hand, atol=1e-6)
+    assert pd.read_csv(files / "curve.csv").weight.tolist() == expected.test.weight.tolist()
+
+
+def test_columns_named_for_labels_are_put_in_order(files, capsys):
+    given = [str(files / "corpus")]
+    for split in ("validation", "test"):
+        table(split, [2, 0, 3, 1]).to_csv(files / f"{split}.csv", index=False)
+        given.append(str(files / f"{split}.csv"))
+    assert main(["anchor", *given, "-o", str(files / "mine.safetensors")]) == 0
+    assert assess(DATA, system("validation"), system("test")).summary() in capsys.readouterr().out
+
+
+def test_frozen_vectors_come_from_a_file(files, capsys):
+    from safetensors.numpy import save_file
+
+    save_file({name: np.asarray(own) for name, own in VECTORS.items()}, files / "v.safetensors")
+    given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
+    output = str(files / "mine.safetensors")
+    vectors = ["--features", "both", "--vectors", str(files / "v.safetensors"), "-o", output]
+    assert main(["anchor", *given, *vectors, "--kind", "arithmetic"]) == 0
+    expected = assess(
+        DATA, system("validation"), system("test"), Linear("both"), "arithmetic", VECTORS
+    )
+    assert expected.summary() in capsys.readouterr().out
+    assert load(output).model.settings == Linear("both")
+    assert main(["anchor", *given, "--features", "both"]) == 2
+    assert "shape of the vectors" in capsys.readouterr().err
+
+
+def test_predictions_that_do_not_belong_to_the_corpus_are_refused(files):
+    right = table("test", [0, 1, 2, 3])
+    other_texts = right.assign(text=list(DATA.test.texts[::-1]) * 5)
+    no_probabilities = right.drop(columns=[f"p_{name}" for name in DATA.label_names])
+    renamed = right.rename(columns={"p_music": "p_sports"}).replace({"label": {"music": "sports"}})
+    for wrong, said in (
+        (other_texts, "texts of the predictions on test"),
+        (no_probabilities, "predictions on test: got 'labels only'"),
+        (renamed, "labels of the predictions on test: got 'music'"),
+    ):
+        wrong.to_csv(files / "wrong.csv", index=False)
+        with pytest.raises(InputError, match=said):
+            probabilities_of(read_predictions(files / "wrong.csv"), DATA, "test")

@@ -112,7 +112,7 @@ def test_impossible_settings_are_refused_by_name(make, message):
 
 @pytest.mark.parametrize("kind", [Anchored, Corrected])
 def test_what_is_asked_at_an_answer_does_not_train_stacked(kind):
-    with pytest.raises(InputError, match="postprocess"):
+    with pytest.raises(InputError, match="to train stacked"):
         stacked.refuse(kind())
     stacked.refuse(AnchorDistillation())
 

@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 import torch
 
-from stabutils.training import loop, state
+from stabutils.training import state
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -156,18 +155,17 @@ def test_a_small_benchmark_of_the_gpu_writes_its_record_and_goes_on(benchmarks, 
 def test_a_small_gpu_step_that_would_end_late_does_not_begin(benchmarks, tmp_path, capsys):
     pytest.importorskip("accelerate")
     import gpu
-
-    from stabutils import records
+    from measure import Costs, read
 
     number = {"value": 1.0, "low": 1.0, "high": 1.0, "runs": 1, "unit": "times"}
-    session = gpu.Session(records.Record("gpu", {}, {}), tmp_path, time.monotonic() + 3600)
+    session = gpu.Session(Costs("gpu"), tmp_path, time.monotonic() + 3600)
     session.step("board", "first", lambda: {"churn": number})
     session.slowest["board"] = 3600.0
     session.step("board", "second", lambda: {"churn": number})
     session.step("throughput", "compact", lambda: {"ratio": number})
     assert [*session.record.numbers] == ["board first: churn", "throughput compact: ratio"]
     assert "board second: no time left" in capsys.readouterr().out
-    assert records.read(tmp_path / "gpu.json").numbers == session.record.numbers
+    assert read(tmp_path / "gpu.json").numbers == session.record.numbers
 
 
 def test_a_carried_checkpoint_reads_the_texts_as_the_whole_one(benchmarks, tmp_path):
@@ -213,38 +211,6 @@ def test_several_runs_share_the_seconds_and_have_accuracies_of_their_own(timing)
     assert len(seconds) == 1 and len(accuracies) > 1
 
 
-def test_culprits_are_judged_against_as_many_at_random(benchmarks):
-    from types import SimpleNamespace
-
-    import culprits
-
-    few, many = np.arange(30), np.arange(30, 100)
-    arms = culprits.arms(few, many, 1000)
-    assert arms["30 culprits dropped"].indices == tuple(few) and arms[
-        "70 harmful dropped"
-    ].indices == tuple(many)
-    assert [len(arms[f"{n} at random dropped"].indices) for n in (30, 70)] == [30, 70]
-    assert arms["70 harmful softened"].share == 0.3 and arms[
-        "70 harmful softened"
-    ].indices == tuple(many)
-    gold, seeds = np.zeros(4, int), np.array([100, 101, 102])
-    rash = SimpleNamespace(
-        gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
-    )
-    calm = SimpleNamespace(gold=gold, seeds=seeds, labels=np.zeros((3, 4), int))
-    found = culprits.measure(
-        {name: rash if name == "control" else calm for name in arms}, np.array([2])
-    )
-    assert found["churn control"].value == pytest.approx((2 + 1 + 1) / 12)
-    assert found["churn on queries control"].value == pytest.approx(2 / 3)
-    change = found["churn change, 70 harmful dropped against control"]
-    assert change.value == pytest.approx(-1 / 3) and change.low < change.value < change.high
-    assert found["accuracy change, 70 harmful dropped against control"].value == pytest.approx(
-        1 / 6
-    )
-    assert found["churn change, 30 culprits dropped against 30 at random dropped"].value == 0
-
-
 def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
     from types import SimpleNamespace
 
@@ -257,48 +223,8 @@ def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
     half = SimpleNamespace(
         gold=gold, seeds=seeds, labels=np.array([[0, 0, 0, 1], [0, 0, 1, 0], [0, 1, 0, 0]])
     )
-    found = precision.measure(full, half)
-    assert found["churn of equal seeds"].value == pytest.approx(1 / 12)
-    assert found["churn change"].value == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
-    assert (
-        found["accuracy change"].value == pytest.approx(-1 / 12)
-        and found["accuracy bf16"].value == 0.75
-    )
-
-
-def test_every_candidate_of_the_moonshot_keeps_its_rules(benchmarks):
-    import moonshot
-
-    from stabutils.mitigations import atoms, price, resolve
-    from stabutils.training.preparation import COMPACT
-
-    for name, arm in moonshot.CANDIDATES.items():
-        assert price(arm, COMPACT)[1] == 1 and not any(
-            getattr(a, "shared", False) for a in atoms(resolve(arm))
-        ), name
-    table = pd.read_csv(BENCHMARKS.parent / "records" / "massive" / "moonshot.csv").set_index(
-        "candidate"
-    )
-    assert {*table.index} == {"control", *moonshot.CANDIDATES}
-    prices = {name: price(arm, COMPACT)[0] for name, arm in moonshot.CANDIDATES.items()}
-    assert table.trainings[list(prices)].tolist() == pytest.approx(list(prices.values()), rel=1e-4)
-    assert (
-        table[table.kept & (table.trainings <= moonshot.MOST)].label_entropy.idxmin()
-        == moonshot.CHOSEN
-    )
-
-
-def test_a_convex_teacher_is_the_same_for_every_run(benchmarks):
-    import moonshot
-
-    task = tiny.task()
-    targets = loop.build_targets(task, moonshot.ConvexTeacher(0.5), state.Seeds(0, 0, 0))
-    other = loop.build_targets(task, moonshot.ConvexTeacher(0.5), state.Seeds(1, 2, 3))
-    plain = state.one_hot(task.train_labels, task.classes).probabilities
-    assert (targets.probabilities == other.probabilities).all() and (
-        targets.probabilities != plain
-    ).any()
-    assert (
-        np.allclose(targets.probabilities.sum(1), 1)
-        and (targets.probabilities >= 0.5 * plain).all()
-    )
+    found = {number.key: number.value for number in precision.measure(full, half)}
+    assert found["churn, bf16; equal seeds"] == pytest.approx(1 / 12)
+    assert found["churn_change, bf16"] == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
+    assert found["accuracy_change, bf16"] == pytest.approx(-1 / 12)
+    assert found["accuracy, bf16"] == 0.75

@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 import plain
 import pytest
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from stabutils import metrics, records
 from stabutils.analysis import board as module
-from stabutils.analysis import updates
 from stabutils.analysis.board import (
     board,
     described,
@@ -494,33 +492,3 @@ def test_a_reduction_of_nothing_is_none():
         module._reduction(odd, ARMS["calm"], *[metrics.scores.churn(np.tile(GOLD, (6, 1)))] * 2)
         is None
     )
-
-
-def test_an_update_is_held_against_the_one_network_before_it():
-    before, after = arm(0.5, runs=1, start=900), {"calm": ARMS["calm"], "rash": ARMS["rash"]}
-    rows = updates.of_one_model(before, after).set_index("arm")
-
-    def flipped(labels):
-        return (labels != before.labels[0]).mean(axis=0)
-
-    for name, runs in after.items():
-        expected = plain.interval(lambda mean: mean, flipped, [runs.labels]).within(0, 1)
-        plain.alike(rows.churn[name], expected)
-        each = (runs.labels != before.labels[0]).mean(axis=1)
-        assert rows.churn[name].over_runs.se == pytest.approx(stats.sem(each))
-        lost = ((before.labels[0] == GOLD) & (runs.labels != GOLD)).mean()
-        won = ((before.labels[0] != GOLD) & (runs.labels == GOLD)).mean()
-        assert rows.negative_flips[name].value == pytest.approx(lost)
-        assert rows.positive_flips[name].value == pytest.approx(won)
-        gain = rows.accuracy[name].value - np.mean(before.labels[0] == GOLD)
-        assert won - lost == pytest.approx(gain)
-        assert rows.churn_among[name].value == pytest.approx(metrics.churn(runs.labels))
-        assert rows.runs[name] == len(runs)
-    assert rows.churn_change["calm"] is None
-    change = rows.churn_change["rash"]
-    labels = [after[name].labels for name in ("rash", "calm")]
-    seeds = [after[name].seeds for name in ("rash", "calm")]
-    plain.alike(change, plain.interval(lambda new, old: new - old, flipped, labels, seeds))
-    assert change.low > 0  # the rash are farther from it
-    with pytest.raises(InputError, match="runs before: got 6"):
-        updates.of_one_model(CONTROL, after)

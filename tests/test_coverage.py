@@ -97,7 +97,7 @@ def test_agreement_of_a_proxy_is_covered(simulation):
     found = simulation.coverage(simulation.proxies_of, world, 6, 60)
     for name, each in found.items():
         assert each["both"] >= 0.93 and 0.9 <= each["variance"] <= 4, (name, each)
-        assert each["runs"] < each["both"], (name, each)
+        assert each["runs"] <= each["both"], (name, each)
 
 
 def test_boards_of_nothing_find_nothing(simulation):

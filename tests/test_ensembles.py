@@ -423,7 +423,7 @@ def test_pruning_by_hand(keep, slots):
 
 def test_snapshots_are_judged_on_the_validation_split():
     spy = Spy()
-    train(LONG, Composed((Snapshots(3), spy)), Seeds(0, 0, 0))
+    train(LONG, Composed((Snapshots(3, 0.5), spy)), Seeds(0, 0, 0))
     labels = predict(spy.seen[0].model, LONG.validation, LONG.recipe).argmax(1).numpy()
     expected = np.mean(labels == tiny.dataset().validation.labels)
     assert spy.seen[0].memory["accuracy.3"].item() == pytest.approx(expected)

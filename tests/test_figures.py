@@ -640,7 +640,9 @@ def test_the_strength_chosen_is_the_filled_dot():
         assert hollow.get_ydata() == pytest.approx(own.label_entropy[~own.chosen])
         assert filled.get_ydata() == pytest.approx(own.label_entropy[own.chosen])
         assert filled.get_markerfacecolor() == theme.ORANGE
-    assert above[0].get_ylim()[0] > 0.5 * table.label_entropy_low.min()
+    least, most = table.label_entropy_low.min(), table.label_entropy_high.max()
+    margin = 0.05 * (most - least)  # the axis begins where the lowest interval does, not at 0
+    assert above[0].get_ylim() == pytest.approx((least - margin, most + margin), abs=1e-3)
 
 
 def test_soft_labels_show_the_likeliest_answers_and_frame_the_label():

@@ -21,8 +21,6 @@ from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, from_variance, jackknife, over_examples
 from stabutils.metrics.votes import partition, vote, vote_model
 from stabutils.mitigations import Mitigation
-from stabutils.study.study import Study
-from stabutils.training import preparation
 from stabutils.training.loop import train
 from stabutils.training.probes import PROBES
 from stabutils.training.state import Seeds
@@ -229,13 +227,13 @@ def test_the_frontier_of_a_study():
         costs={"calm": (2.0, 1.0)},
     )
     tables = [own, ensembles.table(Pool(control), [2, 4])]
-    found = frontier.frontier(tables, {"calm": 2}, {"calm": 1.5})
+    found = frontier.frontier(tables, {"calm": 1.5})
     assert found.arm.tolist()[0] == "linear" and found.arm.tolist()[-1] == "control"
     assert "placebo" not in set(found.arm)
     rows = found.set_index("arm")
     assert rows.cpu_ratio["calm"] == 1.5 and rows.cpu_ratio.notna().sum() == 1
-    expected = {"linear": 1, "ensemble of 4": 4, "ensemble of 2": 2, "calm": 2, "control": 1}
-    assert rows.networks.to_dict() == expected
+    expected = ["linear", "ensemble of 4", "ensemble of 2", "calm", "control"]
+    assert set(rows.index) == set(expected)
     assert rows.behind["ensemble of 4"] == "3 ensembles of 12 runs"
     assert rows.n.to_dict() == {name: 5 for name in expected} | {"ensemble of 4": 3}
     kept = {number.key: number for number in numbers(found)}
@@ -276,13 +274,6 @@ def test_seconds_are_compared_within_one_kind_of_machine(processors, expected):
         for runs, own, names in zip((control, arm), seconds, processors, strict=True)
     )
     assert frontier.cpu_ratio(control, arm) == pytest.approx(expected, nan_ok=True)
-
-
-def test_the_latency_is_that_of_one_query(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "prepare", tiny.prepare)
-    assert (
-        1e-2 < frontier.latency(Study(dataset=str(tiny.write_csv(tmp_path / "tiny.csv"))), 5) < 1000
-    )
 
 
 # ---- doubt

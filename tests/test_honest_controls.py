@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import tiny
 from test_ensembles import labels_only, pool
 
+import stabutils as st
 from stabutils import metrics
-from stabutils.analysis.anchors import mixed, with_fixed_run, with_own_run
+from stabutils.analysis.anchors import (
+    RULES,
+    anchor_of,
+    by_group,
+    choices,
+    chosen,
+    goal,
+    mixed,
+    path_of,
+    telling,
+    weight_of,
+    with_fixed_run,
+    with_own_run,
+)
 from stabutils.analysis.board import board
-from stabutils.analysis.ensembles import Pool, ensemble, share, table
+from stabutils.analysis.ensembles import Pool, ensemble, lead, share, table
 from stabutils.errors import InputError
-from stabutils.metrics.mixtures import Mixture, mix
+from stabutils.metrics.mixtures import Mixture, choose_weight, mix
 from stabutils.metrics.votes import partition
+from stabutils.mitigations.regularizers import LabelSmoothing
+from stabutils.study import tuning
+from stabutils.study.runs import take
 
 RUNS = pool(12, 80)
 OTHER = pool(1, 80, seed=9)
@@ -101,3 +121,117 @@ def test_what_cannot_be_mixed_is_refused():
         mixed(labels_only(RUNS), ANCHOR)
     with pytest.raises(InputError, match="shape of the anchor"):
         mixed(RUNS, Mixture(OTHER.probabilities[0][:-1], 0.4))
+
+
+# ---- ensembles beside an anchor, and what is said of them
+
+
+def test_where_anchor_and_runs_agree_ensembles_need_not_be_asked():
+    """The answers are those of the mixture everywhere."""
+    some = take(RUNS, np.arange(4))
+    sure = replace(
+        ANCHOR, anchor=np.where(np.arange(80)[:, None] < 40, some.probabilities[0], ANCHOR.anchor)
+    )
+    beside = Pool(some, anchor=sure)
+    assert 0 < beside.contested.mean() < 1
+    groups = partition(4, 2, 0)
+    expected = [sure(some.probabilities[own].mean(0)).argmax(-1) for own in groups]
+    assert np.array_equal(beside.answers(groups), np.stack(expected))
+    of_each = Mixture(np.stack([sure.anchor] * 4), 0.4)  # each run has its own, all are alike
+    assert Pool(some, anchor=of_each).contested.tolist() == beside.contested.tolist()
+
+
+def test_the_lead_over_ensembles_is_the_difference_of_accuracies():
+    plain, arm = Pool(RUNS), mixed(RUNS, ANCHOR)
+    interval = lead(plain, arm, 3)
+    of_ensembles = plain.measure(3)["accuracy"].value
+    assert interval.value == pytest.approx((arm.labels == RUNS.gold).mean() - of_ensembles)
+    assert interval.low < interval.value < interval.high
+
+
+def test_the_goal_asks_for_stability_and_accuracy():
+    gold = Mixture(np.eye(RUNS.probabilities.shape[-1])[RUNS.gold], 0.9)
+    wrong = Mixture(np.roll(gold.anchor, 1, axis=-1), 0.9)
+    arms = {"helped": mixed(RUNS, gold), "misled": mixed(RUNS, wrong)}
+    table = goal(Pool(RUNS), arms, 3).set_index("arm")
+    assert table.reached.to_dict() == {"helped": "holds", "misled": "does not hold"}
+    assert table.share_of_ensemble["misled"].low > 1 and table.accuracy_change["misled"].high < 0
+
+
+def test_groups_of_queries_are_scored_apart():
+    arm = mixed(RUNS, ANCHOR)
+    right = OTHER.labels[0] == RUNS.gold
+    table = by_group(RUNS, arm, {"right": right, "wrong": ~right, "none": right & ~right})
+    assert table.queries.tolist() == ["right", "wrong"]
+    assert table.number.tolist() == [right.sum(), (~right).sum()]
+    before, after = ((own.labels == own.gold)[:, right].mean() for own in (RUNS, arm))
+    assert table.accuracy_change[0].value == pytest.approx(after - before)
+    churns = [metrics.churn(own.labels[:, ~right]) for own in (RUNS, arm)]
+    assert table.churn_change[1].value == pytest.approx(churns[1] - churns[0])
+    assert table.churn[1].value == pytest.approx(churns[1])
+
+
+def test_the_example_is_the_query_that_gains_most_of_those_asked_for():
+    saved = metrics.label_entropy(RUNS.labels) - metrics.label_entropy(mixed(RUNS, ANCHOR).labels)
+    best = int(saved.argmax())
+    assert telling(RUNS, ANCHOR, np.ones(80, bool)) == best
+    others = np.arange(80) != best
+    assert telling(RUNS, ANCHOR, others) == np.flatnonzero(others)[saved[others].argmax()]
+
+
+# ---- weights
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    return st.Study(dataset=str(tiny.project(tmp_path, monkeypatch)), workers=1)
+
+
+def test_weights_are_chosen_by_runs_that_stand_on_no_board(study):
+    arms = {"control": "control", "smooth": LabelSmoothing(0.2)}
+    table = chosen(study, arms)
+    assert not study.requests  # nothing that a record would publish
+    fresh = study.retrain("control", n=3, start=1000)
+    assert fresh.seeds.tolist() == [1000, 1001, 1002]
+    held_out, gold = anchor_of(study, "validation"), study.data.validation.labels
+    for kind in ("geometric", "arithmetic"):
+        expected = choose_weight(fresh.validation_probabilities, held_out, gold, kind)
+        assert weight_of(table, kind=kind) == expected
+    together = fresh.validation_probabilities.mean(0)[None]
+    assert weight_of(table, "ensemble") == choose_weight(together, held_out, gold)
+    assert weight_of(table, rule="half a point") >= 0
+    assert np.mean(held_out.argmax(-1) == gold) == table.linear[0]
+    assert table.arm.unique().tolist() == ["control", "smooth", "ensemble"]
+    with pytest.raises(InputError, match="arm: got 'rough'"):
+        weight_of(table, "rough")
+
+
+def test_half_a_point_allows_no_more_than_it_says():
+    """Of 300 texts one is lost from 0.4 on, and another from 0.7 on: a third and two thirds of a
+    point."""
+    network, anchor = np.tile([0.9, 0.1], (300, 1)), np.tile([0.9, 0.1], (300, 1))
+    network[0], anchor[0] = [0.6, 0.4], [0.3, 0.7]
+    network[1], anchor[1] = [0.85, 0.15], [0.3, 0.7]
+    found = RULES["half a point"](network[None], anchor, np.zeros(300, int), "arithmetic")
+    assert 0.3 < found < 0.7
+    lost = [
+        (mix(network, anchor, weight, "arithmetic").argmax(-1) == 1).sum()
+        for weight in (found, found + 0.05)
+    ]
+    assert lost == [1, 2]
+
+
+def test_committed_choices_are_read_for_the_same_recipe_only(study, monkeypatch):
+    table = choices(study, {"control": "control"}).assign(weight=0.123)
+    tuning.write(table, path_of(study))
+    assert weight_of(chosen(study, {"control": "control"})) == 0.123
+    longer = replace(study, epochs=2)
+    assert weight_of(chosen(longer, {"control": "control"})) != 0.123
+    assert weight_of(chosen(study, {"control": "control", "more": "control"})) != 0.123
+
+
+def test_a_linear_model_of_fewer_texts_knows_less(study):
+    whole, some = (anchor_of(study, share=share) for share in (1.0, 0.3))
+    assert whole.shape == some.shape and np.allclose(some.sum(1), 1, atol=1e-5)
+    assert not np.array_equal(whole, some)
+    assert not np.array_equal(some, anchor_of(study, share=0.3, seed=1))

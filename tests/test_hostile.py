@@ -139,7 +139,7 @@ print(*hostile, output)""")
     nbformat.write(notebook, tmp_path / "in.ipynb")
     notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"output": SCRIPTS[3]})
     outputs = nbformat.read(tmp_path / "out.ipynb", 4).cells[2].outputs
-    assert [output.output_type for output in outputs].count("display_data") == 3
+    assert [output.output_type for output in outputs].count("display_data") == 4
     page = notebooks.html(tmp_path / "out.ipynb")
     assert "owned" in page.read_text(encoding="utf-8") and title_in_browser(page, tmp_path) == "out"
 

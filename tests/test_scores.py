@@ -263,7 +263,7 @@ def test_one_run_has_a_mean_and_an_interval_over_queries():
     interval = scores.of_runs(values, (0, 1)).interval()
     assert interval.value == 0.75 and interval.note == "this model only"
     assert interval.se == pytest.approx(0.5 / np.sqrt(4))
-    assert 0 < interval.low < 0.75 < interval.high < 1
+    assert 0 <= interval.low < 0.75 < interval.high <= 1
 
 
 def test_of_one_query_the_interval_is_over_runs_and_two_runs_have_none():

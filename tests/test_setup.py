@@ -36,13 +36,12 @@ def project() -> dict:
 
 
 def requirements() -> dict[str, Requirement]:
-    """What the package needs with its extras study, test and cluster, by name."""
+    """What the package needs with its extras, by name."""
     extras = project()["optional-dependencies"]
-    found = map(
-        Requirement,
-        [*project()["dependencies"], *extras["study"], *extras["test"], *extras["cluster"]],
-    )
-    return {canonicalize_name(each.name): each for each in found}
+    names = list(project()["dependencies"])
+    for extra in ("study", "test", "book", "cluster"):
+        names += extras[extra]
+    return {canonicalize_name(need.name): need for need in map(Requirement, names)}
 
 
 def lock() -> dict[str, str]:

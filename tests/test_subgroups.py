@@ -40,7 +40,7 @@ def test_columns_are_those_of_the_metrics_group_by_group():
         assert row.accuracy == pytest.approx(np.mean(new == gold))
         assert row.control_churn == pytest.approx(metrics.churn(old))
         assert row.churn == pytest.approx(metrics.churn(new))
-        between = metrics.churn_between(old, new, gold)["bad"]
+        between = metrics.churn_between(old, new, gold)["negative_flips"]
         assert row.negative_flips == pytest.approx(between)
         alone = metrics.churn_parts(old, gold)["right_to_wrong"] / 2
         assert row.control_negative_flips == pytest.approx(alone)

@@ -253,4 +253,4 @@ def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypa
         "label smoothing": LabelSmoothing(strength)
     } and (strength != LabelSmoothing().strength)
     with pytest.raises(InputError, match="method: got 'TGST'"):
-        tuning.arms(study, ["TGST"])
+        tuning.methods(study, "TGST", "both", ())

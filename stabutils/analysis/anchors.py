@@ -1,15 +1,152 @@
-"""Runs beside an anchor, and the controls that keep it honest: what any other voter would do."""
+"""Runs beside an anchor, and the controls that keep it honest: what any other voter would do.
+
+The weight of an anchor is chosen on validation texts, with runs that stand on no board. What was
+chosen for a published corpus is a table, `records/<dataset>/anchor.csv`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from stabutils.analysis.ensembles import check
-from stabutils.metrics import accuracy, ece, nll
-from stabutils.metrics.mixtures import Mixture
+from stabutils import metrics
+from stabutils.analysis import board, ensembles
+from stabutils.analysis.ensembles import Pool, check
+from stabutils.data.linear import Linear
+from stabutils.errors import InputError
+from stabutils.metrics import accuracy, ece, nll, scores
+from stabutils.metrics.intervals import GUARD, together, verdict
+from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, mix
+from stabutils.study import tuning
 from stabutils.study.runs import Runs, take
+from stabutils.study.study import Arm, Study
+
+SHARES = (0.3, 0.1, 0.03)  # of the training texts, for linear models that are less accurate
+
+
+# ---- the linear model of a study
+
+
+def linear_of(study: Study) -> Linear:
+    """Settings of a study's anchor: TF-IDF, and a checkpoint's frozen vectors where it has some."""
+    pretrained = study.task.identity["kind"] == "checkpoint"
+    return Linear("both" if pretrained else "tfidf")
+
+
+def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Probabilities (texts, classes) of the linear model of a study.
+
+    Parameters
+    ----------
+    split : whose texts
+    share : of the training texts that it is fitted on, drawn at random by `seed`
+    """
+    import torch
+
+    from stabutils.training.features import linear_logits
+
+    count = len(study.task.train_labels)
+    rows = np.random.default_rng(seed).permutation(count)[: round(share * count)]
+    return np.exp(linear_logits(study.task, linear_of(study), split, torch.from_numpy(rows)))
+
+
+# ---- the weight
+
+
+def choices(study: Study, arms: Mapping[str, Arm], runs: int = 3) -> pd.DataFrame:
+    """The weights that validation chooses, by runs whose seeds stand on no board.
+
+    Parameters
+    ----------
+    study : trains what is missing, `runs` of each arm; published answers have no probabilities
+        of validation texts and are not read
+    arms : by name; "control" must be one of them
+
+    Returns
+    -------
+    One row a choice: arm; share (of the training texts that the linear model is fitted on); kind
+    (of the mixture); rule (one of RULES); weight; runs; and accuracies on the validation texts, of
+    the network alone, the linear model alone, and the mixture at the weight. The arm "ensemble" is
+    the mean of control's runs. `model` and `recipe` say whose choices they are.
+    """
+    fresh = replace(study, published=False)
+    probabilities = {}
+    for name, arm in arms.items():
+        trained = fresh.retrain(arm, n=runs, start=tuning.START)
+        probabilities[name] = trained.validation_probabilities
+    control = probabilities["control"]
+    probabilities["ensemble"] = control.mean(axis=0, keepdims=True)
+    gold, whole = study.data.validation.labels, anchor_of(study, "validation")
+    rows = []
+    for name, own in probabilities.items():
+        rows += [_choice(own, whole, gold, arm=name, rule=rule) for rule in RULES]
+    rows.append(_choice(control, whole, gold, kind=KINDS[0]))
+    for share in SHARES:
+        rows.append(_choice(control, anchor_of(study, "validation", share), gold, share=share))
+    return pd.DataFrame(rows).assign(model=study.model, recipe=tuning.recipe_digest(study))
+
+
+def _choice(
+    probabilities, anchor, gold, arm="control", share=1.0, kind="geometric", rule="one error"
+) -> dict:
+    weight = RULES[rule](probabilities, anchor, gold, kind)
+    row = {"arm": arm, "share": share, "kind": kind, "rule": rule, "weight": weight}
+    mixture = mix(probabilities, anchor, weight, kind)
+    answers = {"network": probabilities, "linear": anchor, "mixture": mixture}
+    accuracies = {name: float(np.mean(own.argmax(-1) == gold)) for name, own in answers.items()}
+    return row | {"runs": len(probabilities)} | accuracies
+
+
+def _within_guard(probabilities, anchor, gold, kind) -> float:
+    """The largest weight whose accuracy is at most half a point below the best weight's."""
+    right = {}
+    for weight in WEIGHTS:
+        answers = mix(probabilities, anchor, weight, kind).argmax(-1)
+        right[weight] = np.mean(answers == gold)
+    least = max(right.values()) - GUARD - 1e-12
+    return max(weight for weight, accuracy in right.items() if accuracy >= least)
+
+
+# How a weight is chosen: the largest within a standard error, or half a point, of the best one.
+RULES = {"one error": choose_weight, "half a point": _within_guard}
+
+
+def chosen(study: Study, arms: Mapping[str, Arm]) -> pd.DataFrame:
+    """`choices`, read from the records where they are there for this model, recipe and arms."""
+    path = path_of(study)
+    if path.is_file():
+        table = pd.read_csv(path)
+        same = (table.model == study.model) & (table.recipe == tuning.recipe_digest(study))
+        if same.all() and set(arms) <= set(table.arm):
+            return table
+    return choices(study, arms)
+
+
+def path_of(study: Study) -> Path:
+    """Where the committed choices of a study lie."""
+    return study.records / "anchor.csv"
+
+
+def weight_of(
+    table: pd.DataFrame,
+    arm: str = "control",
+    rule: str = "one error",
+    share: float = 1.0,
+    kind: str = "geometric",
+) -> float:
+    """The weight that was chosen for an arm. Raises InputError where nothing was."""
+    same = (table.arm == arm) & (table.rule == rule) & (table.kind == kind)
+    rows = table[same & (table.share == share)]
+    if rows.empty:
+        raise InputError("arm", arm, f"one of {', '.join(table.arm.unique())}")
+    return float(rows.weight.iloc[0])
+
+
+# ---- runs with an anchor, and controls
 
 
 def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str = "") -> Runs:
@@ -63,3 +200,63 @@ def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Ru
     second = Mixture(runs.probabilities[pairs : 2 * pairs], weight, kind)
     arm = f"{runs.arm} with a run of its own, weight {weight:g}"
     return mixed(take(runs, np.arange(pairs)), second, arm=arm)
+
+
+# ---- where an anchor helps, and where it does not
+
+
+def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
+    """The query whose label entropy falls most by an anchor, of those of a mask bool (queries,)."""
+    after = mixture(runs.probabilities).argmax(-1)
+    saved = metrics.label_entropy(runs.labels) - metrics.label_entropy(after)
+    return int(np.where(where, saved, -np.inf).argmax())
+
+
+def by_group(control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """What an arm changes in groups of queries, a mask bool (queries,) each.
+
+    Returns
+    -------
+    One row a group of any queries: queries (its name), number, churn (the arm's, Interval),
+    churn_change and accuracy_change from control to the arm.
+    """
+    rows = []
+    for name, where in groups.items():
+        if where.any():
+            some = ensembles.only(arm, where)
+            rows.append(
+                {
+                    "queries": name,
+                    "number": int(where.sum()),
+                    "churn": scores.churn(some.labels).interval(),
+                    "churn_change": board.churn_change(control, arm, where),
+                    "accuracy_change": board.accuracy_change(control, arm, where),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def goal(pool: Pool, arms: Mapping[str, Runs], size: int, n: int = 5) -> pd.DataFrame:
+    """Is one network with an anchor as good as an ensemble?
+
+    Parameters
+    ----------
+    pool : of control, at least 3 ensembles of the size
+    arms : by name
+    size : of the ensembles
+    n : votes that label entropy is quoted at
+
+    Returns
+    -------
+    One row an arm: share_of_ensemble (of the ensembles' reduction of label entropy; 1 is as much),
+    accuracy_change (accuracy less the ensembles'), and `reached`: whether the first is above 1 and
+    the second above minus half a point, by their intervals over runs and queries.
+    """
+    rows = []
+    for name, runs in arms.items():
+        row = {"arm": name, "share_of_ensemble": ensembles.share(pool, runs, size, n)}
+        row["accuracy_change"] = ensembles.lead(pool, runs, size)
+        stable = verdict(row["share_of_ensemble"], 1.0)
+        row["reached"] = together(stable, verdict(row["accuracy_change"], -GUARD))
+        rows.append(row)
+    return pd.DataFrame(rows)

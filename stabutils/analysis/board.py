@@ -193,6 +193,12 @@ def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
     return _difference(control, arm, old, new)
 
 
+def accuracy_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+    """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
+    old, new = (scores.accuracy(runs.labels[:, where], runs.gold[where]) for runs in (control, arm))
+    return _difference(control, arm, old, new)
+
+
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
     """Positions of the share `top` of queries with the highest label entropy; at least one.
 
@@ -259,7 +265,14 @@ def _in_words(column: str, value: object) -> str:
     if value is None or value != value:
         return ""
     if not isinstance(value, Interval):
-        form = {"p": ".3f", "trainings": ".3g", "passes": "g", "share_left": ".2f"}.get(column, "")
+        forms = {
+            "p": ".3f",
+            "trainings": ".3g",
+            "passes": "g",
+            "share_left": ".2f",
+            "cpu_ratio": ".2f",
+        }
+        form = forms.get(column, "")
         return format(value, form)
     if column.endswith("accuracy_change"):
         return records.shown(records.number("accuracy_change", value), "points")

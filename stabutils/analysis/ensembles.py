@@ -8,7 +8,7 @@ compared with single runs of the same pool at the same number of votes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -62,9 +62,11 @@ class Pool:
     @cached_property
     def contested(self) -> np.ndarray:
         """Where ensembles need not answer as all runs do, bool (queries,)."""
-        if self.anchor is not None:
-            return np.ones(len(self.runs.gold), bool)
-        return (self.runs.labels != self.runs.labels[0]).any(axis=0)
+        votes = self.runs.labels
+        if self.anchor is not None:  # where it agrees with all runs, so does any mixture
+            answers = self.anchor.anchor.argmax(-1)
+            votes = np.concatenate([votes, answers.reshape(-1, votes.shape[1])])
+        return (votes != votes[0]).any(axis=0)
 
     @cached_property
     def entries(self) -> np.ndarray | None:
@@ -75,8 +77,10 @@ class Pool:
         """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
         if self.anchor is not None:
-            members = (self.runs.probabilities[own] for own in groups)
-            labels = np.stack([self.anchor(combine(own, self.how)).argmax(-1) for own in members])
+            beside = replace(self.anchor, anchor=self.anchor.anchor[..., self.contested, :])
+            probabilities = self.runs.probabilities[:, self.contested]
+            means = [combine(probabilities[own], self.how) for own in groups]
+            labels[:, self.contested] = np.stack([beside(mean).argmax(-1) for mean in means])
         elif self.entries is not None:
             means = [self.entries[members].mean(axis=0) for members in groups]
             labels[:, self.contested] = np.stack(means).argmax(axis=-1)
@@ -257,6 +261,44 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
     The ratio is taken whole: a group of seeds is left out of every arm that used them, as many
     groups as there are replicas. `runs` are those of the smaller arm.
     """
+
+    def entropies(kept: np.ndarray) -> np.ndarray:
+        """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
+        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
+        reference = pool.rows(own, size, n)[[0, 3]]
+        if isinstance(arm, int):
+            return np.concatenate([pool.rows(own, arm, n)[[0, 3]], reference])
+        votes = min(n, len(own) // size)
+        labels = arm.labels[np.isin(arm.seeds, kept)], pool.runs.labels[own]
+        entropy = [metrics.label_entropy(some, votes) for some in labels]
+        return np.concatenate([entropy, reference])
+
+    def ratio(entropy, single, of_ensembles, of_their_runs):
+        return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
+
+    return _beside(pool, arm, size, entropies, ratio)
+
+
+def lead(pool: Pool, arm: Runs, size: int) -> Interval:
+    """Accuracy of an arm less that of ensembles of `size`: a share, above 0 where the arm is
+    better.
+
+    Arguments and interval as of `share`.
+    """
+
+    def accuracies(kept: np.ndarray) -> np.ndarray:
+        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
+        right = arm.labels[np.isin(arm.seeds, kept)] == arm.gold
+        return np.stack([right.mean(axis=0), pool.rows(own, size, 5)[2]])
+
+    return _beside(pool, arm, size, accuracies, lambda own, ensembles: own - ensembles)
+
+
+def _beside(pool: Pool, arm: Runs | int, size: int, rows: Callable, function: Callable) -> Interval:
+    """Interval of a function of an arm and of ensembles; a seed is left out of both.
+
+    rows : from the seeds that are kept to (numbers, queries)
+    """
     runs = pool.runs
     replicas = len(runs) // size
     if replicas < 3:
@@ -264,29 +306,13 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
         raise InputError("size of an ensemble", size, allowed)
     smaller = isinstance(arm, int)
     seeds = runs.seeds if smaller else np.union1d(runs.seeds, arm.seeds)
-
-    def rows(kept: np.ndarray) -> np.ndarray:
-        """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
-        own = np.flatnonzero(np.isin(runs.seeds, kept))
-        reference = pool.rows(own, size, n)[[0, 3]]
-        if smaller:
-            return np.concatenate([pool.rows(own, arm, n)[[0, 3]], reference])
-        votes = min(n, len(own) // size)
-        labels = arm.labels[np.isin(arm.seeds, kept)], runs.labels[own]
-        entropy = [metrics.label_entropy(some, votes) for some in labels]
-        return np.concatenate([entropy, reference])
-
     others = 0 if smaller else np.isin(seeds, arm.seeds)
     deleted = []
     for division in divisions(2 * np.isin(seeds, runs.seeds) + others, replicas):
         rest = [seeds[division != group] for group in range(replicas)]
         deleted.append(np.stack([rows(kept) for kept in rest]))
     least = len(runs) if smaller else min(len(runs), len(arm))
-
-    def ratio(entropy, single, of_ensembles, of_their_runs):
-        return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
-
-    return scores.of_pool(ratio, rows(seeds), deleted, least)
+    return scores.of_pool(function, rows(seeds), deleted, least)
 
 
 # ---- replicas as runs

@@ -122,7 +122,7 @@ def compared(
     """
     shares = {kind: flips(plain, labels) for kind, labels in changed.items()}
     points = detection.judge(shares, plain)
-    ranks = detection.judge(shares, plain, detection.rank_correlation)
+    ranks = detection.judge(shares, plain, detection.ORDERS)
     rows = []
     for kind, labels in changed.items():
         right = (labels == gold).mean(axis=(1, 2))

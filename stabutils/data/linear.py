@@ -96,6 +96,10 @@ class LinearModel:
             vectorizers.append(vectorizer)
         return vectorizers
 
+    @cached_property
+    def _slopes(self) -> np.ndarray:
+        return self.coefficients.T.astype(float)
+
     def margins(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
         """How much speaks for each class: (texts, classes), the largest is the answer.
 
@@ -106,7 +110,7 @@ class LinearModel:
         if columns.shape[1] != expected:
             width = expected - sum(map(len, self.vocabularies.values()))
             raise InputError("width of the vectors", np.shape(vectors)[1], f"{width}")
-        return columns @ self.coefficients.T.astype(float) + self.intercepts
+        return columns @ self._slopes + self.intercepts
 
     def probabilities(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
         """Calibrated probabilities (texts, classes), float32; arguments as in `margins`."""

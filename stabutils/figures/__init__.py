@@ -25,6 +25,7 @@ from stabutils.figures.settings import (
     size_sweep,
 )
 from stabutils.figures.theme import save, short, show, style, table
+from stabutils.figures.claims import verdicts
 
 __all__ = [
     "accuracy_and_churn",
@@ -60,5 +61,6 @@ __all__ = [
     "trade_off",
     "training_map",
     "updates_frontier",
+    "verdicts",
     "votes",
 ]

@@ -107,9 +107,9 @@ class Interval:
 
 
 def jackknife(statistic, *arrays, examples=(), level=0.95) -> Interval:
-    """Interval of statistic(*arrays, *examples) over runs, by leaving out one run at a time.
+    """Interval of ``statistic(*arrays, *examples)`` over runs, by leaving out one run at a time.
 
-    se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2 around the plain value, t with N - 1
+    ``se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2`` around the plain value, t with N - 1
     degrees. For a mean this is the textbook interval. Two runs: see `over_examples`, the note says
     so. One run: InputError.
 
@@ -330,10 +330,10 @@ def crossed(parts: Sequence[Interval], level=0.95) -> Interval:
 
 
 def jackknife_arms(statistic, arms, seeds, level=0.95, examples=()) -> Interval:
-    """Interval of statistic(*arms, *examples) over runs: a difference or ratio of several arms.
+    """Interval of ``statistic(*arms, *examples)`` over runs: a difference or ratio of several arms.
 
     Seed s is left out of every arm that used it, one arm at a time (so the statistic meets arms of
-    unequal length), and what that changes is added up over the arms before it is squared:
+    unequal length), and what that changes is added up over the arms before it is squared::
 
         e_s = sum_a sqrt((N_a - 1)/N_a) (theta_-s,a - mean_s theta_-s,a)        se^2 = sum_s e_s^2
 

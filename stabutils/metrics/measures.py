@@ -232,8 +232,9 @@ def churn_range(first, second, classes):
     """Churn that two runs' accuracies force, allow and let expect: dict of least, most and
     independent, each 0 .. 1.
 
-    least: |first - second|, the better one right wherever the other is. most: the errors overlap as
-    little as they can (with two classes both wrong is the same answer, with more never need be).
+    least: ``|first - second|``, the better one right wherever the other is. most: the errors
+    overlap as little as they can (with two classes both wrong is the same answer, with more never
+    need be).
     independent: errors fall on examples at random, wrong answers on the other classes alike.
     Accuracies may be arrays.
 

@@ -263,8 +263,9 @@ def correct_consistency(labels: np.ndarray, gold: np.ndarray) -> float:
 def negative_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
     """NFR: share of examples that the old model answers right and the new one wrong.
 
-    Mean over all pairs of an old and a new run: the part `bad` of `churn_between`. Within one arm
-    it is half of `churn_parts`' right_to_wrong, as either of the two runs may be the old one.
+    Mean over all pairs of an old and a new run: the part `negative_flips` of `churn_between`.
+    Within one arm it is half of `churn_parts`' right_to_wrong, as either of the two runs may be the
+    old one.
 
     Parameters
     ----------
@@ -289,13 +290,13 @@ def negative_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) 
     >>> negative_flip_rate([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
     0.25
     """
-    return measures.churn_between(before, after, gold)["bad"]
+    return measures.churn_between(before, after, gold)["negative_flips"]
 
 
 def positive_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
     """PFR: share of examples that the old model answers wrong and the new one right.
 
-    Mean over all pairs of an old and a new run: the part `good` of `churn_between`.
+    Mean over all pairs of an old and a new run: the part `positive_flips` of `churn_between`.
 
     Parameters
     ----------
@@ -318,7 +319,7 @@ def positive_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) 
     >>> positive_flip_rate([[0, 1, 2, 0]], [[0, 0, 1, 1]], [0, 0, 0, 0])
     0.25
     """
-    return measures.churn_between(before, after, gold)["good"]
+    return measures.churn_between(before, after, gold)["positive_flips"]
 
 
 def mcnemar(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
@@ -356,7 +357,9 @@ def mcnemar(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
     0.0391
     """
     parts = measures.churn_between([before], [after], gold)
-    regressed, fixed = (round(parts[name] * len(gold)) for name in ("bad", "good"))
+    regressed, fixed = (
+        round(parts[name] * len(gold)) for name in ("negative_flips", "positive_flips")
+    )
     return float(_mid_p(regressed, fixed))
 
 
@@ -593,7 +596,7 @@ def multiplicity_table(
     alpha : float
         Level of the tests: McNemar's and the selective ensemble's.
     interval : function
-        Called as interval(statistic, *arrays, examples=...) with arrays that have runs and
+        Called as ``interval(statistic, *arrays, examples=...)`` with arrays that have runs and
         examples as their first two axes, like `jackknife` and any other of `intervals` of that
         form.
 

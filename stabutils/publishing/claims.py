@@ -6,8 +6,11 @@ notebooks that judged them.
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from pathlib import Path
+
+import pandas as pd
 
 from stabutils import records
 from stabutils.publishing import quotes, results
@@ -41,6 +44,23 @@ def markdown(root: Path) -> str:
     return "\n".join(lines)
 
 
+def verdicts(root: Path) -> pd.DataFrame:
+    """The verdicts in words, a row a claim of others, a column a corpus and model; "" for none."""
+    folders = results.published(root)
+    rows = {}
+    for definition in records.definitions():
+        if definition.source:
+            author, year = re.search(r"^(\S+).*?(\d{4})", definition.source).groups()
+            row = {folder.name: _verdict(folder, definition) for folder in folders}
+            rows[f"{definition.name} ({author} {year})"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _verdict(folder: Path, definition: records.Definition) -> str:
+    claim = _claim(folder, definition)
+    return claim.verdict if claim else ""
+
+
 def _row(root: Path, definition: records.Definition, folders: list[Path]) -> list[str]:
     beyond = definition.beyond
     limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
@@ -51,14 +71,18 @@ def _row(root: Path, definition: records.Definition, folders: list[Path]) -> lis
 
 
 def _cell(folder: Path, definition: records.Definition) -> str:
-    path = folder / f"{definition.notebook}.json"
-    if not path.is_file():
-        return ""
-    claims = {claim.name: claim for claim in records.read(path).claims}
-    claim = claims.get(definition.name)
+    claim = _claim(folder, definition)
     if claim is None:
         return ""
     if claim.value != claim.value:
         return claim.verdict
     value = f"{claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}]"
     return f"**{claim.verdict}**<br>{value}"
+
+
+def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:
+    path = folder / f"{definition.notebook}.json"
+    if not path.is_file():
+        return None
+    claims = {claim.name: claim for claim in records.read(path).claims}
+    return claims.get(definition.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,10 +11,19 @@ import numpy as np
 import pandas as pd
 
 from stabutils import figures, metrics, records
-from stabutils.analysis import frontier
+from stabutils.analysis import board, frontier
 from stabutils.analysis.regions import Clustering
 from stabutils.metrics import scores
-from stabutils.publishing import results
+from stabutils.metrics.intervals import Interval
+from stabutils.publishing import claims, results
+
+ATTRIBUTES = {  # of a test query, in words
+    "conflict": "labels of the nearest training texts disagree",
+    "duplicate": "the same words are in training",
+    "nearness": "a training text is near",
+    "rare": "share of rare words",
+    "words": "length in words",
+}
 
 
 def draw(folder: Path, target: Path) -> list[Path]:
@@ -39,14 +49,61 @@ def draw(folder: Path, target: Path) -> list[Path]:
         table = results.board(folder, notebook)
         if len(table):
             plots[f"trade-off{name}"] = lambda table=table: figures.trade_off(table)
+    plots |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
         plots["frontier"] = lambda: figures.frontier(frontier.frontier([methods]))
+    for curves, points in _anchor_curves(folder):
+        plots["anchor-curve"] = partial(figures.anchor_curve, curves, points)
     lengths = results.lengths(folder)
     if len(lengths):
         plots["training-length"] = lambda: figures.lengths(lengths, record["recipe"]["epochs"])
     corpus, model = results.corpus_and_model(folder)
     return _save_all(plots, target, f"{corpus} · {model} · {len(labels)} runs of control")
+
+
+def _of_numbers(folder: Path) -> dict[str, Callable]:
+    """Figures of what records found beside the boards."""
+    plots: dict[str, Callable] = {}
+    proxies = _by_arm(folder, "01", "auroc")
+    if proxies:
+        label = "AUROC of one run's score: queries that other runs disagree on"
+        plots["one-run"] = lambda: figures.intervals(proxies, label, 0.5, (0, 1))
+    attributes = _by_arm(folder, "02", "correlation")
+    if attributes:
+        words = {ATTRIBUTES.get(name, name): value for name, value in attributes.items()}
+        axis = "rank correlation with label entropy"
+        plots["attributes"] = lambda: figures.intervals(words, axis, 0)
+    churns = _churns(folder)
+    if len(churns):
+        plots["four-churns"] = lambda: figures.four_churns(churns)
+    return plots
+
+
+def _by_arm(folder: Path, notebook: str, metric: str) -> dict[str, Interval]:
+    """The numbers of a metric that are of all queries, the largest first."""
+    found = {}
+    for record in results.records_of(folder, notebook):
+        for number in record.of(metric):
+            if number.arm and not number.condition:
+                found[number.arm] = number.interval
+    return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
+
+
+def _churns(folder: Path) -> pd.DataFrame:
+    """The rows of `figures.four_churns`, of what notebook 07 found."""
+    rows: dict[str, dict] = {}
+    for record in results.records_of(folder, "07"):
+        change = record.parameters.get("change")
+        for number in record.of("churn"):
+            part, _, changed = number.condition.partition(", ")
+            if changed:
+                arm = f"{number.arm}, {changed}"
+                rows.setdefault(arm, {"arm": arm})[part] = number.interval
+            elif number.arm.startswith(board.LINEAR) and part == change:
+                still = {"data_churn": number.interval, "update_churn": number.interval}
+                rows[number.arm] = {"arm": f"{number.arm}, {change}", **still}
+    return pd.DataFrame(list(rows.values()))
 
 
 def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:
@@ -58,6 +115,27 @@ def _clusters(folder: Path) -> dict[str, dict[str, Clustering]]:
             found = Clustering(number.interval, chance.interval, np.nan, np.empty(0))
             spaces.setdefault(number.arm, {})[number.condition] = found
     return spaces
+
+
+def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataFrame]]:
+    """Accuracy and churn along the weight of an anchor by kind of mixture, and of ensembles."""
+    found = []
+    for record in results.records_of(folder, "06_anchored"):
+        curves: dict[str, list[dict]] = {}
+        points = []
+        for number in record.of("churn"):
+            accuracy = record[number.key.replace("churn", "accuracy", 1)]
+            row = {"churn": number.interval, "accuracy": accuracy.interval}
+            if number.condition.startswith("weight "):
+                weight = float(number.condition.removeprefix("weight "))
+                curves.setdefault(number.arm, []).append(row | {"weight": weight})
+            elif number.arm.startswith(("ensemble", "linear")):
+                points.append(row | {"arm": number.arm})
+            elif number.arm == "control":
+                points.append(row | {"arm": "one network"})
+        tables = {kind: pd.DataFrame(rows) for kind, rows in curves.items()}
+        found.append((tables, pd.DataFrame(points)))
+    return found
 
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
@@ -74,6 +152,15 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
         reference = record["accuracy, reference"].value
         plots["time-to-accuracy"] = lambda: figures.learning(pd.read_csv(curves), reference)
     return _save_all(plots, target, "texts of MASSIVE")
+
+
+def draw_claims(root: Path, target: Path) -> list[Path]:
+    """The verdicts on what others claimed, PNG and SVG."""
+    table = claims.verdicts(root)
+    plots: dict[str, Callable] = {}
+    if table.size and table.ne("").any(axis=None):
+        plots["claims"] = lambda: figures.verdicts(table)
+    return _save_all(plots, target, "claims of others")
 
 
 def _save_all(plots: dict[str, Callable], target: Path, about: str) -> list[Path]:

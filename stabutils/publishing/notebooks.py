@@ -24,7 +24,7 @@ from stabutils import records
 from stabutils.data.datasets import NAMES
 from stabutils.errors import InputError, check
 from stabutils.provenance import project_root
-from stabutils.publishing import drawing, site
+from stabutils.publishing import drawing, pages
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
 from stabutils.study.paths import results_of_file
@@ -316,7 +316,7 @@ def keep_executed(notebook: Path, target: Path) -> None:
 def html(notebook: Path) -> Path:
     """Write the executed notebook as a page beside it."""
     page = notebook.with_suffix(".html")
-    page.write_text(site.alone(notebook, project_root()), encoding="utf-8", newline="\n")
+    page.write_text(pages.html(notebook, project_root()), encoding="utf-8", newline="\n")
     return page
 
 

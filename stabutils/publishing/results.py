@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ def records_of(folder: Path, notebooks: str = "") -> list[Record]:
 def number(folder: Path, key: str) -> Number | None:
     """The number of this key, from the record that has it of most runs; of equals the last."""
     found = [record[key] for record in records_of(folder) if key in record]
-    return max(found, key=lambda number: number.runs or 0, default=None) if found else None
+    return max(reversed(found), key=lambda number: number.runs or 0, default=None)
 
 
 def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
@@ -91,10 +92,10 @@ def benchmark(root: Path) -> dict[str, Interval]:
     path = root / "records" / "benchmark.json"
     if not path.is_file():
         return {}
-    record = records.read(path)
-    return {
-        name: record[f"ratio, {name}"].interval for name in RATIOS if f"ratio, {name}" in record
-    }
+    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    found = {name: numbers[name] for name in RATIOS if name in numbers}
+    ends = ("value", "low", "high", "runs")
+    return {name: Interval(*(number[end] for end in ends)) for name, number in found.items()}
 
 
 def lengths(folder: Path) -> pd.DataFrame:

@@ -15,6 +15,7 @@ to use it: numpy, scikit-learn and safetensors, nothing of this package.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stabutils.data.datasets import Dataset
-from stabutils.data.linear import VECTORIZERS, Linear, LinearModel, fit
+from stabutils.data.datasets import Dataset, load_dataset
+from stabutils.data.linear import FEATURES, VECTORIZERS, Linear, LinearModel, fit
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, verdict
-from stabutils.metrics.mixtures import choose_weight, curve, mix
+from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
+from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.training import files
 
 CONTENT = "anchor"  # what the record of a file says it is
@@ -214,3 +216,60 @@ def assess(
     row = table[table.weight == weight].iloc[0]
     alone = float(np.mean(own.argmax(1) == data.test.labels))
     return Assessment(anchor, table, row.drop("weight").to_dict(), alone)
+
+
+# ---- the command line
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m stabutils anchor`."""
+    parser.add_argument("dataset", help="the corpus: a name, a file or a folder of splits")
+    of_runs = "probabilities of two runs or more: .csv, .parquet, .npy or .safetensors"
+    parser.add_argument("validation", help=f"{of_runs}, on the validation texts, in their order")
+    parser.add_argument("test", help="the same on the test texts")
+    parser.add_argument("-o", "--output", default="anchor.safetensors", help="the anchor's file")
+    parser.add_argument("--features", choices=FEATURES, default="tfidf")
+    parser.add_argument("--kind", choices=KINDS, default="geometric", help="of the mixture")
+    vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
+    parser.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
+    parser.add_argument("--csv", help="write what every weight gives on the test texts")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Assess an anchor, save it, say what it would buy and where it lies."""
+    from safetensors.numpy import load_file
+
+    data, settings = load_dataset(arguments.dataset), Linear(arguments.features)
+    probabilities = [
+        probabilities_of(read_predictions(getattr(arguments, split)), data, split)
+        for split in ("validation", "test")
+    ]
+    vectors = load_file(arguments.vectors) if arguments.vectors else {}
+    found = assess(data, *probabilities, settings, arguments.kind, vectors)
+    path = found.anchor.save(Path(arguments.output))
+    if arguments.csv:
+        found.test.to_csv(arguments.csv, index=False)
+    print(data, found.summary(), f"anchor: {path}", sep="\n")
+    return 0
+
+
+def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> np.ndarray:
+    """Probabilities (runs, examples, classes) as `assess` takes them, classes in order of the
+    corpus.
+
+    Columns that are named for the labels are put in order; those of an array must be so. Raises
+    InputError where there are no probabilities, or texts or gold labels are not those of the split.
+    """
+    thing, part, names = f"predictions on {split}", getattr(data, split), list(data.label_names)
+    probabilities = predictions.probabilities
+    if probabilities is None:
+        raise InputError(thing, "labels only", "probabilities, a column p_<label> for each label")
+    given = list(predictions.label_names)
+    if not predictions.numbered:
+        if set(given) != set(names):
+            strange = sorted(set(given) ^ set(names))[0]
+            raise InputError(f"labels of the {thing}", strange, "the labels of the corpus")
+        probabilities = probabilities[..., [given.index(name) for name in names]]
+    if predictions.texts is not None and predictions.texts != tuple(part.texts):
+        raise InputError(f"texts of the {thing}", "others", f"the {split} texts, in their order")
+    return probabilities

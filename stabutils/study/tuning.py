@@ -116,7 +116,7 @@ def tune(
         for method, own in doses.items()
     }
     table = choose(control.validation_labels, arms, study.data.validation.labels)
-    return table.assign(model=study.model, recipe=_recipe(study))
+    return table.assign(model=study.model, recipe=recipe_digest(study))
 
 
 def tried(
@@ -212,7 +212,7 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
     """Where the strengths come from, in words."""
     if table is None:
         return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
-    recipe = "this recipe" if (table.recipe == _recipe(study)).all() else "another recipe"
+    recipe = "this recipe" if (table.recipe == recipe_digest(study)).all() else "another recipe"
     return (
         f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, "
         f"LE@{table.n[0]}"
@@ -289,7 +289,7 @@ def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
     return f"Chosen on the validation texts: {best}."
 
 
-def _recipe(study):
+def recipe_digest(study: Study) -> str:
     """Digest of all that decides a run of control, apart from its seed."""
     from stabutils.mitigations.composition import resolve
     from stabutils.training.state import Seeds

@@ -24,7 +24,7 @@ from stabutils.errors import InputError
 from stabutils.training import files
 from stabutils.training.devices import refuses
 from stabutils.training.hooks import Mitigation, describe
-from stabutils.training.passes import evaluate, precision, predict, task_loss
+from stabutils.training.passes import evaluate, precision, predict
 from stabutils.training.state import (
     Batch,
     Diverged,
@@ -34,6 +34,7 @@ from stabutils.training.state import (
     Targets,
     Training,
     one_hot,
+    task_loss,
 )
 from stabutils.training.task import Recipe, Task
 

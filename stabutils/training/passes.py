@@ -1,19 +1,14 @@
-"""One pass of a network over texts: its loss, and what it answers in evaluation mode."""
+"""One pass of a network over texts: what it answers in evaluation mode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.training.task import Recipe, Tokens
-
-if TYPE_CHECKING:
-    from stabutils.training.state import Batch
 
 
 def precision(recipe: Recipe, device: torch.device | str = "cpu") -> AbstractContextManager:
@@ -21,12 +16,6 @@ def precision(recipe: Recipe, device: torch.device | str = "cpu") -> AbstractCon
     if recipe.precision != "bf16":
         return nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16)
-
-
-def task_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy towards the target distribution, mean over the batch, nats."""
-    losses = F.cross_entropy(logits.float(), batch.probabilities, reduction="none")
-    return (losses * batch.weights).mean()
 
 
 def predict(model: nn.Module, tokens: Tokens, recipe: Recipe, size: int = 256) -> Tensor:

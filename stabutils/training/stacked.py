@@ -27,8 +27,16 @@ from stabutils.training.frozen import PartlyFrozen
 from stabutils.training.hooks import Mitigation, atoms, describe, overrides
 from stabutils.training.loop import batch_indices, diverged, started, trained
 from stabutils.training.networks import Awake, Compact, Layer, Pretrained, Twins
-from stabutils.training.passes import task_loss
-from stabutils.training.state import Batch, Diverged, Probe, Seeds, Stream, Targets, Training
+from stabutils.training.state import (
+    Batch,
+    Diverged,
+    Probe,
+    Seeds,
+    Stream,
+    Targets,
+    Training,
+    task_loss,
+)
 from stabutils.training.task import Task, Tokens, slots
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.errors import InputError
-from stabutils.training.passes import precision, predict, task_loss
+from stabutils.training.passes import precision, predict
 from stabutils.training.task import Task, Tokens
 
 
@@ -121,6 +121,12 @@ class Batch:
     memory: dict[str, Tensor] = field(
         default_factory=dict
     )  # the training's own, for a loss that remembers
+
+
+def task_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy towards the target distribution, mean over the batch, nats."""
+    losses = F.cross_entropy(logits.float(), batch.probabilities, reduction="none")
+    return (losses * batch.weights).mean()
 
 
 @dataclass

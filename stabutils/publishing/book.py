@@ -1,0 +1,151 @@
+"""The book: README, docs, course and executed notebooks as pages that need no network.
+
+A Sphinx extension (`setup`), which `docs/conf.py` names, and `build`, which `make site` calls.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stabutils.errors import Incomplete
+from stabutils.publishing import pages
+
+if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.application import Sphinx
+
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+FOLDS = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
+PARTS = {  # caption -> patterns of its pages, in order
+    "Start": ("README.md",),
+    "Results": ("docs/results.md", "docs/claims.md", "docs/statistics.md"),
+    "Notebooks": ("notebooks/[0-9]*.ipynb",),
+    "How to": ("docs/how_do_i.md", "docs/your_data.md", "docs/*.md"),
+    "Reference": ("docs/reference/index.md", "docs/reference/*.md"),
+    "Course": ("course/README.md",),
+    "Course: exercises": ("course/exercises/[0-9]*.ipynb",),
+    "Course: solutions": ("course/solutions/[0-9]*.ipynb",),
+    "Project": ("CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"),
+}
+
+
+def build(root: Path, target: Path) -> Path:
+    """Build the book of the project `root` in `target`, and return its front page.
+
+    Raises
+    ------
+    Incomplete
+        If Sphinx warns of anything, such as a link that leads nowhere.
+    """
+    from sphinx.cmd.build import main
+
+    work = root / "build" / "book"
+    built = work / "pages"
+    options = ["-q", "-W", "--keep-going", "-c", str(root / "docs"), "-d", str(work / "doctrees")]
+    if main([*options, str(root), str(built)]):
+        raise Incomplete("the book was not built: see the warnings above")
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(built, target)
+    return target / "index.html"
+
+
+def contents(root: Path, front: str) -> str:
+    """The table of contents of the book, below its front page.
+
+    A page that several patterns match stands where it is matched first.
+
+    Parameters
+    ----------
+    root : the project's folder
+    front : the front page's name, such as "docs/article"
+    """
+    seen = {front}
+    parts = []
+    for caption, patterns in _parts(root).items():
+        names = []
+        for path in (path for pattern in patterns for path in sorted(root.glob(pattern))):
+            name = path.relative_to(root).with_suffix("").as_posix()
+            if name not in seen:
+                seen.add(name)
+                names.append(_entry(name))
+        parts.append(_toctree(caption, names) if names else "")
+    return "".join(parts)
+
+
+def _parts(root: Path) -> dict[str, tuple[str, ...]]:
+    """PARTS, with one for each published corpus and model, those of most notebooks first."""
+    published = Counter(path.parent.name for path in sorted(root.glob("records/*/[0-9]*.ipynb")))
+    parts = {}
+    for caption, patterns in PARTS.items():
+        parts[caption] = patterns
+        if caption == "Notebooks":
+            for name, _ in published.most_common():
+                parts[f"Results of {name}"] = (f"records/{name}/[0-9]*.ipynb",)
+    return parts
+
+
+def _entry(name: str) -> str:
+    """A page in a table of contents, under a short title if it is a notebook.
+
+    Examples
+    --------
+    >>> _entry("notebooks/05_ensembles"), _entry("README")
+    ('05 ensembles </notebooks/05_ensembles>', '/README')
+    """
+    stem = name.rpartition("/")[2]
+    return f"{stem.replace('_', ' ')} </{name}>" if stem[0].isdigit() else f"/{name}"
+
+
+def _toctree(caption: str, entries: list[str]) -> str:
+    options = [":hidden:", ":maxdepth: 1", f":caption: {caption}"]
+    return "\n".join(["", "", "```{toctree}", *options, "", *entries, "```", ""])
+
+
+def prepared(text: str, name: str) -> str:
+    """The source of a page as the book shows it, without comments.
+
+    In a notebook the prose loses its comments. What is published of a corpus has its name in the
+    title, and all of its code is folded.
+    """
+    if not text.startswith("{"):
+        return COMMENT.sub("", text)
+    notebook = json.loads(text)
+    published = name.startswith("records/")
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = COMMENT.sub("", "".join(cell["source"]))
+        elif published and not FOLDS & set(cell["metadata"].get("tags", ())):
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "hide-input"]
+    if published:
+        first = notebook["cells"][0]
+        corpus = name.split("/")[1]
+        first["source"] = re.sub(r"\A# .*", rf"\g<0> · {corpus}", first["source"])
+    return json.dumps(notebook)
+
+
+def _read(app: Sphinx, name: str, source: list[str]) -> None:
+    source[0] = prepared(source[0], name)
+    if name == app.config.root_doc:
+        source[0] += contents(Path(app.srcdir), name)
+
+
+def _formula(translator, node: nodes.math | nodes.math_block) -> None:
+    from docutils.nodes import SkipNode
+
+    display = node.tagname == "math_block"
+    formula = pages.formula(node.astext(), display)
+    translator.body.append(f'<div class="math">{formula}</div>' if display else formula)
+    raise SkipNode
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension with Sphinx."""
+    app.connect("source-read", _read)
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,64 @@
+"""An executed notebook as one page that needs nothing beside it and no network."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import as_file, files
+from pathlib import Path
+
+FORMULA = re.compile(
+    r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?![\w$])", re.DOTALL
+)
+PICTURE = re.compile(r"(!\[[^\]]*\]\()\.\./")
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!\w+:|#)[^)]*\)")
+
+
+def html(notebook: Path, home: Path) -> str:
+    """The page: JupyterLab's, with pictures inside and formulas as MathML.
+
+    The pictures of its prose lie in the project `home`, one folder above it. Links to other files
+    become plain text.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            prose = PICTURE.sub(r"\1", cell.source)
+            cell.source = mathml(LINK.sub(r"\g<text>", prose))
+    about = {"name": notebook.stem, "path": str(home)}
+    with as_file(files("stabutils.publishing")) as folder:
+        exporter = HTMLExporter(
+            template_name="page", extra_template_basedirs=[str(folder)], embed_images=True
+        )
+        return exporter.from_notebook_node(content, {"metadata": about})[0]
+
+
+def mathml(text: str) -> str:
+    """Markdown with its formulas as MathML, which browsers draw by themselves; code is left alone.
+
+    Examples
+    --------
+    >>> "<math" in mathml("the $x^2$ of"), mathml("`$x$` costs $5")
+    (True, '`$x$` costs $5')
+    """
+
+    def drawn(match: re.Match) -> str:
+        code, display, inline = match.groups()
+        return code or formula(display or inline, display=bool(display))
+
+    return FORMULA.sub(drawn, text)
+
+
+def formula(tex: str, display: bool = False) -> str:
+    """A formula as MathML, within a line or on lines of its own.
+
+    Examples
+    --------
+    >>> formula("x").endswith("<mrow><mi>x</mi></mrow></math>")
+    True
+    """
+    from latex2mathml.converter import convert
+
+    return convert(" ".join(tex.split()), display="block" if display else "inline")
