@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from stabutils.analysis import updates
+from stabutils.analysis.baselines import of_changed_data
 from stabutils.analysis.updates import Updates
 from stabutils.errors import InputError
 from stabutils.metrics import intervals
@@ -168,7 +170,7 @@ def test_inhibition_pulls_towards_the_teachers_likeliest_classes():
     from stabutils.training.state import Batch
 
     wanted = torch.tensor([[0.5, 0.25, 0.25]]).log()
-    batch = Batch(None, None, None, torch.tensor([0]), {"inhibition": wanted})
+    batch = Batch(None, None, torch.ones(1), torch.tensor([0]), {"inhibition": wanted})
     loss = LogitInhibition(strength=1.0, top=1).loss(
         lambda: torch.zeros(1, 3), batch, lambda logits: torch.tensor(0.0)
     )
@@ -201,9 +203,27 @@ def test_keeping_the_old_model_whole_changes_nothing(study):
     assert 0 < half < matched
 
 
-def test_new_examples_come_with_the_update(study):
-    from dataclasses import replace
+def test_beside_an_anchor_updates_lie_between_the_network_and_the_linear_model(study):
+    plain = updates.update(study, n=3)
+    [anchor] = map(updates.of_linear, of_changed_data(study, np.r_[:3, APART : APART + 3]).values())
+    assert anchor.before.probabilities.sum(-1) == pytest.approx(1, abs=1e-5)
+    alone = updates.anchored(plain, anchor, 0.0)
+    assert np.array_equal(alone.after.labels, plain.after.labels)
+    whole = updates.anchored(plain, anchor, 1.0)
+    assert np.array_equal(whole.before.labels, anchor.before.labels)
+    mixed = updates.anchored(plain, anchor).after.probabilities[1]
+    root = np.sqrt(plain.after.probabilities[1] * anchor.after.probabilities[1])
+    assert mixed == pytest.approx(root / root.sum(-1, keepdims=True), abs=1e-5)
+    with pytest.raises(InputError, match="runs: got 'labels alone'"):
+        updates.anchored(updates.of_linear(unsaid(anchor.before)), anchor)
 
+
+def unsaid(runs):
+    """The same runs with labels alone."""
+    return replace(runs, probabilities=None)
+
+
+def test_new_examples_come_with_the_update(study):
     grown = replace(study, change="new examples 10 %")
     change = grown.task.change
     from stabutils.training.state import one_hot

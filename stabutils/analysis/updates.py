@@ -18,7 +18,7 @@ from stabutils import records
 from stabutils.analysis import board
 from stabutils.analysis.sources import Effects, effects
 from stabutils.errors import InputError
-from stabutils.metrics import detection, intervals, scores
+from stabutils.metrics import detection, intervals, mixtures, scores
 from stabutils.metrics.intervals import Interval
 from stabutils.metrics.scores import Score
 from stabutils.mitigations.updates import APART
@@ -130,6 +130,21 @@ def pairs(updates: Updates) -> dict[str, np.ndarray]:
 def ensembles_of(updates: Updates, combine: Callable[[Runs], Runs]) -> Updates:
     """Updates of ensembles: `combine` makes the replicas of old models, and of new ones."""
     return Updates(combine(updates.before), combine(updates.after))
+
+
+def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates:
+    """Updates of networks that answer beside the linear model of the same training data.
+
+    anchors : of the linear model (`of_linear`), with the data seeds of the networks. weight : of
+    its probabilities in the geometric mean, 0 .. 1.
+    """
+    sides = []
+    for own, other in ((updates.before, anchors.before), (updates.after, anchors.after)):
+        if own.probabilities is None or other.probabilities is None:
+            raise InputError("runs", "labels alone", "runs with probabilities")
+        mixture = mixtures.mix(own.probabilities, other.probabilities[: len(own)], weight)
+        sides.append(replace(own, labels=mixture.argmax(-1), probabilities=mixture))
+    return Updates(*sides)
 
 
 def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:

@@ -1,5 +1,6 @@
 """Every plot of the study, in one style. Functions take arrays and tables and return a figure."""
 
+from stabutils.figures.claims import verdicts
 from stabutils.figures.costs import budgets, frontier, updates_frontier
 from stabutils.figures.ensembles import anchor_curve, odds, selective, votes
 from stabutils.figures.instability import (
@@ -25,7 +26,6 @@ from stabutils.figures.settings import (
     size_sweep,
 )
 from stabutils.figures.theme import save, short, show, style, table
-from stabutils.figures.claims import verdicts
 
 __all__ = [
     "accuracy_and_churn",

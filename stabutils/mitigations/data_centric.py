@@ -220,8 +220,8 @@ class LogitInhibition(Taught):
         wanted = batch.memory["inhibition"][batch.indices]
         likeliest = wanted.topk(min(self.top, wanted.shape[1])).indices
         gaps = (logits.float().log_softmax(-1) - wanted).gather(-1, likeliest)
-        distances = gaps.square().mean(-1)
-        return inner(logits) + self.strength * (distances * batch.weights).mean()
+        distances = gaps.square() * batch.weights[:, None]
+        return inner(logits) + self.strength * distances.mean()
 
 
 @dataclass(frozen=True)
