@@ -215,7 +215,7 @@ def test_beside_an_anchor_updates_lie_between_the_network_and_the_linear_model(s
     root = np.sqrt(plain.after.probabilities[1] * anchor.after.probabilities[1])
     assert mixed == pytest.approx(root / root.sum(-1, keepdims=True), abs=1e-5)
     with pytest.raises(InputError, match="runs: got 'labels alone'"):
-        updates.anchored(updates.of_linear(unsaid(anchor.before)), anchor)
+        updates.anchored(Updates(unsaid(plain.before), plain.after), anchor)
 
 
 def unsaid(runs):
