@@ -15,6 +15,7 @@ from stabutils.provenance import project_root
 from stabutils.publishing import book, claims, drawing, quotes
 from stabutils.publishing.notebooks import (
     Failed,
+    entry,
     execute,
     html,
     notebooks,
@@ -24,6 +25,7 @@ from stabutils.publishing.notebooks import (
     publish_one,
     schema,
 )
+from stabutils.records import write_document
 from stabutils.reports import anchor, comparison
 from stabutils.reports.stability import add_arguments
 from stabutils.reports.stability import command as write_report
@@ -31,14 +33,21 @@ from stabutils.study import verify
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run notebooks and say where their pages lie: below `results_root()`, or where -o says."""
     plans = parameters(notebooks(arguments.notebooks), arguments.preset, arguments.parameters)
     if arguments.plan:
         return plan(plans)
+    finished = []
     for path, values in plans.items():
+        if arguments.output:
+            values = {**values, "output": arguments.output}
         folder = output_of(path, values)
         execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
         page = html(folder / path.name)
+        finished.append(entry(path, page))
         print(f"{path.stem}: {page}")
+    if arguments.json:
+        write_document(arguments.json, "run", 0, {"notebooks": finished})
     return 0
 
 
@@ -101,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m stabutils", description=__doc__.splitlines()[0]
     )
-    commands = parser.add_subparsers(required=True, metavar="command")
+    commands = parser.add_subparsers(required=True, metavar="command", dest="name")
     for name, act, text in (
         ("run", run, "run notebooks of the study"),
         ("publish", publish, "run them and keep what they found in records/"),
@@ -115,8 +124,19 @@ def main(argv: list[str] | None = None) -> int:
         )
         command.add_argument("--preset", help="quick, course, full, paper, or a YAML file")
         command.add_argument(
-            "--plan", action="store_true", help="say how many trainings control needs, and stop"
+            "--plan", action="store_true", help="say how many runs would be trained, and stop"
         )
+        if name == "run":
+            command.add_argument(
+                "-o",
+                "--output",
+                metavar="FOLDER",
+                help="of all that is written; else one of results/ of the clone inside of it, and "
+                "of stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
+            )
+            command.add_argument(
+                "--json", metavar="FILE", help="also write numbers and verdicts for programs"
+            )
         command.set_defaults(command=act)
     command = commands.add_parser("report", help="the same report for predictions of any system")
     add_arguments(command)
@@ -149,11 +169,23 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return arguments.command(arguments)
     except InputError as error:
-        print(f"stabutils: {error}", file=sys.stderr)
-        return 2
+        return ended(arguments, 2, error)
     except (Failed, Incomplete, OSError) as error:
-        print(f"stabutils: {error}", file=sys.stderr)
-        return 1
+        return ended(arguments, 1, error)
+    except KeyboardInterrupt as error:
+        where = f" {error}" if str(error) else ""
+        return ended(arguments, 130, f"stopped.{where}")
+
+
+def ended(arguments: argparse.Namespace, status: int, error: Exception | str) -> int:
+    """Say why a command ended, in one line and where programs look; its exit status."""
+    print(f"stabutils: {error}", file=sys.stderr)
+    if getattr(arguments, "json", None):
+        try:
+            write_document(arguments.json, arguments.name, status, {"error": str(error)})
+        except InputError as unwritten:
+            print(f"stabutils: {unwritten}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -26,12 +26,14 @@ UNITS = {
     "auroc": "0.5 is blind, 1 perfect",
     "churn": "share of queries",
     "churn_change": "share of queries",
+    "churn_weighted": "share of the weight of queries",
     "churn_reduction": "share of control's",
     "checkpoint_entropy": "nats",
     "clustering_chance": "Moran's I of shuffled places, middle 95 %",
     "correlation": "-1 .. 1",
     "cpu_minutes": "minutes a run",
     "cpu_ratio": "of control's CPU-seconds",
+    "decision_flips": "share of queries",
     "ece": "share",
     "error": "share of queries",
     "jensen_shannon": "nats",
@@ -45,11 +47,13 @@ UNITS = {
     "nll": "nats",
     "passes": "of control's",
     "positive_flips": "share of queries",
+    "pass_chance": "share of pairs of models",
     "precision": "share of those named",
     "ratio": "times",
     "reduction": "share of control's label entropy",
     "reduction_unstable": "share of control's label entropy",
     "right_to_wrong": "share of queries",
+    "served_churn": "share of queries",
     "share_changed": "share of queries",
     "share_of_churn": "of the churn of all sources",
     "share_of_ensemble": "of an ensemble's reduction",
@@ -330,6 +334,51 @@ def _entry(number: Number) -> dict:
         if name == "value" or not (name == "metric" or says_nothing):
             entry[name] = value
     return entry
+
+
+SCHEMA = 1  # of the documents that commands write; raised when a name or a meaning changes
+
+
+def write_document(path: Path | str, command: str, status: int, content: Mapping) -> Path:
+    """Write what a command found, for programs: one JSON object, laid out in docs/pipelines.md.
+
+    Parameters
+    ----------
+    path : of the file to write
+    command, status : which command it is of, and the exit status that it ends with
+    content : what else the object holds; its numbers as `for_programs` makes them
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    head = {"schema": SCHEMA, "command": command, "status": status}
+    text = json.dumps(_plain(head | dict(content)), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+    except OSError as error:
+        allowed = f"a file that can be written ({error.strerror})"
+        raise InputError("--json", str(path), allowed) from None
+    return Path(path)
+
+
+def for_programs(numbers: Iterable[Number]) -> list[dict]:
+    """Numbers with their intervals, every name always present; null where there is nothing.
+
+    Examples
+    --------
+    >>> [entry] = for_programs([number("churn", Interval(0.2, 0.1, 0.3, runs=5))])
+    >>> entry["metric"], entry["low"], entry["speaks_of"]
+    ('churn', 0.1, 'new runs on these queries')
+    """
+    names = ("metric", "arm", "condition", "n", "unit", "value", "low", "high", "runs")
+    entries = []
+    for each in numbers:
+        entry = {name: getattr(each, name) for name in names}
+        speaks_of = None if each.runs is None else each.interval.speaks_of
+        entries.append(entry | {"speaks_of": speaks_of})
+    return entries
 
 
 def read(path: Path | str) -> Record:

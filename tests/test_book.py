@@ -159,7 +159,7 @@ def test_only_published_notebooks_are_folded():
     own = json.loads(book.prepared(text, "notebooks/01_a"))["cells"]
     assert published[0]["source"] == "# A · massive\n\n# B" and own[0]["source"] == "# A\n\n# B"
     tags = [cell["metadata"].get("tags") for cell in published]
-    assert tags == [None, ["hide-input"], ["hide-cell"]]
+    assert tags == [None, ["hide-input"], ["remove-cell"]]
     assert [cell["metadata"].get("tags") for cell in own] == [None, None, ["hide-cell"]]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -99,6 +101,14 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments, named, capsys, mon
     assert printed.out == "" and printed.err.count("\n") == 1 and named in printed.err
 
 
+def test_bad_input_is_also_said_where_programs_look(tmp_path, capsys):
+    path = tmp_path / "end.json"
+    assert main.main(["compare", "none.csv", "none.csv", "--json", str(path)]) == 2
+    end = json.loads(path.read_text(encoding="utf-8"))
+    assert (end["schema"], end["command"], end["status"]) == (1, "compare", 2)
+    assert "none.csv" in end["error"]
+
+
 def test_a_preset_is_overruled_by_p_and_must_name_known_parameters(tmp_path):
     preset = tmp_path / "mine.yaml"
     preset.write_text("runs: 20\nepochs: 3\n", encoding="utf-8")
@@ -148,6 +158,50 @@ def test_a_notebook_that_fails_or_whose_kernel_dies_is_a_failure_by_name(tmp_pat
             notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
 
 
+OWN_NOTEBOOK = """
+import sys
+from pathlib import Path
+from stabutils import __main__ as main
+main.notebooks = lambda wanted: [Path(sys.argv[1])]
+sys.exit(main.main(["run", *sys.argv[2:]]))
+"""
+
+
+def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_ran(tmp_path):
+    """Fails too if a run outside the clone would store its runs or results inside of it."""
+    first = nbformat.v4.new_code_cell('output: str = ""', metadata={"tags": ["parameters"]})
+    places = "from stabutils.study import paths\nprint(paths.results_root(), paths.run_store())"
+    busy = "open('busy', 'w')\nimport time; time.sleep(300)"
+    notebook = nbformat.v4.new_notebook(metadata=KERNEL)
+    notebook.cells = [first, nbformat.v4.new_code_cell(places), nbformat.v4.new_code_cell(busy)]
+    nbformat.write(notebook, tmp_path / "own.ipynb")
+    unset = ("STABUTILS_RESULTS", "STABUTILS_RUNS")
+    own = {name: value for name, value in os.environ.items() if name not in unset}
+    words = [str(tmp_path / "own.ipynb"), "-o", "mine", "--json", "end.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN_NOTEBOOK, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env={**own, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    while not (tmp_path / "busy").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    lines = [line for line in errors.splitlines() if line and "Executing" not in line]
+    assert process.returncode == 130 and len(lines) == 1, errors
+    assert lines[0].startswith("stabutils: stopped. ") and "the same command" in lines[0]
+    assert json.loads((tmp_path / "end.json").read_text(encoding="utf-8"))["status"] == 130
+    kept = nbformat.read(tmp_path / "mine" / "own.ipynb", 4)
+    text = "".join(cell.outputs[0].text for cell in kept.cells if cell.get("outputs"))
+    root = (tmp_path / "stabutils-results").resolve()
+    assert list(map(Path, text.split()[:2])) == [root, root / "runs"]
+
+
 def test_a_misspelt_parameter_ends_the_command_with_status_2(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "stabutils", "run", "01", "-p", "sede", "7"],
@@ -190,11 +244,18 @@ def test_notebook_01_with_other_values_leaves_report_figures_and_record(tmp_path
         "-p",
         "epochs",
         "2",
-        "-p",
-        "output",
+        "-o",
         str(folder),
+        "--json",
+        str(tmp_path / "run.json"),
     ]
     assert main.main(["run", "01", *given]) == 0
+    [found] = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["notebooks"]
+    [churn] = [
+        entry for entry in found["numbers"] if entry["metric"] == "churn" and not entry["condition"]
+    ]
+    assert churn["low"] <= churn["value"] <= churn["high"] and churn["runs"] == 4
+    assert all(claim["verdict"] for claim in found["claims"]) and Path(found["page"]).is_file()
     record = json.loads((folder / "01_measuring_instability.json").read_text(encoding="utf-8"))
     assert record["parameters"]["runs"] == 4 and record["provenance"]["recipe"]["epochs"] == 2
     [churn] = [

@@ -164,7 +164,8 @@ def test_notebook_06_on_predictions_named_from_where_one_is(tmp_path, monkeypatc
     ]
     assert main.main(["run", "08", *given]) == 0
     record = json.loads((tmp_path / "out" / "08_your_predictions.json").read_text(encoding="utf-8"))
-    assert record["numbers"]["share_changed"]["value"] == pytest.approx(0.2)
+    [changed] = [each for each in record["numbers"] if each["metric"] == "share_changed"]
+    assert changed["value"] == pytest.approx(0.2)
     assert {claim["verdict"] for claim in record["claims"]} == {"cannot be tested here"}
     with open("out/queries.csv", encoding="utf-8", newline="") as file:
         ranked = sorted(csv.DictReader(file), key=lambda row: int(row["flip_rank"]))

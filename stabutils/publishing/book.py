@@ -9,7 +9,9 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from stabutils.errors import Incomplete
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-FOLDS = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 PARTS = {  # caption -> patterns of its pages, in order
     "Start": ("README.md",),
     "Results": ("docs/results.md", "docs/claims.md", "docs/statistics.md"),
@@ -44,14 +45,14 @@ def build(root: Path, target: Path) -> Path:
     """
     from sphinx.cmd.build import main
 
-    work = root / "build" / "book"
-    built = work / "pages"
-    options = ["-q", "-W", "--keep-going", "-c", str(root / "docs"), "-d", str(work / "doctrees")]
-    if main([*options, str(root), str(built)]):
-        raise Incomplete("the book was not built: see the warnings above")
-    if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(built, target)
+    settings = ["-q", "-W", "--keep-going", "-c", str(root / "docs")]
+    with TemporaryDirectory() as work:
+        built = Path(work) / "pages"
+        if main([*settings, "-d", f"{work}/doctrees", str(root), str(built)]):
+            raise Incomplete("the book was not built: see the warnings above")
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(built, target)
     return target / "index.html"
 
 
@@ -110,8 +111,8 @@ def _toctree(caption: str, entries: list[str]) -> str:
 def prepared(text: str, name: str) -> str:
     """The source of a page as the book shows it, without comments.
 
-    In a notebook the prose loses its comments. What is published of a corpus has its name in the
-    title, and all of its code is folded.
+    What is published of a corpus has its name in the title. All of its code is folded, and cells
+    that are plumbing (`hide-cell`) are left out.
     """
     if not text.startswith("{"):
         return COMMENT.sub("", text)
@@ -120,13 +121,25 @@ def prepared(text: str, name: str) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = COMMENT.sub("", "".join(cell["source"]))
-        elif published and not FOLDS & set(cell["metadata"].get("tags", ())):
-            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", ()), "hide-input"]
+        elif published:
+            cell["metadata"]["tags"] = _folded(cell["metadata"].get("tags", ()))
     if published:
         first = notebook["cells"][0]
         corpus = name.split("/")[1]
         first["source"] = re.sub(r"\A# .*", rf"\g<0> · {corpus}", first["source"])
     return json.dumps(notebook)
+
+
+def _folded(tags: Iterable[str]) -> list[str]:
+    """The tags of a cell whose code is folded, or left out if it is plumbing.
+
+    Examples
+    --------
+    >>> _folded(["parameters", "hide-cell"]), _folded([])
+    (['parameters', 'remove-cell'], ['hide-input'])
+    """
+    others = [tag for tag in tags if tag not in ("hide-cell", "hide-input")]
+    return [*others, "remove-cell" if "hide-cell" in tags else "hide-input"]
 
 
 def _read(app: Sphinx, name: str, source: list[str]) -> None:

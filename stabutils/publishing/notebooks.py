@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +27,7 @@ from stabutils.provenance import project_root
 from stabutils.publishing import drawing, pages
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
-from stabutils.study.paths import results_of_file
+from stabutils.study.paths import results_of_file, results_root, run_store
 from stabutils.study.publication import publish_answers
 from stabutils.study.study import Study
 
@@ -213,12 +213,11 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    for name in (
-        "STABUTILS_DATA",
-        "STABUTILS_RUNS",
-    ):  # a relative one means the caller's folder, not the notebook's
-        if os.environ.get(name):
-            os.environ[name] = str(Path(os.environ[name]).resolve())
+    # The notebook runs in a folder of its own: what is relative means the caller's.
+    if os.environ.get("STABUTILS_DATA"):
+        os.environ["STABUTILS_DATA"] = str(Path(os.environ["STABUTILS_DATA"]).resolve())
+    places = {"STABUTILS_RESULTS": results_root(), "STABUTILS_RUNS": run_store()}
+    os.environ |= {name: str(folder.resolve()) for name, folder in places.items()}
     os.environ["STABUTILS_BAR"] = (
         "text"  # the kernel's bar goes to this terminal, not into the notebook
     )
@@ -240,9 +239,13 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
                 request_save_on_cell_execute=False,
                 autosave_cell_every=0,
                 stderr_file=sys.stderr,
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(kept_so_far(target)) from None
         except papermill.PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":
+                raise KeyboardInterrupt(kept_so_far(target)) from None
             raise Failed(
                 f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                 f"(all of it is in {target})"
@@ -250,6 +253,25 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
         except DeadKernelError as error:  # the notebook's own metadata would say that all went well
             raise Failed(f"{source.name}: its kernel died, often for want of memory") from error
     nbformat.write(tidy(nbformat.read(target, as_version=4)), target)
+
+
+def kept_so_far(notebook: Path) -> str:
+    """What stays of a run that was stopped, and how to go on, in words."""
+    return (
+        f"{notebook} has what was executed so far, and every finished run is stored: the same "
+        "command goes on from there"
+    )
+
+
+def entry(path: Path, page: Path) -> dict:
+    """What an executed notebook found, as a document for programs has it."""
+    found = {"notebook": path.stem, "page": str(page.resolve())}
+    record = page.with_name(f"{path.stem}.json")
+    if record.is_file():
+        content = records.read(record)
+        found["numbers"] = records.for_programs(content.numbers)
+        found["claims"] = [asdict(claim) for claim in content.claims]
+    return found
 
 
 def publish_one(path: Path, values: dict[str, object]) -> Path:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stabutils.data.labels import plain
 from stabutils.errors import InputError
@@ -19,10 +22,31 @@ from stabutils.metrics.intervals import (
     together,
     verdict,
 )
-from stabutils.metrics.measures import churn_between
+from stabutils.metrics.measures import churn_between, churn_parts, majority
+from stabutils.records import for_programs, of_scores, write_document
 from stabutils.reports.codes import encode, same_code, shape_of
+from stabutils.reports.gate import (
+    Check,
+    Pair,
+    PairGate,
+    decisions,
+    pairs_of,
+    pass_chance,
+    with_unseen,
+)
 from stabutils.reports.reading import Predictions, read_predictions
-from stabutils.reports.stability import add_columns, columns_of, shown, title
+from stabutils.reports.stability import (
+    THRESHOLD,
+    add_columns,
+    add_threshold,
+    columns_of,
+    escape_formula,
+    save,
+    shown,
+    title,
+)
+
+FAIL_ON = ("churn", "negative-flips", "accuracy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +57,12 @@ class Comparison:
     its accuracy is not lower by more than half a point (guard; "cannot be tested here" without
     gold, and then left out). verdicts has one for each difference: that it lies below 0, for
     accuracy that it lies above the guard. between: the churn from one to the other.
+
+    regressions: how much worse after is, above 0 where it is worse: `churn` (between runs of after,
+    more than between runs of before), `negative-flips` (from before to after, more than one run of
+    before to another), `accuracy` (lost). pairs: single models side by side. passing: the chance
+    that a release gate on one pair of models passes, of an update and of before trained again.
+    flips: one row for each query, see `to_csv`.
     """
 
     before: dict[str, Interval]
@@ -43,6 +73,10 @@ class Comparison:
     guard: str
     verdict: str
     layouts: tuple[str, ...] = ()  # of files: what was read as what, and what was left unused
+    regressions: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+    pairs: tuple[Pair, ...] = field(default=(), repr=False)
+    passing: Mapping[str, Interval] = field(default_factory=dict, repr=False)
+    flips: pd.DataFrame | None = field(default=None, repr=False)
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -72,6 +106,13 @@ class Comparison:
         lines.append(
             f"After is more stable: {self.verdict} (lower label entropy: {self.stability}; {guard})"
         )
+        if self.passing:
+            update, again = (100 * self.passing[name].value for name in ("update", "again"))
+            lines.append(
+                f"A gate on one pair of models that asks for {PairGate()} passes {update:.0f} % of "
+                f"the pairs from before to after, and {again:.0f} % of those of before trained "
+                "again: what fails of the latter is luck"
+            )
         notes = {
             each.note
             for part in (self.before, self.after, self.difference, self.between)
@@ -86,8 +127,49 @@ class Comparison:
 
     __str__ = summary
 
+    def checks(self, fail_on: Sequence[str], margin: float = 0.0) -> list[Check]:
+        """The checks of a gate: that after is not worse by more than the margin, a share of
+        queries.
 
-def compare(before, after, gold=None, seeds=None) -> Comparison:
+        fail_on: names out of `regressions`. Raises InputError for another, or one that needs gold
+        labels where there are none.
+        """
+        if not 0 <= margin <= 1:
+            raise InputError("--margin", margin, "a share of 0 .. 1")
+        for name in fail_on:
+            if name not in self.regressions:
+                needs = "" if name not in FAIL_ON else " (it needs gold labels)"
+                raise InputError("--fail-on", name, ", ".join(self.regressions) + needs)
+        return [Check(name, self.regressions[name], margin) for name in fail_on]
+
+    def entries(self) -> dict:
+        """What was found, for programs: docs/pipelines.md says what is what."""
+        parts = {"before": self.before, "after": self.after, "difference": self.difference}
+        numbers = [number for arm, part in parts.items() for number in of_scores(part, arm)]
+        numbers += of_scores(self.between, "between")
+        numbers += [
+            replace(number, condition=name)
+            for name, interval in self.passing.items()
+            for number in of_scores({"pass_chance": interval})
+        ]
+        return {
+            "more_stable": self.verdict,
+            "verdicts": self.verdicts,
+            "numbers": for_programs(numbers),
+            "pairs": [pair.entry() for pair in self.pairs],
+        }
+
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the queries, those that change most first: the most frequent answers before and
+        after, and of all pairs of one run before and one after the share that differs
+        (flip_probability), with gold labels also that was fixed and that regressed.
+        """
+        table = self.flips.sort_values("flip_probability", ascending=False, kind="stable")
+        table = table.map(escape_formula)
+        return save(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Comparison:
     """Did a change make a system more stable?
 
     Parameters
@@ -101,6 +183,11 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
         (of before, of after): the seed of each run, where runs of both may share them; runs
         without common seeds are taken as independent. Runs of two files are a pair where they have
         one name.
+    threshold
+        Confidence from which a query is answered, and below which it goes to a fallback. Of
+        `Predictions` with probabilities the comparison says how many queries change sides
+        (`decision_flips`), and how many users meet another answer or the fallback instead of one
+        (`served_churn`).
 
     Returns
     -------
@@ -120,36 +207,101 @@ def compare(before, after, gold=None, seeds=None) -> Comparison:
     -0.667
     """
     layouts = tuple(side.layout for side in (before, after) if isinstance(side, Predictions))
+    files = (before, after)
     of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
     other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
         before, after, gold, other, seeds = _of_both(before, after)
-    before, after, gold, names = _same_names(before, after, gold, other)
+    before, after, gold, code = _same_names(before, after, gold, other)
     if not of_study:
-        _refuse_two_codes(before, after, gold, names)
+        _refuse_two_codes(before, after, gold, code)
     arms = [np.arange(len(before)), np.arange(len(after))]
-    seeds = (arms[0], len(before) + arms[1]) if seeds is None else _seeds(seeds, arms)
+    unnamed, numbered = seeds is None, [1 + arm for arm in arms]
+    seeds = (arms[0], len(before) + arms[1]) if unnamed else _seeds(seeds, arms)
     n = min(5, len(before), len(after))
     names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (
         gold is not None
     )
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
+    served = [_served(*side, threshold) for side in zip(files, (before, after), strict=True)]
+    between = _between(before, after, gold, seeds)
+    if all(served):
+        names += list(served[0])
+        for own, parts in zip((old, new), served, strict=True):
+            own |= {name: scores.churn(values) for name, values in parts.items()}
+        for name in served[0]:
+            pair = [side[name] for side in served]
+            between[name] = _between(*pair, None, seeds)["churn"]
     difference = {
         name: scores.compare(lambda a, b: a - b, [new[name], old[name]], [seeds[1], seeds[0]])
         for name in names
     }
     stability = verdict(difference[names[1]], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
+    passing = {}
+    if gold is not None:
+        passing["update"] = pass_chance(PairGate(), before, after, gold)
+        passing["again"] = pass_chance(PairGate(), before, gold=gold)
+    run_names = [list(map(str, own)) for own in (numbered if unnamed else seeds)]
+    paired = bool(np.isin(seeds[0], seeds[1]).any())
     return Comparison(
         {name: score.interval() for name, score in old.items() if name in names},
         {name: score.interval() for name, score in new.items() if name in names},
         difference,
-        _between(before, after, gold, seeds),
+        between,
         stability,
         guard,
         together(stability, *([] if gold is None else [guard])),
         layouts,
+        _regressions(before, after, gold, seeds, difference),
+        pairs_of(before, after, gold, run_names, paired),
+        passing,
+        _flips(before, after, gold, code, files[0]),
     )
+
+
+def _served(side, labels, threshold) -> dict[str, np.ndarray]:
+    """Of runs with probabilities: whether each query is answered, and the answer or -1 for none."""
+    if getattr(side, "probabilities", None) is None:
+        return {}
+    answered = decisions(side.probabilities, threshold)
+    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, -1)}
+
+
+def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
+    """How much worse after is, over runs and queries; above 0 is worse."""
+    queries = before.shape[1]
+    found = {"churn": with_unseen(difference["churn"], queries)}
+    if gold is not None:
+
+        def more_flips(old, new, right):
+            retrained = churn_parts(old, right)["right_to_wrong"] / 2
+            return churn_between(old, new, right)["negative_flips"] - retrained
+
+        flips = _over_both(more_flips, before, after, seeds, gold)
+        found["negative-flips"] = with_unseen(flips, queries)
+        lost = difference["accuracy"]
+        lost = replace(lost, value=-lost.value, low=-lost.high, high=-lost.low)
+        found["accuracy"] = with_unseen(lost, queries)
+    return found
+
+
+def _flips(before, after, gold, code, read) -> pd.DataFrame:
+    """The table of queries."""
+    names = np.array(code, object)
+    examples = getattr(read, "examples", None)
+    table = {"example": range(before.shape[1]) if examples is None else examples}
+    if getattr(read, "texts", None) is not None:
+        table["text"] = read.texts
+    if gold is not None:
+        table["gold"] = names[gold]
+    table |= {"before": names[majority(before)[0]], "after": names[majority(after)[0]]}
+    table["flip_probability"] = np.mean([(after != run).mean(axis=0) for run in before], axis=0)
+    if gold is not None:
+        right, right_after = (before == gold).mean(axis=0), (after == gold).mean(axis=0)
+        table["fixed"] = (1 - right) * right_after
+        table["regressed"] = right * (1 - right_after)
+    return pd.DataFrame(table)
 
 
 def _refuse_two_codes(before, after, gold, names) -> None:
@@ -246,24 +398,75 @@ def _between(before, after, gold, seeds):
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
-        over_runs = jackknife_arms(share, [before, after], seeds, examples=(known,))
-        over_queries = over_examples(share, before, after, examples=(known,))
-        found[part] = runs_and_queries(over_runs, over_queries).within(0, 1)
+        found[part] = _over_both(share, before, after, seeds, known).within(0, 1)
     return found
+
+
+def _over_both(statistic, before, after, seeds, known) -> Interval:
+    """Interval of statistic(before, after, known) over runs and queries."""
+    over_runs = jackknife_arms(statistic, [before, after], seeds, examples=(known,))
+    over_queries = over_examples(statistic, before, after, examples=(known,))
+    return runs_and_queries(over_runs, over_queries)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils compare`."""
     parser.add_argument("before", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
     parser.add_argument("after", help="the same examples, answered after the change")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
+    parser.add_argument(
+        "--pairs", metavar="FILE", help="also write a table of pairs of models, with McNemar tests"
+    )
+    parser.add_argument(
+        "--fail-on",
+        action="append",
+        choices=FAIL_ON,
+        default=[],
+        help="exit with status 1 on a significant regression: more churn between runs than before, "
+        "more negative flips from before to after than from before to before trained again, or "
+        "lower accuracy; may be given several times",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --fail-on: how much worse is still allowed, such as 0.005 (%(default)s)",
+    )
+    parser.add_argument("--strict", action="store_true", help="with --fail-on: undecided fails too")
+    add_threshold(parser)
     add_columns(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """Read both, print how they were read and the comparison; 0 whatever its verdict."""
-    read = [
-        read_predictions(path, columns_of(arguments))
-        for path in (arguments.before, arguments.after)
-    ]
-    print(compare(*read))
-    return 0
+    """Read both, print how they were read, the comparison and the checks; 1 where one failed."""
+    columns = columns_of(arguments)
+    before, after = (
+        read_predictions(path, columns) for path in (arguments.before, arguments.after)
+    )
+    if arguments.threshold is not None:
+        for name, side in (("before", before), ("after", after)):
+            if side.probabilities is None:
+                value = f"no probabilities in {name}"
+                raise InputError("--threshold", value, "probabilities in both files")
+    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
+    comparison = compare(before, after, threshold=threshold)
+    checks = comparison.checks(list(dict.fromkeys(arguments.fail_on)), arguments.margin)
+    status = max((check.status(arguments.strict) for check in checks), default=0)
+    if arguments.csv:
+        comparison.to_csv(arguments.csv)
+    if arguments.pairs:
+        pairs = pd.DataFrame([pair.entry() for pair in comparison.pairs]).map(escape_formula)
+        save(arguments.pairs, pairs.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    if arguments.json:
+        content = comparison.entries() | {"checks": [check.entry() for check in checks]}
+        write_document(arguments.json, "compare", status, content)
+    print(comparison)
+    for check in checks:
+        interval = f"[{100 * check.interval.low:+.2f}, {100 * check.interval.high:+.2f}]"
+        print(
+            f"{check.name}: {check.outcome} (worse by {100 * check.interval.value:+.2f} points "
+            f"{interval}, {check.interval.speaks_of}; allowed {100 * check.limit:g})"
+        )
+    return status

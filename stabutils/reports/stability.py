@@ -24,18 +24,20 @@ import pandas as pd
 
 from stabutils import metrics
 from stabutils.errors import InputError
-from stabutils.metrics import scores
+from stabutils.metrics import multiplicity, scores
 from stabutils.metrics.intervals import (
+    GUARD,
     Interval,
     jackknife,
     jeffreys,
     over_examples,
     runs_and_queries,
     runs_needed,
-    verdict,
 )
+from stabutils.records import for_programs, of_scores, write_document
 from stabutils.reports.codes import encode, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
+from stabutils.reports.gate import Check, PairGate, decisions, pass_chance, with_unseen
 from stabutils.reports.page import render
 from stabutils.reports.reading import Predictions, read_predictions
 
@@ -79,7 +81,19 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
     ),
     "positive_flips": ("Positive flips", True, "part of churn: wrong before, right after"),
     "negative_flips": ("Negative flips", True, "part of churn: right before, wrong after"),
+    "decision_flips": (
+        "Decision flips",
+        True,
+        "queries that one run answers and another is too unsure of, below the threshold",
+    ),
+    "served_churn": (
+        "Served churn",
+        True,
+        "queries on which users of two runs meet two answers, or one and the fallback",
+    ),
+    "pass_chance": ("Chance to pass", True, "pairs of runs of which a release gate lets one pass"),
 }
+THRESHOLD = 0.5  # confidence from which a query is answered, where nobody says another
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 CARDS = ("churn", "churn_weighted", "share_unstable", "label_entropy", "accuracy")
 CARDS_OF_ONE = ("share_changed", "checkpoint_entropy", "accuracy")
@@ -105,7 +119,7 @@ class Report:
     (flip_probability) and its Jeffreys interval. runs_needed: half-width of churn's interval ->
     runs; empty where there are only two. Of one run with checkpoints (runs, checkpoints, examples)
     the rows have flip_rank instead, 1 for the query that another run is most likely to answer
-    differently.
+    differently. release: what one run in the place of another changes, of three runs or more.
     """
 
     numbers: dict[str, Interval]
@@ -118,6 +132,7 @@ class Report:
     checkpoints: np.ndarray | None = field(default=None, repr=False)
     runs: tuple[str, ...] = ()  # their names, where they have some
     layout: str = ""  # what of a file was read as what, and what was left unused
+    release: dict[str, Interval] = field(default_factory=dict, repr=False)
 
     @property
     def alone(self) -> bool:
@@ -208,6 +223,17 @@ class Report:
             ]
         )
 
+    def entries(self) -> dict:
+        """What was found, for programs: docs/pipelines.md says what is what."""
+        numbers = [*of_scores(self.numbers), *of_scores(self.release, "release")]
+        return {
+            "runs": len(self.labels),
+            "queries": self.labels.shape[1],
+            "labels": len(self.label_names),
+            "numbers": for_programs(numbers),
+            "notes": self.notes,
+        }
+
     def _repr_html_(self) -> str:
         return _page(self, page=False)
 
@@ -215,7 +241,7 @@ class Report:
         """Write a page that needs nothing beside it; `source` says where the predictions come
         from.
         """
-        return _write(path, _page(self, page=True, source=source))
+        return save(path, _page(self, page=True, source=source))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the table of queries, the worst first, with all their answers; a cell that looks
@@ -223,7 +249,7 @@ class Report:
         """
         table = self._worst_first()
         table = table.assign(answers=self._answers(table.index)).map(escape_formula)
-        return _write(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        return save(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
 def report(
@@ -237,6 +263,8 @@ def report(
     examples=None,
     checkpoints=None,
     run_names=None,
+    threshold=THRESHOLD,
+    max_churn=None,
 ) -> Report:
     """Stability of any system's answers: labels (runs, examples), integers or strings, of at least
     two runs; or `Predictions` as `read_predictions` gives them, which bring along whatever else
@@ -247,7 +275,9 @@ def report(
     checkpoints, examples), what each run answered during training, the single-run entropy: with
     them one run is enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
     over runs and queries, fewer one over queries with a note. identical_data: whether the runs were
-    trained on the same data (None: nobody said). run_names (runs,) and examples (examples,) are
+    trained on the same data (None: nobody said). threshold: the confidence from which a query is
+    answered, and below which it goes to a fallback; used where there are probabilities. max_churn:
+    what a release gate allows between two models. run_names (runs,) and examples (examples,) are
     what the page and the table call them. InputError names what is wrong.
 
     >>> found = report([["a", "b"], ["a", "b"], ["a", "c"]])  # two of three pairs differ, on one
@@ -267,6 +297,8 @@ def report(
             read.examples,
             read.checkpoints,
             read.runs,
+            threshold,
+            max_churn,
         )
         return replace(of_file, layout=read.layout)
     rated = () if probabilities is None else shape_of(probabilities, "probabilities")
@@ -310,7 +342,72 @@ def report(
         notes += (_of_two(labels, gold, run_names),) if runs == 2 and gold is not None else ()
     table = pd.DataFrame({name: column for name, column in table.items() if column is not None})
     notes += (TRANSPOSED,) * (runs > count)
-    return Report(numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names)
+    release = {}
+    if runs > 1:
+        release = _release(labels, gold, probabilities, threshold, max_churn)
+        notes += _release_notes(release, threshold, max_churn, gold is not None, runs)
+    return Report(
+        numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names, release
+    )
+
+
+def _release(labels, gold, probabilities, threshold, max_churn) -> dict[str, Interval]:
+    """What a run in the place of another changes, and whether a gate would let it pass."""
+    release = {}
+    if gold is not None and len(labels) > 2:
+        both_ways = scores.scores(labels, gold, 2)["right_to_wrong"].interval()
+        release["negative_flips"] = scaled(both_ways, 0.5)
+    if probabilities is not None:
+        answered = decisions(probabilities, threshold)
+        served = np.where(answered == 1, labels, -1)
+        release["decision_flips"] = scores.churn(answered).interval()
+        release["served_churn"] = scores.churn(served).interval()
+    gate = PairGate(max_churn, None if gold is None else GUARD)
+    if str(gate) and len(labels) > 2:
+        release["pass_chance"] = pass_chance(gate, labels, gold=gold)
+    return release
+
+
+def _release_notes(release, threshold, max_churn, with_gold, runs) -> tuple[str, ...]:
+    """The same in words."""
+    notes = []
+    if "negative_flips" in release:
+        flips = shown("negative_flips", release["negative_flips"])
+        notes.append(
+            f"One retraining in the place of another turns {flips} of the queries from right to "
+            "wrong (negative flips), and as many from wrong to right (positive flips)."
+        )
+    if "decision_flips" in release:
+        flips = shown("decision_flips", release["decision_flips"])
+        churn = shown("served_churn", release["served_churn"])
+        notes.append(
+            f"At a confidence threshold of {threshold:g}, {flips} of the queries are answered by "
+            f"one run and left to the fallback by another; with these, users meet a change on "
+            f"{churn} of the queries."
+        )
+    if "pass_chance" in release:
+        gate = PairGate(max_churn, GUARD if with_gold else None)
+        chance = release["pass_chance"]
+        notes.append(
+            f"A release gate on one pair of models that asks for {gate} lets the same recipe, "
+            f"trained again, pass with a chance of {_value('pass_chance', chance)} "
+            f"{_range('pass_chance', chance)}: the rest are failures by luck."
+        )
+    return tuple(notes)
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """The interval of a number that is `factor` (above 0) times this one.
+
+    Examples
+    --------
+    >>> print(scaled(Interval(0.2, 0.1, 0.3, runs=5), 0.5))
+    0.100 [0.050, 0.150]
+    """
+    names = ("value", "low", "high", "se")
+    over_runs = interval.over_runs and scaled(interval.over_runs, factor)
+    numbers = {name: factor * getattr(interval, name) for name in names}
+    return replace(interval, over_runs=over_runs, **numbers)
 
 
 def _encoded(labels, gold, label_names, classes, checkpoints):
@@ -379,15 +476,9 @@ def _of_two(labels, gold, names):
     return (
         f"From {names[0]} to {names[1]}: accuracy {accuracy[0]} to {accuracy[1]}; "
         f"{shares['positive']} of the queries were wrong and became right (positive flips), "
-        f"{shares['negative']} were right and became wrong (negative flips)."
+        f"{shares['negative']} were right and became wrong (negative flips). Equally accurate? "
+        f"Mid-p McNemar test: p = {multiplicity.mcnemar(*labels, gold):.2g}."
     )
-
-
-def _unseen(churn, queries):
-    """The largest churn that equal answers to so many queries leave open, for churn of which
-    nothing was seen.
-    """
-    return float(jeffreys(0, queries)[1]) if churn.value == 0 else churn.high
 
 
 def _plan(churn, needed, queries):
@@ -395,7 +486,7 @@ def _plan(churn, needed, queries):
         return (
             f"No query changed its answer; with {queries:,} of them churn could still be as "
             "high as "
-            f"{100 * _unseen(churn, queries):.2g} %."
+            f"{100 * with_unseen(churn, queries).high:.2g} %."
         )
     if not needed:
         return (
@@ -712,7 +803,8 @@ def escape_formula(cell: object) -> object:
     return "'" * cell.startswith(FORMULA) + cell.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _write(path, text):
+def save(path: str | Path, text: str) -> Path:
+    """Write a text as it is. Raises InputError where the file cannot be written."""
     path = Path(path)
     try:
         path.write_text(text, encoding="utf-8", newline="")
@@ -734,6 +826,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", default="report.html", help="the page to write (%(default)s)"
     )
     parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
+    add_threshold(parser)
     add_columns(parser)
     parser.add_argument(
         "--identical-data", choices=["yes", "no"], help="were the runs trained on identical data?"
@@ -748,6 +842,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strict", action="store_true", help="with --max-churn: undecided fails too"
+    )
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """The confidence below which a query goes to a fallback."""
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="CONFIDENCE",
+        help="count the queries that cross it between two runs: answered from it on, left to a "
+        f"fallback below; needs probabilities, which have one of {THRESHOLD} else",
     )
 
 
@@ -784,26 +889,31 @@ def command(arguments: argparse.Namespace) -> int:
     read = read_predictions(arguments.predictions, columns_of(arguments))
     if limit is not None and len(read.labels) < 2:
         raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
+    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
+    if arguments.threshold is not None and read.probabilities is None:
+        raise InputError("--threshold", threshold, "probabilities in the file, to hold against it")
     identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
-    found = report(read, identical_data=identical_data)
-    page = found.to_html(arguments.output, Path(arguments.predictions).name)
-    table = found.to_csv(arguments.csv) if arguments.csv else None
-    print(read.layout, found.summary(), sep="\n")  # only now: a console may fail
+    numbers = report(read, identical_data=identical_data, threshold=threshold, max_churn=limit)
+    page = numbers.to_html(arguments.output, Path(arguments.predictions).name)
+    table = numbers.to_csv(arguments.csv) if arguments.csv else None
+    checks = []
+    if limit is not None:
+        churn = with_unseen(numbers.numbers["churn"], numbers.labels.shape[1])
+        checks = [Check("churn", churn, limit)]
+    status = max((check.status(arguments.strict) for check in checks), default=0)
+    if arguments.json:
+        content = numbers.entries() | {"checks": [check.entry() for check in checks]}
+        write_document(arguments.json, "report", status, content)
+    print(read.layout, numbers.summary(), sep="\n")  # only now: a console may fail
     if table:
         print(f"queries: {table}")
     print(f"report: {page}")
-    if limit is None:
-        return 0
-    churn = found.numbers["churn"]
-    churn = replace(churn, high=max(churn.high, _unseen(churn, found.labels.shape[1])))
-    too_high = verdict(churn, limit)
     words = {
-        "holds": "FAILED: all of churn's interval lies above {} %",
-        "does not hold": "passed: nothing of churn's interval lies above {} %",
+        "failed": "FAILED: all of churn's interval lies above {} %",
+        "passed": "passed: nothing of churn's interval lies above {} %",
+        "undecided": "not failed, but undecided at {runs} runs: {} % lies inside churn's interval",
     }
-    print(
-        words.get(too_high, "not failed, but {too_high}: {} % lies inside churn's interval").format(
-            f"{100 * limit:g}", too_high=too_high
-        )
-    )
-    return int(too_high == "holds" or arguments.strict and too_high != "does not hold")
+    for check in checks:
+        limit_shown = f"{100 * check.limit:g}"
+        print(words[check.outcome].format(limit_shown, runs=check.interval.runs))
+    return status

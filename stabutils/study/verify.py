@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from stabutils.data.datasets import NAMES, load_dataset
 from stabutils.errors import InputError, check
 from stabutils.mitigations.composition import Composed
+from stabutils.records import write_document
 from stabutils.study import paths
 from stabutils.study.dispatch import train_run
 from stabutils.study.runs import Run
@@ -238,6 +239,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", action="append", default=[], help="a checkpoint to look for a run's in"
     )
 
+    parser.add_argument("--json", metavar="FILE", help="also write the outcomes for programs")
+
 
 def command(arguments: argparse.Namespace) -> int:
     """Print what becomes of each run; 1 when one has another answer, else 0.
@@ -247,7 +250,7 @@ def command(arguments: argparse.Namespace) -> int:
     for name, value, least in (("sample", arguments.sample, 1), ("seed", arguments.seed, 0)):
         check(name, value, int, {"least": least})
     store = Store(arguments.runs or paths.run_store())
-    outcomes = []
+    compared = []
     for each in verify(
         store,
         arguments.sample,
@@ -256,7 +259,8 @@ def command(arguments: argparse.Namespace) -> int:
         tuple(arguments.model),
     ):
         print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
-        outcomes.append(each.outcome)
+        compared.append(each)
+    outcomes = [each.outcome for each in compared]
     count = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
     judged = sum(count[outcome] for outcome in OUTCOMES[:3])
     if not judged:
@@ -268,4 +272,8 @@ def command(arguments: argparse.Namespace) -> int:
         f"{count['statistics']} as near as another seed is, {count['another answer']} with another "
         "answer" + f", {unclear} that cannot be judged" * bool(unclear)
     )
-    return int(count["another answer"] > 0)
+    status = int(count["another answer"] > 0)
+    if arguments.json:
+        content = {"runs": [asdict(each) for each in compared], "outcomes": count}
+        write_document(arguments.json, "verify", status, content)
+    return status
