@@ -47,8 +47,10 @@ study: $(READY) ## run the study's notebooks; reports and figures go to results/
 	$(PY) -m stabutils run $(NOTEBOOKS) $(ARGUMENTS)
 
 # A cell may take ten minutes: the longest trains 35 runs, three minutes on two free cores, and CI's are not always free.
-test: $(READY) ## lint, then all tests, the notebooks included
+test: $(READY) ## lint and check types, then all tests, the notebooks included
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
 		notebooks tests stabutils
 
@@ -87,7 +89,7 @@ bundle: $(READY) ## write bundle/, a folder for a room without network: wheels, 
 	$(PY) course/bundle.py $(if $(TORCH_INDEX),--torch-index '$(TORCH_INDEX)')
 
 clean: ## remove caches and builds; keeps .venv, runs/ and results/
-	rm -rf build dist mutants ./*.egg-info .pytest_cache .hypothesis .ruff_cache .coverage
+	rm -rf build dist mutants ./*.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache .coverage
 	find . -path './$(VENV)' -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
 # torch first and by itself, so that TORCH_INDEX governs it alone; an installed build of the locked version is kept.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, get_args
 
 
 class InputError(ValueError):
@@ -15,7 +15,7 @@ class InputError(ValueError):
     'epochs: got 0; expected an integer of at least 1'
     """
 
-    def __init__(self, thing: str, value: object, allowed: str):
+    def __init__(self, thing: str, value: Any, allowed: str):
         shown = repr(value)
         shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
         super().__init__(f"{thing}: got {shown}; expected {allowed}")
@@ -29,7 +29,7 @@ class Incomplete(RuntimeError):
     """Some of the runs asked for could not be trained; the others are stored."""
 
 
-def check(name: str, value: object, kind: object, rule: Mapping) -> None:
+def check(name: str, value: object, kind: Any, rule: Mapping) -> None:
     """Hold a knob against its type and rule. Raises InputError."""
     optional = type(None) in get_args(kind)
     kind = get_args(kind)[0] if optional else kind
@@ -43,7 +43,7 @@ def check(name: str, value: object, kind: object, rule: Mapping) -> None:
         and abs(value) <= sys.float_info.max
     )  # no number is not, nor is an integer too large for a float
     right = number or type(value) is kind and kind is not float
-    if right and kind is str and re.search("[\0\ud800-\udfff]", value):
+    if right and isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         right, words = (
             False,
             words + " that a file could hold, without NUL or half a surrogate pair",

@@ -231,7 +231,8 @@ def claim(
         shown = f"{interval} ({interval.runs} runs)"
         numbers = [interval.value, interval.low, interval.high]
     sentence = sentence.replace("{value}", shown)  # whatever else stands in braces is text
-    return Claim(name, sentence, *map(float, numbers), verdict(interval, threshold, direction))
+    value, low, high = map(float, numbers)
+    return Claim(name, sentence, value, low, high, verdict(interval, threshold, direction))
 
 
 @dataclass(frozen=True)
@@ -272,10 +273,11 @@ def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
     for definition in definitions():
         if definition.notebook == notebook:
             number = found.get(definition.number)
-            interval = number and number.interval
+            interval = None if number is None else number.interval
             beyond = definition.beyond
             if isinstance(beyond, str):
-                beyond = found[beyond].high if beyond in found else math.nan
+                high = found[beyond].high if beyond in found else None
+                beyond = math.nan if high is None else high
             claims.append(
                 claim(definition.name, definition.sentence, interval, beyond, definition.side)
             )

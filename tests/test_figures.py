@@ -709,6 +709,9 @@ def test_a_mixture_is_a_curve_in_churn_and_accuracy_with_its_weights():
     assert named == {"0.5", "one network", "linear (both)", r"ensemble of \$5\$"}
     shapes = [line.get_marker() for line in axis.lines if line.get_zorder() == 5]
     assert shapes == ["D", "^", "D"]
+    members = mixed().drop(columns="weight").assign(size=[2, 5, 10])
+    axis = figures.anchor_curve({"ensembles": members}, alone()).axes[0]
+    assert {"2", "5", "10"} < {text.get_text() for text in axis.texts}
     other = mixed().rename(columns={"churn": "reduction"})
     points = alone().rename(columns={"churn": "reduction"})
     axis = figures.anchor_curve({"geometric": other}, points, "reduction").axes[0]

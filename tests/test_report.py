@@ -6,6 +6,7 @@ import argparse
 import csv
 import importlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -30,7 +31,9 @@ from stabutils.metrics.intervals import (
     over_examples,
     runs_needed,
 )
+from stabutils.reports import comparison
 from stabutils.reports.comparison import compare
+from stabutils.reports.gate import PairGate, pass_chance
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import report
 
@@ -971,3 +974,202 @@ def test_two_runs_say_of_their_checkpoints_what_other_queries_would_change():
         ]
         assert found.value == pytest.approx(metrics.checkpoint_entropy(checkpoints[:runs]).mean())
         assert bool(found.note) is note
+
+
+# ---- release gates
+
+
+def test_the_chance_to_pass_is_calibrated():
+    """Over many studies of one recipe the estimate is right on average, and its interval holds the
+    true chance at least as often as it says.
+    """
+    rng = np.random.default_rng(0)
+    difficulty = rng.beta(0.3, 3, size=300)  # chance of each query to be answered wrong
+
+    def runs_of(count):
+        return (rng.random((count, 300)) < difficulty).astype(int)
+
+    gold = np.zeros(300, int)
+    for gate in (PairGate(0.15, None), PairGate(None, 0.005), PairGate(0.15, 0.02)):
+        many = runs_of(400)
+        truth = gate.passes(many[:200], many[200:], gold).mean()
+        chances = [pass_chance(gate, runs_of(8), gold=gold) for _ in range(400)]
+        assert abs(np.mean([chance.value for chance in chances]) - truth) < 0.03
+        held = np.mean([chance.low <= truth <= chance.high for chance in chances])
+        assert held >= 0.94
+        updates = [pass_chance(gate, runs_of(6), runs_of(8), gold) for _ in range(200)]
+        assert np.mean([update.low <= truth <= update.high for update in updates]) >= 0.94
+
+
+def test_a_gate_of_a_pair_by_hand():
+    gold = [0, 0, 0, 0]
+    labels = [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0], [1, 1, 1, 1]]
+    gate = PairGate(max_churn=0.5, accuracy_loss=0.25)
+    first = gate.passes(labels[:1], labels, gold)[0]  # the last changes all answers
+    assert first.tolist() == [True, True, True, False]
+    assert gate.passes(labels[3:], labels, gold)[0].tolist() == [False, False, False, True]
+    assert pass_chance(gate, labels, gold=gold).value == 6 / 12
+    assert pass_chance(gate, labels[:1], labels, gold).value == 3 / 4
+    with pytest.raises(InputError, match="gold"):
+        gate.passes(labels, labels)
+
+
+def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
+    """Fails if --max-churn is held against the interval over runs alone, which misses the queries:
+    on few queries that is most of it.
+    """
+    labels, _ = answers(8, examples=60, noise=0.2)
+    rows = "".join(f"{i},{','.join(map(str, column))}\n" for i, column in enumerate(labels.T))
+    header = "example," + ",".join(f"run{i}" for i in range(8)) + "\n"
+    path, target = write(tmp_path, header + rows), tmp_path / "r.json"
+    words = [path, "-o", tmp_path / "r.html", "--json", target, "--max-churn"]
+    churn = report(labels).numbers["churn"]
+    limit = (churn.over_runs.low + churn.low) / 2  # below all of the interval over runs alone
+    assert churn.low < limit < churn.over_runs.low
+    assert run(*words, limit) == 0
+    [check] = json.loads(target.read_text(encoding="utf-8"))["checks"]
+    assert check["outcome"] == "undecided" and check["speaks_of"] == "new runs and new queries"
+    assert [check["value"], check["low"], check["high"]] == ends(churn)
+    assert run(*words, churn.low * 0.99) == 1
+    two = write(
+        tmp_path, "example,run1,run2\n" + "".join(f"{i},x,{'xy'[i < 9]}\n" for i in range(60))
+    )
+    assert run(two, "-o", tmp_path / "r.html", "--json", target, "--max-churn", 0.05) == 1
+    [check] = json.loads(target.read_text(encoding="utf-8"))["checks"]
+    assert check["speaks_of"] == "these two models only" and check["low"] > 0.05
+
+
+def test_flips_across_a_threshold_by_hand(tmp_path, capsys):
+    """Three runs, two queries: the first is always answered; the second once with a confidence
+    below 0.7, so two of three pairs of runs differ on it.
+    """
+    rows = [
+        (0, 0.9, 0.1),
+        (0, 0.8, 0.2),
+        (1, 0.9, 0.1),
+        (1, 0.6, 0.4),
+        (2, 0.9, 0.1),
+        (2, 0.8, 0.2),
+    ]
+    text = "".join(f"{row},{'ab'[i % 2]},x,x,{x},{y}\n" for i, (row, x, y) in enumerate(rows))
+    path = write(tmp_path, "run,example,label,gold,p_x,p_y\n" + text)
+    words = [path, "-o", tmp_path / "r.html", "--json", tmp_path / "r.json"]
+    assert run(*words, "--threshold", 0.7) == 0
+    assert "At a confidence threshold of 0.7, 33.3 %" in capsys.readouterr().out
+    document = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    release = {entry["metric"]: entry for entry in document["numbers"] if entry["arm"] == "release"}
+    assert (
+        release["decision_flips"]["value"]
+        == release["served_churn"]["value"]
+        == pytest.approx(1 / 3)
+    )
+    assert release["negative_flips"]["value"] == 0 and release["pass_chance"]["value"] == 1
+    assert run(*words) == 0  # at the default of 0.5 all are answered
+    assert "At a confidence threshold of 0.5, 0.0 %" in capsys.readouterr().out
+    bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
+    with pytest.raises(InputError, match="--threshold"):
+        run(bare, "-o", tmp_path / "r.html", "--threshold", 0.7)
+
+
+def test_negative_flips_of_a_report_are_half_of_those_of_either_way():
+    labels, gold = answers(5)
+    release = report(labels, gold).release
+    flips = [
+        np.mean((old == gold) & (new != gold))
+        for i, old in enumerate(labels)
+        for j, new in enumerate(labels)
+        if i != j
+    ]
+    assert release["negative_flips"].value == pytest.approx(np.mean(flips))
+    assert release["pass_chance"].value == pass_chance(PairGate(), labels, gold=gold).value
+
+
+def files_of(folder, before, after, gold):
+    """Two files in wide form."""
+    paths = []
+    for name, labels in (("before", before), ("after", after)):
+        header = "example,gold," + ",".join(f"run{i}" for i in range(len(labels)))
+        rows = [
+            ",".join(map(str, [f"q{place}", right, *column]))
+            for place, (right, column) in enumerate(zip(gold, np.transpose(labels), strict=True))
+        ]
+        text = "\n".join([header, *rows]) + "\n"
+        paths.append(str(write(folder, text, f"{name}.csv")))
+    return paths
+
+
+def test_a_comparison_fails_on_what_it_is_asked_for(tmp_path, capsys):
+    gold = np.random.default_rng(1).integers(4, size=400)
+    good, worse = (
+        np.where(np.random.default_rng(seed).random((5, 400)) < noise, (gold + 1) % 4, gold)
+        for seed, noise in ((2, 0.05), (3, 0.25))
+    )
+    files, target = files_of(tmp_path, good, worse, gold), tmp_path / "c.json"
+    every = [word for name in comparison.FAIL_ON for word in ("--fail-on", name)]
+    assert main.main(["compare", *files]) == 0
+    assert main.main(["compare", *files, *every, "--json", str(target)]) == 1
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert document["status"] == 1
+    assert {check["name"]: check["outcome"] for check in document["checks"]} == dict.fromkeys(
+        comparison.FAIL_ON, "failed"
+    )
+    assert {check["speaks_of"] for check in document["checks"]} == {"new runs and new queries"}
+    assert main.main(["compare", *files[::-1], *every, "--strict"]) == 0  # an improvement
+    assert main.main(["compare", *files, "--fail-on", "accuracy", "--margin", "0.9"]) == 0
+    same = files_of(tmp_path, good, np.roll(good, 1, axis=0), gold)
+    assert main.main(["compare", *same, *every]) == 0
+    assert main.main(["compare", *same, *every, "--strict"]) == 1
+    assert "undecided" in capsys.readouterr().out
+    bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
+    assert main.main(["compare", str(bare), str(bare), "--fail-on", "accuracy"]) == 2
+    assert "it needs gold labels" in capsys.readouterr().err
+
+
+def test_negative_flips_are_held_against_those_of_retraining():
+    """Fails if flips that the old recipe makes by itself count as the change's."""
+    labels, gold = answers(6, examples=200)
+    before, after = labels[:3], labels[3:]
+    lost = compare(before, after, gold).regressions["negative-flips"]
+    of_update = np.mean([(old == gold) & (new != gold) for old in before for new in after])
+    pairs = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)]
+    by_itself = np.mean([(before[i] == gold) & (before[j] != gold) for i, j in pairs])
+    assert lost.value == pytest.approx(of_update - by_itself)
+    assert lost.low < 0 < lost.high
+
+
+def test_pairs_and_queries_of_a_comparison_by_hand(tmp_path):
+    gold = [0] * 8
+    before = [[0, 0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 0, 0]]
+    after = [[1, 1, 1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+    files = files_of(tmp_path, before, after, gold)
+    words = ["--csv", str(tmp_path / "q.csv"), "--pairs", str(tmp_path / "p.csv")]
+    assert main.main(["compare", *files, *words]) == 0
+    pairs = pd.read_csv(tmp_path / "p.csv")  # run by run, as they have one name
+    assert pairs["before"].tolist() == pairs["after"].tolist() == ["run0", "run1"]
+    assert pairs["negative_flips"].tolist() == [7 / 8, 0]
+    assert pairs["positive_flips"].tolist() == [1 / 8, 0]
+    assert pairs["mcnemar_p"].round(4).tolist() == [0.0391, 1]  # 2 (1 + 8) / 2^8 - 8 / 2^8
+    queries = pd.read_csv(tmp_path / "q.csv").set_index("example")
+    assert queries.loc["q0", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0.5, 0]
+    assert queries.loc["q7", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0, 0.5]
+    assert len(compare(before, after, gold).pairs) == 4  # without names each beside each
+
+
+def test_of_files_with_probabilities_a_comparison_says_who_crosses_the_threshold(tmp_path, capsys):
+    header = "run,example,label,p_x,p_y\n"
+    sure = "".join(f"{run},{i},x,0.9,0.1\n" for run in (1, 2, 3) for i in range(4))
+    unsure = "".join(
+        f"{run},{i},x,{0.6 if i == 0 else 0.9},{0.4 if i == 0 else 0.1}\n"
+        for run in (1, 2, 3)
+        for i in range(4)
+    )
+    files = [
+        str(write(tmp_path, header + text, name))
+        for text, name in ((sure, "a.csv"), (unsure, "b.csv"))
+    ]
+    target = tmp_path / "c.json"
+    assert main.main(["compare", *files, "--threshold", "0.7", "--json", str(target)]) == 0
+    numbers = json.loads(target.read_text(encoding="utf-8"))["numbers"]
+    between = {entry["metric"]: entry["value"] for entry in numbers if entry["arm"] == "between"}
+    assert between["decision_flips"] == between["served_churn"] == 0.25 and between["churn"] == 0
+    assert "Between: decision flips" in capsys.readouterr().out

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stabutils import metrics
 from stabutils.analysis import board, ensembles
-from stabutils.analysis.ensembles import Pool, check
+from stabutils.analysis.ensembles import Pool, probabilities_of
 from stabutils.data.linear import Linear
 from stabutils.errors import InputError
 from stabutils.metrics import accuracy, ece, nll, scores
@@ -77,7 +78,7 @@ def choices(study: Study, arms: Mapping[str, Arm], runs: int = 3) -> pd.DataFram
     probabilities = {}
     for name, arm in arms.items():
         trained = fresh.retrain(arm, n=runs, start=tuning.START)
-        probabilities[name] = trained.validation_probabilities
+        probabilities[name] = np.asarray(trained.validation_probabilities)
     control = probabilities["control"]
     probabilities["ensemble"] = control.mean(axis=0, keepdims=True)
     gold, whole = study.data.validation.labels, anchor_of(study, "validation")
@@ -156,15 +157,15 @@ def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str
     validation texts; without it validation labels stay the networks' own. Raises InputError for
     runs without probabilities.
     """
-    check(runs, "probability")
-    answers = test(runs.probabilities).astype(np.float32)
-    labels, changes = answers.argmax(-1), {}
+    answers = test(probabilities_of(runs)).astype(np.float32)
+    labels = answers.argmax(-1)
+    changes: dict[str, Any] = {}
     if validation is not None and runs.validation_probabilities is not None:
         held_out = validation(runs.validation_probabilities).astype(np.float32)
         changes["validation_labels"] = held_out.argmax(-1)
         changes["validation_probabilities"] = held_out
     over_checkpoints = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
-    unknown = dict.fromkeys((*over_checkpoints, "checkpoints", "confidence"))
+    unknown: dict[str, Any] = dict.fromkeys((*over_checkpoints, "checkpoints", "confidence"))
     return replace(
         runs,
         arm=arm or f"{runs.arm} with anchor, weight {test.weight:g}",
@@ -187,17 +188,15 @@ def with_fixed_run(runs: Runs, weight: float, kind: str = "geometric") -> Runs:
     share, and the arm says so. For a service it is an option: keep the deployed model as a voter
     when it is updated, at two passes an answer.
     """
-    check(runs, "probability")
-    first = Mixture(runs.probabilities[0], weight, kind)
+    first = Mixture(probabilities_of(runs)[0], weight, kind)
     arm = f"{runs.arm} with a shared run, weight {weight:g}"
     return mixed(take(runs, np.arange(1, len(runs))), first, arm=arm)
 
 
 def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Runs:
     """Pairs of runs that share no member, `weight` for the second: at a half an ensemble of two."""
-    check(runs, "probability")
     pairs = len(runs) // 2
-    second = Mixture(runs.probabilities[pairs : 2 * pairs], weight, kind)
+    second = Mixture(probabilities_of(runs)[pairs : 2 * pairs], weight, kind)
     arm = f"{runs.arm} with a run of its own, weight {weight:g}"
     return mixed(take(runs, np.arange(pairs)), second, arm=arm)
 
@@ -207,7 +206,7 @@ def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Ru
 
 def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
     """The query whose label entropy falls most by an anchor, of those of a mask bool (queries,)."""
-    after = mixture(runs.probabilities).argmax(-1)
+    after = mixture(probabilities_of(runs)).argmax(-1)
     saved = metrics.label_entropy(runs.labels) - metrics.label_entropy(after)
     return int(np.where(where, saved, -np.inf).argmax())
 
@@ -254,9 +253,8 @@ def goal(pool: Pool, arms: Mapping[str, Runs], size: int, n: int = 5) -> pd.Data
     """
     rows = []
     for name, runs in arms.items():
-        row = {"arm": name, "share_of_ensemble": ensembles.share(pool, runs, size, n)}
-        row["accuracy_change"] = ensembles.lead(pool, runs, size)
-        stable = verdict(row["share_of_ensemble"], 1.0)
-        row["reached"] = together(stable, verdict(row["accuracy_change"], -GUARD))
-        rows.append(row)
+        share, change = ensembles.share(pool, runs, size, n), ensembles.lead(pool, runs, size)
+        reached = together(verdict(share, 1.0), verdict(change, -GUARD))
+        row = {"arm": name, "share_of_ensemble": share, "accuracy_change": change}
+        rows.append(row | {"reached": reached})
     return pd.DataFrame(rows)

@@ -30,8 +30,9 @@ def linear_probabilities(study: Study, data: int | None = None) -> dict[str, np.
 
     targets = build_targets(study.task, Mitigation(), Seeds(0, 0, 0, data))
     kinds = TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
+    task = targets.task or study.task
     return {
-        name: np.exp(linear_logits(targets.task, settings, "test", targets.indices))
+        name: np.exp(linear_logits(task, settings, "test", targets.indices))
         for name, settings in kinds.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,10 +152,10 @@ def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
     if arm.startswith(LINEAR):
         return guard
     stability = verdict(reduction, 0.0)
-    if stability == "holds" and not p < LEVEL:
-        stability = f"undecided at {reduction.runs} runs"
-    if reduction is not None and reduction.note:  # over queries only: nothing of other runs
-        stability = f"undecided at {reduction.runs} runs"
+    if reduction is not None:
+        by_chance = stability == "holds" and not p < LEVEL
+        if by_chance or reduction.note:  # over queries only: nothing of other runs
+            stability = f"undecided at {reduction.runs} runs"
     return together(stability, guard)
 
 
@@ -225,8 +226,9 @@ def who_pays(
     nats), label_entropy_change and accuracy_change as Intervals; p of the accuracy's change,
     Holm-adjusted over the intents, and whether the intent is `harmed` by it.
     """
-    n, rows = _votes(control, arm, n), []
-    for label in np.flatnonzero(np.bincount(control.gold) >= least):
+    n = _votes(control, arm, n)
+    rows: list[dict[str, Any]] = []
+    for label in np.flatnonzero(np.bincount(control.gold) >= least).tolist():
         here = np.flatnonzero(control.gold == label)
         old, new = (scores.label_entropy(runs.labels[:, here], n) for runs in (control, arm))
         before, after = (scores.accuracy(runs.labels[:, here], label) for runs in (control, arm))
@@ -442,7 +444,7 @@ def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
 
 def _at(runs: int, interval: Interval) -> Interval:
     """The same of so many runs: copies of what no seed changes do not count."""
-    over_runs = replace(interval.over_runs, runs=runs)
+    over_runs = interval.over_runs and replace(interval.over_runs, runs=runs)
     return replace(interval, runs=runs, over_runs=over_runs)
 
 

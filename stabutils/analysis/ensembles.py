@@ -78,7 +78,7 @@ class Pool:
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
         if self.anchor is not None:
             beside = replace(self.anchor, anchor=self.anchor.anchor[..., self.contested, :])
-            probabilities = self.runs.probabilities[:, self.contested]
+            probabilities = probabilities_of(self.runs, self.how)[:, self.contested]
             means = [combine(probabilities[own], self.how) for own in groups]
             labels[:, self.contested] = np.stack([beside(mean).argmax(-1) for mean in means])
         elif self.entries is not None:
@@ -193,8 +193,8 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
                     "accuracy_change": measured["accuracy_change"],
                 }
             )
-    left = np.array([row["number"] * row["churn"].value for row in rows])
     frame = pd.DataFrame(rows).astype({"churn_reduction": object})
+    left = frame.number * [churn.value for churn in frame.churn]
     return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
 
 
@@ -304,14 +304,14 @@ def _beside(pool: Pool, arm: Runs | int, size: int, rows: Callable, function: Ca
     if replicas < 3:
         allowed = f"an integer up to {len(runs) // 3}, a third of the runs"
         raise InputError("size of an ensemble", size, allowed)
-    smaller = isinstance(arm, int)
-    seeds = runs.seeds if smaller else np.union1d(runs.seeds, arm.seeds)
-    others = 0 if smaller else np.isin(seeds, arm.seeds)
+    seeds, kinds, least = runs.seeds, np.zeros_like(runs.seeds), len(runs)
+    if not isinstance(arm, int):
+        seeds, least = np.union1d(runs.seeds, arm.seeds), min(len(runs), len(arm))
+        kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
     deleted = []
-    for division in divisions(2 * np.isin(seeds, runs.seeds) + others, replicas):
+    for division in divisions(kinds, replicas):
         rest = [seeds[division != group] for group in range(replicas)]
         deleted.append(np.stack([rows(kept) for kept in rest]))
-    least = len(runs) if smaller else min(len(runs), len(arm))
     return scores.of_pool(function, rows(seeds), deleted, least)
 
 
@@ -351,12 +351,19 @@ def check(runs: Runs, how: str) -> None:
     """Refuse a way to combine that does not exist, or that these runs do not allow."""
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
-    if runs.probabilities is None and how != "vote":
+    if how != "vote":
+        probabilities_of(runs, how)
+
+
+def probabilities_of(runs: Runs, how: str = "probability") -> np.ndarray:
+    """The probabilities of runs. Raises InputError for published runs without them."""
+    if runs.probabilities is None:
         allowed = (
             "vote: these published runs have labels and no probabilities "
             "(Study(published=False) trains them here)"
         )
         raise InputError("how", how, allowed)
+    return runs.probabilities
 
 
 def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]:

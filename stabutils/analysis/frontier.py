@@ -97,8 +97,8 @@ def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
     """Significantly better in `by` or in accuracy, and significantly worse in neither."""
     signs = []
     for name in (by, "accuracy_change"):
-        pair = [_or_nothing(row[name], row) for row in (one, other)]
-        signs.append(significant_sign(*pair))
+        first, second = (_or_nothing(row[name], row) for row in (one, other))
+        signs.append(significant_sign(first, second))
     return max(signs) > 0 and min(signs) >= 0
 
 
@@ -158,6 +158,8 @@ def budgets(table: pd.DataFrame, trainings: Sequence[float]) -> pd.DataFrame:
 
 def cpu_ratio(control: Runs, runs: Runs) -> float:
     """CPU-seconds of an arm's training by control's on the same kind of processor; else nan."""
+    if runs.processors is None or control.processors is None:
+        return math.nan
     ratios = []
     for processor in np.unique(runs.processors):
         own = runs.cpu_seconds[runs.processors == processor]

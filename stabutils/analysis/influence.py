@@ -136,8 +136,8 @@ def of_runs(
     labels = np.asarray(labels)[queries]
     return np.stack(
         [
-            influence(vectors[queries], *rest[:2], labels, *rest[2:], score)
-            for vectors, *rest in _networks(runs, turnover, split)
+            influence(vectors[queries], weight, bias, labels, owned, rate, score)
+            for vectors, weight, bias, owned, rate in _networks(runs, turnover, split)
         ]
     )
 
@@ -172,8 +172,8 @@ def of_itself(
     """`self_influence` by every run: (runs, training examples); labels: those it was trained on."""
     return np.stack(
         [
-            self_influence(vectors, *rest[:2], labels, *rest[2:], score)
-            for vectors, *rest in _networks(runs, turnover, "training")
+            self_influence(vectors, weight, bias, labels, owned, rate, score)
+            for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training")
         ]
     )
 

@@ -73,7 +73,8 @@ def answered(
     runs = [identify(mitigation, run.seeds) for run in request.runs]
     dispatch = Dispatch(task, study.answers, identify, study.workers, study.cluster)
     dispatch.train(mitigation, runs, KEEP)
-    stored = [study.answers.stored(run, KEEP) for run in runs]
+    asked = (study.answers.stored(run, KEEP) for run in runs)
+    stored = [answers for answers in asked if answers is not None]
     plain = np.stack([answers["labels"] for answers in stored]).astype(np.int64)
     labels = np.stack([answers["kept.out_of_scope"].argmax(-1) for answers in stored])
     labels = labels.reshape(len(runs), len(lists), examples)

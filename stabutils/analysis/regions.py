@@ -266,15 +266,15 @@ def clustering(
     """
     left = residuals(entropies, groups, covariates)
     weights = _symmetric(graph)
-    values = [_cross(*sides, weights) for sides in left]
+    values = [_cross(one, other, weights) for one, other in left]
     rng, (first, second) = np.random.default_rng(seed), left[-1]
     null = np.empty(permutations)
     for i in range(permutations):
         places = _shuffled(left.shape[-1], groups, rng)
         null[i] = _cross(first[:, places], second[:, places], weights)
     p = (1 + np.sum(null >= values[-1] - 1e-12)) / (1 + permutations)
-    ends = map(float, np.quantile(null, [0.025, 0.975]))
-    chance = Interval(float(null.mean()), *ends, len(left) - 1)
+    low, high = map(float, np.quantile(null, [0.025, 0.975]))
+    chance = Interval(float(null.mean()), low, high, len(left) - 1)
     over_runs = from_deletions(values)
     over_queries = _over_blocks(values[-1], first, second, weights)
     observed = runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
@@ -305,13 +305,12 @@ def planted_neighbours(
 
     AUROC of their mean label entropy, of each strong and medium region against the clear queries.
     """
-    tags = np.asarray(tags)
-    found = {}
+    marks, found = np.asarray(tags), {}
     for region in sorted({tag for tag in tags if tag.endswith(("strong", "medium"))}):
-        kept = (tags == region) | (tags == "clear")
+        kept = (marks == region) | (marks == "clear")
 
         def finds(votes: np.ndarray, kept=kept, region=region) -> float:
-            return auroc((graph @ label_entropy(votes))[kept], tags[kept] == region)
+            return auroc((graph @ label_entropy(votes))[kept], marks[kept] == region)
 
         found[region] = jackknife(finds, np.asarray(labels)).within(0, 1)
     return found

@@ -34,8 +34,14 @@ class Trial:
 
     def board(self, n: int = 5) -> pd.DataFrame:
         """All arms on one board (`board.board`)."""
-        beside = {"placebo": self.placebo, "linear": self.linear, "costs": self.costs}
-        return board.board(self.control, self.arms, **beside, n=n)
+        return board.board(
+            self.control,
+            self.arms,
+            placebo=self.placebo,
+            linear=self.linear,
+            costs=self.costs,
+            n=n,
+        )
 
     def best(self, table: pd.DataFrame) -> str:
         """The mitigation of the largest reduction on a board of this trial."""

@@ -119,7 +119,7 @@ def pairs(updates: Updates) -> dict[str, np.ndarray]:
     matched = [(place, place) for place in range(count)]
     every = [(old, new) for old in range(count) for new in range(count)]
     right_before, right_after = updates.right
-    rows = {name: [] for name in FLIPS}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in FLIPS}
     for old, new in matched if updates.matched else every:
         rows["churn"].append(updates.before.labels[old] != updates.after.labels[new])
         rows["negative_flips"].append(right_before[old] & ~right_after[new])

@@ -27,7 +27,7 @@ seed plants other regions; `describe` tells where.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ import numpy as np
 
 # shared: share of the second intent; rare: training examples a sibling; noise: flipped share of
 # train labels
-STRENGTHS = {
+STRENGTHS: dict[str, dict[str, float]] = {
     "shared": {"weak": 0.15, "medium": 0.30, "strong": 0.50},
     "rare": {"weak": 20, "medium": 10, "strong": 5},
     "noise": {"weak": 0.15, "medium": 0.30, "strong": 0.45},
@@ -270,7 +270,7 @@ def generate(
     """
     active = _checked(causes)
     rng = np.random.default_rng(seed)
-    corpus = {split: [] for split in INTENT_SIZES}
+    corpus: dict[str, list[tuple[str, str, str] | None]] = {split: [] for split in INTENT_SIZES}
     for family, planting in zip(FAMILIES, _plantings(rng), strict=True):
         for cause, intent, cues, topics in _regions(family, planting):
             cores = _cores(rng, family, cues, topics)
@@ -315,11 +315,11 @@ def _plantings(rng: np.random.Generator) -> list[Planting]:
     kinds += [("clear", "")] * (len(FAMILIES) - len(kinds))
     plantings = []
     for family, kind in zip(FAMILIES, rng.permutation(len(kinds)), strict=True):
-        intents = rng.permutation(family.intents.split("|")).tolist()
+        cause, strength = kinds[kind]
+        intent, sibling = rng.permutation(family.intents.split("|")).tolist()
         topic = str(rng.choice(family.topics.split("|")))
-        plantings.append(
-            Planting(*kinds[kind], *intents, topic if kinds[kind][0] == "noise" else "")
-        )
+        topic = topic if cause == "noise" else ""
+        plantings.append(Planting(cause, strength, intent, sibling, topic))
     return plantings
 
 
@@ -344,7 +344,7 @@ def _regions(family: Family, planting: Planting) -> list[tuple[str, str, str, li
 
 def _labelled(
     texts: list[str], split: str, intent: str, cause: str, planting: Planting, active: bool
-) -> list[tuple[str, str, str] | None]:
+) -> Sequence[tuple[str, str, str] | None]:
     """Rows (text, intent, tag) of one region and split, with the planting's doing where it is
     active.
     """
@@ -356,7 +356,8 @@ def _labelled(
     if not active or (cause in ("rare", "noise") and split != "train"):
         return rows
     if cause == "rare":
-        return rows[:strength] + [None] * (len(rows) - strength)
+        left = int(strength)
+        return rows[:left] + [None] * (len(rows) - left)
     leans = _spread(len(rows), strength, step=2 if split == "train" else 1)
     intents = [planting.sibling if lean else intent for lean in leans]
     return [(text, own, tag) for text, own in zip(texts, intents, strict=True)]

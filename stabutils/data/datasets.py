@@ -201,13 +201,13 @@ def load_dataset(name_or_path: str | os.PathLike, seed: int = 0) -> Dataset:
     """
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise InputError("dataset seed", seed, "an integer of at least 0")
-    named = isinstance(name_or_path, str)
-    if not named and not isinstance(name_or_path, os.PathLike):
+    if isinstance(name_or_path, str):
+        if name_or_path in CORPORA:
+            return _dataset(name_or_path, _published(name_or_path), 0)
+        if name_or_path.partition(":")[0] == "assistant":
+            return _assistant(name_or_path, int(seed))
+    elif not isinstance(name_or_path, os.PathLike):
         raise InputError("dataset", name_or_path, f"a path or one of {', '.join(NAMES)}")
-    if named and name_or_path in CORPORA:
-        return _dataset(name_or_path, _published(name_or_path), 0)
-    if named and name_or_path.partition(":")[0] == "assistant":
-        return _assistant(name_or_path, int(seed))
     if not os.path.exists(name_or_path):
         raise InputError("dataset", os.fspath(name_or_path), _allowed(os.fspath(name_or_path)))
     path = Path(name_or_path)
@@ -251,13 +251,14 @@ def _dataset(name: str, rows: list[Row], seed: int) -> Dataset:
             held = _hold_out(name, groups["train"], round(share * whole), rng)
             groups[split] = [groups["train"][i] for i in sorted(held)]
             groups["train"] = [row for i, row in enumerate(groups["train"]) if i not in held]
-    splits = (_split(groups[split], code) for split in ("train", "validation", "test"))
+    names = ("train", "validation", "test")
+    train, validation, test = (_split(groups[split], code) for split in names)
     outside = {
         split.removeprefix("oos_"): tuple(row.text for row in groups[split])
         for split in groups
         if split.startswith("oos_")
     }
-    return Dataset(name, *splits, tuple(labels), outside)
+    return Dataset(name, train, validation, test, tuple(labels), outside)
 
 
 def _groups(name: str, rows: list[Row]) -> dict[str, list[Row]]:
@@ -292,9 +293,9 @@ def _hold_out(name: str, rows: list[Row], size: int, rng: np.random.Generator) -
 
 
 def _split(rows: list[Row], code: dict[str, int]) -> Split:
-    texts = [row.text for row in rows]
-    labels = [code[row.label] for row in rows]
-    tags = [row.tag for row in rows]
+    texts = tuple(row.text for row in rows)
+    labels = np.array([code[row.label] for row in rows], int)
+    tags = tuple(row.tag for row in rows)
     return Split(texts, labels, tags if any(tags) else ())
 
 

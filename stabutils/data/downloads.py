@@ -76,8 +76,10 @@ def _from_archive(http, name: str):
             archive.seek(0)
             with tarfile.open(fileobj=archive, mode="r|gz") as members:
                 for member in members:
-                    if member.isfile() and member.name == name:
-                        return shutil.copyfileobj(members.extractfile(member), out)
+                    wanted = member.isfile() and member.name == name
+                    content = members.extractfile(member) if wanted else None
+                    if content is not None:
+                        return shutil.copyfileobj(content, out)
         raise tarfile.ReadError(f"no file {name}")
 
     return fetch
@@ -86,7 +88,7 @@ def _from_archive(http, name: str):
 def _reason(error: Exception) -> str:
     import requests
 
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.RequestException):
         return f"no complete answer ({type(error).__name__})"

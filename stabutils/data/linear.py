@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -22,7 +23,7 @@ from stabutils.data.datasets import Split
 from stabutils.errors import InputError, check
 
 # Words and pairs of words, 2 to 4 characters of a word.
-VECTORIZERS = {
+VECTORIZERS: dict[str, dict[str, Any]] = {
     "words": {"ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
@@ -108,8 +109,9 @@ class LinearModel:
         columns = _columns(self.settings, self.vectorizers, texts, vectors)
         expected = self.coefficients.shape[1]
         if columns.shape[1] != expected:
-            width = expected - sum(map(len, self.vocabularies.values()))
-            raise InputError("width of the vectors", np.shape(vectors)[1], f"{width}")
+            terms = sum(map(len, self.vocabularies.values()))
+            found = columns.shape[1] - terms
+            raise InputError("width of the vectors", found, f"{expected - terms}")
         return columns @ self._slopes + self.intercepts
 
     def probabilities(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
@@ -163,7 +165,7 @@ def fit(
         margins = held_out @ weights[0].T.astype(float) + weights[1]
         fitted[strength] = weights, margins
         trials[strength] = float(np.mean(margins.argmax(1) == validation.labels))
-    strength = max(trials, key=trials.get)
+    strength = max(trials, key=trials.__getitem__)
     weights, margins = fitted[strength]
     chosen = temperature(margins, validation.labels)
     names = list(VECTORIZERS)[: len(vectorizers)]
@@ -249,9 +251,10 @@ def _columns(
     """
     blocks = [vectorizer.transform(texts) for vectorizer in vectorizers]
     if settings.features != "tfidf":
-        if np.ndim(vectors) != 2 or len(vectors) != len(texts):
+        shape = () if vectors is None else np.shape(vectors)
+        if len(shape) != 2 or shape[0] != len(texts):
             allowed = f"({len(texts)}, width), a vector of the frozen encoder for each text"
-            raise InputError("shape of the vectors", np.shape(vectors), allowed)
+            raise InputError("shape of the vectors", shape, allowed)
         blocks.append(csr_array(np.asarray(vectors, float)))
     return hstack(blocks, format="csr")
 

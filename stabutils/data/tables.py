@@ -61,7 +61,7 @@ class Table:
 
     name: str
     header: list[str]
-    chunks: Iterator[list[Sequence[str]]]
+    chunks: Iterator[Sequence[Sequence[str]]]
     lines: Callable[[], Sequence[int]]
     open_ended: bool = False
     separator: str = ""
@@ -202,7 +202,7 @@ def _separated(text: str, name: str, separator: str) -> Table:
         return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
 
     rows = _chunks(reader, name, separator)
-    first = next(rows, [])
+    first: Sequence[str] = next(rows, [])
     header = list(map(plain, first))
 
     def lines() -> list[int]:
@@ -319,7 +319,7 @@ def _of_frame(cell: object) -> str:
 # ---- what holds for all of them
 
 
-def _in_memory(name: str, names, rows: list[Sequence[str]], lines, unit: str) -> Table:
+def _in_memory(name: str, names, rows: Sequence[Sequence[str]], lines, unit: str) -> Table:
     header = [plain(str(column)) for column in names]
     chunks = iter([rows] if rows else [])
     return _checked(Table(name, header, chunks, lambda: lines, unit=unit))

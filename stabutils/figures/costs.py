@@ -131,8 +131,10 @@ def _name(
     names = []
     for row in chosen.itertuples():
         change = getattr(row, "accuracy_change", None)
-        known = row.arm.startswith(LINEAR) and change is not None
-        names.append(f"{row.arm}: accuracy {100 * change.value:+.1f} points" if known else row.arm)
+        name = row.arm
+        if name.startswith(LINEAR) and change is not None:
+            name = f"{name}: accuracy {100 * change.value:+.1f} points"
+        names.append(name)
     label_points(axis, names, chosen[["across", "height"]].to_numpy(float))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,13 +75,15 @@ def anchor_curve(
 ) -> Figure:
     """Accuracy and churn, or another measure, along the weight of a linear model in a mixture.
 
-    Numbers on the curves are weights: 0 is the network alone, 1 the linear model alone.
+    Numbers on the curves are weights, 0 the network alone and 1 the linear model alone; on curves
+    of ensembles they are numbers of members.
 
     Parameters
     ----------
-    curves : kind of mixture -> columns `weight`, and the intervals `accuracy` and the measure
+    curves : kind of mixture -> columns `weight`, and the intervals `accuracy` and the measure; kind
+        of ensemble -> the same with `size`
     points : columns `arm`, and the same intervals: the network and the linear model alone, which
-        are the ends of a curve, and ensembles; triangles for linear models, diamonds for others
+        are the ends of a curve, and other arms; triangles for linear models, diamonds for others
     measure : "churn", "label_entropy", "negative_flips" or "reduction"
     """
     figure, axis = plt.subplots(figsize=(9, 5.4))
@@ -90,10 +93,11 @@ def anchor_curve(
         colour, mark = (RED, "^") if name.startswith(LINEAR) else ("black", "D")
         axis.plot(*place, marker=mark, color=colour, zorder=5)
     for look, (kind, table) in zip(LOOKS, curves.items(), strict=False):
-        table = table.sort_values("weight")
+        along = "weight" if "weight" in table else "size"
+        table = table.sort_values(along)
         curve = _crosses(axis, table, measure, **look, label=short(kind))
-        inner = table.weight.between(0, 1, inclusive="neither").to_numpy()
-        names += [f"{weight:g}" for weight in table.weight[inner]]
+        inner = ~table[along].isin([0, 1]).to_numpy()  # the ends are points
+        names += [f"{number:g}" for number in table[along][inner]]
         colours += [look["color"]] * inner.sum()
         places = np.concatenate([places, curve[inner]])
     axis.set(xlabel=words_of(measure)[0], ylabel="accuracy (%)")
@@ -107,7 +111,7 @@ def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> np.ndarra
     """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
     x, left, right = spans(table[measure], words_of(measure)[1])
     y, low, high = spans(table.accuracy, 100)
-    ends = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
+    ends: dict[str, Any] = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
     axis.errorbar(x, y, **ends, **look, elinewidth=0.6)
     return np.stack([x, y], axis=1)
 
@@ -155,5 +159,5 @@ def _dots(axis: Axes, probabilities: np.ndarray, shown: np.ndarray) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(answers))
     for place, label in enumerate(shown):
         faces = np.where((answers == label)[:, None], BLUE, (1, 1, 1))
-        look = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
+        look: dict[str, Any] = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
         axis.scatter(probabilities[:, label], place + jitter, **look)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,7 +70,8 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     figure, (grid, bars) = plt.subplots(
         1, 2, figsize=(10, height), width_ratios=(3, 1), sharey=True
     )
-    top, places = 0.0, []
+    top = 0.0
+    places: list[float] = []
     for kind, rows in groups.items():
         grid.text(0, top + 0.9, kind, fontsize=9, style="italic", va="bottom")
         _cells(grid, labels[:, rows], gold[rows], top + 1)
@@ -84,7 +85,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     grid.set_yticks(places, [short(texts[row]) for row in rows])
     grid.grid(False)
     grid.set_title("What each retraining answered (dot: right)")
-    keys = {"handles": [Patch(color=colour) for colour in RANKS], "labels": ANSWERS}
+    keys: dict[str, Any] = {"handles": [Patch(color=colour) for colour in RANKS], "labels": ANSWERS}
     legend_below(figure, **keys, title="Colour: rank of an answer within its row")
     bars.barh(places, entropy[rows], color=GREY, height=0.6)
     bars.set(xlabel=f"entropy over these\n{runs} runs (nats)")
@@ -97,8 +98,8 @@ def _cells(axis: Axes, labels: np.ndarray, gold: np.ndarray, top: float) -> None
     runs, rows = labels.shape
     ranks = np.array([_rank_of_answers(votes) for votes in labels.T])
     edges = np.arange(runs + 1), top + np.arange(rows + 1)
-    look = {"cmap": ListedColormap(RANKS), "vmin": -0.5, "vmax": len(RANKS) - 0.5}
-    line = {"edgecolors": "white", "linewidth": 2 if runs <= 30 else 0}
+    look: dict[str, Any] = {"cmap": ListedColormap(RANKS), "vmin": -0.5, "vmax": len(RANKS) - 0.5}
+    line: dict[str, Any] = {"edgecolors": "white", "linewidth": 2 if runs <= 30 else 0}
     axis.pcolormesh(*edges, np.minimum(ranks, len(RANKS) - 1), **look, **line)
     row, run = np.nonzero(labels.T == gold[:, None])
     size = min(5, 150 / runs)
@@ -134,7 +135,7 @@ def entropy_distribution(labels: np.ndarray) -> Figure:
     """
     entropy = label_entropy(labels)
     figure, (share, rest) = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1, 3))
-    _share_that_changes(share, 100 * np.mean(entropy > 0), len(labels))
+    _share_that_changes(share, 100 * float(np.mean(entropy > 0)), len(labels))
     _histogram(rest, entropy[entropy > 0], len(labels))
     return figure
 
@@ -184,7 +185,7 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     _dots(right, pairs, ORANGE, (0, width))
     right.set(title="Disagreement of each pair of runs", xlabel="queries answered differently (%)")
     value, low, high = spans([churn], 100, limits=(0, 1))[:, 0]
-    look = {"marker": "D", "color": "black", "across": True}
+    look: dict[str, Any] = {"marker": "D", "color": "black", "across": True}
     whiskers(right, [0.42], [churn], scale=100, limits=(0, 1), **look)
     figure.get_layout_engine().set(wspace=0.08)
     middle = np.clip(value, 0.22 * width, 0.78 * width)
@@ -195,7 +196,7 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
 
 def _dots(axis: Axes, values: np.ndarray, colour, window: tuple[float, float]) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-    look = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
+    look: dict[str, Any] = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
     axis.plot(100 * values, jitter - 0.1, "o", color=colour, **look)
     axis.set(ylim=(-0.5, 0.9), yticks=[], xlim=window)
 
@@ -278,7 +279,7 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     """
     figure, axis = plt.subplots(figsize=(8, 4.4))
     order = np.argsort(entropy, kind="stable")
-    look = {"c": entropy[order], "cmap": HEAT, "s": 16, "linewidth": 0}
+    look: dict[str, Any] = {"c": entropy[order], "cmap": HEAT, "s": 16, "linewidth": 0}
     dots = axis.scatter(spread[order], confidence[order], **look)
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training")
@@ -286,8 +287,13 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     corners = {"easy": (0.02, 0.82), "ambiguous": (0.98, 0.45), "hard": (0.02, 0.2)}
     for name, (x, y) in corners.items():
         side = "right" if x > 0.5 else "left"
-        look = {"style": "italic", "weight": "bold", "ha": side, "va": "center"}
-        axis.text(x, y, name, transform=axis.transAxes, **look)
+        lettering: dict[str, Any] = {
+            "style": "italic",
+            "weight": "bold",
+            "ha": side,
+            "va": "center",
+        }
+        axis.text(x, y, name, transform=axis.transAxes, **lettering)
     return figure
 
 
@@ -339,7 +345,7 @@ def sources(effects: Effects) -> Figure:
         axis.axvline(value, **RULE | {"linestyle": "--"}, label="all sources vary")
         axis.axvline(100 * effects.floor, **RULE | {"linewidth": 1.5}, label="all sources fixed")
         churns = [getattr(source, key) for source in effects.sources.values()]
-        limits = {"scale": 100, "limits": (0, 1), "across": True}
+        limits: dict[str, Any] = {"scale": 100, "limits": (0, 1), "across": True}
         whiskers(axis, range(len(churns)), churns, **limits, **look)
         axis.set(title=titles[key], xlabel="churn (% of test queries)")
     name_rows(axes[0], list(effects.sources))
@@ -366,7 +372,7 @@ def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
     for epochs, row in found.items():
         if np.isfinite(row["share"].value):
             point = epochs, 100 * row["rounding"].value
-            look = {"fontsize": 9, "ha": "center", "textcoords": "offset points"}
+            look: dict[str, Any] = {"fontsize": 9, "ha": "center", "textcoords": "offset points"}
             axis.annotate(f"{row['share'].value:.0%}", point, (0, 6), **look)
     log_ticks(axis, list(found))
     axis.set_ylim(-0.02 * axis.get_ylim()[1], None)

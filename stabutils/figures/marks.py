@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import cycle, product
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
 from stabutils.figures.theme import GREY, LOOKS, short
@@ -49,8 +51,10 @@ def spans(
     """
     rows = []
     for interval in intervals:
-        known = isinstance(interval, Interval)
-        rows.append((interval.value, interval.low, interval.high) if known else (np.nan,) * 3)
+        ends = (np.nan,) * 3
+        if isinstance(interval, Interval):
+            ends = interval.value, interval.low, interval.high
+        rows.append(ends)
     return scale * np.clip(np.array(rows, float).reshape(-1, 3).T, *limits)
 
 
@@ -69,7 +73,7 @@ def words_of(measure: str) -> tuple[str, float]:
 
 def whiskers(
     axis: Axes,
-    places: Sequence[float],
+    places: ArrayLike,
     intervals: Iterable[Interval | None],
     *,
     scale: float = 1,
@@ -80,7 +84,8 @@ def whiskers(
     """Values as marks with their intervals, upright or across; returns the values as drawn."""
     value, low, high = spans(intervals, scale, limits)
     ends = np.maximum(0, [value - low, high - value])
-    look = {"linestyle": "none", "capsize": 3} | LOOKS[0] | look
+    plain: dict[str, Any] = {"linestyle": "none", "capsize": 3}
+    look = plain | LOOKS[0] | look
     if across:
         axis.errorbar(value, places, xerr=ends, **look)
     else:
@@ -90,7 +95,7 @@ def whiskers(
 
 def bands(
     axis: Axes,
-    lines: Mapping[str, tuple[Sequence[float], Iterable[Interval]]],
+    lines: Mapping[str, tuple[ArrayLike, Iterable[Interval]]],
     scale: float = 1,
 ) -> None:
     """A line of values for each name, (places, intervals), and its intervals as a band."""
@@ -164,7 +169,7 @@ def log_ticks(axis: Axes, places: Sequence[float]) -> None:
 def label_points(
     axis: Axes,
     names: Sequence[str],
-    points: Sequence[tuple[float, float]],
+    points: Sequence[tuple[float, float]] | np.ndarray,
     colours: Sequence | None = None,
     fontsize: float = 9,
 ) -> None:
@@ -178,7 +183,12 @@ def label_points(
     colours : of the names; black where not given
     """
     ink = _ink(axis.figure)
-    look = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": fontsize}
+    look: dict[str, Any] = {
+        "textcoords": "offset points",
+        "ha": "center",
+        "va": "center",
+        "fontsize": fontsize,
+    }
     for place, (name, point) in enumerate(zip(names, points, strict=True)):
         colour = "black" if colours is None else colours[place]
         label = axis.annotate(short(name), point, (0, 0), **look, color=colour, arrowprops=LEADER)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 
 from stabutils.figures.marks import label_points, legend_below, whiskers
@@ -80,7 +81,7 @@ def instability_map(
     entropy: np.ndarray,
     regions: np.ndarray,
     names: Sequence[str],
-    towns: np.ndarray = (),
+    towns: ArrayLike = (),
     intents: Sequence[str] = (),
     most_named: int = 20,
 ) -> Figure:
@@ -97,8 +98,8 @@ def instability_map(
     intents : their names
     """
     outlined = (regions >= 0) & (regions < len(names))
-    panels = 1 + outlined.any()
-    size, ratios = (9 + 3 * outlined.any(), 6.4), (3, 2)[:panels]
+    panels = 1 + int(outlined.any())
+    size, ratios = (6 + 3 * panels, 6.4), (3, 2)[:panels]
     figure, axes = plt.subplots(1, panels, figsize=size, width_ratios=ratios, squeeze=False)
     look = {"cmap": HEAT, "vmin": 0, "vmax": max(entropy.max(initial=0), 0.1), "linewidth": 0}
     order = np.argsort(entropy, kind="stable")

@@ -6,6 +6,7 @@ import hashlib
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from unicodedata import east_asian_width
 
 import matplotlib.pyplot as plt
@@ -21,11 +22,13 @@ from PIL import Image
 PALETTE = sns.color_palette("colorblind")
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (PALETTE[i] for i in (0, 1, 2, 3, 4, 7))
 MARKS = zip((BLUE, ORANGE, GREEN, PURPLE, RED, GREY), "osD^vP", strict=True)
-LOOKS = tuple({"color": colour, "marker": mark} for colour, mark in MARKS)
+LOOKS: tuple[dict[str, Any], ...] = tuple(
+    {"color": colour, "marker": mark} for colour, mark in MARKS
+)
 RANKS = ("#dfe3ea", "#f3b54a", "#3f9ac9", "#a8386b", "#2b1b4b")  # ever darker, for print in grey
 HEAT = LinearSegmentedColormap.from_list("heat", ["#dcdcdc", "#f4a582", "#c0262d", "#4d000f"])
-RULE = {"color": "black", "linestyle": ":", "linewidth": 1}
-REPRODUCIBLE = {"svg.hashsalt": "stabutils", "svg.fonttype": "none"}
+RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1}
+REPRODUCIBLE: dict[str, Any] = {"svg.hashsalt": "stabutils", "svg.fonttype": "none"}
 OTHER_SCRIPTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from stabutils.errors import InputError
@@ -28,7 +29,7 @@ from stabutils.metrics.measures import checkpoint_entropy, label_entropy, majori
 UNSTABLE = 0.1  # share of runs that leave the majority's answer
 
 
-def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     """Chance that a positive query scores higher than another, ties counting half.
 
     0 .. 1, 0.5 is blind. Raises InputError unless there are both kinds of query.
@@ -58,7 +59,7 @@ def _aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     return np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5)
 
 
-def rank_correlation(score: np.ndarray, target: np.ndarray) -> float:
+def rank_correlation(score: ArrayLike, target: ArrayLike) -> float:
     """Spearman's, -1 .. 1; 0 where the score, or the target, is the same everywhere.
 
     Examples
@@ -112,7 +113,7 @@ ORDERS = Criterion("rank correlation", label_entropy, _rank_correlations, (-1, 1
 
 
 def judge(
-    proxies: Mapping[str, np.ndarray], labels: np.ndarray, criterion: Criterion = FINDS
+    proxies: Mapping[str, ArrayLike], labels: ArrayLike, criterion: Criterion = FINDS
 ) -> dict[str, Interval]:
     """How well each run's score agrees with what the *other* runs do, mean over the scored runs.
 
@@ -185,7 +186,7 @@ def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
         raise InputError("scores", scores.shape, allowed)
 
 
-def board(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, dict[str, Interval]]:
+def board(proxies: Mapping[str, ArrayLike], labels: ArrayLike) -> dict[str, dict[str, Interval]]:
     """AUROC and rank correlation of every score (see `judge`), the best first.
 
     Among the strengths of one proxy choose on one corpus and read the result on another: the best
@@ -196,14 +197,14 @@ def board(proxies: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, di
     return {name: {what: column[name] for what, column in columns.items()} for name in order}
 
 
-def judgeable(labels: np.ndarray) -> bool:
+def judgeable(labels: ArrayLike) -> bool:
     """Whether, without any two runs, there are both stable and unstable queries by FINDS."""
     labels = np.asarray(labels)
     if len(labels) < 4:
         return False
     shares = list(_targets(labels, FINDS).values())
     unstable = [np.mean(share >= UNSTABLE - 1e-12) for share in shares]
-    return 0 < min(unstable) and max(unstable) < 1
+    return bool(0 < min(unstable) and max(unstable) < 1)
 
 
 def through_training(
@@ -227,7 +228,7 @@ def through_training(
 
 
 def reference(
-    labels: np.ndarray, criterion: Criterion = FINDS, halvings: int = 20, seed: int = 0
+    labels: ArrayLike, criterion: Criterion = FINDS, halvings: int = 20, seed: int = 0
 ) -> Interval:
     """How well one half of the runs agrees with the other half by the same criterion.
 
@@ -257,7 +258,7 @@ def reference(
     return runs_and_queries(over_runs, over_queries).within(*criterion.bounds)
 
 
-def mean_auroc(scores: np.ndarray, positive: np.ndarray) -> Interval:
+def mean_auroc(scores: ArrayLike, positive: ArrayLike) -> Interval:
     """AUROC of the mean score of several runs, over runs: scores (runs, examples), positive
     bool.
     """
@@ -265,7 +266,7 @@ def mean_auroc(scores: np.ndarray, positive: np.ndarray) -> Interval:
     return interval.within(0, 1)
 
 
-def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float:
+def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
     """Does multi-run label entropy find a planted region? Its queries against the clear ones.
 
     Parameters
@@ -278,23 +279,22 @@ def planted_auroc(labels: np.ndarray, tags: Sequence[str], region: str) -> float
     -------
     AUROC, 0 .. 1.
     """
-    tags = np.asarray(tags)
-    kept = (tags == region) | (tags == "clear")
-    return auroc(label_entropy(labels)[kept], tags[kept] == region)
+    marks = np.asarray(tags)
+    kept = (marks == region) | (marks == "clear")
+    return auroc(label_entropy(labels)[kept], marks[kept] == region)
 
 
-def planted(labels: np.ndarray, tags: Sequence[str]) -> dict[str, Interval]:
+def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
     """`planted_auroc` of every region that the tags name, strong ones first, over runs."""
     order = ("strong", "medium", "weak", "absent")
     named = {tag for tag in tags if ":" in tag}
     regions = sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag))
-    tags = np.asarray(tags)
     found = {}
     for region in regions:
         interval = jackknife(
             lambda votes, marks, region=region: planted_auroc(votes, marks, region),
             labels,
-            examples=(tags,),
+            examples=(np.asarray(tags),),
         )
         found[region] = interval.within(0, 1)
     return found

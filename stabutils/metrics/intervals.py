@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import special
 
 from stabutils.errors import InputError
@@ -106,7 +107,7 @@ class Interval:
 # ---- one arm, over runs ----
 
 
-def jackknife(statistic, *arrays, examples=(), level=0.95) -> Interval:
+def jackknife(statistic: Callable, *arrays, examples=(), level=0.95) -> Interval:
     """Interval of ``statistic(*arrays, *examples)`` over runs, by leaving out one run at a time.
 
     ``se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2`` around the plain value, t with N - 1
@@ -126,7 +127,7 @@ def jackknife(statistic, *arrays, examples=(), level=0.95) -> Interval:
     return delete_a_group(statistic, *arrays, groups=groups, examples=examples, level=level)
 
 
-def delete_a_group(statistic, *arrays, groups, examples=(), level=0.95) -> Interval:
+def delete_a_group(statistic: Callable, *arrays, groups, examples=(), level=0.95) -> Interval:
     """The same, leaving out whole groups of runs: for ensembles that are built from the runs.
 
     Parameters
@@ -160,7 +161,7 @@ def delete_a_group(statistic, *arrays, groups, examples=(), level=0.95) -> Inter
     return from_variance(value, np.mean(squares), fewest - 1, runs, level)
 
 
-def from_deletions(values, level=0.95) -> Interval:
+def from_deletions(values: Sequence[float], level=0.95) -> Interval:
     """The same of a statistic that is known without each run and, last, with all: (runs + 1,).
 
     Examples
@@ -173,7 +174,7 @@ def from_deletions(values, level=0.95) -> Interval:
     return from_variance(float(values[-1]), variance, runs - 1, runs, _level(level))
 
 
-def divisions(kinds, groups: int, deletions: int = 50) -> np.ndarray:
+def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> np.ndarray:
     """Random divisions of runs into groups, each kind of run divided evenly: (divisions, runs).
 
     Parameters
@@ -200,7 +201,9 @@ def divisions(kinds, groups: int, deletions: int = 50) -> np.ndarray:
 # ---- over queries ----
 
 
-def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95) -> Interval:
+def over_queries(
+    function: Callable, *rows: ArrayLike, weights: ArrayLike | None = None, runs: int, level=0.95
+) -> Interval:
     """Interval of function(mean of each row) over queries, by leaving out one query at a time.
 
     Parameters
@@ -219,22 +222,22 @@ def over_queries(function: Callable, *rows, weights=None, runs: int, level=0.95)
     >>> print(over_queries(lambda mean: mean, [1.0, 2.0, 3.0], runs=1))
     2.000 [-0.484, 4.484]
     """
-    rows = np.stack([np.asarray(row, float) for row in rows])
-    weights = np.ones(rows.shape[1]) if weights is None else np.asarray(weights, float)
-    rows, weights = rows[:, weights > 0], weights[weights > 0]
-    total, sums = weights.sum(), rows @ weights
+    table = np.stack([np.asarray(row, float) for row in rows])
+    weights = np.ones(table.shape[1]) if weights is None else np.asarray(weights, float)
+    table, weights = table[:, weights > 0], weights[weights > 0]
+    total, sums = weights.sum(), table @ weights
     with quiet():
         value = float(function(*(sums / total)))
         if len(weights) < 2:
             return Interval(value, math.nan, math.nan, runs, these_models(runs))
-        deleted = function(*((sums[:, None] - rows * weights) / (total - weights)))
+        deleted = function(*((sums[:, None] - table * weights) / (total - weights)))
         deleted = np.broadcast_to(deleted, weights.shape)
         variance = np.sum(moves_of(deleted) ** 2)
     interval = from_variance(value, variance, len(weights) - 1, runs, _level(level))
     return replace(interval, note=these_models(runs))
 
 
-def over_examples(statistic, *arrays, examples=(), level=0.95) -> Interval:
+def over_examples(statistic: Callable, *arrays, examples=(), level=0.95) -> Interval:
     """The same of any statistic of arrays (runs, queries, ...): how other queries would change it.
 
     Leaves out random blocks of the queries, 50 at most. It says nothing about other retrainings,
@@ -329,7 +332,7 @@ def crossed(parts: Sequence[Interval], level=0.95) -> Interval:
 # ---- several arms, over runs ----
 
 
-def jackknife_arms(statistic, arms, seeds, level=0.95, examples=()) -> Interval:
+def jackknife_arms(statistic: Callable, arms, seeds, level=0.95, examples=()) -> Interval:
     """Interval of ``statistic(*arms, *examples)`` over runs: a difference or ratio of several arms.
 
     Seed s is left out of every arm that used it, one arm at a time (so the statistic meets arms of
@@ -389,7 +392,7 @@ def _satterthwaite(squares, used, sizes) -> float:
 # ---- shares, families, plans, verdicts ----
 
 
-def jeffreys(successes, trials, level=0.95) -> tuple[np.ndarray, np.ndarray]:
+def jeffreys(successes: ArrayLike, trials: ArrayLike, level=0.95) -> tuple[np.ndarray, np.ndarray]:
     """Jeffreys interval of a probability after `successes` in `trials`: (low, high), 0 .. 1.
 
     Ends at 0 where nothing and at 1 where everything succeeded.
@@ -413,7 +416,7 @@ def jeffreys(successes, trials, level=0.95) -> tuple[np.ndarray, np.ndarray]:
     return np.where(successes == 0, 0.0, low), np.where(successes == trials, 1.0, high)
 
 
-def holm(p_values) -> np.ndarray:
+def holm(p_values: ArrayLike) -> np.ndarray:
     """Adjusted p-values: reject those of at most alpha, and any false rejection has chance < alpha.
 
     References
@@ -563,7 +566,7 @@ def quiet() -> np.errstate:
     return np.errstate(divide="ignore", invalid="ignore")
 
 
-def moves_of(deleted, axis: int = 0) -> np.ndarray:
+def moves_of(deleted: ArrayLike, axis: int = 0) -> np.ndarray:
     """Values with units left out, scaled so that their squares sum to the jackknife variance."""
     deleted = np.asarray(deleted, float)
     units = deleted.shape[axis]

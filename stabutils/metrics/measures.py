@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
 
 # per example
 
 
-def label_entropy(labels, n=None):
+def label_entropy(labels: ArrayLike, n: int | None = None) -> np.ndarray:
     """Entropy of the labels that runs give one example, as expected over n of the runs:
     (examples,), nats.
 
@@ -44,7 +46,7 @@ def label_entropy(labels, n=None):
     return _sum_over_classes(labels, expected_worth(entropy_worth(n), len(labels)))
 
 
-def checkpoint_entropy(checkpoints):
+def checkpoint_entropy(checkpoints: ArrayLike) -> np.ndarray:
     """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples),
     nats.
 
@@ -60,7 +62,7 @@ def checkpoint_entropy(checkpoints):
     return np.stack([label_entropy(run) for run in checkpoints])
 
 
-def disagreement(labels):
+def disagreement(labels: ArrayLike) -> np.ndarray:
     """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is
     stable.
 
@@ -73,7 +75,7 @@ def disagreement(labels):
     return _sum_over_classes(labels, votes * (runs - votes) / (runs * (runs - 1)))
 
 
-def majority(labels):
+def majority(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the
     lowest id.
 
@@ -87,7 +89,7 @@ def majority(labels):
     return answer, most
 
 
-def tally(labels, names):
+def tally(labels: ArrayLike, names: Sequence[str]) -> list[str]:
     """The answers of each example in words, most frequent first.
 
     labels (runs, examples); names (classes,). Returns a list of texts (examples,).
@@ -103,7 +105,7 @@ def tally(labels, names):
     return found
 
 
-def gold_confidence(probabilities, gold):
+def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population standard deviation over runs of the gold label's probability: two
     (examples,).
 
@@ -119,7 +121,7 @@ def gold_confidence(probabilities, gold):
     return chosen.mean(axis=0), chosen.std(axis=0)
 
 
-def churn(labels):
+def churn(labels: ArrayLike) -> float:
     """Share of examples on which two runs disagree, mean over all pairs of runs: 0 .. 1, lower is
     stabler.
 
@@ -129,7 +131,7 @@ def churn(labels):
     return float(disagreement(labels).mean())
 
 
-def churn_matrix(labels):
+def churn_matrix(labels: ArrayLike) -> np.ndarray:
     """Churn of every pair of runs: (runs, runs), symmetric, 0 on the diagonal, each 0 .. 1.
 
     >>> churn_matrix([[0, 1], [0, 1], [0, 2]]).tolist()
@@ -142,7 +144,7 @@ def churn_matrix(labels):
     return matrix
 
 
-def churn_parts(labels, gold):
+def churn_parts(labels: ArrayLike, gold: ArrayLike) -> dict[str, float]:
     """Churn within one arm by what it costs, the two shares adding up to churn: dict, each 0 .. 1.
 
     right_to_wrong: exactly one of the two runs is right (either one: within an arm good and bad
@@ -164,7 +166,7 @@ def churn_parts(labels, gold):
     }
 
 
-def churn_between(before, after, gold):
+def churn_between(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> dict[str, float]:
     """Churn from one arm to another over all cross pairs of runs, in its parts.
 
     Parameters
@@ -213,7 +215,7 @@ def churn_between(before, after, gold):
     return {name: float(pairs.mean() / (len(before) * len(after))) for name, pairs in parts.items()}
 
 
-def share_unstable(labels, n=10):
+def share_unstable(labels: ArrayLike, n: int = 10) -> float:
     """Share of examples on which n runs are not unanimous, as expected over n of the runs: 0 .. 1.
 
     Grows with n, so quote n with it. Lower is stabler; n=2 is churn.
@@ -228,7 +230,7 @@ def share_unstable(labels, n=10):
     return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
 
 
-def churn_range(first, second, classes):
+def churn_range(first: ArrayLike, second: ArrayLike, classes: int) -> dict[str, np.ndarray]:
     """Churn that two runs' accuracies force, allow and let expect: dict of least, most and
     independent, each 0 .. 1.
 
@@ -255,7 +257,7 @@ def churn_range(first, second, classes):
     }
 
 
-def fleiss_kappa(labels):
+def fleiss_kappa(labels: ArrayLike) -> float:
     """Agreement of runs beyond what the label shares alone would give: 1 is full agreement, 0 is
     chance.
 
@@ -274,7 +276,7 @@ def fleiss_kappa(labels):
     return 1.0 if len(shares) == 1 else 1 - churn(labels) / (1 - chance)
 
 
-def jensen_shannon(probabilities):
+def jensen_shannon(probabilities: ArrayLike) -> float:
     """Jensen-Shannon divergence of two runs' probabilities, mean over pairs and examples: 0 .. log
     2, nats.
 
@@ -293,7 +295,7 @@ def jensen_shannon(probabilities):
     return max(0.0, total / (examples * math.comb(runs, 2)))
 
 
-def distribution_variance(labels, gold):
+def distribution_variance(labels: ArrayLike, gold: ArrayLike) -> float:
     """Variance over runs of the error rate on the whole distribution, not just on this sample:
     unbiased.
 
@@ -315,7 +317,7 @@ def distribution_variance(labels, gold):
     return float(examples / (examples - 1) * (wrong.mean(axis=1).var(ddof=1) - by_chance))
 
 
-def accuracy(labels, gold):
+def accuracy(labels: ArrayLike, gold: ArrayLike) -> np.ndarray:
     """Share of examples a run answers right: (runs,), 0 .. 1, higher is better.
 
     >>> accuracy([[0, 1], [0, 2]], [0, 2]).tolist()
@@ -325,7 +327,7 @@ def accuracy(labels, gold):
     return (labels == _gold(gold, labels.shape[1])).mean(axis=1)
 
 
-def nll(probabilities, gold):
+def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
     """Mean negative log probability of the gold label: (runs,), nats, 0 .. 87.3, lower is better.
 
     A probability that float32 cannot tell from 0 counts as its smallest normal number (87.3 nats).
@@ -337,7 +339,7 @@ def nll(probabilities, gold):
     return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean(axis=1)
 
 
-def ece(probabilities, gold, bins=15):
+def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> np.ndarray:
     """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is
     better.
 
@@ -394,7 +396,7 @@ def _votes(labels):
         yield vote, before
 
 
-def _sum_over_classes(labels, worth, block=2**16):
+def _sum_over_classes(labels, worth, block=2**16) -> np.ndarray:
     """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
     labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
     total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
@@ -405,17 +407,17 @@ def _sum_over_classes(labels, worth, block=2**16):
     return total
 
 
-def _squared_votes(labels):
+def _squared_votes(labels) -> np.ndarray:
     return _sum_over_classes(labels, np.arange(len(labels) + 1) ** 2)
 
 
-def entropy_worth(n):
+def entropy_worth(n: int) -> np.ndarray:
     """What a class with 0, 1 .. n votes adds to the entropy of n votes."""
     share = np.arange(n + 1) / n
     return -share * np.log(np.where(share > 0, share, 1)) + 0.0  # no -0
 
 
-def expected_worth(worth, runs):
+def expected_worth(worth: np.ndarray, runs: int) -> np.ndarray:
     """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from
     `runs` votes.
 
@@ -468,12 +470,12 @@ def _log_of_sums(shares):
     return total + np.log(product)
 
 
-def _gold_probability(probabilities, gold):
+def _gold_probability(probabilities, gold) -> np.ndarray:
     gold = _gold(gold, *probabilities.shape[1:])
     return np.take_along_axis(probabilities, gold[None, :, None], axis=2)[..., 0].astype(float)
 
 
-def _array(values, axes, thing, kinds, allowed):
+def _array(values: ArrayLike, axes, thing, kinds, allowed) -> np.ndarray:
     try:
         values = np.asarray(values)
     except ValueError:
@@ -489,7 +491,7 @@ def _array(values, axes, thing, kinds, allowed):
     return values
 
 
-def _labels(labels, axes=("runs", "examples"), thing="labels", least=2):
+def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=2) -> np.ndarray:
     labels = _array(labels, axes, thing, "iu", "integer class ids")
     if labels.min() < 0:
         raise InputError(thing, int(labels.min()), "class ids of at least 0")
@@ -498,7 +500,7 @@ def _labels(labels, axes=("runs", "examples"), thing="labels", least=2):
     return labels
 
 
-def _probabilities(probabilities, least=1):
+def _probabilities(probabilities: ArrayLike, least=1) -> np.ndarray:
     axes, allowed = (
         ("runs", "examples", "classes"),
         "numbers of 0 .. 1 whose rows sum to 1 (not logits)",
@@ -531,7 +533,7 @@ def _enough(found, thing, least):
         )
 
 
-def _gold(gold, examples, classes=None):
+def _gold(gold: ArrayLike, examples, classes=None) -> np.ndarray:
     gold = _labels(gold, ("examples",), "gold")
     if len(gold) != examples:
         raise InputError("examples in gold", len(gold), f"{examples}, as many as were predicted")

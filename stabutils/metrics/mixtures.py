@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from stabutils.errors import InputError
@@ -24,7 +25,7 @@ WEIGHTS = tuple(step / 20 for step in range(21))
 
 
 def mix(
-    probabilities: np.ndarray, anchor: np.ndarray, weight: float, kind: str = "geometric"
+    probabilities: ArrayLike, anchor: ArrayLike, weight: float, kind: str = "geometric"
 ) -> np.ndarray:
     """Mean of two models' probabilities, `weight` for the anchor: the shape of `probabilities`.
 
@@ -91,9 +92,9 @@ def _check(probabilities, anchor, weight, kind):
 
 
 def choose_weight(
-    probabilities: np.ndarray,
-    anchor: np.ndarray,
-    gold: np.ndarray,
+    probabilities: ArrayLike,
+    anchor: ArrayLike,
+    gold: ArrayLike,
     kind: str = "geometric",
     weights: Sequence[float] = WEIGHTS,
     errors: float = 1.0,
@@ -138,9 +139,9 @@ def choose_weight(
 
 
 def curve(
-    probabilities: np.ndarray,
-    anchor: np.ndarray,
-    gold: np.ndarray,
+    probabilities: ArrayLike,
+    anchor: ArrayLike,
+    gold: ArrayLike,
     kind: str = "geometric",
     weights: Sequence[float] = WEIGHTS,
     n: int = 5,

@@ -25,6 +25,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import binom
 
 from stabutils.errors import InputError
@@ -40,7 +41,7 @@ BLOCK = 2**20  # numbers of one block of probabilities: 8 MB
 # ---- labels: predictive multiplicity
 
 
-def ambiguity(labels: np.ndarray, n: int = 10) -> float:
+def ambiguity(labels: ArrayLike, n: int = 10) -> float:
     """Share of examples on which some competing model contradicts the baseline model, among n runs.
 
     The source has one baseline, the model that would be deployed, and asks which points some
@@ -82,7 +83,7 @@ def ambiguity(labels: np.ndarray, n: int = 10) -> float:
     return measures.share_unstable(labels, n)
 
 
-def discrepancy(labels: np.ndarray, n: int = 10) -> float:
+def discrepancy(labels: ArrayLike, n: int = 10) -> float:
     """Largest share of answers that one competing model changes from the baseline, among n runs.
 
     Unlike ambiguity, all changed answers belong to one and the same replacement of the baseline
@@ -130,7 +131,7 @@ def discrepancy(labels: np.ndarray, n: int = 10) -> float:
 # ---- labels: arbitrariness and consistency
 
 
-def self_consistency(labels: np.ndarray) -> np.ndarray:
+def self_consistency(labels: ArrayLike) -> np.ndarray:
     """Chance that two runs give one example the same answer: its mean over examples is 1 - churn.
 
     Its distribution over examples says what the mean hides: many stable queries and a few that
@@ -161,7 +162,7 @@ def self_consistency(labels: np.ndarray) -> np.ndarray:
     return 1 - measures.disagreement(labels)
 
 
-def share_inconsistent(labels: np.ndarray, level: float = LEVEL) -> float:
+def share_inconsistent(labels: ArrayLike, level: float = LEVEL) -> float:
     """Share of examples whose self-consistency is below a level: those answered arbitrarily.
 
     Computed at all levels it is the distribution function of self-consistency. It depends on the
@@ -202,7 +203,7 @@ def share_inconsistent(labels: np.ndarray, level: float = LEVEL) -> float:
     return float(np.mean(self_consistency(labels) < level - rounding))
 
 
-def consistency(labels: np.ndarray) -> float:
+def consistency(labels: ArrayLike) -> float:
     """CON: share of examples that two runs answer alike, mean over all pairs of runs: 1 - churn.
 
     Parameters
@@ -229,7 +230,7 @@ def consistency(labels: np.ndarray) -> float:
     return 1 - measures.churn(labels)
 
 
-def correct_consistency(labels: np.ndarray, gold: np.ndarray) -> float:
+def correct_consistency(labels: ArrayLike, gold: ArrayLike) -> float:
     """ACC-CON: share of examples that two runs both answer right, mean over all pairs of runs.
 
     Parameters
@@ -260,7 +261,7 @@ def correct_consistency(labels: np.ndarray, gold: np.ndarray) -> float:
 # ---- labels: updates of a model
 
 
-def negative_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
+def negative_flip_rate(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> float:
     """NFR: share of examples that the old model answers right and the new one wrong.
 
     Mean over all pairs of an old and a new run: the part `negative_flips` of `churn_between`.
@@ -293,7 +294,7 @@ def negative_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) 
     return measures.churn_between(before, after, gold)["negative_flips"]
 
 
-def positive_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
+def positive_flip_rate(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> float:
     """PFR: share of examples that the old model answers wrong and the new one right.
 
     Mean over all pairs of an old and a new run: the part `positive_flips` of `churn_between`.
@@ -322,7 +323,7 @@ def positive_flip_rate(before: np.ndarray, after: np.ndarray, gold: np.ndarray) 
     return measures.churn_between(before, after, gold)["positive_flips"]
 
 
-def mcnemar(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
+def mcnemar(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> float:
     """Mid-p McNemar test of whether two models are equally accurate: the two-sided p-value.
 
     Speaks of these two models and of the population of examples, not of retrainings: two runs of
@@ -356,14 +357,14 @@ def mcnemar(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> float:
     >>> round(mcnemar([0] + 7 * [1], [1] + 7 * [0], 8 * [0]), 4)
     0.0391
     """
-    parts = measures.churn_between([before], [after], gold)
+    parts = measures.churn_between(np.asarray(before)[None], np.asarray(after)[None], gold)
     regressed, fixed = (
-        round(parts[name] * len(gold)) for name in ("negative_flips", "positive_flips")
+        round(parts[name] * np.size(gold)) for name in ("negative_flips", "positive_flips")
     )
     return float(_mid_p(regressed, fixed))
 
 
-def selective_answers(labels: np.ndarray, alpha: float = 0.05) -> np.ndarray:
+def selective_answers(labels: ArrayLike, alpha: float = 0.05) -> np.ndarray:
     """What a selective ensemble of the runs answers: the majority's label, or none in a close vote.
 
     A two-sided binomial test asks whether the most frequent answer is really more frequent than
@@ -412,7 +413,7 @@ def selective_answers(labels: np.ndarray, alpha: float = 0.05) -> np.ndarray:
 
 
 def viable_prediction_range(
-    probabilities: np.ndarray, gold: np.ndarray, n: int | None = None
+    probabilities: ArrayLike, gold: ArrayLike, n: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest probability that n runs give one label of each example, say the gold one.
 
@@ -463,7 +464,7 @@ def viable_prediction_range(
     return -_expected_largest(-chosen, n), _expected_largest(chosen, n)
 
 
-def rashomon_capacity(probabilities: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
+def rashomon_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> np.ndarray:
     """How many different answers the runs' probabilities amount to, one example at a time.
 
     The exponential of `channel_capacity`, where its algorithm and costs are.
@@ -495,7 +496,7 @@ def rashomon_capacity(probabilities: np.ndarray, tolerance: float = 1e-5) -> np.
     return np.exp(channel_capacity(probabilities, tolerance))
 
 
-def channel_capacity(probabilities: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
+def channel_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> np.ndarray:
     """Capacity of the channel from runs to classes: the logarithm of `rashomon_capacity`.
 
     For each example the largest information, over all weights of the runs, that an answer drawn
@@ -557,9 +558,9 @@ def channel_capacity(probabilities: np.ndarray, tolerance: float = 1e-5) -> np.n
 
 
 def multiplicity_table(
-    labels: np.ndarray,
-    gold: np.ndarray | None = None,
-    probabilities: np.ndarray | None = None,
+    labels: ArrayLike,
+    gold: ArrayLike | None = None,
+    probabilities: ArrayLike | None = None,
     *,
     n: int = 10,
     level: float = LEVEL,
@@ -645,13 +646,14 @@ def multiplicity_table(
         row("share_inconsistent", runs, COOPER, inconsistent, labels),
         row("abstention", runs, BLACK, abstention, labels),
     ]
-    known = ()
+    known: tuple[np.ndarray, ...] = ()
     if gold is not None:
-        known = (_gold(gold, examples),)
+        gold = _gold(gold, examples)
+        known = (gold,)
         rows += [
             row("correct_consistency", 2, WANG, correct_consistency, labels, known=known),
             row("negative_flip_rate", 2, YAN, _regressed, labels, known=known),
-            _mcnemar_row(labels, *known, alpha),
+            _mcnemar_row(labels, gold, alpha),
         ]
     if probabilities is not None:
         probabilities = _probabilities(probabilities)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, measures
@@ -116,13 +117,14 @@ def cell_variance(
     before it is squared, as `jackknife_arms` does.
     """
     slopes = gradient(function, np.array([score.value for score in scores]))
+    moves = [score.moves for score in scores if score.moves is not None]
     total = 0.0
     for seed in np.unique(np.concatenate(seeds)):
         moved = np.zeros(len(scores[0].each))
-        for slope, score, own in zip(slopes, scores, seeds, strict=True):
-            moved += slope * score.moves[np.asarray(own) == seed].sum(axis=0)
-        total += moved @ moved
-    return float(total)
+        for slope, move, own in zip(slopes, moves, seeds, strict=True):
+            moved += slope * move[np.asarray(own) == seed].sum(axis=0)
+        total += float(moved @ moved)
+    return total
 
 
 def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
@@ -145,36 +147,38 @@ def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
 # ---- the scores ----
 
 
-def churn(labels, weights=None) -> Score:
+def churn(labels: ArrayLike, weights: ArrayLike | None = None) -> Score:
     """Share of queries on which two runs disagree (`measures.churn`)."""
     return replace(_vote_score(_own_votes(labels), _pairs, weights), bounds=(0, 1))
 
 
-def label_entropy(labels, n: int = 5, weights=None) -> Score:
+def label_entropy(labels: ArrayLike, n: int = 5, weights: ArrayLike | None = None) -> Score:
     """Mean label entropy (nats), as expected over n of the runs (`measures.label_entropy`).
 
     Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
     interval does not depend on it. Raises InputError for fewer runs.
     """
+    labels = np.asarray(labels)
     _check_votes(n, len(labels))
     score = _vote_score(_own_votes(labels), partial(_entropy, n=n), weights)
     return replace(score, bounds=(0, np.inf))
 
 
-def share_unstable(labels, n: int = 10, weights=None) -> Score:
+def share_unstable(labels: ArrayLike, n: int = 10, weights: ArrayLike | None = None) -> Score:
     """Share of queries on which n runs are not unanimous (`measures.share_unstable`)."""
+    labels = np.asarray(labels)
     _check_votes(n, len(labels))
     score = _vote_score(_own_votes(labels), partial(_not_unanimous, n=n), weights)
     return replace(score, bounds=(0, 1))
 
 
-def accuracy(labels, gold) -> Score:
+def accuracy(labels: ArrayLike, gold: ArrayLike) -> Score:
     """Share of queries answered right, mean over runs."""
     right = (np.asarray(labels) == gold).astype(float)
     return of_runs(right, bounds=(0, 1))
 
 
-def churn_beyond_accuracy(labels, gold) -> Interval:
+def churn_beyond_accuracy(labels: ArrayLike, gold: ArrayLike) -> Interval:
     """By how much churn exceeds the difference of two runs' accuracies, mean over pairs of runs.
 
     Over runs and queries, conservative; shares of queries.
@@ -192,7 +196,7 @@ def churn_beyond_accuracy(labels, gold) -> Interval:
     return intervals.runs_and_queries(over_runs, over_queries)
 
 
-def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
+def of_runs(values: ArrayLike, bounds=(-np.inf, np.inf)) -> Score:
     """The mean of a number that each run has for each query, values (runs, queries).
 
     Examples
@@ -211,14 +215,16 @@ def of_runs(values, bounds=(-np.inf, np.inf)) -> Score:
     return Score(float(per_run.mean()), without, each, np.ones(queries), moves, bounds)
 
 
-def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
+def scores(
+    labels: ArrayLike, gold: ArrayLike | None, n: int, weights: ArrayLike | None = None
+) -> dict[str, Score]:
     """The scores of a set of runs by name, as reports and boards list them.
 
     Names after @ are the number of runs that the score is quoted at; `share_unstable` at ten, or
     all where there are fewer.
     """
-    _check_votes(n, len(labels))
     labels = np.asarray(labels)
+    _check_votes(n, len(labels))
     many = min(10, len(labels))
     found = {"churn": churn(labels)}
     if weights is not None:
@@ -232,7 +238,7 @@ def scores(labels, gold, n: int, weights=None) -> dict[str, Score]:
     return found
 
 
-def kappa(labels) -> Interval:
+def kappa(labels: ArrayLike) -> Interval:
     """Fleiss' kappa with its interval; of queries that change its chance agreement stays."""
     labels = np.asarray(labels)
     score = churn(labels)
@@ -283,7 +289,7 @@ def jensen_shannon(probabilities: np.ndarray) -> Interval:
 # ---- counting ----
 
 
-def _own_votes(labels) -> np.ndarray:
+def _own_votes(labels: ArrayLike) -> np.ndarray:
     """How many runs, itself included, answer a query as a run does: (runs, queries)."""
     labels = np.asarray(labels)
     small = labels.astype(np.min_scalar_type(int(labels.max())))

@@ -8,6 +8,7 @@ no member, and so differ as two retrainings do. What they buy is measured in `fr
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
 
@@ -34,7 +35,7 @@ def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).permutation(runs)[: runs // size * size].reshape(-1, size)
 
 
-def combine(probabilities: np.ndarray, how: str = "probability") -> np.ndarray:
+def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
     """What an ensemble answers: probabilities (..., members, examples, classes) to (..., examples,
     classes).
 

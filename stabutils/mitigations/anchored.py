@@ -25,6 +25,10 @@ from stabutils.training.task import Task
 class WithLinear(ScalarMitigation):
     """What those that know a linear model share: its settings are fields of theirs."""
 
+    features: str
+    classifier: str
+    strengths: tuple[float, ...]
+    layer: int | str
     brief = True
 
     def __post_init__(self):

@@ -38,6 +38,14 @@ positive = partial(field, metadata={"above": 0})
 count = partial(field, metadata={"least": 1})
 
 
+def check_fields(mitigation: Mitigation) -> None:
+    """Hold every setting against its type and the rule of its field. Raises InputError."""
+    hints = get_type_hints(type(mitigation))
+    for each in fields(mitigation):
+        name = f"{type(mitigation).__name__} {each.name}"
+        check(name, getattr(mitigation, each.name), hints[each.name], each.metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Taught(Mitigation):
     """What those that learn from earlier trainings have in common: how many, and whether all runs
@@ -52,14 +60,7 @@ class Taught(Mitigation):
     brief = True
 
     def __post_init__(self):
-        hints = get_type_hints(type(self))
-        for each in fields(self):
-            check(
-                f"{type(self).__name__} {each.name}",
-                getattr(self, each.name),
-                hints[each.name],
-                each.metadata,
-            )
+        check_fields(self)
 
     @property
     def cost(self):
@@ -281,7 +282,9 @@ class KNNSmoothing(Mitigation):
     neighbours: int = count(default=10)
     even: float = fraction(default=0.0)
     brief = True
-    __post_init__ = Taught.__post_init__
+
+    def __post_init__(self):
+        check_fields(self)
 
     @property
     def is_noop(self):

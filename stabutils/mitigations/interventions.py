@@ -220,7 +220,8 @@ NEAR = 50  # training texts in which a nearest one of another label is looked fo
 
 def untouched(targets: Targets) -> np.ndarray:
     """The labels of the whole training split. Raises InputError where these are targets no more."""
-    whole = len(targets.texts.lengths) == len(targets.indices)
+    texts = targets.texts
+    whole = texts is not None and len(texts.lengths) == len(targets.indices)
     if not whole or targets.teachers is not None or (targets.probabilities.amax(1) < 1).any():
         allowed = "to be the first, and none that has teachers"
         raise InputError("mitigation", "LabelNoise after or beside another one", allowed)

@@ -180,7 +180,7 @@ class GradInit(ScalarMitigation):
             else:
                 move_to(blocks, first, scales, here, -size)
                 after = task_loss(model(next_batch.tokens), next_batch) / size
-                change = torch.autograd.grad(after, blocks)
+                change = list(torch.autograd.grad(after, blocks))
             slopes = [(start * slope).sum() for start, slope in zip(first, change, strict=True)]
             scales.grad = torch.stack(slopes)
             optimizer.step()
@@ -208,10 +208,11 @@ def overlapping(task: Task, order: int) -> Iterator[tuple[Batch, Batch]]:
         batches = batch_indices(task, targets, order, epoch)
         for rows, others in zip(batches, batches[1:] + batches[:1], strict=True):
             shared = torch.cat([rows[: len(rows) // 2], others[len(others) // 2 :]])
-            yield tuple(
+            first, second = (
                 Batch(task.train.take(i), targets.probabilities[i], targets.weights[i], i)
                 for i in (rows, shared)
             )
+            yield first, second
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,9 @@ def power_of_two(least: int) -> int:
 # ---------------------------------------------------------------------------------- where it began
 
 
-def layers(training, kinds: type | tuple[type, ...]) -> list[tuple[Tensor, Tensor]]:
+def layers(
+    training, kinds: type[nn.Module] | tuple[type[nn.Module], ...]
+) -> list[tuple[Tensor, Tensor]]:
     """The weights of layers of some kinds, and what these were when the training began."""
     memory, pairs = training.memory, []
     for name, module in training.model.named_modules():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class ScalarMitigation(Mitigation):
     """
 
     allowed = (0.0, math.inf)
-    neutral = 0.0
+    neutral: ClassVar[float | None] = 0.0
 
     def __post_init__(self):
         field, (low, high) = fields(self)[0], self.allowed

@@ -27,7 +27,7 @@ class Several(ScalarMitigation):
 
     @property
     def networks(self) -> int:
-        return self.dose
+        return int(self.dose)
 
     @property
     def cost(self):

@@ -129,10 +129,13 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
             if number.condition.startswith("weight "):
                 weight = float(number.condition.removeprefix("weight "))
                 curves.setdefault(number.arm, []).append(row | {"weight": weight})
-            elif number.arm.startswith(("ensemble", "linear")):
-                points.append(row | {"arm": number.arm})
-            elif number.arm == "control":
-                points.append(row | {"arm": "one network"})
+            elif number.arm in ("control", "linear (TF-IDF)", "linear (both)"):
+                name = "one network" if number.arm == "control" else number.arm
+                points.append(row | {"arm": name})
+            elif number.arm.startswith("ensemble of "):
+                size, *anchored = number.arm.removeprefix("ensemble of ").split(" with anchor")
+                kind = "ensembles with anchor" if anchored else "ensembles"
+                curves.setdefault(kind, []).append(row | {"size": int(size)})
         tables = {kind: pd.DataFrame(rows) for kind, rows in curves.items()}
         found.append((tables, pd.DataFrame(points)))
     return found

@@ -224,6 +224,7 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     os.environ["PYTHONWARNINGS"] = (
         "ignore:resource_tracker"  # of workers that are still idle when a kernel ends
     )
+    target = target.resolve()  # papermill works in the folder of the source
     target.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -236,7 +237,6 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
                 values,
                 kernel_name="python3",
                 cwd=source.parent,
-                request_save_on_cell_execute=False,
                 autosave_cell_every=0,
                 stderr_file=sys.stderr,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
@@ -256,7 +256,10 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
 
 
 def kept_so_far(notebook: Path) -> str:
-    """What stays of a run that was stopped, and how to go on, in words."""
+    """Tidy what was executed of a notebook that was stopped; what stays, in words."""
+    import nbformat
+
+    nbformat.write(tidy(nbformat.read(notebook, as_version=4)), notebook)
     return (
         f"{notebook} has what was executed so far, and every finished run is stored: the same "
         "command goes on from there"

@@ -240,12 +240,12 @@ def command(arguments: argparse.Namespace) -> int:
     from safetensors.numpy import load_file
 
     data, settings = load_dataset(arguments.dataset), Linear(arguments.features)
-    probabilities = [
+    validation, test = (
         probabilities_of(read_predictions(getattr(arguments, split)), data, split)
         for split in ("validation", "test")
-    ]
+    )
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
-    found = assess(data, *probabilities, settings, arguments.kind, vectors)
+    found = assess(data, validation, test, settings, arguments.kind, vectors)
     path = found.anchor.save(Path(arguments.output))
     if arguments.csv:
         found.test.to_csv(arguments.csv, index=False)

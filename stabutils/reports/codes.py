@@ -155,10 +155,10 @@ def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence
     """
     if len(answers) < 2:
         return
-    answers = np.asarray(answers)
-    _refuse_no_common_label(answers, names, who)
-    for row in range(1, len(answers)):
-        _refuse_other_order(answers[0], answers[row], names, who[0], who[row])
+    rows = np.asarray(answers)
+    _refuse_no_common_label(rows, names, who)
+    for row in range(1, len(rows)):
+        _refuse_other_order(rows[0], rows[row], names, who[0], who[row])
 
 
 def _refuse_no_common_label(answers, names, who):

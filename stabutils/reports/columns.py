@@ -265,7 +265,7 @@ def _refuse_incomplete(header, roles, name):
 
 
 def answers_elsewhere(
-    header: list[str], rows: list[Sequence[str]], roles: dict[str, list[str]]
+    header: list[str], rows: Sequence[Sequence[str]], roles: dict[str, list[str]]
 ) -> list[str]:
     """Columns without a role whose cells are labels, too: they may be the answers, or the truth.
 

@@ -223,7 +223,10 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         gold is not None
     )
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
-    served = [_served(*side, threshold) for side in zip(files, (before, after), strict=True)]
+    served = [
+        _served(side, labels, len(code), threshold)
+        for side, labels in zip(files, (before, after), strict=True)
+    ]
     between = _between(before, after, gold, seeds)
     if all(served):
         names += list(served[0])
@@ -260,12 +263,14 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     )
 
 
-def _served(side, labels, threshold) -> dict[str, np.ndarray]:
-    """Of runs with probabilities: whether each query is answered, and the answer or -1 for none."""
+def _served(side, labels, fallback, threshold) -> dict[str, np.ndarray]:
+    """Of runs with probabilities: whether each query is answered, and by which label or the
+    fallback.
+    """
     if getattr(side, "probabilities", None) is None:
         return {}
     answered = decisions(side.probabilities, threshold)
-    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, -1)}
+    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
 
 
 def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:

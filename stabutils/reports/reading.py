@@ -153,7 +153,7 @@ def read_predictions(
 class _Words(dict):
     """Word -> whole number, in order of appearance; `words` have no whitespace around them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.words: list[str] = []
         self.nested: set[str] = set()
 
@@ -255,9 +255,9 @@ def _read(table: Table, first, wanted: dict[str, list[str]]) -> _Cells:
     ]
     for chunk in chain([first], table.chunks):
         columns = list(zip(*chunk, strict=True))
-        for place, book, codes in places:
-            codes.extend(map(book.__getitem__, columns[place]))
-    arrays = (np.frombuffer(codes, np.int64) for _, _, codes in places)
+        for place, book, read in places:
+            read.extend(map(book.__getitem__, columns[place]))
+    arrays = (np.frombuffer(read, np.int64) for _, _, read in places)
     codes = {role: np.stack([next(arrays) for _ in columns]) for role, columns in wanted.items()}
     cells = _Cells(table, wanted, codes, {role: books[role].words for role in wanted})
     for role in wanted:
@@ -438,7 +438,8 @@ def _grid(cells: _Cells, wide: bool) -> _Grid:
     """The rows in order. InputError for an example that a run answers twice, or not at all."""
     examples, example = _ids("example", cells)
     _refuse_silence(cells, examples, example)
-    runs, run = ("1",), np.zeros(1, int)
+    runs: tuple[str, ...] = ("1",)
+    run = np.zeros(1, int)
     if wide:
         runs = tuple(cells.roles["label"])
     elif "run" in cells.roles:
@@ -673,11 +674,7 @@ def _by_shape(array) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
-    if not {"labels", "probabilities"} & set(arrays):
-        allowed = "labels (runs, examples) or probabilities of three axes"
-        raise InputError(f"arrays in {name}", sorted(arrays), allowed)
-    probabilities = arrays.get("probabilities")
-    classes = None
+    labels, probabilities, classes = arrays.get("labels"), arrays.get("probabilities"), None
     if probabilities is not None:
         kind, shape = probabilities.dtype.kind, probabilities.shape
         if len(shape) != 3 or kind != "f" or not probabilities.size:
@@ -685,7 +682,10 @@ def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
             allowed = "floats of shape (runs, examples, classes)"
             raise InputError(f"probabilities in {name}", value, allowed)
         classes = shape[2]
-    labels = arrays["labels"] if "labels" in arrays else probabilities.argmax(axis=2)
+        labels = probabilities.argmax(axis=2) if labels is None else labels
+    if labels is None:
+        allowed = "labels (runs, examples) or probabilities of three axes"
+        raise InputError(f"arrays in {name}", sorted(arrays), allowed)
     labels, gold, names = encode(labels, arrays.get("gold"), classes=classes)
     if len(labels) < 2:
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)

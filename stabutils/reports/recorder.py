@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class Recorder(TrainerCallback):
             raise InputError("examples that the Trainer reads", examples.read[:5], allowed)
         return answers
 
-    def _columns(self, answers, step: int) -> dict[str, Sequence]:
+    def _columns(self, answers, step: int) -> dict[str, Collection]:
         """The columns of the file for the answers at one step."""
         size = len(self.dataset)
         config = getattr(self.trainer.model, "config", None)
@@ -152,7 +152,7 @@ class Recorder(TrainerCallback):
         if highest >= len(names):
             allowed = f"classes below {len(names)}, the number of label names"
             raise InputError("answers or labels of the Recorder's dataset", highest, allowed)
-        columns = {
+        columns: dict[str, Collection] = {
             "run": [self.name] * size,
             "checkpoint": [step] * size,
             "example": range(size),

@@ -346,9 +346,10 @@ def report(
     if runs > 1:
         release = _release(labels, gold, probabilities, threshold, max_churn)
         notes += _release_notes(release, threshold, max_churn, gold is not None, runs)
-    return Report(
-        numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names, release
+    of_runs = Report(
+        numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names
     )
+    return replace(of_runs, release=release)
 
 
 def _release(labels, gold, probabilities, threshold, max_churn) -> dict[str, Interval]:
@@ -359,7 +360,7 @@ def _release(labels, gold, probabilities, threshold, max_churn) -> dict[str, Int
         release["negative_flips"] = scaled(both_ways, 0.5)
     if probabilities is not None:
         answered = decisions(probabilities, threshold)
-        served = np.where(answered == 1, labels, -1)
+        served = np.where(answered == 1, labels, labels.max() + 1)  # the fallback
         release["decision_flips"] = scores.churn(answered).interval()
         release["served_churn"] = scores.churn(served).interval()
     gate = PairGate(max_churn, None if gold is None else GUARD)

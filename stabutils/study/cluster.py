@@ -8,12 +8,20 @@ that asks. Dask pickles between the two: a cluster is trusted as this machine is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distributed import CancelledError, Client, KilledWorker, LocalCluster, WorkerPlugin, get_worker
+from distributed import (
+    CancelledError,
+    Client,
+    Future,
+    KilledWorker,
+    LocalCluster,
+    WorkerPlugin,
+    get_worker,
+)
 from distributed.comm import CommClosedError
 from joblib import cpu_count
 
@@ -39,7 +47,8 @@ class Held(WorkerPlugin):
 
 
 def _on_worker(held: str, function: Callable, *call):
-    return function(get_worker().plugins[held].task, *call)
+    plugins: Mapping[str, Any] = get_worker().plugins
+    return function(plugins[held].task, *call)
 
 
 def trained(
@@ -50,7 +59,7 @@ def trained(
     A call is drawn when a worker is free for it. Raises InputError when there is no cluster to be
     had, Incomplete when it is lost, or several workers with the same training.
     """
-    underway = []
+    underway: list[Future] = []
     with connected(address, workers) as client:
         try:
             client.register_plugin(Held(task), client.id)
@@ -90,7 +99,7 @@ def size(client: Client) -> int:
 @contextmanager
 def connected(address: str, workers: int) -> Iterator[Client]:
     """ "local" starts `workers` processes here (0: one a core)."""
-    at = address
+    at: str | LocalCluster = address
     if address == "local":
         at = LocalCluster(
             n_workers=workers or cpu_count(), threads_per_worker=1, dashboard_address=None
@@ -111,5 +120,5 @@ def connected(address: str, workers: int) -> Iterator[Client]:
         yield client
     finally:
         client.close()
-        if address == "local":
+        if isinstance(at, LocalCluster):
             at.close()

@@ -122,7 +122,8 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
     Put together from every file that begins with the arm's name; two machines' answers of a run are
     not mixed.
     """
-    found, keep = {}, {f"kept.{name}" for name in keep}
+    found: dict[str, files.Arrays] = {}
+    wanted = {f"kept.{name}" for name in keep}
     parts = path.parent.glob(f"{path.name.removesuffix(files.PACKED)}*{files.PACKED}")
     for part in sorted(
         parts, key=lambda part: (len(part.name), part.name)
@@ -133,14 +134,14 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
             if array.dtype == np.float16
             else array  # narrow on disk only
             for name, array in arrays.items()
-            if not name.startswith("kept.") or name in keep
+            if not name.startswith("kept.") or name in wanted
         }
         for i, run in enumerate(record["runs"]):
             answers = {name: array[i] for name, array in arrays.items()}
             answers["processors"] = np.array(record.get("processor", ""))
             if run not in found or same(found[run], answers):
                 found[run] = found.get(run, {}) | answers
-    return {run: answers for run, answers in found.items() if answers.keys() >= keep}
+    return {run: answers for run, answers in found.items() if answers.keys() >= wanted}
 
 
 def first(

@@ -107,12 +107,13 @@ class Dispatch:
         """What a run's teachers kept, by name: arrays, teachers first."""
         names, teachers = mitigation.teacher_extras, self.teachers(mitigation, [run])
         stored = [self.answers.stored(teacher, names) for teacher in teachers]
-        if any(answers is None for answers in stored):
+        found = [answers for answers in stored if answers is not None]
+        if len(found) < len(stored):
             raise Incomplete(
                 f"{run.label}: a teacher was removed from the store; the same request trains it "
                 "again"
             )
-        kept = {name: [answers[f"kept.{name}"] for answers in stored] for name in names}
+        kept = {name: [answers[f"kept.{name}"] for answers in found] for name in names}
         return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
 
     def _trained(

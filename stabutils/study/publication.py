@@ -11,7 +11,7 @@ from stabutils.study.runs import Request, Run, Runs, run_label
 from stabutils.study.study import Study
 
 
-def publish_answers(study: Study, about: Mapping[str, object]) -> list[Path]:
+def publish_answers(study: Study, about: Mapping) -> list[Path]:
     """Publish the answers that a notebook used, as its record names them in `about["answers"]`.
 
     Answers that are published already stay as they are. Returns the files written.

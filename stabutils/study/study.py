@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.errors import InputError, check
@@ -37,7 +37,7 @@ DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(
 ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
 
 
-def knob(default: object, help: str, **rule: object) -> object:
+def knob(default: object, help: str, **rule: object) -> Any:
     """A field of `Study` with its default, what it means, and what is allowed (`errors.check`)."""
     return field(default=default, metadata={"help": help, **rule})
 
@@ -71,7 +71,7 @@ class Study:
             check(each.name, getattr(self, each.name), hints[each.name], each.metadata)
 
     @classmethod
-    def of(cls, parameters: Mapping[str, object]) -> Study:
+    def of(cls, parameters: Mapping[str, Any]) -> Study:
         """The study of a notebook's parameters: those that are knobs."""
         names = {each.name for each in fields(cls)} & parameters.keys()
         return cls(**{name: parameters[name] for name in names})

@@ -85,7 +85,7 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
     """
     n, rows = min(5, *map(len, arms)), []
     for labels in arms:
-        row = {"runs": len(labels), "n": n}
+        row: dict[str, float] = {"runs": len(labels), "n": n}
         measured = {
             "label_entropy": scores.label_entropy(labels, n),
             "accuracy": scores.accuracy(labels, np.asarray(gold)),
@@ -239,7 +239,11 @@ def methods(
 
     tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
     own = data_centric.CATALOGUE | settings(settings_tried(study))
-    catalogues = {"regularizers": tuned, "data_centric": own, "updates": updates.CATALOGUE}
+    catalogues: dict[str, Mapping[str, Mitigation]] = {
+        "regularizers": tuned,
+        "data_centric": own,
+        "updates": updates.CATALOGUE,
+    }
     every = {name: method for own in catalogues.values() for name, method in own.items()}
     known = catalogues.get(catalogue, tuned | own)
     if names in ("quick", "all"):

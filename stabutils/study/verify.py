@@ -180,19 +180,18 @@ def _data(fingerprint: str, names: tuple):
 
 
 def _mitigation(entries: list[dict]) -> Mitigation:
-    parts = [_kinds().get(entry["name"]) if "source" not in entry else None for entry in entries]
-    if None in parts:
-        raise Unknown(
-            f"its mitigation {entries[parts.index(None)]['name']} is none of this package"
-        )
+    kinds = _kinds()
+    for entry in entries:
+        if "source" in entry or entry["name"] not in kinds:
+            raise Unknown(f"its mitigation {entry['name']} is none of this package")
     made = [
-        kind(
+        kinds[entry["name"]](
             **{
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in entry["settings"].items()
             }
         )
-        for kind, entry in zip(parts, entries, strict=True)
+        for entry in entries
     ]
     return made[0] if len(made) == 1 else Composed(tuple(made))
 

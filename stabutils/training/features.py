@@ -158,10 +158,10 @@ def _sorted(task: Task, rows: Tensor | None) -> bytes:
 def _model(corpus: Corpus, settings: Linear, rows: bytes, layer: int | str) -> LinearModel:
     task = corpus.task
     vectors = _read(corpus, settings, layer)
-    rows = np.frombuffer(rows, np.int64)
-    vectors = vectors and vectors | {"train": vectors["train"][rows]}
+    kept = np.frombuffer(rows, np.int64)
+    vectors = vectors and vectors | {"train": vectors["train"][kept]}
     validation = Split(task.texts["validation"], task.validation_labels)
-    return fit(settings, _training(task, rows), validation, task.classes, vectors)
+    return fit(settings, _training(task, kept), validation, task.classes, vectors)
 
 
 @lru_cache(maxsize=8)
@@ -173,9 +173,9 @@ def _logits(
     vectors = _read(corpus, settings, layer)
     margins = model.margins(task.texts[split], vectors.get(split))
     if split == "train":
-        rows = np.frombuffer(rows, np.int64)
-        own = vectors["train"][rows] if vectors else None
-        margins[rows] = out_of_fold(model, _training(task, rows), own)
+        kept = np.frombuffer(rows, np.int64)
+        own = vectors["train"][kept] if vectors else None
+        margins[kept] = out_of_fold(model, _training(task, kept), own)
     logits = log_softmax(margins / model.temperature, axis=1)
     return np.maximum(logits, np.log(np.finfo(np.float32).tiny)).astype(np.float32)
 

@@ -36,10 +36,13 @@ class Mitigation:
     """
 
     cost = (1.0, 1.0)
-    is_noop = False
     brief = False
     teacher_extras = ("training",)  # what its teachers keep (`probes.PROBES`)
     stacks = True
+
+    @property
+    def is_noop(self) -> bool:
+        return False
 
     def flattened(self) -> tuple[Mitigation, ...]:
         """The mitigations that this one is composed of, in order: itself, unless it is
@@ -131,7 +134,7 @@ def settings(mitigation: Mitigation) -> dict:
 def identity(mitigation: Mitigation) -> list[dict]:
     """What tells one mitigation from another: name, every setting, and the source of one written
     elsewhere."""
-    entries = [
+    entries: list[dict] = [
         {"name": type(atom).__name__, "settings": settings(atom)} for atom in atoms(mitigation)
     ]
     for entry, atom in zip(entries, atoms(mitigation), strict=True):

@@ -59,7 +59,7 @@ def build_targets(
     extras = dict(teachers or {})
     wanted = set(mitigation.teacher_extras) if count else set()
     answers = extras.get("training")
-    shape = np.shape(answers)
+    shape = () if answers is None else np.shape(answers)
     fits = answers is None or shape[:1] + shape[2:] == (count, *plain.probabilities.shape)
     if not fits or not wanted <= extras.keys() or bool(count) != bool(extras):
         raise InputError(
@@ -276,7 +276,7 @@ def diverged(training: Training, what: str) -> Diverged:
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; no decay on biases and norms (vectors), the head at its own rate."""
     head = {id(p) for p in model.head.parameters()}
-    groups = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         key = (
             recipe.learning_rate * (recipe.head_rate if id(parameter) in head else 1),

@@ -20,6 +20,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class Names:
         self._known = {id(thing) for thing in known}
         self._open: set[int] = set()
 
-    def follow(self, function: FunctionType) -> None:
+    def follow(self, function: object) -> None:
         """Take in everything that a function names at module level or in a scope around it."""
         while isinstance(function, FunctionType):
             if is_own(function.__module__ or "__main__", _file(function)):
@@ -99,7 +100,7 @@ class Names:
             return f"{{{', '.join(parts)}}}"
         return self._code(name, value) if _is_code(value) else self._object(name, value)
 
-    def _code(self, name: str, value: object) -> str:
+    def _code(self, name: str, value: Any) -> str:
         """The source of a function, class or module of the user's."""
         if isinstance(value, functools.partial):
             parts = (value.func, value.args, value.keywords)
@@ -246,5 +247,7 @@ def _chain(node: ast.AST) -> list[str]:
     """`helpers.weight` as ["helpers", "weight"]; [] for what is no name."""
     if isinstance(node, ast.Name):
         return [node.id]
-    inner = _chain(node.value) if isinstance(node, ast.Attribute) else []
+    if not isinstance(node, ast.Attribute):
+        return []
+    inner = _chain(node.value)
     return [*inner, node.attr] if inner else []

@@ -197,7 +197,7 @@ def marks(tokens: Tokens) -> Tensor:
     return found
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[Training], np.ndarray]] = {
     "margin": margin,
     "class distance": class_distance,
     "dropout": partial(disturbed, awake),

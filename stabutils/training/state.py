@@ -68,7 +68,7 @@ class Stream(AbstractContextManager):
 
 def random_state(device: torch.device) -> list[Tensor]:
     """Where the generators stand that draw for a training on a device: the CPU's, then its own."""
-    own = {
+    own: dict[str, list[Callable]] = {
         "cpu": [],
         "cuda": [torch.cuda.get_rng_state],
         "mps": [lambda _: torch.mps.get_rng_state()],

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Tokens:
     lengths: Tensor
 
     @classmethod
-    def pack(cls, texts: Sequence[Sequence[int]]) -> Tokens:
+    def pack(cls, texts: Sequence[Sequence[int] | np.ndarray | Tensor]) -> Tokens:
         ids = (
             np.concatenate([np.asarray(text, np.int64) for text in texts])
             if len(texts)
@@ -93,7 +94,7 @@ class Task:
     recipe: Recipe
     identity: dict  # of the model, for the identity of a run
     out_of_scope: Tokens | None = None  # test texts that belong to no class, if any
-    change: object | None = None  # a `changes.Change` of the training data, or None
+    change: Any = None  # a `changes.Change` of the training data, or None
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as they are, by split
     cache: Path | None = None  # folder of what is computed once for many runs; None: nowhere
 
@@ -116,7 +117,10 @@ def _task(
     data: Dataset, tokens: dict[str, Tokens], build: Callable, recipe: Recipe, identity: dict
 ) -> Task:
     return Task(
-        **tokens,
+        train=tokens["train"],
+        validation=tokens["validation"],
+        test=tokens["test"],
+        out_of_scope=tokens.get("out_of_scope"),
         train_labels=data.train.labels,
         validation_labels=data.validation.labels,
         test_labels=data.test.labels,
