@@ -138,13 +138,15 @@ def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates
     anchors : of the linear model (`of_linear`), with the data seeds of the networks. weight : of
     its probabilities in the geometric mean, 0 .. 1.
     """
-    sides = []
-    for own, other in ((updates.before, anchors.before), (updates.after, anchors.after)):
-        if own.probabilities is None or other.probabilities is None:
-            raise InputError("runs", "labels alone", "runs with probabilities")
-        mixture = mixtures.mix(own.probabilities, other.probabilities[: len(own)], weight)
-        sides.append(replace(own, labels=mixture.argmax(-1), probabilities=mixture))
-    return Updates(*sides)
+    before = _beside(updates.before, anchors.before, weight)
+    return Updates(before, _beside(updates.after, anchors.after, weight))
+
+
+def _beside(runs: Runs, anchors: Runs, weight: float) -> Runs:
+    if runs.probabilities is None or anchors.probabilities is None:
+        raise InputError("runs", "labels alone", "runs with probabilities")
+    mixture = mixtures.mix(runs.probabilities, anchors.probabilities[: len(runs)], weight)
+    return replace(runs, labels=mixture.argmax(-1), probabilities=mixture)
 
 
 def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:

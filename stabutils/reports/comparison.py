@@ -76,7 +76,7 @@ class Comparison:
     regressions: Mapping[str, Interval] = field(default_factory=dict, repr=False)
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
     passing: Mapping[str, Interval] = field(default_factory=dict, repr=False)
-    flips: pd.DataFrame | None = field(default=None, repr=False)
+    flips: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -233,8 +233,8 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         for own, parts in zip((old, new), served, strict=True):
             own |= {name: scores.churn(values) for name, values in parts.items()}
         for name in served[0]:
-            pair = [side[name] for side in served]
-            between[name] = _between(*pair, None, seeds)["churn"]
+            earlier, later = (side[name] for side in served)
+            between[name] = _between(earlier, later, None, seeds)["churn"]
     difference = {
         name: scores.compare(lambda a, b: a - b, [new[name], old[name]], [seeds[1], seeds[0]])
         for name in names
