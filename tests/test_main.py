@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,14 +35,16 @@ def test_schema_reads_the_parameters_cell_and_its_values_are_those_of_study():
 
 def test_a_plan_counts_control_once_for_notebooks_that_share_it(capsys):
     assert main.main(["run", "--plan"]) == 0
-    first, second, *_, last = capsys.readouterr().out.splitlines()
+    [predictions] = [path for path in notebooks.notebooks([]) if "your_predictions" in path.stem]
+    first, *said = capsys.readouterr().out.splitlines()
     assert first.startswith("01_measuring_instability: control: runs 10, stored ")
-    assert second == "02_where_it_clusters: control as in 01, and what its methods need"
-    assert last == "08_your_predictions: nothing is trained"
+    assert "02_where_it_clusters: control: as in 01" in said
+    assert "02_where_it_clusters: and what its own sections train" in said
+    assert f"{predictions.stem}: nothing is trained" in said
     with pytest.raises(
         InputError, match="predictions: got 'nosuch.csv'; expected a file that exists"
     ):
-        notebooks.parameters(notebooks.notebooks(["08"]), None, [["predictions", "nosuch.csv"]])
+        notebooks.parameters([predictions], None, [["predictions", "nosuch.csv"]])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,9 @@ def test_a_value_of_another_type_is_refused_by_name(text, kind):
         (["run", "99"], "99"),
         (["run", "01", "--preset", "quik"], "quik"),
         (["publish", "01", "-p", "seed", "-1"], "seed"),
+        (["run", "03", "--plan", "-p", "runs_per_method", "2"], "runs_per_method"),
+        (["run", "03", "-p", "methods", "R-Dorp"], "R-Dorp"),
+        (["run", "04", "--plan", "-p", "methods", "R-Dorp"], "R-Dorp"),
         (["report", "no-such-file.csv"], "no-such-file.csv"),
     ],
 )
@@ -99,6 +106,29 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments, named, capsys, mon
     assert main.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and named in printed.err
+
+
+def test_a_plan_prices_probes_placebo_methods_and_the_model_beside_them(capsys, monkeypatch):
+    monkeypatch.setenv("STABUTILS_RUNS", os.devnull + "/none")
+    words = ["-p", "seed", "77", "-p", "runs_per_method", "4", "-p", "methods", "R-Drop, TGTSS"]
+    assert main.main(["run", "03", "--plan", *words]) == 0
+    rows = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().out.splitlines())
+    assert list(rows) == ["control", "placebo", "R-Drop", "TGTSS", "compact-bag"]
+    assert rows["placebo"].startswith("runs 4, ") and rows["placebo"].endswith(" to train 4")
+    assert int(rows["TGTSS"].rpartition(" ")[2]) > 4  # its teachers too
+    assert main.main(["run", "01", "--plan", "-p", "seed", "77", "-p", "probed", "3"]) == 0
+    assert "probes: runs 3, stored 0, published 0, to train 3" in capsys.readouterr().out
+
+
+def test_the_methods_of_a_plan_are_those_of_the_notebook():
+    """Fails if a notebook's catalogue or its quick methods are others than those that are priced."""
+    for stem, (catalogue, quick) in notebooks.catalogues().items():
+        [path] = notebooks.notebooks([stem])
+        source = path.read_text(encoding="utf-8")
+        [call] = re.findall(r"tuning\.methods\(study, methods, (.*?)\)\\n", source)
+        name, _, own = call.replace('\\"', '"').partition(", ")
+        assert name == f'"{catalogue}"'
+        assert own in ("", "QUICK") or ast.literal_eval(own) == quick
 
 
 def test_bad_input_is_also_said_where_programs_look(tmp_path, capsys):
@@ -197,7 +227,7 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_r
     assert lines[0].startswith("stabutils: stopped. ") and "the same command" in lines[0]
     assert json.loads((tmp_path / "end.json").read_text(encoding="utf-8"))["status"] == 130
     kept = nbformat.read(tmp_path / "mine" / "own.ipynb", 4)
-    text = "".join(cell.outputs[0].text for cell in kept.cells if cell.get("outputs"))
+    text = "".join(cell.outputs[0].get("text", "") for cell in kept.cells if cell.get("outputs"))
     root = (tmp_path / "stabutils-results").resolve()
     assert list(map(Path, text.split()[:2])) == [root, root / "runs"]
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,9 +27,10 @@ from stabutils.provenance import project_root
 from stabutils.publishing import drawing, pages
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
+from stabutils.study import tuning
 from stabutils.study.paths import results_of_file, results_root, run_store
 from stabutils.study.publication import publish_answers
-from stabutils.study.study import Study
+from stabutils.study.study import Arm, Study, requested
 
 
 class Failed(RuntimeError):
@@ -102,6 +103,14 @@ def parameters(
             )
         values[name] = absolute(name, parse(name, text, kinds.pop()))
     study_of(values)
+    least = {"runs": 3, "runs_per_method": 3}
+    if any("sizes" in table for table in known.values()):  # of ensembles of 2 and 3
+        least["runs"] = 6
+    for name in least.keys() & values.keys():
+        check(name, values[name], int, {"least": least[name]})
+    for path in paths if "methods" in values else ():
+        if "methods" in known[path]:
+            methods_of(path, defaults(path) | values)
     for name in ("predictions", "before"):
         if values.get(name):
             read_predictions(values[name], values.get("columns") or None)
@@ -173,19 +182,68 @@ def parse(name: str, text: object, kind: object) -> object:
 
 
 def plan(plans: dict[Path, dict[str, object]]) -> int:
-    """Say what control would need, once for notebooks that share it, and stop."""
-    said: dict[Study, str] = {}
+    """Say what would be trained, an arm a line, once for notebooks that share it, and stop."""
+    from stabutils.mitigations.composition import resolve
+
+    said: dict[tuple, str] = {}
     for path, values in plans.items():
-        study = study_of(values) if "dataset" in schema(path) else None
-        if study is None:
+        knobs = defaults(path) | values
+        if "dataset" not in knobs:
             print(f"{path.stem}: nothing is trained")
-        elif study in said:
-            print(f"{path.stem}: control as in {said[study]}, and what its methods need")
-        else:
-            needs = ", ".join(f"{name} {count}" for name, count in study.plan().items())
-            print(f"{path.stem}: control: {needs}; and what its methods need")
-            said[study] = path.stem[:2]
+            continue
+        for name, (study, arm, asked) in arms_of(path, knobs).items():
+            arm = resolve(arm)
+            request = requested(study, arm, **asked)
+            key = (study, name, *asked.items())
+            needs = study.dispatch.plan(arm, request)
+            words = ", ".join(f"{what} {count}" for what, count in needs.items())
+            print(f"{path.stem}: {name}: {f'as in {said[key]}' if key in said else words}")
+            said.setdefault(key, path.stem[:2])
+        if path.stem[:2] not in ("01", "03"):
+            print(f"{path.stem}: and what its own sections train")
     return 0
+
+
+def defaults(path: Path) -> dict[str, object]:
+    """The values of a notebook's parameters where nobody gives others."""
+    return {name: default for name, (_, default) in schema(path).items()}
+
+
+def arms_of(path: Path, knobs: dict[str, object]) -> dict[str, tuple[Study, Arm, dict]]:
+    """What a notebook trains that its parameters tell: name -> study, arm, how many runs."""
+    from stabutils.analysis.trials import BAG
+    from stabutils.training.probes import PROXIES
+
+    study = study_of(knobs)
+    arms = {"control": (study, "control", {"n": study.runs})}
+    if knobs.get("probed"):
+        further = {"n": knobs["probed"], "start": study.runs, "keep": PROXIES}
+        arms["probes"] = (study, "control", further)
+    if path.stem[:2] in ("03", "04", "05"):
+        count = {"n": knobs["runs_per_method"]}
+        arms["placebo"] = (study, "control", count | {"start": study.runs})
+        for name, method in methods_of(path, knobs).items():
+            arms[name] = (study, method, count)
+        if study.model == "compact":
+            arms[BAG] = (replace(study, model=BAG), "control", count)
+    return arms
+
+
+def catalogues() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Notebook -> the catalogue that its `methods` come from, and what "quick" stands for."""
+    from stabutils.mitigations import data_centric, regularizers
+
+    return {
+        "03": ("regularizers", tuple(regularizers.QUICK)),
+        "04": ("data_centric", tuple(data_centric.QUICK)),
+        "05": ("both", ("R-Drop", "MC dropout", "TGTSS")),
+    }
+
+
+def methods_of(path: Path, knobs: dict[str, object]) -> dict[str, Arm]:
+    """The methods that a notebook's parameters ask for. Raises InputError for an unknown one."""
+    catalogue = catalogues().get(path.stem[:2])
+    return tuning.methods(study_of(knobs), knobs["methods"], *catalogue) if catalogue else {}
 
 
 def study_of(values: dict[str, object]) -> Study:
