@@ -209,7 +209,7 @@ def test_published_queries_hold_no_formula(tmp_path, monkeypatch):
         str(corpus),
         "-p",
         "runs",
-        "2",
+        "3",
         "-p",
         "epochs",
         "4",

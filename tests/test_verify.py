@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -35,13 +37,18 @@ def change(study: Study, name: str, **arrays) -> None:
     study.answers.store.write(name, answers | arrays, record)
 
 
-def test_runs_come_out_again_bit_for_bit(made, capsys):
+def test_runs_come_out_again_bit_for_bit(made, capsys, tmp_path):
     made.retrain((LabelSmoothing(0.1), EMA(0.9)), n=1)
     made.retrain(Poke(), n=1)
     made.retrain(TurnOver(), n=1)
-    assert main(["verify", "--sample", "9", "--dataset", made.dataset]) == 0
+    words = ["--dataset", made.dataset, "--json", str(tmp_path / "v.json")]
+    assert main(["verify", "--sample", "9", *words]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 7 and printed[-1].startswith("6 trained again: 6 with the same bits")
+    document = json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert (document["command"], document["status"]) == ("verify", 0)
+    assert [run["outcome"] for run in document["runs"]] == 6 * ["bits"]
+    assert document["outcomes"]["bits"] == 6 and document["outcomes"]["another answer"] == 0
 
 
 def test_a_sample_is_drawn_by_its_seed(made):

@@ -178,7 +178,7 @@ def _taught(mitigation: Mitigation) -> float:
 def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) -> tuple[str, ...]:
     """The names that a notebook's `methods` asks for.
 
-    "quick", "all", or some of a catalogue, separated by commas.
+    "quick", "all", "none", or some of a catalogue, separated by commas.
 
     >>> wanted("b, a", {"a": 1, "b": 2, "c": 3}, quick=("c",))
     ('b', 'a')
@@ -187,11 +187,13 @@ def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) 
 
     Raises InputError for a name that the catalogue lacks.
     """
-    named = {"quick": tuple(quick), "all": tuple(catalogue)}
-    names = named.get(methods) or [each.strip() for each in methods.split(",")]
+    named = {"quick": tuple(quick), "all": tuple(catalogue), "none": ()}
+    names = named.get(methods, tuple(each.strip() for each in methods.split(",")))
     for name in names:
         if name not in catalogue:
-            raise InputError("method", name, f"quick, all, or names out of {', '.join(catalogue)}")
+            raise InputError(
+                "method", name, f"quick, all, none, or names out of {', '.join(catalogue)}"
+            )
     return tuple(dict.fromkeys(names))
 
 

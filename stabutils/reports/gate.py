@@ -62,7 +62,7 @@ def with_unseen(interval: Interval, queries: int) -> Interval:
     >>> print(with_unseen(Interval(0.0, 0.0, 0.0, runs=2, se=0.0), 10))  # Jeffreys, 0 of 10
     0.000 [0.000, 0.217]
     """
-    if interval.high > interval.low:
+    if interval.high != interval.low:
         return interval
     return replace(interval, high=interval.value + float(jeffreys(0, queries)[1]))
 
