@@ -52,7 +52,7 @@ SCORES = {  # name (before @) -> what it is called, whether it is a share (shown
     "share_unstable": (
         "Unstable queries",
         True,
-        "queries on which {n} runs are not all of one mind",
+        "queries on which {n} runs are not unanimous",
     ),
     "kappa": ("Fleiss' kappa", False, "agreement of runs beyond chance; 1 is full agreement"),
     "right_to_wrong": (
