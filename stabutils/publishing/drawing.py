@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from stabutils import figures, metrics, records
+from stabutils import figures, metrics
 from stabutils.analysis import board, frontier
 from stabutils.analysis.regions import Clustering
 from stabutils.metrics import scores
@@ -151,8 +151,7 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
         plots["benchmark"] = lambda: figures.intervals(rows, "times as fast", 1, (0, np.inf))
     curves = root / "records" / "benchmark_curves.csv"
     if curves.is_file():
-        record = records.read(root / "records" / "benchmark.json")
-        reference = record["accuracy, reference"].value
+        reference = results.costs(root)["reference_accuracy"]["value"]
         plots["time-to-accuracy"] = lambda: figures.learning(pd.read_csv(curves), reference)
     return _save_all(plots, target, "texts of MASSIVE")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -22,21 +23,29 @@ def html(notebook: Path, home: Path) -> str:
     import nbformat
     from nbconvert import HTMLExporter
 
-    content = nbformat.read(notebook, as_version=4)
+    content, drawn = nbformat.read(notebook, as_version=4), []
+
+    def keep(formula: str) -> str:  # nbconvert would close each of its tags at once
+        drawn.append(formula)
+        return f"\ue000{len(drawn) - 1}\ue001"
+
     for cell in content.cells:
         if cell.cell_type == "markdown":
             prose = PICTURE.sub(r"\1", cell.source)
-            cell.source = mathml(LINK.sub(r"\g<text>", prose))
+            cell.source = mathml(LINK.sub(r"\g<text>", prose), keep)
     about = {"name": notebook.stem, "path": str(home)}
     with as_file(files("stabutils.publishing")) as folder:
         exporter = HTMLExporter(
             template_name="page", extra_template_basedirs=[str(folder)], embed_images=True
         )
-        return exporter.from_notebook_node(content, {"metadata": about})[0]
+        page = exporter.from_notebook_node(content, {"metadata": about})[0]
+    return re.sub("\ue000(\\d+)\ue001", lambda place: drawn[int(place[1])], page)
 
 
-def mathml(text: str) -> str:
+def mathml(text: str, place: Callable[[str], str] = str) -> str:
     """Markdown with its formulas as MathML, which browsers draw by themselves; code is left alone.
+
+    place : what stands for a formula, by default itself
 
     Examples
     --------
@@ -46,7 +55,7 @@ def mathml(text: str) -> str:
 
     def drawn(match: re.Match) -> str:
         code, display, inline = match.groups()
-        return code or formula(display or inline, display=bool(display))
+        return code or place(formula(display or inline, display=bool(display)))
 
     return FORMULA.sub(drawn, text)
 

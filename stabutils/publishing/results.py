@@ -87,12 +87,15 @@ def _rows(record: Record) -> dict[str, dict]:
     return {arm: row for arm, row in arms.items() if "runs" in row}
 
 
+def costs(root: Path) -> dict[str, dict]:
+    """The numbers of `make benchmark` by name, with value, low, high, runs and unit."""
+    path = root / "records" / "benchmark.json"
+    return json.loads(path.read_text(encoding="utf-8"))["numbers"] if path.is_file() else {}
+
+
 def benchmark(root: Path) -> dict[str, Interval]:
     """What `make benchmark` measured of RATIOS, as times as fast."""
-    path = root / "records" / "benchmark.json"
-    if not path.is_file():
-        return {}
-    numbers = json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    numbers = costs(root)
     found = {name: numbers[name] for name in RATIOS if name in numbers}
     ends = ("value", "low", "high", "runs")
     return {name: Interval(*(number[end] for end in ends)) for name, number in found.items()}

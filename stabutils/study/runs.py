@@ -174,13 +174,14 @@ def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarra
     stacked = {name: np.stack([row[name] for row in rows]) for name in shared}
     for name in ("labels", "validation_labels"):
         stacked[name] = stacked[name].astype(np.int64)
-    extras = {name: stacked.pop(name) for name in shared if name.startswith("kept.")}
+    kept = {name: stacked.pop(name) for name in shared if name.startswith("kept.")}
+    extras = {name: kept[f"kept.{name}"] for name in request.keep if f"kept.{name}" in kept}
     return Runs(
         arm=request.arm,
         names=tuple(run.name for run in request.runs),
         seeds=np.array([run.seeds.init for run in request.runs]),
         gold=gold,
-        extras={name.removeprefix("kept."): array for name, array in extras.items()},
+        extras=extras,
         **stacked,
     )
 
