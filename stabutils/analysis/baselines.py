@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from stabutils import records
 from stabutils.data.linear import Linear
+from stabutils.metrics import scores
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
@@ -45,3 +49,23 @@ def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
         own = np.stack([each[name] for each in answers])
         found[name] = of_answers(name, own.argmax(-1), study.data.test.labels, seeds, own)
     return found
+
+
+def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+    """What to do where control is significantly less accurate than the best linear model; else "".
+
+    linear : labels (queries,) by name
+    """
+    rights = {name: scores.accuracy(labels[None], control.gold) for name, labels in linear.items()}
+    best = max(rights, key=lambda name: rights[name].value)
+    same = np.repeat(linear[best][None], len(control), axis=0)
+    pair = [scores.accuracy(labels, control.gold) for labels in (control.labels, same)]
+    lead = scores.compare(lambda own, other: own - other, pair, [control.seeds] * 2)
+    if not lead.high < 0:
+        return ""
+    shown = records.shown(records.number("accuracy_change", lead), "points")
+    return (
+        f"Control is less accurate than a linear model, {best}: {shown}. Train longer (epochs), on "
+        "more texts, or use the linear model: what follows is about a network that has not learned "
+        "what can be learned here."
+    )
