@@ -216,6 +216,9 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_r
         cwd=tmp_path,
         env={**own, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a job of a shell ignores it
     )
     while not (tmp_path / "busy").exists():
         assert process.poll() is None, process.communicate()
