@@ -93,11 +93,11 @@ def test_what_ensembles_save_is_covered(simulation):
 
 def test_agreement_of_a_proxy_is_covered(simulation):
     """Conservative: single cells count twice."""
-    world = simulation.World(queries=150, clusters=10, together=0.5)
+    world = simulation.World(queries=60, clusters=10, together=0.5)
     found = simulation.coverage(simulation.proxies_of, world, 6, 60)
     for name, each in found.items():
         assert each["both"] >= 0.93 and 0.9 <= each["variance"] <= 4, (name, each)
-        assert each["runs"] <= each["both"], (name, each)
+        assert each["runs"] < each["both"], (name, each)
 
 
 def test_boards_of_nothing_find_nothing(simulation):

@@ -121,7 +121,7 @@ def test_a_plan_prices_probes_placebo_methods_and_the_model_beside_them(capsys, 
 
 
 def test_the_methods_of_a_plan_are_those_of_the_notebook():
-    """Fails if a notebook's catalogue or its quick methods are others than those that are priced."""
+    """Fails if a notebook has another catalogue, or other quick methods, than are priced."""
     for stem, (catalogue, quick) in notebooks.catalogues().items():
         [path] = notebooks.notebooks([stem])
         source = path.read_text(encoding="utf-8")
