@@ -78,7 +78,7 @@ def survive(folder: Path, kills: int, workers: int, runs: int, timeout: float) -
     counts = json.loads(done.stdout)
     assert sum(counts["kills"].values()) == kills and counts["processes left"] == 0
     found, wanted = contents(folder / "killed"), contents(folder / "calm")
-    assert found.keys() == wanted.keys() and len(found) == runs
+    assert found.keys() == wanted.keys() and len(found) == counts["runs"] >= runs
     for name in found:
         assert tiny.same(found[name][0], wanted[name][0]), name
         assert found[name][1]["identity"] == wanted[name][1]["identity"]
@@ -113,7 +113,7 @@ def epochs(log: Path) -> dict:
 
 @forks
 def test_killed_at_random_moments(tmp_path):
-    print(survive(tmp_path, kills=6, workers=1, runs=10, timeout=120))
+    print(survive(tmp_path, kills=6, workers=1, runs=10, timeout=300))
 
 
 @forks
