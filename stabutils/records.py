@@ -194,6 +194,34 @@ def of_proxies(board: Mapping[str, Mapping[str, Interval]]) -> list[Number]:
     return numbers
 
 
+def by_arm(
+    metric: str, values: Mapping[str, Interval] | pd.Series, condition: str = ""
+) -> list[Number]:
+    """Intervals by arm as a record keeps them.
+
+    Examples
+    --------
+    >>> [found] = by_arm("churn", {"EMA": Interval(0.2, 0.1, 0.3, runs=5)}, "planted")
+    >>> found.key
+    'churn, EMA; planted'
+    """
+    return [number(metric, interval, arm, condition) for arm, interval in values.items()]
+
+
+def by_condition(
+    metric: str, arm: str, values: Mapping[str, Interval] | pd.Series, n: int | None = None
+) -> list[Number]:
+    """Intervals of one arm by condition as a record keeps them.
+
+    Examples
+    --------
+    >>> [found] = by_condition("churn", "EMA", {"planted": Interval(0.2, 0.1, 0.3, runs=5)})
+    >>> found.key
+    'churn, EMA; planted'
+    """
+    return [number(metric, interval, arm, condition, n) for condition, interval in values.items()]
+
+
 def price(metric: str, value: float, arm: str = "") -> Number:
     """What something costs by its recipe: known exactly, so it has no interval."""
     return Number(metric, float(value), arm=arm)
@@ -282,6 +310,11 @@ def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
                 claim(definition.name, definition.sentence, interval, beyond, definition.side)
             )
     return tuple(claims)
+
+
+def verdicts(claims: Iterable[Claim]) -> pd.DataFrame:
+    """Claims and what was found of each, to be shown as a table."""
+    return pd.DataFrame([{"claim": each.sentence, "verdict": each.verdict} for each in claims])
 
 
 # ---- records ----

@@ -12,6 +12,7 @@ import stabutils as st
 from stabutils.analysis.baselines import linear_models
 from stabutils.data.assistant import CAUSES
 from stabutils.metrics import detection
+from stabutils.publishing.cells import of_corpus
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9]*.ipynb"))
 
@@ -61,3 +62,29 @@ def test_a_linear_model_is_as_good_as_it_is_said_to_be(control):
     study, _ = control
     [(name, labels)] = linear_models(study).items()
     assert name == "linear (TF-IDF)" and np.mean(labels == study.data.test.labels) > 0.8
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_half_of_the_code_cells_have_five_lines_at_most(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    lines = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in cells]
+    assert np.median(lines) <= 5
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+def test_a_users_corpus_meets_no_published_number_and_no_planted_cause(path):
+    own = of_corpus(nbformat.read(path, 4), "mine.csv").cells
+    texts = [cell.source for cell in own if cell.cell_type == "markdown"]
+    every = [cell.source for cell in nbformat.read(path, 4).cells]
+    for phrase in ("<!--", "figures/massive", "planted", "*Quick"):
+        assert not [text for text in texts if phrase in text], phrase
+    assert any("<!--" in text and "*Quick" in text for text in every)
+    assert texts[0].startswith("# ") and "**You will learn**" in texts[0]
+
+
+def test_a_corpus_with_planted_causes_keeps_their_cells():
+    path = NOTEBOOKS[0]
+    whole, kept = (nbformat.read(path, 4), of_corpus(nbformat.read(path, 4), "assistant"))
+    massive = of_corpus(nbformat.read(path, 4), "massive")
+    assert len(kept.cells) == len(whole.cells) > len(massive.cells)
+    assert any("<!--" in cell.source for cell in massive.cells)

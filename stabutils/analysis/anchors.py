@@ -17,11 +17,13 @@ import pandas as pd
 from stabutils import metrics
 from stabutils.analysis import board, ensembles
 from stabutils.analysis.ensembles import Pool, probabilities_of
+from stabutils.analysis.trials import Trial
 from stabutils.data.linear import Linear
 from stabutils.errors import InputError
 from stabutils.metrics import accuracy, ece, nll, scores
 from stabutils.metrics.intervals import GUARD, together, verdict
-from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, mix
+from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, curve, mix
+from stabutils.mitigations.single import MOST_STABLE
 from stabutils.study import tuning
 from stabutils.study.runs import Runs, take
 from stabutils.study.study import Arm, Study
@@ -114,6 +116,7 @@ def _within_guard(probabilities, anchor, gold, kind) -> float:
 
 # How a weight is chosen: the largest within a standard error, or half a point, of the best one.
 RULES = {"one error": choose_weight, "half a point": _within_guard}
+NAMES = {"one error": "anchored", "half a point": "anchored (half a point)"}  # of the arms
 
 
 def chosen(study: Study, arms: Mapping[str, Arm]) -> pd.DataFrame:
@@ -201,7 +204,57 @@ def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Ru
     return mixed(take(runs, np.arange(pairs)), second, arm=arm)
 
 
+def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: float) -> Trial:
+    """A trial with the mixtures of its networks, and their honest controls, as further arms.
+
+    Parameters
+    ----------
+    anchor : the linear model's probabilities (queries, classes)
+    weights : of `chosen`, for control and, where it was trained, for the most stable single model
+    passes : of an answer with the anchor
+    """
+    control, steady = trained.control, trained.arms.get(MOST_STABLE)
+    arms, costs = {}, {}
+    for rule, name in NAMES.items():
+        arms[name] = mixed(control, Mixture(anchor, weight_of(weights, rule=rule)))
+        costs[name] = (1.0, passes)
+    arms["anchored at a half"] = mixed(control, Mixture(anchor, 0.5))
+    costs["anchored at a half"] = (1.0, passes)
+    arms["shared run at a half"] = with_fixed_run(control, 0.5)
+    costs["shared run at a half"] = (1.0, 2.0)
+    arms["run of its own at a half"] = with_own_run(control, 0.5)
+    costs["run of its own at a half"] = (2.0, 2.0)
+    if steady is not None and steady.probabilities is not None:
+        for rule, name in NAMES.items():
+            weight = weight_of(weights, MOST_STABLE, rule)
+            arm = f"{MOST_STABLE} with {name.replace('anchored', 'anchor')}"
+            arms[arm] = mixed(steady, Mixture(anchor, weight))
+            costs[arm] = (trained.costs[MOST_STABLE][0], passes)
+    return replace(trained, arms=trained.arms | arms, costs=trained.costs | costs)
+
+
+def alone(trained: Trial, passes: float) -> dict[str, Runs]:
+    """The arms of one network and at most so many passes that share no random training."""
+    return {
+        name: runs
+        for name, runs in trained.arms.items()
+        if trained.costs[name][1] <= passes and "shared" not in name
+    }
+
+
 # ---- where an anchor helps, and where it does not
+
+
+def weaker(study: Study, control: Runs, weights: pd.DataFrame) -> pd.DataFrame:
+    """What linear models buy that are fitted on a part of the training texts: a row a share."""
+    gold, rows = study.data.test.labels, []
+    for share in (1.0, *SHARES):
+        anchor = anchor_of(study, share=share)
+        weight = weight_of(weights, share=share)
+        row = curve(probabilities_of(control), anchor, gold, weights=(weight,)).iloc[0]
+        accuracy = np.mean(anchor.argmax(-1) == gold)
+        rows.append({"share": f"{share:.0%}", "linear": f"{accuracy:.1%}", **row})
+    return pd.DataFrame(rows)
 
 
 def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
@@ -209,6 +262,12 @@ def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
     after = mixture(probabilities_of(runs)).argmax(-1)
     saved = metrics.label_entropy(runs.labels) - metrics.label_entropy(after)
     return int(np.where(where, saved, -np.inf).argmax())
+
+
+def odds(runs: Runs, mixture: Mixture, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one query: what runs (runs, classes), the anchor (classes,) and both together say."""
+    alone = probabilities_of(runs)[:, query]
+    return alone, mixture.anchor[query], mixture(probabilities_of(runs))[:, query]
 
 
 def by_group(control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from stabutils import records
 from stabutils.data.linear import Linear
@@ -49,6 +50,23 @@ def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
         own = np.stack([each[name] for each in answers])
         found[name] = of_answers(name, own.argmax(-1), study.data.test.labels, seeds, own)
     return found
+
+
+def beside(control: Runs, linear: Mapping[str, np.ndarray], model: str) -> pd.DataFrame:
+    """A network and the linear models of its corpus, one a row: model, accuracy, churn, runs.
+
+    linear : labels (queries,) by name
+    """
+    own = {
+        "accuracy": scores.accuracy(control.labels, control.gold).interval(),
+        "churn": scores.churn(control.labels).interval(),
+        "runs": len(control),
+    }
+    rows = [{"model": model, **own}]
+    for name, labels in linear.items():
+        accuracy = scores.accuracy(labels[None], control.gold).interval()
+        rows.append({"model": name, "accuracy": accuracy, "churn": "0 (no seed)", "runs": 1})
+    return pd.DataFrame(rows)
 
 
 def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,89 @@ COLUMNS = (
     "passes",
     "better",
 )
+
+# What tables in notebooks show of a board: column -> its header.
+METHODS = {
+    "arm": "method",
+    "runs": "runs",
+    "reduction": "reduction of label entropy",
+    "p": "p (Holm)",
+    "reduction_unstable": "on the most unstable 5 %",
+    "churn": "churn",
+    "accuracy": "accuracy",
+    "accuracy_change": "change",
+    "better": "better",
+    "trainings": "trainings",
+    "passes": "passes",
+}
+FLIPS = {
+    "arm": "method",
+    "right_to_wrong": "right in one run only",
+    "wrong_to_wrong": "wrong in two ways",
+    "positive_flips": "positive flips",
+    "negative_flips": "negative flips",
+    "ece": "calibration error",
+}
+ENSEMBLES = {
+    "arm": "ensemble",
+    "runs": "replicas",
+    "n": "votes",
+    "reduction": "reduction of label entropy",
+    "churn": "churn",
+    "accuracy": "accuracy",
+    "accuracy_change": "change",
+}
+GROUPS = {
+    "queries": "queries",
+    "number": "number",
+    "share_left": "share left",
+    "churn": "churn",
+    "churn_reduction": "saved",
+    "churn_change": "churn, change",
+    "accuracy_change": "accuracy, change",
+}
+FRONTIER = {
+    "arm": "method",
+    "reduction": "reduction of label entropy",
+    "share_of_ensemble": "share of the ensemble",
+    "churn": "churn",
+    "accuracy_change": "accuracy, change",
+    "better": "better",
+    "trainings": "trainings",
+    "passes": "passes",
+    "cpu_ratio": "CPU-time",
+    "dominated": "dominated by",
+}
+GOAL = {
+    "arm": "method",
+    "share_of_ensemble": "share of the ensemble",
+    "accuracy_change": "accuracy less the ensemble's",
+    "reached": "reached",
+}
+WEAKER = {
+    "share": "of the training texts",
+    "linear": "linear model, accuracy",
+    "weight": "weight chosen",
+    "churn": "churn",
+    "reduction": "reduction",
+    "accuracy": "accuracy",
+    "accuracy_change": "change",
+    "over_anchor": "more than the linear model",
+}
+UPDATES = {
+    "arm": "method",
+    "runs": "updates",
+    "churn": "update churn",
+    "churn_reduction": "saved",
+    "p": "p (Holm)",
+    "negative_flips": "negative flips",
+    "positive_flips": "positive flips",
+    "accuracy": "accuracy after",
+    "accuracy_change": "change",
+    "better": "better",
+    "trainings": "trainings",
+    "passes": "passes",
+}
 
 
 def board(
@@ -188,6 +271,13 @@ def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> I
     return _difference(control, arm, old, new)
 
 
+def entropy_changes(
+    control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]
+) -> dict[str, Interval]:
+    """`entropy_change` of each group of queries, by its name."""
+    return {name: entropy_change(control, arm, where) for name, where in groups.items()}
+
+
 def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
     """Change of churn on some queries (positions or bool), from control to an arm; a share."""
     old, new = (scores.churn(runs.labels[:, where]) for runs in (control, arm))
@@ -276,13 +366,29 @@ def _in_words(column: str, value: object) -> str:
         }
         form = forms.get(column, "")
         return format(value, form)
-    if column.endswith("accuracy_change"):
+    if column in ("accuracy_change", "over_anchor"):
         return records.shown(records.number("accuracy_change", value), "points")
     if column in records.UNITS:
         number = records.number(column, value)
         percent = number.unit.startswith(records.PERCENT)
         return records.shown(number, "%" if percent else "")
     return str(value)
+
+
+def named(arms: Iterable[str]) -> str:
+    """Names in a row; "none" where there is none.
+
+    Examples
+    --------
+    >>> named(["EMA", "R-Drop"]), named([])
+    ('EMA, R-Drop', 'none')
+    """
+    return ", ".join(arms) or "none"
+
+
+def better(table: pd.DataFrame) -> str:
+    """The methods of a board that are significantly more stable and keep the accuracy, by name."""
+    return named(table.arm[table.better.eq("holds") & table.arm.map(is_method)])
 
 
 def answer(table: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ compared with single runs of the same pool at the same number of votes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.mixtures import Mixture
-from stabutils.metrics.votes import HOW, cast, combine, partition, vote
+from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
 from stabutils.study.runs import Runs, summarise
 
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
@@ -167,6 +167,23 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def votes_of_halves(
+    labels: np.ndarray, halves: np.ndarray, sizes: Collection[int], n: int, seed: int
+) -> dict[int, list[float]]:
+    """Label entropy that a `vote_model` expects by size, told the odds by each half of the runs.
+
+    halves : positions of runs (2, runs of a half). n : votes that it is quoted at.
+    """
+    found = {}
+    for size in sorted(sizes):
+        expected = []
+        for half in halves:
+            answers = vote_model(labels[half], size, 20, np.random.default_rng([seed, size]))
+            expected.append(float(metrics.label_entropy(answers, n).mean()))
+        found[size] = expected
+    return found
 
 
 def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:

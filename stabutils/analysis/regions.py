@@ -37,6 +37,7 @@ from stabutils.metrics.intervals import (
     runs_and_queries,
 )
 from stabutils.metrics.measures import churn, disagreement, label_entropy
+from stabutils.records import Number, number, shown
 
 SAME_PLACE = (
     1e-9  # squared distance, in units of the mean one to the centre; rounding stays far below
@@ -562,3 +563,19 @@ def points_of(vectors: np.ndarray) -> np.ndarray:
             "vectors", points.shape, "finite numbers of shape (examples, dims), 2 examples or more"
         )
     return points
+
+
+def numbers(tests: Mapping[str, Mapping[str, Clustering]]) -> list[Number]:
+    """A `battery` as a record keeps it: what was found, and what shuffled places give."""
+    found = []
+    for space, own in tests.items():
+        for name, test in own.items():
+            found.append(number("morans_i", test.observed, space, name))
+            found.append(number("clustering_chance", test.chance, space, name))
+    return found
+
+
+def shares(pairs: Mapping[str, Interval]) -> pd.DataFrame:
+    """`confused` in words, a row a pair."""
+    words = [shown(number("share_of_churn", share), "%") for share in pairs.values()]
+    return pd.DataFrame({"between": list(pairs), "share of all disagreements": words})

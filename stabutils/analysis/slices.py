@@ -8,12 +8,13 @@ what is high where something is wrong: loss, or label entropy.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from sklearn.cluster import HDBSCAN
 from sklearn.mixture import GaussianMixture
 
 from stabutils.analysis.regions import NOTHING, points_of, ranked
 from stabutils.errors import InputError
-from stabutils.metrics import label_entropy
+from stabutils.metrics import label_entropy, scores
 
 
 def spotlight(
@@ -166,3 +167,14 @@ def lit(
         if np.sum(worst) > 1:
             found[method] = worst.astype(float)
     return found
+
+
+def judged(parts: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+    """How often runs disagree in each part, by its weights (queries,): a row a part."""
+    rows = []
+    for name, weights in parts.items():
+        churn = scores.churn(labels, weights).interval()
+        rows.append(
+            {"region": name, "queries": np.sum(weights > 0), "churn of the other runs": churn}
+        )
+    return pd.DataFrame(rows)

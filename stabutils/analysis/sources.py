@@ -198,3 +198,9 @@ def numbers(
         found.append(number("churn", row["seeds"], "new seeds", condition))
         found.append(number("share_of_churn", row["share"], "rounding", condition))
     return found
+
+
+def lengths(epochs: int, levels: int) -> list[int]:
+    """Trainings of how many epochs rounding is tried in: the full one, and a few shorter ones."""
+    shorter = (1, 2, 4) if levels > 2 else (1, 2)
+    return sorted({*(length for length in shorter if length < epochs), epochs})

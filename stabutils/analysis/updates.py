@@ -8,14 +8,16 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis import board
+from stabutils.analysis import board, ensembles
+from stabutils.analysis.baselines import of_changed_data
 from stabutils.analysis.sources import Effects, effects
 from stabutils.errors import InputError
 from stabutils.metrics import detection, intervals, mixtures, scores
@@ -127,6 +129,44 @@ def pairs(updates: Updates) -> dict[str, np.ndarray]:
     return {name: np.mean(own, axis=1) for name, own in rows.items()}
 
 
+def combined(
+    control: Updates, linear: Updates, sizes: Sequence[int], passes: float, seed: int = 0
+) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+    """What needs no training beyond control's: ensembles, the old model kept, and an anchor.
+
+    linear : updates of the linear model. passes : of an answer beside it. Returns updates and
+    prices by name; nothing where runs have no probabilities.
+    """
+    arms: dict[str, Updates] = {}
+    costs: dict[str, tuple[float, float]] = {}
+    if control.before.probabilities is None:
+        return arms, costs
+    for size in sizes:
+        if len(control) // size >= 3:
+            combine = partial(ensembles.ensemble, size=size, seed=seed)
+            arms[f"ensemble of {size}"] = ensembles_of(control, combine)
+            costs[f"ensemble of {size}"] = (size, size)
+    arms["the old one kept"] = keeping_the_old(control)
+    costs["the old one kept"] = (1.0, 2.0)
+    arms["anchored at a half"] = anchored(control, linear)
+    costs["anchored at a half"] = (1.0, passes)
+    return arms, costs
+
+
+def churns(
+    effects: Mapping[str, Effects], anchors: Mapping[str, Mapping[str, Updates]]
+) -> pd.DataFrame:
+    """Seed, data and update churn of control and of linear models, by change; a row an arm."""
+    rows: list[dict] = []
+    for name, own in effects.items():
+        rows.append({"arm": f"control, {name}", **churns_of(own)})
+    for name, linear in anchors.items():
+        for arm, updates in linear.items():
+            churn = updates.flips()["churn"].interval()
+            rows.append({"arm": f"{arm}, {name}", "data_churn": churn, "update_churn": churn})
+    return pd.DataFrame(rows)
+
+
 def ensembles_of(updates: Updates, combine: Callable[[Runs], Runs]) -> Updates:
     """Updates of ensembles: `combine` makes the replicas of old models, and of new ones."""
     return Updates(combine(updates.before), combine(updates.after))
@@ -180,6 +220,12 @@ def churns_of(effects: Effects) -> dict[str, Interval]:
     """A row of the figure of churns: seed_churn, data_churn and update_churn."""
     alone = {f"{name}_churn": source.alone for name, source in effects.sources.items()}
     return alone | {"update_churn": effects.every}
+
+
+def of_linear_models(study: Study, n: int) -> dict[str, Updates]:
+    """`n` updates of each linear model of a study whose data change, by name."""
+    seeds = np.r_[:n, APART : APART + n]
+    return {name: of_linear(own) for name, own in of_changed_data(study, seeds).items()}
 
 
 def of_linear(runs: Runs) -> Updates:

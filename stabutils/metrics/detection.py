@@ -227,6 +227,11 @@ def through_training(
     return {name: list(judged.values())}, np.arange(2, count + 1) / count
 
 
+def references(labels: ArrayLike) -> dict[str, Interval]:
+    """`reference` by each criterion of a `board`."""
+    return {each.name: reference(labels, each) for each in (FINDS, ORDERS)}
+
+
 def reference(
     labels: ArrayLike, criterion: Criterion = FINDS, halvings: int = 20, seed: int = 0
 ) -> Interval:

@@ -25,6 +25,7 @@ from stabutils.data.datasets import NAMES
 from stabutils.errors import InputError, check
 from stabutils.provenance import project_root
 from stabutils.publishing import drawing, pages
+from stabutils.publishing.cells import of_corpus
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
 from stabutils.study import tuning
@@ -284,13 +285,15 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     )
     target = target.resolve()  # papermill works in the folder of the source
     target.parent.mkdir(parents=True, exist_ok=True)
+    dataset = str((defaults(source) | values).get("dataset", ""))
+    nbformat.write(of_corpus(nbformat.read(source, as_version=4), dataset), target)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
         )  # of the Jupyter machinery; a study's own warnings appear in the notebook
         try:
             papermill.execute_notebook(
-                source,
+                target,
                 target,
                 values,
                 kernel_name="python3",

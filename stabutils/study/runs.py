@@ -125,6 +125,16 @@ class Runs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def proxies(self) -> dict[str, np.ndarray | None]:
+        """What each run alone knows of its answers, higher where it doubts; (runs, examples)."""
+        confidence = self.confidence_mean
+        return {
+            "uncertainty": self.doubt,
+            "single-run label entropy": self.checkpoint_entropy,
+            "uncertainty of the right answer": None if confidence is None else 1 - confidence,
+            "spread while training": self.confidence_spread,
+        }
+
 
 def take(runs: Runs, kept: np.ndarray) -> Runs:
     """Some of the runs, by their positions."""

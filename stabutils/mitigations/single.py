@@ -1,0 +1,34 @@
+"""What notebook 06 trains beside the mixtures: the most stable single model, and what else can be
+done with a linear model than to mix it in.
+"""
+
+from __future__ import annotations
+
+from stabutils.mitigations.anchored import AnchorDistillation, Corrected
+from stabutils.mitigations.data_centric import TemporalEnsembling
+from stabutils.mitigations.finetuning import L2SP, LPFT
+from stabutils.mitigations.frozen import Frozen
+from stabutils.mitigations.regularizers import DropoutRate, LongerTraining, RDrop, WeightDecay
+from stabutils.training.hooks import Mitigation
+
+MOST_STABLE = "most stable single"
+QUICK = (MOST_STABLE, "corrected", "distilled")
+
+
+def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]]:
+    """Methods by name. pretrained: whether the network starts from a checkpoint."""
+    features = "both" if pretrained else "tfidf"
+    methods: dict[str, Mitigation | tuple[Mitigation, ...]] = {
+        MOST_STABLE: (
+            RDrop(1.0),
+            WeightDecay(40.0),
+            TemporalEnsembling(),
+            DropoutRate(0.5),
+            LongerTraining(1.45),
+        ),
+        "corrected": Corrected(features=features),
+        "distilled": AnchorDistillation(features=features),
+    }
+    if pretrained:
+        methods |= {"LP-FT": LPFT(), "frozen": Frozen(), "L2-SP": L2SP()}
+    return methods
