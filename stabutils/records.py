@@ -56,6 +56,7 @@ UNITS = {
     "served_churn": "share of queries",
     "share_changed": "share of queries",
     "share_of_churn": "of the churn of all sources",
+    "over_linear": "share of queries",
     "share_of_ensemble": "of an ensemble's reduction",
     "share_unstable": "share of queries",
     "trainings": "of control's",

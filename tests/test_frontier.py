@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,14 @@ from test_ensembles import labels_only, pool
 
 from stabutils import metrics
 from stabutils.analysis import ensembles, frontier, reliability
-from stabutils.analysis.board import board, numbers
+from stabutils.analysis.board import board, numbers, over_linear
 from stabutils.analysis.ensembles import Pool, ensemble
 from stabutils.analysis.frontier import choose, significant_sign
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, from_variance, jackknife, over_examples
 from stabutils.metrics.votes import partition, vote, vote_model
 from stabutils.mitigations import Mitigation
+from stabutils.study.runs import of_answers
 from stabutils.training.loop import train
 from stabutils.training.probes import PROBES
 from stabutils.training.state import Seeds
@@ -348,3 +350,30 @@ def test_the_curve_ends_at_churn_and_error():
     assert table.churn[0].high < last.churn.low and table.error[0].high < last.error.low
     with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
         reliability.curve(ensemble(runs, 4))
+
+
+def spread(value, se):
+    return from_variance(value, se**2, 30.0, 9)
+
+
+@pytest.mark.parametrize(("lead", "dominator"), [(0.03, ""), (0.01, "linear"), (-0.03, "linear")])
+def test_a_linear_model_dominates_no_arm_that_is_more_accurate_pair_by_pair(lead, dominator):
+    """Taken as independent, both arms' changes from control cannot be told apart."""
+    sure, unsure = (partial(spread, se=se) for se in (0.01, 0.02))
+    arm = {"reduction": sure(0.5), "accuracy_change": unsure(lead), "over_linear": sure(lead)}
+    still = {"reduction": sure(1.0), "accuracy_change": unsure(0.0), "over_linear": None}
+    costs = {"runs": 9, "trainings": 1.0, "passes": 1.0}
+    table = pd.DataFrame([{"arm": "calm", **arm, **costs}, {"arm": "linear", **still, **costs}])
+    found = frontier.pareto(table).set_index("arm")
+    assert found.linear_dominates["calm"] == dominator
+    blind = frontier.pareto(table.drop(columns="over_linear")).set_index("arm")
+    assert blind.linear_dominates["calm"] == "linear"
+
+
+def test_over_linear_is_the_mean_difference_on_the_same_queries():
+    gold = np.zeros(4, int)
+    labels = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
+    control = of_answers("control", labels, gold, np.arange(3))
+    worse, better = np.array([1, 1, 0, 0]), np.array([0, 1, 0, 0])
+    found = over_linear(control, {"linear (a)": worse, "linear (b)": better})
+    assert found.value == pytest.approx((0.75 + 0.5 + 1.0) / 3 - 0.75)

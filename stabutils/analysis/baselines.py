@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from stabutils import records
+from stabutils.analysis.board import over_linear
 from stabutils.data.linear import Linear
 from stabutils.metrics import scores
 from stabutils.study.runs import Runs, of_answers
@@ -74,11 +75,8 @@ def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
 
     linear : labels (queries,) by name
     """
-    rights = {name: scores.accuracy(labels[None], control.gold) for name, labels in linear.items()}
-    best = max(rights, key=lambda name: rights[name].value)
-    same = np.repeat(linear[best][None], len(control), axis=0)
-    pair = [scores.accuracy(labels, control.gold) for labels in (control.labels, same)]
-    lead = scores.compare(lambda own, other: own - other, pair, [control.seeds] * 2)
+    best = max(linear, key=lambda name: np.mean(linear[name] == control.gold))
+    lead = over_linear(control, linear)
     if not lead.high < 0:
         return ""
     shown = records.shown(records.number("accuracy_change", lead), "points")

@@ -38,6 +38,7 @@ COLUMNS = (
     "accuracy",
     "accuracy_change",
     "guard",
+    "over_linear",
     "nll",
     "ece",
     "trainings",
@@ -162,8 +163,9 @@ def board(
     two-sided, Holm-adjusted over the methods of this table; `reduction_unstable`: the same on the
     most unstable queries; `churn` and its parts within the arm; `positive_flips` and
     `negative_flips`: right after and wrong before, and the other way round, from control to the
-    arm; `accuracy_change` in shares; `guard`: whether that is above minus half a point; `better`:
-    fewer flips by the adjusted p, and the guard holds. `table.attrs["n"]` is n.
+    arm; `accuracy_change` in shares; `guard`: whether that is above minus half a point;
+    `over_linear`: accuracy less that of the most accurate linear model; `better`: fewer flips by
+    the adjusted p, and the guard holds. `table.attrs["n"]` is n.
 
     Raises
     ------
@@ -182,6 +184,9 @@ def board(
         chosen = None if runs is chooser else most_unstable
         table.append({"arm": name, **_row(control, runs, n, chosen)})
     table += [{"arm": name, **_linear_row(control, own, n)} for name, own in linear.items()]
+    networks = [control, *rows.values()] if linear else []
+    for row, runs in zip(table, networks, strict=False):
+        row["over_linear"] = over_linear(runs, linear)
     prices = {"control": (1.0, 1.0), "placebo": (1.0, 1.0)} | dict(costs or {})
     for row in table:
         row |= dict(zip(PRICES, prices.get(row["arm"], ()), strict=False))
@@ -288,6 +293,17 @@ def accuracy_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
     """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
     old, new = (scores.accuracy(runs.labels[:, where], runs.gold[where]) for runs in (control, arm))
     return _difference(control, arm, old, new)
+
+
+def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
+    """Accuracy less that of the most accurate linear model, on the same queries; a share.
+
+    linear : labels (queries,) by name
+    """
+    best = max(linear.values(), key=lambda labels: np.mean(labels == runs.gold))
+    same = np.tile(best, (len(runs), 1))
+    pair = [scores.accuracy(labels, runs.gold) for labels in (runs.labels, same)]
+    return scores.compare(lambda own, other: own - other, pair, [runs.seeds] * 2)
 
 
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:

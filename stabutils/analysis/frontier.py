@@ -50,7 +50,8 @@ def frontier(
     -------
     `n`: runs that label entropy is quoted at; `guard`, `p`, `better` as on a board; `dominated`: a
     network, and `linear_dominates`: a linear model that costs no more and is significantly better
-    in label entropy or accuracy and not significantly worse in the other ("" where there is none).
+    in label entropy or accuracy and not significantly worse in the other ("" where there is none;
+    where a table has `over_linear`, that decides whether an arm is the more accurate).
     """
     rows: dict[str, dict] = {}
     for table in tables:
@@ -71,7 +72,10 @@ def pareto(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
     linear = table.arm.str.startswith(board.LINEAR)
     table.loc[linear, ["trainings", "passes"]] = 0.0
     table["dominated"] = [_dominator(row, table[~linear], by) for _, row in table.iterrows()]
-    table["linear_dominates"] = [_dominator(row, table[linear], by) for _, row in table.iterrows()]
+    table["linear_dominates"] = [
+        "" if _beats_linear(row) else _dominator(row, table[linear], by)
+        for _, row in table.iterrows()
+    ]
     order = np.argsort([-_or_nothing(row[by], row).value for _, row in table.iterrows()])
     return table.iloc[order].reset_index(drop=True)
 
@@ -91,6 +95,12 @@ def _dominator(row: pd.Series, others: pd.DataFrame, by: str) -> str:
         if other.arm != row.arm and cheap and _is_better(other, row, by):
             found.append((_or_nothing(other[by], other).value, other.arm))
     return max(found)[1] if found else ""
+
+
+def _beats_linear(row: pd.Series) -> bool:
+    """Whether an arm is significantly more accurate than every linear model, pair by pair."""
+    lead = row.get("over_linear")
+    return isinstance(lead, Interval) and lead.low > 0
 
 
 def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
