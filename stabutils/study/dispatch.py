@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import textwrap
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -57,7 +58,8 @@ class Dispatch:
         if teachers := self.teachers(mitigation, runs):
             self.train(Mitigation(), teachers, mitigation.teacher_extras)
         failures: dict[str, str] = {}
-        description = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
+        label = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
+        description = textwrap.shorten(label, 60, placeholder=" ...")
         with progress(total=len(runs), desc=description, unit="run", leave=False) as bar:
             missing = [run for run in runs if not self.answers.has(run, keep)]
             while missing:
