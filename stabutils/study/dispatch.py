@@ -7,8 +7,8 @@ store divide the runs between them.
 from __future__ import annotations
 
 import os
-import threading
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
