@@ -458,7 +458,10 @@ def test_a_board_in_words_and_for_readers(table):
     shown = readable(table, columns | {"label_entropy": "LE", "accuracy_change": "points"})
     assert list(shown) == ["method", "p", "price", "saved", "LE", "points"]
     entropy = str(records.shown(records.number("label_entropy", table.label_entropy[0])))
-    assert shown.iloc[0].tolist()[:5] == ["calm", f"{table.p[0]:.3f}", "2", share, entropy]
+    assert table.p[0] < 0.0005
+    assert shown.iloc[0].tolist()[:5] == ["calm", "< 0.001", "2", share, entropy]
+    by_hand = pd.DataFrame({"p": [0.0005, 0.04, np.nan]})
+    assert readable(by_hand, {"p": "p"}).p.tolist() == ["0.001", "0.040", ""]
     assert shown.points[0].startswith(points) and shown.iloc[-1].tolist()[:4] == [
         "control",
         "",

@@ -380,6 +380,8 @@ def _in_words(column: str, value: object) -> str:
             "share_left": ".2f",
             "cpu_ratio": ".2f",
         }
+        if column == "p" and value < 0.0005:
+            return "< 0.001"
         form = forms.get(column, "")
         return format(value, form)
     if column in ("accuracy_change", "over_anchor"):

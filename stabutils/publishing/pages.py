@@ -18,10 +18,11 @@ def html(notebook: Path, home: Path) -> str:
     """The page: JupyterLab's, with pictures inside and formulas as MathML.
 
     The pictures of its prose lie in the project `home`, one folder above it. Links to other files
-    become plain text.
+    become plain text. Code of cells tagged "hide-cell" or "hide-input" is left out.
     """
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import TagRemovePreprocessor
 
     content, drawn = nbformat.read(notebook, as_version=4), []
 
@@ -38,6 +39,8 @@ def html(notebook: Path, home: Path) -> str:
         exporter = HTMLExporter(
             template_name="page", extra_template_basedirs=[str(folder)], embed_images=True
         )
+        folded = TagRemovePreprocessor(remove_input_tags={"hide-cell", "hide-input"}, enabled=True)
+        exporter.register_preprocessor(folded, enabled=True)
         page = exporter.from_notebook_node(content, {"metadata": about})[0]
     return re.sub("\ue000(\\d+)\ue001", lambda place: drawn[int(place[1])], page)
 
