@@ -233,8 +233,8 @@ def default_recipe(model: str, examples: int, classes: int) -> Recipe:
 def least_steps(classes: int) -> int:
     """Optimiser steps of a training from scratch below which validation accuracy falls.
 
-    Measured on 5 and 10 examples an intent of CLINC150 and BANKING77 (docs/your_data.md); the
-    embedded corpus has 216, with nine epochs.
+    Measured on 5 and 10 examples an intent of CLINC150 and BANKING77 (docs/your_data.md); with
+    nine epochs the embedded corpus has 216.
     """
     return max(216, 4 * classes)
 
