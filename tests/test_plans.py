@@ -21,7 +21,12 @@ from stabutils.study import dispatch, tuning
 from stabutils.study.store import Store
 from stabutils.study.study import Study
 
-STUDIES = [path for path in notebooks.notebooks([]) if path.stem[:2] in plans.PARTS]
+LONG = ("02", "04", "06")  # three CPU-seconds each
+STUDIES = [
+    pytest.param(path, marks=[pytest.mark.long] if path.stem[:2] in LONG else [], id=path.stem)
+    for path in notebooks.notebooks([])
+    if path.stem[:2] in plans.PARTS
+]
 SMALL = {
     "runs": 9,
     "runs_per_method": 3,
@@ -118,7 +123,7 @@ def execute(path: Path, values: dict, folder: Path) -> None:
     runpy.run_path(str(script), {"display": lambda shown: None})
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES)
 def test_a_plan_counts_what_the_notebook_trains(path, corpus, tmp_path, monkeypatch, capsys):
     known = notebooks.schema(path)
     values = {name: value for name, value in SMALL.items() if name in known}
