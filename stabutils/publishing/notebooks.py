@@ -182,7 +182,8 @@ def parse(name: str, text: object, kind: object) -> object:
 
 def plan(plans: dict[Path, dict[str, object]]) -> int:
     """Say what would be trained, an arm a line, what notebooks share once, and stop."""
-    forecast, lines, most, certain = Forecast(), [], 0, True
+    lines: list[str] = []
+    forecast, most, certain = Forecast(), 0, True
     for path, values in plans.items():
         knobs = defaults(path) | values
         if "dataset" not in knobs:

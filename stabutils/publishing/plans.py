@@ -83,18 +83,20 @@ def refuse(number: str, knobs: Knobs, methods: bool = True) -> None:
     ------
     InputError
     """
-    from stabutils.analysis.ensembles import sizes_of
-    from stabutils.training.changes import Change
-
     for name, rule in RULES.get(number, {}).items():
         check(name, knobs[name], int, rule)
     for name in ("probed", "levels", "pokes") if number in ("01", "02", "07") else ():
         if knobs.get(name):  # 0 leaves a section out
             check(name, knobs[name], int, {"least": FEWEST[name]})
     if "sizes" in knobs:
+        from stabutils.analysis.ensembles import sizes_of
+
         sizes_of(knobs["sizes"], knobs["runs"])
-    for name in ("change", "resampled"):
-        Change.parse(knobs.get(name, ""))
+    if "change" in knobs:
+        from stabutils.training.changes import Change
+
+        for name in ("change", "resampled"):
+            Change.parse(knobs[name])
     if methods and number in CATALOGUES:
         chosen(number, Study.of(knobs), knobs["methods"])
 
@@ -212,7 +214,7 @@ def _anchored(study: Study, knobs: Knobs) -> Iterator[Part]:
 
     methods = chosen("06", study, knobs["methods"])
     single = {name: arm for name, arm in methods.items() if name == tuning.STABLE_SINGLE}
-    weighed = {"control": "control"} | single
+    weighed: dict[str, Arm] = {"control": "control", **single}
     if not _weights_known(study, anchors.path_of(study), weighed):
         fresh = replace(study, published=False)
         for name, arm in weighed.items():

@@ -261,7 +261,7 @@ def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
     tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
     return {
         "regularizers": dict(tuned),
-        "data_centric": data_centric.CATALOGUE | settings(settings_tried(study)),
+        "data_centric": {**data_centric.CATALOGUE, **settings(settings_tried(study))},
         "anchored": anchored(pretrained=not study.model.startswith("compact")),
         "updates": dict(updates.CATALOGUE),
     }
