@@ -202,7 +202,7 @@ def minilm(data: Dataset, steps: int, rounds: int) -> dict:
     if packaged(name) is None:
         print(f"minilm_epoch_seconds: not measured, the package {name} is not installed")
         return {}
-    task = prepare(name, data, default_recipe(name, len(data.train)))
+    task = prepare(name, data, default_recipe(name, len(data.train), len(data.label_names)))
     epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
     by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
 
@@ -342,7 +342,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     starts it.
     """
     data = load_dataset(given.dataset)
-    recipe = default_recipe("compact", len(data.train))
+    recipe = default_recipe("compact", len(data.train), len(data.label_names))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
     if given.quick:
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)

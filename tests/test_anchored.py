@@ -231,7 +231,7 @@ def test_an_answer_knows_its_split():
 
 
 def test_texts_are_no_part_of_what_a_run_is(tmp_path, monkeypatch):
-    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), runs=2)
+    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), runs=2, epochs=9)
     run = study.identify(Mitigation(), Seeds(0, 0, 0))
     assert study.task.texts["test"] == study.data.test.texts
     assert set(run.identity) == {"version", "dataset", "model", "recipe", "mitigation", "seeds"}
@@ -240,7 +240,7 @@ def test_texts_are_no_part_of_what_a_run_is(tmp_path, monkeypatch):
 
 
 def test_a_study_trains_it_and_reads_it_again(tmp_path, monkeypatch):
-    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), runs=2, workers=1)
+    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), runs=2, epochs=9, workers=1)
     arm = (RDrop(), Anchored(0.9))
     first = study.retrain(arm)
     assert first.arm == "RDrop(strength=0.5) + Anchored(weight=0.9)"

@@ -278,7 +278,7 @@ class Shrink(st.Mitigation):
 def test_runs_of_a_helper_that_has_changed_do_not_come_back(tmp_path, monkeypatch):
     """joblib/joblib#1287, joblib/joblib#659."""
     dataset = str(tiny.project(tmp_path, monkeypatch))
-    study = st.Study(dataset=dataset, runs=2, workers=1)
+    study = st.Study(dataset=dataset, runs=2, epochs=9, workers=1)
     monkeypatch.setattr(sys.modules[__name__], "PULL", 0.0001)
     weak = study.retrain(Shrink())
     assert study.plan(Shrink())["to train"] == 0

@@ -184,7 +184,7 @@ def test_the_example_is_the_query_that_gains_most_of_those_asked_for():
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    return st.Study(dataset=str(tiny.project(tmp_path, monkeypatch)), workers=1)
+    return st.Study(dataset=str(tiny.project(tmp_path, monkeypatch)), epochs=9, workers=1)
 
 
 def test_weights_are_chosen_by_runs_that_stand_on_no_board(study):

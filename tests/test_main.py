@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -31,20 +29,6 @@ def test_schema_reads_the_parameters_cell_and_its_values_are_those_of_study():
     defaults = Study()
     for name, (_, value) in schema.items():
         assert name in ("output", "probed") or getattr(defaults, name) == value
-
-
-def test_a_plan_counts_control_once_for_notebooks_that_share_it(capsys):
-    assert main.main(["run", "--plan"]) == 0
-    [predictions] = [path for path in notebooks.notebooks([]) if "your_predictions" in path.stem]
-    first, *said = capsys.readouterr().out.splitlines()
-    assert first.startswith("01_measuring_instability: control: runs 10, stored ")
-    assert "02_where_it_clusters: control: as in 01" in said
-    assert "02_where_it_clusters: and what its own sections train" in said
-    assert f"{predictions.stem}: nothing is trained" in said
-    with pytest.raises(
-        InputError, match="predictions: got 'nosuch.csv'; expected a file that exists"
-    ):
-        notebooks.parameters([predictions], None, [["predictions", "nosuch.csv"]])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +82,21 @@ def test_a_value_of_another_type_is_refused_by_name(text, kind):
         (["run", "03", "--plan", "-p", "runs_per_method", "2"], "runs_per_method"),
         (["run", "03", "-p", "methods", "R-Dorp"], "R-Dorp"),
         (["run", "04", "--plan", "-p", "methods", "R-Dorp"], "R-Dorp"),
+        (["run", "06", "--plan", "-p", "methods", "corected"], "corected"),
+        (["run", "06", "-p", "methods", "EMA"], "asked for in 03"),
+        (["run", "03", "-p", "methods", "distilled"], "asked for in 06"),
+        (["run", "05", "--plan", "-p", "methods", "warm start"], "asked for in 07"),
+        (["run", "07", "-p", "methods", "warm strat"], "warm strat"),
+        (["run", "07", "-p", "runs", "101"], "runs"),
+        (["run", "07", "-p", "change", "drop many"], "drop many"),
+        (["run", "07", "--plan", "-p", "resampled", "drop many"], "drop many"),
+        (["run", "01", "--plan", "-p", "probed", "2"], "probed"),
+        (["run", "02", "-p", "permutations", "98"], "permutations"),
+        (["run", "02", "-p", "levels", "1"], "levels"),
+        (["run", "04", "-p", "turned", "-1"], "turned"),
+        (["run", "04", "--plan", "-p", "blamed", "1531"], "blamed"),
+        (["run", "05", "-p", "sizes", "2, 9"], "sizes"),
+        (["run", "06", "--plan", "-p", "runs", "5"], "runs"),
         (["report", "no-such-file.csv"], "no-such-file.csv"),
     ],
 )
@@ -106,29 +105,6 @@ def test_bad_input_ends_with_status_2_and_one_line(arguments, named, capsys, mon
     assert main.main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1 and named in printed.err
-
-
-def test_a_plan_prices_probes_placebo_methods_and_the_model_beside_them(capsys, monkeypatch):
-    monkeypatch.setenv("STABUTILS_RUNS", os.devnull + "/none")
-    words = ["-p", "seed", "77", "-p", "runs_per_method", "4", "-p", "methods", "R-Drop, TGTSS"]
-    assert main.main(["run", "03", "--plan", *words]) == 0
-    rows = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().out.splitlines())
-    assert list(rows) == ["control", "placebo", "R-Drop", "TGTSS", "compact-bag"]
-    assert rows["placebo"].startswith("runs 4, ") and rows["placebo"].endswith(" to train 4")
-    assert int(rows["TGTSS"].rpartition(" ")[2]) > 4  # its teachers too
-    assert main.main(["run", "01", "--plan", "-p", "seed", "77", "-p", "probed", "3"]) == 0
-    assert "probes: runs 3, stored 0, published 0, to train 3" in capsys.readouterr().out
-
-
-def test_the_methods_of_a_plan_are_those_of_the_notebook():
-    """Fails if a notebook has another catalogue, or other quick methods, than are priced."""
-    for stem, (catalogue, quick) in notebooks.catalogues().items():
-        [path] = notebooks.notebooks([stem])
-        source = path.read_text(encoding="utf-8")
-        [call] = re.findall(r"tuning\.methods\(study, methods, (.*?)\)\\n", source)
-        name, _, own = call.replace('\\"', '"').partition(", ")
-        assert name == f'"{catalogue}"'
-        assert own in ("", "QUICK") or ast.literal_eval(own) == quick
 
 
 def test_bad_input_is_also_said_where_programs_look(tmp_path, capsys):

@@ -169,14 +169,38 @@ def test_every_setting_of_the_model_is_in_its_identity():
 
 
 def test_the_default_rate_grows_where_steps_are_few():
-    assert default_recipe("owner/name", 10) == default_recipe("owner/name", 10**6) == CHECKPOINT
-    assert default_recipe("compact", 10**6) == COMPACT
+    assert (
+        default_recipe("owner/name", 10, 2) == default_recipe("owner/name", 10**6, 2) == CHECKPOINT
+    )
+    assert default_recipe("compact", 10**6, 2) == COMPACT
     rates = [
-        default_recipe("compact", n).learning_rate / COMPACT.learning_rate
+        default_recipe("compact", n, 2).learning_rate / COMPACT.learning_rate
         for n in (10, 2000, 4000, 20_000)
     ]
-    assert rates[0] == 4 and rates == sorted(rates, reverse=True) and rates[-1] == 1
-    assert replace(default_recipe("compact", 2000), learning_rate=COMPACT.learning_rate) == COMPACT
+    assert rates == sorted(rates, reverse=True) and rates[-1] == 1
+    few = default_recipe("compact", 2000, 2)
+    assert replace(few, learning_rate=COMPACT.learning_rate) == COMPACT
+
+
+@pytest.mark.parametrize(
+    ("examples", "classes", "epochs", "rate"),
+    [
+        (1530, 22, 9, 0.002 * 7.5**0.5),  # assistant, 216 steps of 1,620
+        (11514, 60, 9, 0.002),  # MASSIVE
+        (15000, 150, 9, 0.002),  # CLINC150
+        (9003, 77, 9, 0.002 * (1620 / 1269) ** 0.5),  # BANKING77
+        (750, 150, 50, 0.002 * 2.7**0.5),  # 5 an intent of CLINC150: 12 steps an epoch, 600 in all
+        (64, 2, 216, 0.002 * 7.5**0.5),  # a step an epoch
+        (65, 2, 108, 0.002 * 7.5**0.5),
+        (640, 100, 40, 0.002 * 4.05**0.5),
+    ],
+)
+def test_a_small_corpus_is_passed_over_until_there_are_steps_enough(
+    examples, classes, epochs, rate
+):
+    recipe = default_recipe("compact", examples, classes)
+    assert recipe.epochs == epochs and recipe.learning_rate == pytest.approx(rate, rel=1e-12)
+    assert replace(recipe, epochs=9, learning_rate=0.002) == COMPACT
 
 
 # ---- checkpoints

@@ -19,7 +19,7 @@ from stabutils import metrics
 from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.study import paths, publication
+from stabutils.study import dispatch, paths, publication
 from stabutils.study.study import Study
 from stabutils.training import loop
 from stabutils.training.files import PACKED, DamagedRun, slug
@@ -800,3 +800,28 @@ def test_what_was_kept_is_published_beside_the_answers(tiny_study, trained, monk
 def test_a_training_of_one_step_agrees_with_itself(tiny_study):
     runs = tiny_study(epochs=1, batch_size=1000).retrain()
     assert runs.checkpoints.shape[1] == 1 and not runs.checkpoint_entropy.any()
+
+
+def test_progress_counts_all_runs_that_were_asked_for(tiny_study, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, initial, **_):
+            self.total, self.began, self.n = total, initial, initial
+            bars.append(self)
+
+        def update(self, count=1):
+            self.n += count
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(dispatch, "progress", Bar)
+    tiny_study().retrain("control", n=2)
+    tiny_study().retrain("control", n=5)
+    assert [(bar.began, bar.total, bar.n) for bar in bars] == [(0, 2, 2), (2, 5, 5)]
+    tiny_study().retrain("control", n=5)
+    assert len(bars) == 2, "nothing is trained, nothing is counted"

@@ -183,7 +183,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr("stabutils.training.preparation.prepare", tiny.prepare)
     monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
     path = tiny.write_csv(tmp_path / "tiny.csv")
-    return Study(dataset=str(path), workers=1, change="drop 10 %")
+    return Study(dataset=str(path), epochs=9, workers=1, change="drop 10 %")
 
 
 @pytest.mark.parametrize("arm", [DeployedLabels(), WarmStart(), Interpolation()])

@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -26,12 +26,13 @@ from stabutils.errors import InputError, check
 from stabutils.provenance import project_root
 from stabutils.publishing import drawing, pages
 from stabutils.publishing.cells import of_corpus
+from stabutils.publishing.plans import parts_of, refuse
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
-from stabutils.study import tuning
+from stabutils.study.forecast import Forecast
 from stabutils.study.paths import results_of_file, results_root, run_store
 from stabutils.study.publication import publish_answers
-from stabutils.study.study import Arm, Study, requested
+from stabutils.study.study import Study, recipe_in_words
 
 
 class Failed(RuntimeError):
@@ -53,6 +54,10 @@ def notebooks(wanted: list[str]) -> list[Path]:
     wanted.
     """
     every = sorted((project_root() / "notebooks").glob("[0-9]*.ipynb"))
+    if not every:
+        folder = str(project_root() / "notebooks")
+        allowed = "the notebooks of a clone, inside of it or copied here: a package has none"
+        raise InputError("notebooks", folder, allowed)
     for name in wanted:
         if not any(path.name.startswith(name) for path in every):
             raise InputError(
@@ -104,14 +109,8 @@ def parameters(
             )
         values[name] = absolute(name, parse(name, text, kinds.pop()))
     study_of(values)
-    least = {"runs": 3, "runs_per_method": 3}
-    if any("sizes" in table for table in known.values()):  # of ensembles of 2 and 3
-        least["runs"] = 6
-    for name in least.keys() & values.keys():
-        check(name, values[name], int, {"least": least[name]})
-    for path in paths if "methods" in values else ():
-        if "methods" in known[path]:
-            methods_of(path, defaults(path) | values)
+    for path in paths:
+        refuse(path.stem[:2], defaults(path) | values, methods="methods" in values)
     for name in ("predictions", "before"):
         if values.get(name):
             read_predictions(values[name], values.get("columns") or None)
@@ -183,68 +182,31 @@ def parse(name: str, text: object, kind: object) -> object:
 
 
 def plan(plans: dict[Path, dict[str, object]]) -> int:
-    """Say what would be trained, an arm a line, once for notebooks that share it, and stop."""
-    from stabutils.mitigations.composition import resolve
-
-    said: dict[tuple, str] = {}
+    """Say what would be trained, an arm a line, what notebooks share once, and stop."""
+    lines: list[str] = []
+    forecast, most, certain = Forecast(), 0, True
     for path, values in plans.items():
         knobs = defaults(path) | values
         if "dataset" not in knobs:
-            print(f"{path.stem}: nothing is trained")
+            lines.append(f"{path.stem}: nothing is trained")
             continue
-        for name, (study, arm, asked) in arms_of(path, knobs).items():
-            arm = resolve(arm)
-            request = requested(study, arm, **asked)
-            key = (study, name, *asked.items())
-            needs = study.dispatch.plan(arm, request)
-            words = ", ".join(f"{what} {count}" for what, count in needs.items())
-            print(f"{path.stem}: {name}: {f'as in {said[key]}' if key in said else words}")
-            said.setdefault(key, path.stem[:2])
-        if path.stem[:2] not in ("01", "03"):
-            print(f"{path.stem}: and what its own sections train")
+        study = study_of(knobs)
+        recipe = recipe_in_words(study)
+        if recipe not in lines:
+            lines.append(recipe)
+        for part in parts_of(path.stem[:2], study, knobs):
+            counts = part.count(forecast)
+            words = ", ".join(f"{what} {count}" for what, count in counts.items())
+            lines.append(f"{path.stem}: {part.name}: {words}")
+            certain &= "to train" in counts
+            most += list(counts.values())[-1]
+    print(*lines, f"in all: to train {'' if certain else 'at most '}{most}", sep="\n")
     return 0
 
 
 def defaults(path: Path) -> dict[str, object]:
     """The values of a notebook's parameters where nobody gives others."""
     return {name: default for name, (_, default) in schema(path).items()}
-
-
-def arms_of(path: Path, knobs: dict[str, object]) -> dict[str, tuple[Study, Arm, dict]]:
-    """What a notebook trains that its parameters tell: name -> study, arm, how many runs."""
-    from stabutils.analysis.trials import BAG
-    from stabutils.training.probes import PROXIES
-
-    study = study_of(knobs)
-    arms = {"control": (study, "control", {"n": study.runs})}
-    if knobs.get("probed"):
-        further = {"n": knobs["probed"], "start": study.runs, "keep": PROXIES}
-        arms["probes"] = (study, "control", further)
-    if path.stem[:2] in ("03", "04", "05"):
-        count = {"n": knobs["runs_per_method"]}
-        arms["placebo"] = (study, "control", count | {"start": study.runs})
-        for name, method in methods_of(path, knobs).items():
-            arms[name] = (study, method, count)
-        if study.model == "compact":
-            arms[BAG] = (replace(study, model=BAG), "control", count)
-    return arms
-
-
-def catalogues() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Notebook -> the catalogue that its `methods` come from, and what "quick" stands for."""
-    from stabutils.mitigations import data_centric, regularizers
-
-    return {
-        "03": ("regularizers", tuple(regularizers.QUICK)),
-        "04": ("data_centric", tuple(data_centric.QUICK)),
-        "05": ("both", ("R-Drop", "MC dropout", "TGTSS")),
-    }
-
-
-def methods_of(path: Path, knobs: dict[str, object]) -> dict[str, Arm]:
-    """The methods that a notebook's parameters ask for. Raises InputError for an unknown one."""
-    catalogue = catalogues().get(path.stem[:2])
-    return tuning.methods(study_of(knobs), knobs["methods"], *catalogue) if catalogue else {}
 
 
 def study_of(values: dict[str, object]) -> Study:

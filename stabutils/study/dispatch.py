@@ -24,7 +24,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import provenance
 from stabutils.study.answers import Answers
-from stabutils.study.runs import Request, Run
+from stabutils.study.runs import Run
 from stabutils.study.stacks import trained_on
 from stabutils.training import files
 from stabutils.training.hooks import Mitigation
@@ -50,8 +50,16 @@ class Dispatch:
     cluster: str = ""
     device: str = "cpu"
 
-    def train(self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str] = ()) -> None:
+    def train(
+        self,
+        mitigation: Mitigation,
+        runs: Sequence[Run],
+        keep: Sequence[str] = (),
+        done: int = 0,
+    ) -> None:
         """Train the runs that are not stored yet, teachers first.
+
+        done : runs of the request that have answers already; progress counts all of the request.
 
         Raises Incomplete when some could not be trained; those that could are stored.
         """
@@ -59,11 +67,11 @@ class Dispatch:
             self.train(Mitigation(), teachers, mitigation.teacher_extras)
         failures: dict[str, str] = {}
         label = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
-        description = textwrap.shorten(label, 60, placeholder=" ...")
-        with progress(total=len(runs), desc=description, unit="run", leave=False) as bar:
+        name, total = textwrap.shorten(label, 60, placeholder=" ..."), done + len(runs)
+        with progress(total=total, initial=done, desc=name, unit="run", leave=False) as bar:
             missing = [run for run in runs if not self.answers.has(run, keep)]
             while missing:
-                bar.update(len(runs) - len(missing) - bar.n)
+                bar.update(total - len(missing) - bar.n)
                 for run, failure in self._trained(mitigation, missing, keep):
                     if failure:
                         failures[run.name] = f"{run.label}: {failure}"
@@ -78,32 +86,10 @@ class Dispatch:
             )
             raise Incomplete(f"{count}. {'; '.join(failures.values())}")
 
-    def plan(self, mitigation: Mitigation, request: Request) -> dict[str, int]:
-        """How many runs a request is for, and how many are stored, published and to be trained."""
-        stored = {run.name for run in request.runs if self.answers.has(run, request.keep)}
-        published = {run.name for run in request.runs} & self.answers.published(request).keys()
-        missing = [run for run in request.runs if run.name not in stored | published]
-        teachers = self.missing_teachers(mitigation, missing)
-        return {
-            "runs": len(request.runs),
-            "stored": len(stored),
-            "published": len(published),
-            "to train": len(missing) + len(teachers),
-        }
-
     def teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
         """The control trainings that some runs of a mitigation learn from, each once."""
         seeds = [teacher for run in runs for teacher in mitigation.teacher_seeds(run.seeds)]
         return [self.identify(Mitigation(), teacher) for teacher in dict.fromkeys(seeds)]
-
-    def missing_teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
-        """Those of them that would have to be trained."""
-        teachers = self.teachers(mitigation, runs)
-        return [
-            teacher
-            for teacher in teachers
-            if not self.answers.has(teacher, mitigation.teacher_extras)
-        ]
 
     def _teachers_of(self, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
         """What a run's teachers kept, by name: arrays, teachers first."""

@@ -22,6 +22,7 @@ from stabutils.provenance import provenance
 from stabutils.study import paths
 from stabutils.study.answers import Answers
 from stabutils.study.dispatch import Dispatch
+from stabutils.study.forecast import Forecast
 from stabutils.study.runs import Request, Run, Runs, run_label
 from stabutils.study.store import Store
 from stabutils.training.hooks import Mitigation, describe, identity
@@ -146,7 +147,8 @@ class Study:
         request = requested(self, mitigation, n, start, seeds, keep)
         self.requests.append(request)
         while not isinstance(runs := self.answers.stack(request), Runs):
-            self.dispatch.train(mitigation, runs, request.keep)
+            done = len({run.name for run in request.runs}) - len(runs)
+            self.dispatch.train(mitigation, runs, request.keep, done)
         return runs
 
     def plan(
@@ -155,7 +157,7 @@ class Study:
         """What `retrain` would need: runs, how many are stored, published, and to be trained."""
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, keep=keep)
-        return self.dispatch.plan(mitigation, request)
+        return Forecast().count(self.dispatch, mitigation, request)
 
 
 def run_of(study: Study, mitigation: Mitigation, seeds: Seeds) -> Run:
@@ -180,12 +182,28 @@ def recipe_of(study: Study) -> Recipe:
     """The recipe of a study's model with the knobs that are set."""
     from stabutils.training.preparation import default_recipe
 
-    recipe = default_recipe(study.model, len(study.data.train))
+    recipe = default_recipe(study.model, len(study.data.train), len(study.data.label_names))
     knobs = {name: getattr(study, name) for name in OF_RECIPE if getattr(study, name) is not None}
     # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
     typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
     recipe = replace(recipe, **typed)
     return replace(recipe, checkpoints=max(recipe.checkpoints, math.ceil(4 / recipe.epochs)))
+
+
+def recipe_in_words(study: Study) -> str:
+    """How a run of a study is trained, in a line, and whether a small corpus made it longer."""
+    from stabutils.training.preparation import COMPACT, COMPACTS
+
+    recipe, examples = recipe_of(study), len(study.data.train)
+    steps = math.ceil(examples / recipe.batch_size)
+    words = (
+        f"{study.model} on {study.data.name}: {recipe.epochs} epochs of {steps} steps, "
+        f"learning rate {recipe.learning_rate:.2g}"
+    )
+    usual = COMPACT.epochs
+    if study.model in COMPACTS and study.epochs is None and recipe.epochs > usual:
+        words += f" ({usual} epochs of so few examples would be too few steps)"
+    return words
 
 
 def dispatch_of(study: Study) -> Dispatch:

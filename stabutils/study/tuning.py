@@ -17,7 +17,7 @@ import pandas as pd
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
-from stabutils.study.study import Study
+from stabutils.study.study import Arm, Study
 
 if TYPE_CHECKING:
     from stabutils.mitigations.regularizers import ScalarMitigation
@@ -221,34 +221,50 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
 
 def methods(
     study: Study, names: str, catalogue: str = "both", quick: Sequence[str] = ()
-) -> dict[str, Mitigation]:
+) -> dict[str, Arm]:
     """The methods that a notebook's `methods` asks for, at the strengths chosen for the study.
 
     Parameters
     ----------
-    names : "quick", "all" (of the catalogue), or names out of any catalogue, separated by commas
-    catalogue : "regularizers", "data_centric", "updates", or "both" for the first two
+    names : "quick", "all" (of the catalogue), or names, separated by commas: out of "regularizers"
+        and "data_centric" together, to which "updates" adds its own; out of "anchored" alone
+    catalogue : one of NOTEBOOKS, or "both" for the first two
     quick : what "quick" stands for
 
     Raises
     ------
-    InputError for a name that no catalogue has.
+    InputError for a name that the notebook does not have; it says which notebook has it, if any.
     """
-    from stabutils.mitigations import data_centric, regularizers, updates
     from stabutils.mitigations.composition import wanted
 
+    every = catalogues(study)
+    plain = every["regularizers"] | every["data_centric"]
+    known = every.get(catalogue, plain)
+    usable = known if catalogue == "anchored" else plain | known
+    for name in map(str.strip, names.split(",")):
+        homes = [NOTEBOOKS[home] for home, own in every.items() if name in own]
+        if homes and name not in usable:
+            allowed = f"a method of this notebook; that one is asked for in {' or '.join(homes)}"
+            raise InputError("method", name, allowed)
+    pool = known if names in ("quick", "all") else usable
+    return {name: pool[name] for name in wanted(names, pool, quick)}
+
+
+# Catalogue -> the notebook whose `methods` are out of it.
+NOTEBOOKS = {"regularizers": "03", "data_centric": "04", "anchored": "06", "updates": "07"}
+
+
+def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
+    """The methods of each of NOTEBOOKS by name, at the strengths chosen for the study."""
+    from stabutils.mitigations import data_centric, regularizers, single, updates
+
     tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
-    own = data_centric.CATALOGUE | settings(settings_tried(study))
-    catalogues: dict[str, Mapping[str, Mitigation]] = {
-        "regularizers": tuned,
-        "data_centric": own,
-        "updates": updates.CATALOGUE,
+    return {
+        "regularizers": dict(tuned),
+        "data_centric": {**data_centric.CATALOGUE, **settings(settings_tried(study))},
+        "anchored": single.catalogue(pretrained=not study.model.startswith("compact")),
+        "updates": dict(updates.CATALOGUE),
     }
-    every = {name: method for own in catalogues.values() for name, method in own.items()}
-    known = catalogues.get(catalogue, tuned | own)
-    if names in ("quick", "all"):
-        return {name: every[name] for name in wanted(names, known, quick)}
-    return {name: every[name] for name in wanted(names, every, quick)}
 
 
 def settings_tried(study: Study) -> pd.DataFrame | None:

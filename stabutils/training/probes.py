@@ -75,7 +75,7 @@ def pretrained(name: str, data: Dataset) -> np.ndarray:
 
     name: folder, package or hub id. Raises InputError for a checkpoint that cannot be used.
     """
-    task = prepare(name, data, default_recipe(name, len(data.train)), "mean")
+    task = prepare(name, data, default_recipe(name, len(data.train), len(data.label_names)), "mean")
     with Stream("init", 0):  # of a head that is not asked
         network = task.build()
     return evaluate(network, network.features, task.test, task.recipe).numpy()

@@ -1,0 +1,49 @@
+"""Three, five or eight runs: the report, the comparison and the metrics say the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stabutils as st
+from stabutils.metrics import scores
+
+
+def answers(runs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (runs, 150 queries) that are wrong now and then, and the gold labels."""
+    gold = np.arange(150) % 4
+    draw = np.random.default_rng(seed)
+    wrong = draw.random((runs, 150)) < 0.15
+    return np.where(wrong, draw.integers(0, 4, (runs, 150)), gold), gold
+
+
+@pytest.mark.parametrize("runs", [3, 5, 8])
+def test_label_entropy_has_one_interval_wherever_it_is_asked_for(runs):
+    labels, gold = answers(runs, 0)
+    votes = min(5, runs)
+    interval = scores.label_entropy(labels, votes).interval()
+    assert interval.low < interval.value < interval.high and interval.runs == runs
+    assert st.report(labels, gold).numbers[f"label_entropy@{votes}"] == interval
+    change = st.compare(labels, answers(runs, 1)[0], gold=gold)
+    assert change.before[f"label_entropy@{votes}"] == interval
+    assert all(np.isfinite([each.low, each.high]).all() for each in change.difference.values())
+    # The stated rule of exactly so many runs as vote: a run that is left out leaves one vote fewer.
+    n = None if runs == votes else votes
+    over_runs = st.intervals.jackknife(
+        lambda own: st.metrics.label_entropy(own, n=n).mean(), labels
+    )
+    expected = [interval.over_runs.low, interval.value, interval.over_runs.high]
+    assert [over_runs.low, over_runs.value, over_runs.high] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (3, 5), (5, 8)])
+def test_every_line_of_a_summary_and_of_a_comparison_has_numbers(before, after):
+    old, gold = answers(before, 0)
+    new, _ = answers(after, 1)
+    said = st.report(old, gold).summary()
+    assert f"({before} runs)" in said and f"{before} runs tell churn" in said and "nan" not in said
+    lines = [line for line in str(st.compare(old, new, gold=gold)).splitlines() if "->" in line]
+    few = min(before, after)
+    verdicts = ("holds", "does not hold", f"undecided at {few} runs")
+    assert len(lines) == 5 and all(line.endswith(verdicts) for line in lines)
+    assert not [line for line in lines if "nan" in line]
