@@ -198,10 +198,10 @@ def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[
     found = {}
     for name in attributes:
         column = attributes[name].to_numpy(float)
-        deleted = [rank_correlation(column, row) for row in (*without, entropy)]
+        deleted = [rank_correlation(column, row) for row in without]
         over_queries = over_examples(
             lambda one, other: rank_correlation(one[0], other[0]), column[None], entropy[None]
         )
-        over_runs = from_deletions(deleted)
+        over_runs = from_deletions(rank_correlation(column, entropy), deleted)
         found[name] = runs_and_queries(over_runs, over_queries).within(-1, 1)
     return found

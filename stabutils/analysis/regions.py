@@ -27,15 +27,7 @@ from sklearn.preprocessing import normalize
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
 from stabutils.metrics.detection import auroc
-from stabutils.metrics.intervals import (
-    BLOCKS,
-    Interval,
-    from_deletions,
-    from_variance,
-    jackknife,
-    moves_of,
-    runs_and_queries,
-)
+from stabutils.metrics.intervals import Interval, from_deletions, jackknife, runs_and_queries
 from stabutils.metrics.measures import churn, disagreement, label_entropy
 
 SAME_PLACE = (
@@ -275,7 +267,7 @@ def clustering(
     p = (1 + np.sum(null >= values[-1] - 1e-12)) / (1 + permutations)
     low, high = map(float, np.quantile(null, [0.025, 0.975]))
     chance = Interval(float(null.mean()), low, high, len(left) - 1)
-    over_runs = from_deletions(values)
+    over_runs = from_deletions(values[-1], values[:-1])
     over_queries = _over_blocks(values[-1], first, second, weights)
     observed = runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
     return Clustering(observed, chance, float(p), null)
@@ -323,14 +315,11 @@ def _over_blocks(
     weights.
     """
     count = first.shape[-1]
-    blocks = min(count, BLOCKS)
-    block = np.random.default_rng(0).permutation(count) % blocks
     deleted = []
-    for left_out in range(blocks):
-        rest = np.flatnonzero(block != left_out)
+    for rest in intervals.without_blocks(count):
         scaled = weights[rest][:, rest] * (count / len(rest))
         deleted.append(_cross(first[:, rest], second[:, rest], scaled))
-    return from_variance(value, np.sum(moves_of(deleted) ** 2), blocks - 1, 0)
+    return from_deletions(value, deleted, runs=0)
 
 
 def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:

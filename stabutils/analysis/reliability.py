@@ -11,7 +11,7 @@ import pandas as pd
 
 from stabutils.errors import InputError
 from stabutils.metrics.detection import auroc
-from stabutils.metrics.intervals import Interval, jackknife, over_examples, runs_and_queries
+from stabutils.metrics.intervals import Interval, jackknife, over_both
 from stabutils.study.runs import Runs
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -72,16 +72,11 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
         rows.append(
             {
                 "coverage": coverage,
-                "churn": _both(churn, runs.labels, runs.doubt),
-                "error": _both(error, wrong, runs.doubt),
+                "churn": over_both(churn, runs.labels, runs.doubt).within(0, 1),
+                "error": over_both(error, wrong, runs.doubt).within(0, 1),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _both(statistic, *arrays: np.ndarray) -> Interval:
-    over_runs, over_queries = jackknife(statistic, *arrays), over_examples(statistic, *arrays)
-    return runs_and_queries(over_runs, over_queries).within(0, 1)
 
 
 def finds(runs: Runs) -> Interval:

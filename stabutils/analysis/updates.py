@@ -255,7 +255,5 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
             pairs = zip(doubt, target, strict=True)
             return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
 
-        over_runs = intervals.jackknife(mean, uncertainty, changed)
-        over_queries = intervals.over_examples(mean, uncertainty, changed)
-        found[name] = intervals.runs_and_queries(over_runs, over_queries).within(-1, 1)
+        found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
     return found

@@ -190,10 +190,7 @@ def churn_beyond_accuracy(labels: ArrayLike, gold: ArrayLike) -> Interval:
         pairs = len(labels) * (len(labels) - 1)
         return measures.churn(labels) - float(differences.sum() / pairs)
 
-    labels = np.asarray(labels)
-    over_runs = intervals.jackknife(gap, labels, examples=(gold,))
-    over_queries = intervals.over_examples(gap, labels, examples=(gold,))
-    return intervals.runs_and_queries(over_runs, over_queries)
+    return intervals.over_both(gap, np.asarray(labels), examples=(gold,))
 
 
 def of_runs(values: ArrayLike, bounds=(-np.inf, np.inf)) -> Score:
@@ -250,7 +247,7 @@ def kappa(labels: ArrayLike) -> Interval:
     rest = votes.sum(axis=0) - votes
     rest_chance = np.array([_chance_agreement(row) for row in rest])
     without = _kappa(score.without, rest_chance)
-    over_runs = intervals.from_deletions([*without, value])
+    over_runs = intervals.from_deletions(value, without)
     over_queries = intervals.over_queries(
         lambda mean: _kappa(mean, chance), score.each, runs=len(labels)
     )

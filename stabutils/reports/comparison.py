@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,12 @@ from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
     GUARD,
     Interval,
-    jackknife_arms,
-    over_examples,
-    runs_and_queries,
+    over_both,
     together,
     verdict,
 )
 from stabutils.metrics.measures import churn_between, churn_parts, majority
-from stabutils.records import for_programs, of_scores, write_document
+from stabutils.records import for_programs, of_scores
 from stabutils.reports.codes import encode, same_code, shape_of
 from stabutils.reports.gate import (
     Check,
@@ -40,8 +38,8 @@ from stabutils.reports.stability import (
     add_columns,
     add_threshold,
     columns_of,
-    escape_formula,
-    save,
+    conclude,
+    save_table,
     shown,
     title,
 )
@@ -156,7 +154,7 @@ class Comparison:
             "more_stable": self.verdict,
             "verdicts": self.verdicts,
             "numbers": for_programs(numbers),
-            "pairs": [pair.entry() for pair in self.pairs],
+            "pairs": [asdict(pair) for pair in self.pairs],
         }
 
     def to_csv(self, path: str | Path) -> Path:
@@ -165,8 +163,7 @@ class Comparison:
         (flip_probability), with gold labels also that was fixed and that regressed.
         """
         table = self.flips.sort_values("flip_probability", ascending=False, kind="stable")
-        table = table.map(escape_formula)
-        return save(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        return save_table(path, table)
 
 
 def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Comparison:
@@ -283,7 +280,7 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
             retrained = churn_parts(old, right)["right_to_wrong"] / 2
             return churn_between(old, new, right)["negative_flips"] - retrained
 
-        flips = _over_both(more_flips, before, after, seeds, gold)
+        flips = over_both(more_flips, before, after, seeds=seeds, examples=(gold,))
         found["negative-flips"] = with_unseen(flips, queries)
         lost = difference["accuracy"]
         lost = replace(lost, value=-lost.value, low=-lost.high, high=-lost.low)
@@ -403,15 +400,9 @@ def _between(before, after, gold, seeds):
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
-        found[part] = _over_both(share, before, after, seeds, known).within(0, 1)
+        arms = {"seeds": seeds, "examples": (known,)}
+        found[part] = over_both(share, before, after, **arms).within(0, 1)
     return found
-
-
-def _over_both(statistic, before, after, seeds, known) -> Interval:
-    """Interval of statistic(before, after, known) over runs and queries."""
-    over_runs = jackknife_arms(statistic, [before, after], seeds, examples=(known,))
-    over_queries = over_examples(statistic, before, after, examples=(known,))
-    return runs_and_queries(over_runs, over_queries)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -458,15 +449,11 @@ def command(arguments: argparse.Namespace) -> int:
     threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
     comparison = compare(before, after, threshold=threshold)
     checks = comparison.checks(list(dict.fromkeys(arguments.fail_on)), arguments.margin)
-    status = max((check.status(arguments.strict) for check in checks), default=0)
+    status = conclude("compare", comparison.entries(), checks, arguments)
     if arguments.csv:
         comparison.to_csv(arguments.csv)
     if arguments.pairs:
-        pairs = pd.DataFrame([pair.entry() for pair in comparison.pairs]).map(escape_formula)
-        save(arguments.pairs, pairs.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    if arguments.json:
-        content = comparison.entries() | {"checks": [check.entry() for check in checks]}
-        write_document(arguments.json, "compare", status, content)
+        save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
     print(comparison)
     for check in checks:
         interval = f"[{100 * check.interval.low:+.2f}, {100 * check.interval.high:+.2f}]"

@@ -8,7 +8,7 @@ same recipe, trained again, passes it sometimes and sometimes not. `pass_chance`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -162,9 +162,6 @@ class Pair:
     positive_flips: float | None = None
     negative_flips: float | None = None
     mcnemar_p: float | None = None
-
-    def entry(self) -> dict:
-        return asdict(self)
 
 
 def pairs_of(before, after, gold, names: Sequence[Sequence[str]], own: bool) -> tuple[Pair, ...]:
