@@ -59,8 +59,8 @@ def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
     rights = {name: scores.accuracy(labels[None], control.gold) for name, labels in linear.items()}
     best = max(rights, key=lambda name: rights[name].value)
     same = np.repeat(linear[best][None], len(control), axis=0)
-    pair = [scores.accuracy(labels, control.gold) for labels in (control.labels, same)]
-    lead = scores.compare(lambda own, other: own - other, pair, [control.seeds] * 2)
+    own, other = (scores.accuracy(labels, control.gold) for labels in (control.labels, same))
+    lead = scores.change(own, other, [control.seeds] * 2)
     if not lead.high < 0:
         return ""
     shown = records.shown(records.number("accuracy_change", lead), "points")

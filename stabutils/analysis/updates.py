@@ -216,11 +216,9 @@ def table(
         if name != "control":
             seeds = [own.after.seeds, control.after.seeds]
             for part in ("churn", "negative_flips"):
-                pair = [flips[part], of_control[part]]
-                reduction = scores.compare(lambda new, old: 1 - new / old, pair, seeds)
-                row[f"{part}_reduction"] = reduction.within(-np.inf, 1)
-            pair = [accuracy, own_accuracy]
-            row["accuracy_change"] = scores.compare(lambda new, old: new - old, pair, seeds)
+                saved = scores.reduction(flips[part], of_control[part], seeds)
+                row[f"{part}_reduction"] = saved
+            row["accuracy_change"] = scores.change(accuracy, own_accuracy, seeds)
         rows.append(row)
     return board.with_verdicts(pd.DataFrame(rows), "churn_reduction")
 

@@ -230,33 +230,6 @@ def share_unstable(labels: ArrayLike, n: int = 10) -> float:
     return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
 
 
-def churn_range(first: ArrayLike, second: ArrayLike, classes: int) -> dict[str, np.ndarray]:
-    """Churn that two runs' accuracies force, allow and let expect: dict of least, most and
-    independent, each 0 .. 1.
-
-    least: ``|first - second|``, the better one right wherever the other is. most: the errors
-    overlap as little as they can (with two classes both wrong is the same answer, with more never
-    need be).
-    independent: errors fall on examples at random, wrong answers on the other classes alike.
-    Accuracies may be arrays.
-
-    >>> {name: round(float(share), 3) for name, share in churn_range(0.9, 0.8, classes=5).items()}
-    {'least': 0.1, 'most': 0.3, 'independent': 0.275}
-    """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if not np.all((0 <= np.minimum(first, second)) & (np.maximum(first, second) <= 1)):
-        raise InputError("accuracies", (first.tolist(), second.tolist()), "numbers of 0 .. 1")
-    if not classes >= 2:
-        raise InputError("classes", classes, "an integer of at least 2")
-    wrong, right = 2 - first - second, first + second
-    both_wrong = (1 - first) * (1 - second)
-    return {
-        "least": np.abs(first - second),
-        "most": np.minimum(wrong, right if classes == 2 else 1.0),
-        "independent": 1 - first * second - both_wrong / (classes - 1),
-    }
-
-
 def fleiss_kappa(labels: ArrayLike) -> float:
     """Agreement of runs beyond what the label shares alone would give: 1 is full agreement, 0 is
     chance.

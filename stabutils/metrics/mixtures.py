@@ -171,14 +171,15 @@ def curve(
     for weight in weights:
         labels = mix(probabilities, anchor, weight, kind).argmax(-1)
         right, entropy = scores.accuracy(labels, gold), scores.label_entropy(labels, n)
-        row = {"weight": weight, "accuracy": right.interval(), "label_entropy": entropy.interval()}
-        row["churn"] = scores.churn(labels).interval()
-        row["reduction"] = None
-        if entropy_before.value and np.all(entropy_before.without):
-            pair = [entropy, entropy_before]
-            reduction = scores.compare(lambda new, old: 1 - new / old, pair, runs)
-            row["reduction"] = reduction.within(-np.inf, 1)
-        for name, other in (("accuracy_change", of_network), ("over_anchor", of_anchor)):
-            row[name] = scores.compare(lambda new, old: new - old, [right, other], runs)
-        rows.append(row)
+        rows.append(
+            {
+                "weight": weight,
+                "accuracy": right.interval(),
+                "label_entropy": entropy.interval(),
+                "churn": scores.churn(labels).interval(),
+                "reduction": scores.reduction(entropy, entropy_before, runs),
+                "accuracy_change": scores.change(right, of_network, runs),
+                "over_anchor": scores.change(right, of_anchor, runs),
+            }
+        )
     return pd.DataFrame(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -108,6 +108,19 @@ def compare(
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
+def change(new: Score, old: Score, seeds: Sequence[np.ndarray] | None = None) -> Interval:
+    """Interval of new - old; a seed is left out of both where both used it (`compare`)."""
+    return compare(lambda after, before: after - before, [new, old], seeds)
+
+
+def reduction(new: Score, old: Score, seeds: Sequence[np.ndarray] | None = None) -> Interval | None:
+    """The share of the old score that is saved; None where it, or it without a run, is 0."""
+    if old.value == 0 or not old.without.all():
+        return None
+    saved = compare(lambda after, before: 1 - after / before, [new, old], seeds)
+    return saved.within(-np.inf, 1)
+
+
 def cell_variance(
     function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
 ) -> float:
@@ -149,27 +162,21 @@ def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
 
 def churn(labels: ArrayLike, weights: ArrayLike | None = None) -> Score:
     """Share of queries on which two runs disagree (`measures.churn`)."""
-    return replace(_vote_score(_own_votes(labels), _pairs, weights), bounds=(0, 1))
+    return _vote_score(labels, _pairs, 1, weights)
 
 
-def label_entropy(labels: ArrayLike, n: int = 5, weights: ArrayLike | None = None) -> Score:
+def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
     """Mean label entropy (nats), as expected over n of the runs (`measures.label_entropy`).
 
     Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
     interval does not depend on it. Raises InputError for fewer runs.
     """
-    labels = np.asarray(labels)
-    _check_votes(n, len(labels))
-    score = _vote_score(_own_votes(labels), partial(_entropy, n=n), weights)
-    return replace(score, bounds=(0, np.inf))
+    return _vote_score(labels, partial(_entropy, n=measures._draw(n, len(labels))), np.inf)
 
 
-def share_unstable(labels: ArrayLike, n: int = 10, weights: ArrayLike | None = None) -> Score:
+def share_unstable(labels: ArrayLike, n: int = 10) -> Score:
     """Share of queries on which n runs are not unanimous (`measures.share_unstable`)."""
-    labels = np.asarray(labels)
-    _check_votes(n, len(labels))
-    score = _vote_score(_own_votes(labels), partial(_not_unanimous, n=n), weights)
-    return replace(score, bounds=(0, 1))
+    return _vote_score(labels, partial(_not_unanimous, n=measures._draw(n, len(labels))), 1)
 
 
 def accuracy(labels: ArrayLike, gold: ArrayLike) -> Score:
@@ -221,7 +228,6 @@ def scores(
     all where there are fewer.
     """
     labels = np.asarray(labels)
-    _check_votes(n, len(labels))
     many = min(10, len(labels))
     found = {"churn": churn(labels)}
     if weights is not None:
@@ -293,27 +299,27 @@ def _own_votes(labels: ArrayLike) -> np.ndarray:
     return np.stack([np.count_nonzero(small == run, axis=0) for run in small])
 
 
-def _vote_score(own, worth, weights=None) -> Score:
+def _vote_score(labels: ArrayLike, worth, highest: float, weights=None) -> Score:
     """Score whose value for a query is the sum of worth(runs)[votes] over its answers.
 
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
     """
-    runs, queries = own.shape
+    own = _own_votes(labels)
+    (runs, queries), bounds = own.shape, (0, highest)
     if runs < 2:
         raise InputError("runs in labels", runs, "at least 2: one alone has nothing to differ from")
     weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
-    votes = np.arange(runs + 1)
-    each = _per_vote(worth(runs), votes)[own].sum(axis=0)
+    each = _per_vote(worth(runs))[own].sum(axis=0)
     value = float(share @ each)
     if runs == 2:
-        return Score(value, np.full(2, np.nan), each, weights)
+        return Score(value, np.full(2, np.nan), each, weights, None, bounds)
     fewer = np.append(worth(runs - 1), 0.0)
-    all_votes = _per_vote(fewer, votes)[own].sum(axis=0)
+    all_votes = _per_vote(fewer)[own].sum(axis=0)
     one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
     gains = one_less[own]
     without = float(share @ all_votes) + gains @ share
-    return Score(value, without, each, weights, _small(share * moves_of(gains)))
+    return Score(value, without, each, weights, _small(share * moves_of(gains)), bounds)
 
 
 def _small(moves: np.ndarray) -> np.ndarray:
@@ -321,9 +327,9 @@ def _small(moves: np.ndarray) -> np.ndarray:
     return moves.astype(np.float32)
 
 
-def _per_vote(worth, votes):
+def _per_vote(worth):
     """What each single vote adds: a class with k votes comes k times."""
-    return worth / np.maximum(votes, 1)
+    return worth / np.maximum(np.arange(len(worth)), 1)
 
 
 def _pairs(runs):
@@ -353,11 +359,6 @@ def _difference(one: Score, other: Score) -> Score:
         moves,
         bounds=(0, 1),
     )
-
-
-def _check_votes(n: int, runs: int) -> None:
-    if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
-        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
 
 
 # ---- statistics of whole pools of runs

@@ -232,10 +232,7 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         for name in served[0]:
             earlier, later = (side[name] for side in served)
             between[name] = _between(earlier, later, None, seeds)["churn"]
-    difference = {
-        name: scores.compare(lambda a, b: a - b, [new[name], old[name]], [seeds[1], seeds[0]])
-        for name in names
-    }
+    difference = {name: scores.change(new[name], old[name], seeds[::-1]) for name in names}
     stability = verdict(difference[names[1]], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
     passing = {}
