@@ -473,7 +473,7 @@ def test_costs():
         )
     ]
     assert prices == [(2, 1), (6, 1), (2, 1), (1, 1), (1, 1), (2, 1)]
-    assert TGTSS(mixing=0).cost == (1, 1)
+    assert price(TGTSS(mixing=0), LONG.recipe) == (1, 1)
     assert price((LongerTraining(3.0), TGTSS()), LONG.recipe) == (4, 1)  # its teacher is not
 
 

@@ -100,15 +100,17 @@ def slices(
     return ranked(found, scores * share)
 
 
-def lit(vectors: np.ndarray, labels: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
+def lit(
+    vectors: np.ndarray, labels: np.ndarray, gold: np.ndarray, share: float = 0.05
+) -> dict[str, np.ndarray]:
     """What the runs point at: weights (queries,) of the Spotlight and of the worst slices.
 
     Parameters
     ----------
-    labels : (runs, queries), of the runs that choose; a region holds a twentieth of the queries
-        at least
+    labels : (runs, queries), of the runs that choose
+    share : of the queries that a region holds at least
     """
-    size = max(5, 0.05 * len(gold))
+    size = max(5, share * len(gold))
     unstable, wrong = label_entropy(labels), np.mean(labels != gold, axis=0)
     found = {
         "Spotlight on label entropy": spotlight(vectors, unstable, size),

@@ -64,7 +64,7 @@ class Taught(Mitigation):
 
     @property
     def cost(self):
-        return 1.0 + (not self.is_noop) * self.teachers, 1.0
+        return 1.0 + self.teachers, 1.0
 
     def teacher_seeds(self, seeds):
         if self.is_noop:
@@ -78,7 +78,7 @@ class Taught(Mitigation):
         return tuple(Seeds(number, number, number, seeds.data) for number in numbers)
 
     def data(self, targets):
-        return targets if self.is_noop else self.learn(targets, seen(targets))
+        return self.learn(targets, seen(targets))
 
     def learn(self, targets: Targets, teachers: Tensor) -> Targets:
         """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n
@@ -291,8 +291,6 @@ class KNNSmoothing(Mitigation):
         return self.strength == 0
 
     def data(self, targets):
-        if self.is_noop:
-            return targets
         near = nearest(targets.texts.take(targets.indices), self.neighbours)
         mixed = evenly(targets.probabilities[near].mean(1), self.even)
         return targets.with_labels(
@@ -328,8 +326,7 @@ class Online(ScalarMitigation):
 
     def gradient(self, training, backward):
         shape = len(training.task.train_labels), training.task.classes
-        if not self.is_noop:
-            training.memory.setdefault("answered", training.zeros(*shape))
+        training.memory.setdefault("answered", training.zeros(*shape))
         return backward()
 
     def pull(self, batch) -> Tensor | None:
@@ -339,8 +336,6 @@ class Online(ScalarMitigation):
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.is_noop:
-            return inner(logits)
         logs = logits.float().log_softmax(-1)
         last = logs.detach().exp().reshape(-1, *logs.shape[-2:])[0]  # of twins the kept one
         batch.memory["answered"][batch.indices] = last
@@ -375,8 +370,6 @@ class TemporalEnsembling(Online):
         )
 
     def epoch(self, training):
-        if self.is_noop:
-            return
         past = training.memory.setdefault("past", torch.zeros_like(training.memory["answered"]))
         past.lerp_(
             training.memory["answered"], (1 - self.decay) / (1 - self.decay ** (training.epoch + 1))
@@ -405,8 +398,6 @@ class GatedSmoothing(Online):
         return (self.strength / classes * gate).expand(-1, classes)
 
     def epoch(self, training):
-        if self.is_noop:
-            return
         votes = training.memory.setdefault("votes", torch.zeros_like(training.memory["answered"]))
         votes += F.one_hot(training.memory["answered"].argmax(-1), votes.shape[-1])
 

@@ -203,8 +203,6 @@ class LabelNoise(Mitigation):
         return self.share == 0
 
     def data(self, targets):
-        if self.is_noop:
-            return targets
         classes = targets.probabilities.shape[1]
         labels = self.labels(untouched(targets), classes, targets.texts)
         return targets.with_labels(one_hot(labels, classes).probabilities)

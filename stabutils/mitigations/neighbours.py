@@ -58,7 +58,7 @@ class ManifoldSmoothing(ScalarMitigation):
             raise InputError("ManifoldSmoothing neighbours", self.neighbours, allowed)
 
     def gradient(self, training, backward):
-        if not self.is_noop and "near" not in training.memory:
+        if "near" not in training.memory:
             shape = len(training.task.train_labels), training.task.classes
             training.memory["near"] = nearest(training.task.train, self.neighbours)
             training.memory["last"] = torch.zeros(shape)
@@ -66,8 +66,6 @@ class ManifoldSmoothing(ScalarMitigation):
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.is_noop:
-            return inner(logits)
         probabilities, last = logits.float().softmax(-1), batch.memory["last"]
         near = last[batch.memory["near"][batch.indices]]
         answered = near.sum(-1) > 0  # a neighbour that the first epoch has not come to yet: no
@@ -155,7 +153,7 @@ class GradInit(ScalarMitigation):
         return 1.0 + 2 * self.share, 1.0
 
     def gradient(self, training, backward):
-        if not self.is_noop and "scales" not in training.memory:
+        if "scales" not in training.memory:
             training.model.eval()
             training.memory["scales"] = self.learned(training)
             training.model.train()
@@ -239,7 +237,7 @@ class ZerO(ScalarMitigation):
     def model(self, build):
         model = build()
         for module in untrained(model).modules():
-            if self.is_noop or not isinstance(module, (nn.Linear, nn.Embedding)):
+            if not isinstance(module, (nn.Linear, nn.Embedding)):
                 continue
             if module.weight.any():
                 module.weight.data.lerp_(without_chance(module), self.share)
@@ -309,10 +307,9 @@ class StartDecay(ScalarMitigation):
     strength: float = 0.05
 
     def gradient(self, training, backward):
-        if not self.is_noop:
-            pull = min(1.0, self.strength * training.optimizer.param_groups[0]["lr"])
-            for weight, start in layers(training, (nn.Linear, nn.Embedding)):
-                weight.data.lerp_(start, pull)
+        pull = min(1.0, self.strength * training.optimizer.param_groups[0]["lr"])
+        for weight, start in layers(training, (nn.Linear, nn.Embedding)):
+            weight.data.lerp_(start, pull)
         return backward()
 
 
@@ -345,8 +342,6 @@ class Mixout(ScalarMitigation):
             raise InputError("Mixout anchor", self.anchor, "start or zero")
 
     def gradient(self, training, backward):
-        if self.is_noop:
-            return backward()
         mixed = []
         for weight, start in layers(training, nn.Linear):
             start = start if self.anchor == "start" else torch.zeros(())
@@ -416,8 +411,6 @@ class UnitDropout(ScalarMitigation):
 
     def model(self, build):
         network = build()
-        if self.is_noop:
-            return network
         if not isinstance(network, Compact):
             raise InputError("model of UnitDropout", type(network).__name__, "a compact one")
         shape, kept = network.shape, 1 - self.rate
@@ -500,16 +493,13 @@ class NoiseConsistency(ScalarMitigation):
             raise InputError(f"{type(self).__name__} radius", self.radius, "a number above 0")
 
     def model(self, build):
-        return build() if self.is_noop else Perturbed(build(), self.perturb)
+        return Perturbed(build(), self.perturb)
 
     def perturb(self, network, logits, vectors, moved):
         return self.radius * size_of(vectors) * (2 * torch.rand_like(vectors) - 1)
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        plain, perturbed = logits
+        plain, perturbed = forward()
         divergence = weighted(symmetric_kl(plain, perturbed), batch.weights)
         return inner(plain) + self.strength * divergence
 
@@ -559,8 +549,7 @@ class ContrastiveAdversarial(NoiseConsistency):
     cost = (2.5, 1.0)
 
     def gradient(self, training, backward):
-        if not self.is_noop:
-            training.model.labels = training.batch.probabilities
+        training.model.labels = training.batch.probabilities
         return backward()
 
     def perturb(self, network, logits, vectors, moved):
@@ -569,10 +558,7 @@ class ContrastiveAdversarial(NoiseConsistency):
         return ascent(slope, self.radius, vectors)
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        plain, changed = logits
+        plain, changed = forward()
         alike = contrast(plain, changed, batch.probabilities)
         return inner(plain) + self.strength * (inner(changed) + alike)
 

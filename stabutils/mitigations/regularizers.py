@@ -151,7 +151,7 @@ class DropoutRate(ScalarMitigation):
         return model
 
     def scaled(self, rate: float) -> float:
-        return rate if self.is_noop else min(0.9, rate * self.factor)
+        return min(0.9, rate * self.factor)
 
 
 # ---- loss
@@ -218,10 +218,7 @@ class RDrop(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def loss(self, forward, batch, inner):
-        one = forward()
-        if self.is_noop:
-            return inner(one)
-        other = forward()
+        one, other = forward(), forward()
         task = (inner(one) + inner(other)) / 2
         return task + self.strength * weighted(symmetric_kl(one, other), batch.weights)
 
@@ -240,18 +237,12 @@ class CoDistillation(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def model(self, build):
-        return build() if self.is_noop else Twins(build(), build())
+        return Twins(build(), build())
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        kept, other = logits
-        return (
-            inner(kept)
-            + inner(other)
-            + self.strength * weighted(symmetric_kl(kept, other), batch.weights)
-        )
+        kept, other = forward()
+        apart = weighted(symmetric_kl(kept, other), batch.weights)
+        return inner(kept) + inner(other) + self.strength * apart
 
 
 # ---- flat minima
@@ -270,8 +261,6 @@ class SAM(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def gradient(self, training, backward):
-        if self.is_noop:
-            return backward()
         masks = random_state(training.device)
         backward()
         here = [p for p in training.model.parameters() if p.grad is not None]
@@ -371,14 +360,12 @@ class MCDropout(ScalarMitigation):
 
     @property
     def cost(self):
-        return 1.0, float(self.passes or 1)
+        return 1.0, float(self.passes)
 
     def answer(self, training, predict):
         network = getattr(training.model, "kept", training.model)
         mode = network.training
-        answers = [
-            predict(network if self.is_noop else Awake(network)) for _ in range(self.passes or 1)
-        ]
+        answers = [predict(Awake(network)) for _ in range(self.passes)]
         network.train(mode)
         return torch.stack(answers).mean(0)
 

@@ -72,8 +72,7 @@ class Checkpoints(Several):
     neutral = 1
 
     def epoch(self, training):
-        if not self.is_noop:
-            self.remember(training, training.epoch % self.last)
+        self.remember(training, training.epoch % self.last)
 
 
 @dataclass(frozen=True)
