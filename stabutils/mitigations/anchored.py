@@ -17,7 +17,7 @@ from torch import Tensor
 from stabutils.data.linear import Linear
 from stabutils.errors import InputError, check
 from stabutils.metrics.mixtures import KINDS, mix
-from stabutils.mitigations.regularizers import ScalarMitigation
+from stabutils.mitigations.regularizers import ScalarMitigation, mixed
 from stabutils.training.features import ALL, LAST, linear_logits
 from stabutils.training.task import Task
 
@@ -86,8 +86,8 @@ class Anchored(AtAnswer):
     def postprocess(self, training, probabilities):
         rows = training.targets.indices
         anchor = np.exp(self.logits(training.task, training.split, rows))
-        mixed = mix(probabilities.numpy(), anchor, self.weight, self.kind)
-        return torch.from_numpy(np.array(mixed, np.float32))
+        both = mix(probabilities.numpy(), anchor, self.weight, self.kind)
+        return torch.from_numpy(np.array(both, np.float32))
 
 
 @dataclass(frozen=True)
@@ -156,4 +156,4 @@ class AnchorDistillation(WithLinear):
     def data(self, targets):
         logits = torch.from_numpy(self.logits(targets.task, "train", targets.indices))
         soft = F.softmax(logits[targets.indices] / self.temperature, dim=-1)
-        return targets.with_labels((1 - self.mixing) * targets.probabilities + self.mixing * soft)
+        return mixed(targets, soft, self.mixing)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stabutils.errors import InputError, check
-from stabutils.mitigations.data_centric import nearest
+from stabutils.mitigations.data_centric import nearest, only
 from stabutils.mitigations.regularizers import ScalarMitigation
 from stabutils.training.hooks import Mitigation
 from stabutils.training.networks import Around
@@ -48,11 +48,8 @@ class Poke(Mitigation):
     def __post_init__(self):
         number = isinstance(self.size, (int, float)) and not isinstance(self.size, bool)
         if not number or not (self.size == 0 or 1.2e-7 <= self.size < math.inf):
-            raise InputError(
-                "Poke size",
-                self.size,
-                "0, or a number of at least 1.2e-7: less is lost in rounding",
-            )
+            allowed = "0, or a number of at least 1.2e-7: less is lost in rounding"
+            raise InputError("Poke size", self.size, allowed)
 
     @property
     def is_noop(self):
@@ -99,9 +96,8 @@ class TurnedOver(Around):
     def __init__(self, network: nn.Module, rate: float):
         super().__init__(network)
         self.rate = rate
-        self.owners: tuple[Tensor, int] | None = (
-            None  # example of each text in the batch, seed of the masks
-        )
+        # example of each text in the batch, seed of the masks
+        self.owners: tuple[Tensor, int] | None = None
 
     def forward(self, tokens) -> Tensor:
         if self.owners is None or not self.training:
@@ -148,8 +144,7 @@ class Without(Mitigation):
 
     def __post_init__(self):
         object.__setattr__(self, "indices", tuple(sorted({int(index) for index in self.indices})))
-        if not 0 <= self.share <= 1:
-            raise InputError("Without share", self.share, "a number from 0 to 1")
+        check("Without share", self.share, float, {"least": 0, "most": 1})
 
     @property
     def is_noop(self):
@@ -160,15 +155,9 @@ class Without(Mitigation):
         weights = torch.where(named, targets.weights * self.share, targets.weights)
         kept = weights > 0
         if named.sum() < len(self.indices) or not kept.any():
-            raise InputError(
-                "Without indices", self.indices, "rows of the training split, and not all of them"
-            )
-        return replace(
-            targets,
-            indices=targets.indices[kept],
-            probabilities=targets.probabilities[kept],
-            weights=weights[kept] / weights[kept].mean(),
-        )
+            allowed = "rows of the training split, and not all of them"
+            raise InputError("Without indices", self.indices, allowed)
+        return only(replace(targets, weights=weights), kept)
 
 
 # ---- labels

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 
 import torch
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from stabutils.errors import InputError
-from stabutils.mitigations.data_centric import DropContested, nearest
-from stabutils.mitigations.regularizers import ScalarMitigation, symmetric_kl, weighted
+from stabutils.errors import InputError, check
+from stabutils.mitigations.data_centric import DropContested, nearest, only
+from stabutils.mitigations.regularizers import ScalarMitigation, doses, symmetric_kl, weighted
 from stabutils.training.hooks import Mitigation
 from stabutils.training.loop import batch_indices, task_loss
 from stabutils.training.networks import Around, Compact
@@ -53,9 +54,7 @@ class ManifoldSmoothing(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if type(self.neighbours) is not int or self.neighbours < 1:
-            allowed = "an integer of at least 1"
-            raise InputError("ManifoldSmoothing neighbours", self.neighbours, allowed)
+        check("ManifoldSmoothing neighbours", self.neighbours, int, {"least": 1})
 
     def gradient(self, training, backward):
         if "near" not in training.memory:
@@ -105,13 +104,7 @@ class DensityMatched(DropContested):
         places = (torch.arange(number) + 0.5) * len(order) / max(1, number)
         kept = torch.ones(len(order), dtype=torch.bool)
         kept[order[places.long()]] = False
-        weights = targets.weights[kept]
-        return replace(
-            targets,
-            indices=targets.indices[kept],
-            probabilities=targets.probabilities[kept],
-            weights=weights / weights.mean(),
-        )
+        return only(targets, kept)
 
 
 # ----------------------------------------------------------------------------------- first weights
@@ -338,8 +331,7 @@ class Mixout(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.anchor not in ("start", "zero"):
-            raise InputError("Mixout anchor", self.anchor, "start or zero")
+        check("Mixout anchor", self.anchor, str, {"choices": ("start", "zero")})
 
     def gradient(self, training, backward):
         mixed = []
@@ -489,8 +481,7 @@ class NoiseConsistency(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (isinstance(self.radius, (int, float)) and 0 < self.radius < 1e6):
-            raise InputError(f"{type(self).__name__} radius", self.radius, "a number above 0")
+        check(f"{type(self).__name__} radius", self.radius, float, {"above": 0})
 
     def model(self, build):
         return Perturbed(build(), self.perturb)
@@ -583,32 +574,16 @@ def contrast(plain: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------- catalogue
 
 # The three strengths that tuning tries, weakest first.
-CATALOGUE: dict[str, tuple[Mitigation, Mitigation, Mitigation]] = {
-    "manifold smoothing": (
-        ManifoldSmoothing(0.3),
-        ManifoldSmoothing(1.0),
-        ManifoldSmoothing(3.0),
-    ),
-    "GradInit": (GradInit(0.03), GradInit(0.1), GradInit(0.3)),
-    "ZerO": (ZerO(0.5), ZerO(0.9), ZerO(1.0)),
-    "density matched": (DensityMatched(0.05), DensityMatched(0.1), DensityMatched(0.2)),
-    "start decay": (StartDecay(0.05), StartDecay(0.3), StartDecay(1.0)),
-    "mixout": (Mixout(0.05), Mixout(0.1), Mixout(0.3)),
-    "mixout to zero": (Mixout(0.05, "zero"), Mixout(0.1, "zero"), Mixout(0.3, "zero")),
-    "unit dropout": (UnitDropout(0.1), UnitDropout(0.2), UnitDropout(0.4)),
-    "noise consistency": (
-        NoiseConsistency(0.3),
-        NoiseConsistency(1.0),
-        NoiseConsistency(3.0),
-    ),
-    "adversarial consistency": (
-        AdversarialConsistency(0.3),
-        AdversarialConsistency(1.0),
-        AdversarialConsistency(3.0),
-    ),
-    "contrastive adversarial": (
-        ContrastiveAdversarial(0.1),
-        ContrastiveAdversarial(0.3),
-        ContrastiveAdversarial(1.0),
-    ),
+CATALOGUE: dict[str, tuple[Mitigation, ...]] = {
+    "manifold smoothing": doses(ManifoldSmoothing, 0.3, 1.0, 3.0),
+    "GradInit": doses(GradInit, 0.03, 0.1, 0.3),
+    "ZerO": doses(ZerO, 0.5, 0.9, 1.0),
+    "density matched": doses(DensityMatched, 0.05, 0.1, 0.2),
+    "start decay": doses(StartDecay, 0.05, 0.3, 1.0),
+    "mixout": doses(Mixout, 0.05, 0.1, 0.3),
+    "mixout to zero": doses(partial(Mixout, anchor="zero"), 0.05, 0.1, 0.3),
+    "unit dropout": doses(UnitDropout, 0.1, 0.2, 0.4),
+    "noise consistency": doses(NoiseConsistency, 0.3, 1.0, 3.0),
+    "adversarial consistency": doses(AdversarialConsistency, 0.3, 1.0, 3.0),
+    "contrastive adversarial": doses(ContrastiveAdversarial, 0.1, 0.3, 1.0),
 }
