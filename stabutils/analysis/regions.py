@@ -26,7 +26,7 @@ from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
-from stabutils.metrics.detection import auroc
+from stabutils.metrics.detection import planted_auroc
 from stabutils.metrics.intervals import Interval, from_deletions, jackknife, runs_and_queries
 from stabutils.metrics.measures import churn, disagreement, label_entropy
 
@@ -297,14 +297,14 @@ def planted_neighbours(
 
     AUROC of their mean label entropy, of each strong and medium region against the clear queries.
     """
-    marks, found = np.asarray(tags), {}
+
+    def of_neighbours(votes: np.ndarray) -> np.ndarray:
+        return graph @ label_entropy(votes)
+
+    found = {}
     for region in sorted({tag for tag in tags if tag.endswith(("strong", "medium"))}):
-        kept = (marks == region) | (marks == "clear")
-
-        def finds(votes: np.ndarray, kept=kept, region=region) -> float:
-            return auroc((graph @ label_entropy(votes))[kept], marks[kept] == region)
-
-        found[region] = jackknife(finds, np.asarray(labels)).within(0, 1)
+        find = partial(planted_auroc, tags=tags, region=region, score=of_neighbours)
+        found[region] = jackknife(find, labels).within(0, 1)
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -266,7 +267,12 @@ def mean_auroc(scores: ArrayLike, positive: ArrayLike) -> Interval:
     return interval.within(0, 1)
 
 
-def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
+def planted_auroc(
+    labels: ArrayLike,
+    tags: Sequence[str],
+    region: str,
+    score: Callable[[ArrayLike], np.ndarray] = label_entropy,
+) -> float:
     """Does multi-run label entropy find a planted region? Its queries against the clear ones.
 
     Parameters
@@ -274,6 +280,7 @@ def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
     labels : (runs, queries)
     tags : (queries,) of the embedded corpus
     region : such as "noise:strong"
+    score : of labels, another number for each query
 
     Returns
     -------
@@ -281,7 +288,7 @@ def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
     """
     marks = np.asarray(tags)
     kept = (marks == region) | (marks == "clear")
-    return auroc(label_entropy(labels)[kept], marks[kept] == region)
+    return auroc(score(labels)[kept], marks[kept] == region)
 
 
 def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
@@ -291,10 +298,6 @@ def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
     regions = sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag))
     found = {}
     for region in regions:
-        interval = jackknife(
-            lambda votes, marks, region=region: planted_auroc(votes, marks, region),
-            labels,
-            examples=(np.asarray(tags),),
-        )
-        found[region] = interval.within(0, 1)
+        find = partial(planted_auroc, region=region)
+        found[region] = jackknife(find, labels, examples=(np.asarray(tags),)).within(0, 1)
     return found

@@ -194,25 +194,22 @@ def churn_between(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> dict[
     """
     before, after = _labels(before, thing="before", least=1), _labels(after, thing="after", least=1)
     if before.shape[1] != after.shape[1]:
-        raise InputError(
-            "examples in after", after.shape[1], f"{before.shape[1]}, as many as in before"
-        )
+        allowed = f"{before.shape[1]}, as many as in before"
+        raise InputError("examples in after", after.shape[1], allowed)
     gold = _gold(gold, before.shape[1])
     # (b + a)^2 = b^2 + a^2 + 2ba: pooling the arms gives the cross pairs that agree
-    both = (
-        _squared_votes(np.concatenate([before, after]))
-        - _squared_votes(before)
-        - _squared_votes(after)
-    )
+    together = _squared_votes(np.concatenate([before, after]))
+    both = together - _squared_votes(before) - _squared_votes(after)
     right, right_after = (before == gold).sum(axis=0), (after == gold).sum(axis=0)
     wrong, wrong_after = len(before) - right, len(after) - right_after
+    pairs = len(before) * len(after)
     parts = {
-        "churn": len(before) * len(after) - both / 2,
+        "churn": pairs - both / 2,
         "positive_flips": wrong * right_after,
         "negative_flips": right * wrong_after,
         "wrong_to_wrong": wrong * wrong_after - (both / 2 - right * right_after),
     }
-    return {name: float(pairs.mean() / (len(before) * len(after))) for name, pairs in parts.items()}
+    return {name: float(part.mean() / pairs) for name, part in parts.items()}
 
 
 def share_unstable(labels: ArrayLike, n: int = 10) -> float:
@@ -224,9 +221,7 @@ def share_unstable(labels: ArrayLike, n: int = 10) -> float:
     0.5
     """
     labels = _labels(labels)
-    unanimous = np.append(
-        np.zeros(_draw(n, len(labels))), 1.0
-    )  # worth of n of n votes, else nothing
+    unanimous = np.append(np.zeros(_draw(n, len(labels))), 1.0)  # n of n votes, else nothing
     return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
 
 
@@ -308,8 +303,12 @@ def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
     >>> nll([[[0.5, 0.5], [1.0, 0.0]]], [0, 0]).round(3).tolist()
     [0.347]
     """
-    chosen = _gold_probability(_probabilities(probabilities), gold)
-    return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean(axis=1)
+    return -logs(_gold_probability(_probabilities(probabilities), gold)).mean(axis=1)
+
+
+def logs(probabilities: np.ndarray) -> np.ndarray:
+    """Logarithms; what float32 cannot tell from 0 counts as its smallest normal number."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> np.ndarray:
@@ -344,39 +343,23 @@ def _calibration_error(probabilities, gold, edges):
 def _votes(labels):
     """The votes of every example in ascending order, one (examples,) after another, each with the
     number of equal votes before it.
-
-    Batcher's sorting network over whole runs: several times faster than sorting example by example.
     """
-    votes, width = list(labels), 1
-    while width < len(votes):
-        step = width
-        while step:
-            for low in range(step % width, len(votes) - step):
-                high = low + step
-                if (low - step % width) // step % 2 == 0 and low // (2 * width) == high // (
-                    2 * width
-                ):
-                    votes[low], votes[high] = (
-                        np.minimum(votes[low], votes[high]),
-                        np.maximum(votes[low], votes[high]),
-                    )
-            step //= 2
-        width *= 2
-    before = np.zeros(votes[0].shape, np.min_scalar_type(len(votes)))
+    votes = np.sort(labels, axis=0)
+    before = np.zeros(votes.shape[1], np.min_scalar_type(len(votes)))
     yield votes[0], before
     for previous, vote in itertools.pairwise(votes):
         before = (before + before.dtype.type(1)) * (vote == previous)
         yield vote, before
 
 
-def _sum_over_classes(labels, worth, block=2**16) -> np.ndarray:
+def _sum_over_classes(labels, worth) -> np.ndarray:
     """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
     labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
     total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
     split = np.flatnonzero((labels != labels[0]).any(axis=0))
     gain = np.diff(worth)
-    for some in np.split(split, range(block, len(split), block)):
-        total[some] = sum(gain.take(before) for _, before in _votes(labels[:, some]))
+    if len(split):
+        total[split] = sum(gain.take(before) for _, before in _votes(labels[:, split]))
     return total
 
 
@@ -452,13 +435,11 @@ def _array(values: ArrayLike, axes, thing, kinds, allowed) -> np.ndarray:
     try:
         values = np.asarray(values)
     except ValueError:
-        raise InputError(
-            f"shape of {thing}", "rows of different length", f"({', '.join(axes)})"
-        ) from None
+        expected = f"({', '.join(axes)})"
+        raise InputError(f"shape of {thing}", "rows of different length", expected) from None
     if values.ndim != len(axes) or values.size == 0:
-        raise InputError(
-            f"shape of {thing}", values.shape, f"({', '.join(axes)}), none of them empty"
-        )
+        expected = f"({', '.join(axes)}), none of them empty"
+        raise InputError(f"shape of {thing}", values.shape, expected)
     if values.dtype.kind not in kinds:
         raise InputError(f"type of {thing}", str(values.dtype), allowed)
     return values
@@ -474,10 +455,8 @@ def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=
 
 
 def _probabilities(probabilities: ArrayLike, least=1) -> np.ndarray:
-    axes, allowed = (
-        ("runs", "examples", "classes"),
-        "numbers of 0 .. 1 whose rows sum to 1 (not logits)",
-    )
+    axes = ("runs", "examples", "classes")
+    allowed = "numbers of 0 .. 1 whose rows sum to 1 (not logits)"
     probabilities = _array(probabilities, axes, "probabilities", "f", allowed)
     _enough(len(probabilities), "runs in probabilities", least)
     lowest = float(probabilities.min())
@@ -501,9 +480,8 @@ def _row_sums(probabilities):
 
 def _enough(found, thing, least):
     if found < least:
-        raise InputError(
-            thing, found, f"at least {least}: one alone has nothing to differ from, add another"
-        )
+        allowed = f"at least {least}: one alone has nothing to differ from, add another"
+        raise InputError(thing, found, allowed)
 
 
 def _gold(gold: ArrayLike, examples, classes=None) -> np.ndarray:
@@ -511,9 +489,8 @@ def _gold(gold: ArrayLike, examples, classes=None) -> np.ndarray:
     if len(gold) != examples:
         raise InputError("examples in gold", len(gold), f"{examples}, as many as were predicted")
     if classes is not None and gold.max() >= classes:
-        raise InputError(
-            "gold", int(gold.max()), f"class ids below {classes}, the number of probabilities"
-        )
+        allowed = f"class ids below {classes}, the number of probabilities"
+        raise InputError("gold", int(gold.max()), allowed)
     return gold
 
 

@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from stabutils.errors import InputError
 from stabutils.metrics import scores
+from stabutils.metrics.measures import logs
 
 KINDS = ("arithmetic", "geometric")
 WEIGHTS = tuple(step / 20 for step in range(21))
@@ -59,7 +60,7 @@ def mix(
         return np.broadcast_to(anchor, probabilities.shape)
     if kind == "arithmetic":
         return (1 - weight) * probabilities + weight * anchor
-    return softmax((1 - weight) * _logs(probabilities) + weight * _logs(anchor), axis=-1)
+    return softmax((1 - weight) * logs(probabilities) + weight * logs(anchor), axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +76,6 @@ class Mixture:
 
     def __call__(self, probabilities: np.ndarray) -> np.ndarray:
         return mix(probabilities, self.anchor, self.weight, self.kind)
-
-
-def _logs(probabilities):
-    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 def _check(probabilities, anchor, weight, kind):

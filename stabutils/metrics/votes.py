@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import softmax
 
 from stabutils.errors import InputError
+from stabutils.metrics.measures import logs
 
 HOW = ("probability", "logit", "vote")
 SMALL = 1e-6  # weight of what breaks a tie between votes
@@ -29,9 +31,8 @@ def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
     [0, 1, 2, 3]
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 2 <= size <= runs:
-        raise InputError(
-            "size of an ensemble", size, f"an integer from 2 to {runs}, the number of runs"
-        )
+        allowed = f"an integer from 2 to {runs}, the number of runs"
+        raise InputError("size of an ensemble", size, allowed)
     return np.random.default_rng(seed).permutation(runs)[: runs // size * size].reshape(-1, size)
 
 
@@ -47,10 +48,7 @@ def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
     [[[0.57, 0.43]], [[0.33, 0.67]]]
     """
     mean = cast(np.asarray(probabilities), how).mean(axis=-3)
-    if how != "logit":
-        return mean
-    shares = np.exp(mean - mean.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    return softmax(mean, axis=-1) if how == "logit" else mean
 
 
 def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
@@ -58,7 +56,7 @@ def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
     if how == "logit":
-        return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        return logs(probabilities)
     if how == "probability":
         return probabilities
     answers = probabilities.argmax(axis=-1)[..., None] == np.arange(probabilities.shape[-1])
@@ -74,9 +72,8 @@ def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
     >>> alone.tolist(), tied.tolist()
     ([2, 1], [2])
     """
-    weights = 1 + SMALL * (
-        1 - np.broadcast_to(np.asarray(doubt, float), labels.shape)
-    )  # narrower ones lose SMALL
+    doubt = np.broadcast_to(np.asarray(doubt, float), labels.shape)  # narrower ones lose SMALL
+    weights = 1 + SMALL * (1 - doubt)
     votes = np.stack([np.where(labels == own, weights, 0.0).sum(axis=0) for own in labels])
     return np.take_along_axis(labels, votes.argmax(axis=0)[None], axis=0)[0]
 
@@ -92,10 +89,8 @@ def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generat
     """
     if size < 1 or draws < 1:
         raise InputError("size and draws", (size, draws), "integers of at least 1")
-    columns = np.arange(labels.shape[1])
-    return np.stack(
-        [
-            vote(labels[rng.integers(len(labels), size=(size, len(columns))), columns])
-            for _ in range(draws)
-        ]
-    )
+    columns, answers = np.arange(labels.shape[1]), []
+    for _ in range(draws):
+        voters = rng.integers(len(labels), size=(size, len(columns)))
+        answers.append(vote(labels[voters, columns]))
+    return np.stack(answers)
