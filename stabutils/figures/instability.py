@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.special import stdtrit
 
+from stabutils.analysis.sources import Effects
 from stabutils.figures.marks import (
     ANY,
     bands,
@@ -28,9 +29,6 @@ from stabutils.figures.marks import (
 from stabutils.figures.theme import BLUE, GREY, HEAT, LOOKS, ORANGE, RANKS, RULE, short
 from stabutils.metrics.intervals import Interval, runs_needed
 from stabutils.metrics.measures import label_entropy
-
-if TYPE_CHECKING:
-    from stabutils.analysis.sources import Effects
 
 KINDS = (  # of rows in `answers`
     "The most unstable queries",

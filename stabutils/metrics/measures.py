@@ -99,10 +99,15 @@ def tally(labels: ArrayLike, names: Sequence[str]) -> list[str]:
     """
     found = []
     for votes in _labels(labels, least=1).T:
-        kinds, counts = np.unique(votes, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        found.append(", ".join(f"{names[kinds[i]]} ×{counts[i]}" for i in order))
+        found.append(", ".join(f"{names[kind]} ×{count}" for kind, count in counted(votes)))
     return found
+
+
+def counted(votes: np.ndarray) -> list[tuple[int, int]]:
+    """Each answer and how many gave it, the most frequent first, of equals the lowest id."""
+    kinds, counts = np.unique(votes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return list(zip(kinds[order], counts[order], strict=True))
 
 
 def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -210,6 +215,21 @@ def churn_between(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> dict[
         "wrong_to_wrong": wrong * wrong_after - (both / 2 - right * right_after),
     }
     return {name: float(part.mean() / pairs) for name, part in parts.items()}
+
+
+def flips(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
+    """Which answers change from one model to another: bool, the shape of their labels.
+
+    >>> changes = flips(*np.array([[1, 2], [0, 2], [0, 0]]))
+    >>> {name: change.tolist() for name, change in changes.items()}
+    {'churn': [True, False], 'positive_flips': [True, False], 'negative_flips': [False, False]}
+    """
+    right, right_after = before == gold, after == gold
+    return {
+        "churn": before != after,
+        "positive_flips": ~right & right_after,
+        "negative_flips": right & ~right_after,
+    }
 
 
 def share_unstable(labels: ArrayLike, n: int = 10) -> float:

@@ -135,17 +135,19 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names[i] for i in order), np.argsort(order)
 
 
-def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence[str]) -> None:
+def same_code(
+    labels: np.ndarray, gold: np.ndarray | None, names: Sequence[str], who: Sequence[str]
+) -> None:
     """Refuse runs, or gold, whose labels are written in another code than the rest.
 
     Parameters
     ----------
-    answers
-        The labels of each run, and perhaps gold, (examples,): places in `names`.
+    labels, gold
+        Of the runs (runs, examples), and perhaps gold (examples,): places in `names`.
     names
         The label names.
     who
-        What messages call each of them.
+        What messages call each run.
 
     Raises
     ------
@@ -153,9 +155,8 @@ def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence
         Some share no label with the others, or agree with the first only when the labels are
         put in another order.
     """
-    if len(answers) < 2:
-        return
-    rows = np.asarray(answers)
+    rows = labels if gold is None else np.vstack([labels, gold])
+    who = [*who, "gold"]
     _refuse_no_common_label(rows, names, who)
     for row in range(1, len(rows)):
         _refuse_other_order(rows[0], rows[row], names, who[0], who[row])

@@ -203,22 +203,24 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     >>> round(compare([[0, 1], [0, 0], [1, 1]], after).difference["churn"].value, 3)
     -0.667
     """
-    layouts = tuple(side.layout for side in (before, after) if isinstance(side, Predictions))
     files = (before, after)
+    layouts = tuple(side.layout for side in files if isinstance(side, Predictions))
     of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
     other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
         before, after, gold, other, seeds = _of_both(before, after)
     before, after, gold, code = _same_names(before, after, gold, other)
+    sides = {"before": before, "after": after}
     if not of_study:
-        _refuse_two_codes(before, after, gold, code)
-    arms = [np.arange(len(before)), np.arange(len(after))]
-    unnamed, numbered = seeds is None, [1 + arm for arm in arms]
-    seeds = (arms[0], len(before) + arms[1]) if unnamed else _seeds(seeds, arms)
-    n = min(5, len(before), len(after))
-    names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (
-        gold is not None
-    )
+        who = [f"run {i + 1} of {name}" for name, side in sides.items() for i in range(len(side))]
+        same_code(np.concatenate([before, after]), gold, code, who)
+    sizes = [len(before), len(after)]
+    if seeds is None:
+        run_names = [range(1, size + 1) for size in sizes]
+        seeds = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
+    else:
+        seeds = run_names = _seeds(seeds, sizes)
+    n = min(5, *sizes)
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
     served = [
         _served(side, labels, len(code), threshold)
@@ -226,29 +228,28 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     ]
     between = _between(before, after, gold, seeds)
     if all(served):
-        names += list(served[0])
-        for own, parts in zip((old, new), served, strict=True):
-            own |= {name: scores.churn(values) for name, values in parts.items()}
         for name in served[0]:
             earlier, later = (side[name] for side in served)
+            old[name], new[name] = scores.churn(earlier), scores.churn(later)
             between[name] = _between(earlier, later, None, seeds)["churn"]
+    names = [name for name in old if not name.startswith("share_unstable")]
     difference = {name: scores.change(new[name], old[name], seeds[::-1]) for name in names}
-    stability = verdict(difference[names[1]], 0.0, "below")
+    stability = verdict(difference[f"label_entropy@{n}"], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
-    passing = {}
+    more_stable, passing = stability, {}
     if gold is not None:
+        more_stable = together(stability, guard)
         passing["update"] = pass_chance(PairGate(), before, after, gold)
         passing["again"] = pass_chance(PairGate(), before, gold=gold)
-    run_names = [list(map(str, own)) for own in (numbered if unnamed else seeds)]
-    paired = bool(np.isin(seeds[0], seeds[1]).any())
+    paired = bool(np.isin(*seeds).any())
     return Comparison(
-        {name: score.interval() for name, score in old.items() if name in names},
-        {name: score.interval() for name, score in new.items() if name in names},
+        {name: old[name].interval() for name in names},
+        {name: new[name].interval() for name in names},
         difference,
         between,
         stability,
         guard,
-        together(stability, *([] if gold is None else [guard])),
+        more_stable,
         layouts,
         _regressions(before, after, gold, seeds, difference),
         pairs_of(before, after, gold, run_names, paired),
@@ -287,30 +288,19 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
 
 def _flips(before, after, gold, code, read) -> pd.DataFrame:
     """The table of queries."""
-    names = np.array(code, object)
-    examples = getattr(read, "examples", None)
-    table = {"example": range(before.shape[1]) if examples is None else examples}
-    if getattr(read, "texts", None) is not None:
-        table["text"] = read.texts
-    if gold is not None:
-        table["gold"] = names[gold]
-    table |= {"before": names[majority(before)[0]], "after": names[majority(after)[0]]}
-    table["flip_probability"] = np.mean([(after != run).mean(axis=0) for run in before], axis=0)
-    if gold is not None:
-        right, right_after = (before == gold).mean(axis=0), (after == gold).mean(axis=0)
-        table["fixed"] = (1 - right) * right_after
-        table["regressed"] = right * (1 - right_after)
-    return pd.DataFrame(table)
-
-
-def _refuse_two_codes(before, after, gold, names) -> None:
-    answers = [*before, *after]
-    who = [f"run {i + 1} of before" for i in range(len(before))]
-    who += [f"run {i + 1} of after" for i in range(len(after))]
-    if gold is not None:
-        answers.append(gold)
-        who.append("gold")
-    same_code(answers, names, who)
+    names, known = np.array(code, object), gold is not None
+    right, right_after = ((labels == gold).mean(axis=0) for labels in (before, after))
+    columns = {
+        "example": getattr(read, "examples", range(before.shape[1])),
+        "text": getattr(read, "texts", None),
+        "gold": names[gold] if known else None,
+        "before": names[majority(before)[0]],
+        "after": names[majority(after)[0]],
+        "flip_probability": np.mean([(after != run).mean(axis=0) for run in before], axis=0),
+        "fixed": (1 - right) * right_after if known else None,
+        "regressed": right * (1 - right_after) if known else None,
+    }
+    return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
 
 
 def _of_both(before, after):
@@ -377,28 +367,27 @@ def _same_names(before, after, gold, other=None):
     return before, after, gold, names
 
 
-def _seeds(seeds, arms):
+def _seeds(seeds, sizes):
     seeds = tuple(map(np.atleast_1d, seeds if hasattr(seeds, "__len__") else (seeds,)))
-    if [len(np.unique(own)) for own in seeds] != [len(arm) for arm in arms]:
-        allowed = f"two lists of different seeds, {len(arms[0])} and {len(arms[1])} of them"
+    if [len(np.unique(own)) for own in seeds] != sizes:
+        allowed = f"two lists of different seeds, {sizes[0]} and {sizes[1]} of them"
         raise InputError("seeds", [own.tolist() for own in seeds], allowed)
     return seeds
 
 
 def _between(before, after, gold, seeds):
     """Churn from before to after over all cross pairs and the queries, and its parts with gold."""
-    parts = ["churn"]
-    known = np.zeros(before.shape[1], int) if gold is None else gold  # churn does not depend on it
-    if gold is not None:
-        parts += ["positive_flips", "negative_flips", "wrong_to_wrong"]
+    parts = ("churn", "positive_flips", "negative_flips", "wrong_to_wrong")
+    if gold is None:
+        parts, gold = parts[:1], np.zeros(before.shape[1], int)  # churn does not depend on it
     found = {}
     for part in parts:
 
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
-        arms = {"seeds": seeds, "examples": (known,)}
-        found[part] = over_both(share, before, after, **arms).within(0, 1)
+        interval = over_both(share, before, after, seeds=seeds, examples=(gold,))
+        found[part] = interval.within(0, 1)
     return found
 
 

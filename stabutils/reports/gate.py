@@ -14,6 +14,7 @@ import numpy as np
 
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import GUARD, Interval, jeffreys, verdict
+from stabutils.metrics.measures import flips
 from stabutils.metrics.multiplicity import mcnemar
 
 OUTCOMES = {"holds": "failed", "does not hold": "passed"}
@@ -171,16 +172,11 @@ def pairs_of(before, after, gold, names: Sequence[Sequence[str]], own: bool) -> 
         for new_name, new in zip(names[1], after, strict=True):
             if own and old_name != new_name:
                 continue
-            parts = {}
+            parts = {"churn": float(np.mean(old != new))}
             if gold is not None:
-                right, right_after = old == gold, new == gold
-                parts = {
-                    "positive_flips": float((~right & right_after).mean()),
-                    "negative_flips": float((right & ~right_after).mean()),
-                    "mcnemar_p": mcnemar(old, new, gold),
-                }
-            churn = float((old != new).mean())
-            pairs.append(Pair(str(old_name), str(new_name), churn, **parts))
+                parts = {name: float(flip.mean()) for name, flip in flips(old, new, gold).items()}
+                parts["mcnemar_p"] = mcnemar(old, new, gold)
+            pairs.append(Pair(str(old_name), str(new_name), **parts))
     return tuple(pairs)
 
 

@@ -480,8 +480,7 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool)
     if len(grid.points) > 1:
         shape = (len(runs), len(grid.points), len(examples))
         checkpoints = rank[codes["label"][0, grid.rows].reshape(shape)]
-    everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {run!r}" for run in runs), "gold"])
+    same_code(labels, gold, names, [f"run {run!r}" for run in runs])
     probabilities = None
     if rated:
         shares = _probabilities(rated, names, cells, grid.answers)
@@ -690,8 +689,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
     if len(labels) < 2:
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)
     runs, examples = (tuple(map(str, range(size))) for size in labels.shape)
-    everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {run}" for run in runs), "gold"])
+    same_code(labels, gold, names, [f"run {run}" for run in runs])
     if probabilities is not None and probabilities.shape[:2] == labels.shape:
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
     layout = f"array, {len(labels)} runs x {labels.shape[1]} examples ({', '.join(sorted(arrays))})"

@@ -34,6 +34,7 @@ from stabutils.metrics.intervals import (
     runs_and_queries,
     runs_needed,
 )
+from stabutils.metrics.measures import flips
 from stabutils.records import for_programs, of_scores, write_document
 from stabutils.reports.codes import encode, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
@@ -161,9 +162,7 @@ class Report:
         if len(self.labels) == 2:
             given = list(zip(votes, self.runs, strict=True))
         else:
-            kinds, counts = np.unique(votes, return_counts=True)
-            order = np.argsort(-counts, kind="stable")
-            given = [(kinds[i], f"×{counts[i]}") for i in order]
+            given = [(kind, f"×{count}") for kind, count in metrics.measures.counted(votes)]
         return [(self.label_names[answer], beside) for answer, beside in given]
 
     def _with_answers(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -382,9 +381,9 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
         served = np.where(answered == 1, read.labels, fallback)
         release["decision_flips"] = scores.churn(answered).interval()
         release["served_churn"] = scores.churn(served).interval()
-        flips, churn = (shown(name, release[name]) for name in ("decision_flips", "served_churn"))
+        crossed, churn = (shown(name, release[name]) for name in ("decision_flips", "served_churn"))
         notes.append(
-            f"At a confidence threshold of {threshold:g}, {flips} of the queries are answered by "
+            f"At a confidence threshold of {threshold:g}, {crossed} of the queries are answered by "
             f"one run and left to the fallback by another; with these, users meet a change on "
             f"{churn} of the queries."
         )
@@ -432,9 +431,9 @@ ONE_RUN = (
 def _of_two(read: Predictions) -> str:
     """From one to the other, in words: what a release does to single answers."""
     right = read.labels == read.gold
-    changes = (right[:1], right[1:], ~right[:1] & right[1:], right[:1] & ~right[1:])
+    changed = flips(read.labels[:1], read.labels[1:], read.gold)
     words = []
-    for share in changes:
+    for share in (right[:1], right[1:], changed["positive_flips"], changed["negative_flips"]):
         interval = scores.of_runs(share, (0, 1)).interval()
         words.append(" ".join(in_words("churn", interval)))
     return (
