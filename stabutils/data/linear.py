@@ -87,14 +87,13 @@ class LinearModel:
     trials: Mapping[float, float] = field(default_factory=dict)
 
     @cached_property
-    def vectorizers(self) -> list:
+    def vectorizers(self) -> dict:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizers = []
+        vectorizers = {}
         for name, terms in self.vocabularies.items():
-            vectorizer = TfidfVectorizer(**VECTORIZERS[name], vocabulary=list(terms))
-            vectorizer.idf_ = self.idf[name]
-            vectorizers.append(vectorizer)
+            vectorizers[name] = TfidfVectorizer(**VECTORIZERS[name], vocabulary=list(terms))
+            vectorizers[name].idf_ = self.idf[name]
         return vectorizers
 
     @cached_property
@@ -168,19 +167,10 @@ def fit(
     strength = max(trials, key=trials.__getitem__)
     weights, margins = fitted[strength]
     chosen = temperature(margins, validation.labels)
-    names = list(VECTORIZERS)[: len(vectorizers)]
-    terms = [vectorizer.get_feature_names_out().tolist() for vectorizer in vectorizers]
-    idf = [vectorizer.idf_ for vectorizer in vectorizers]
-    return LinearModel(
-        settings=settings,
-        vocabularies=dict(zip(names, terms, strict=True)),
-        idf=dict(zip(names, idf, strict=True)),
-        coefficients=weights[0],
-        intercepts=weights[1],
-        strength=strength,
-        temperature=chosen,
-        trials=trials,
-    )
+    kinds = vectorizers.items()
+    terms = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in kinds}
+    idf = {name: vectorizer.idf_ for name, vectorizer in kinds}
+    return LinearModel(settings, terms, idf, *weights, strength, chosen, trials)
 
 
 def out_of_fold(
@@ -236,20 +226,20 @@ def temperature(margins: np.ndarray, gold: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def _vectorizers(settings: Linear, texts: Sequence[str]) -> list:
+def _vectorizers(settings: Linear, texts: Sequence[str]) -> dict:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     kinds = {} if settings.features == "frozen" else VECTORIZERS
-    return [TfidfVectorizer(**options).fit(texts) for options in kinds.values()]
+    return {name: TfidfVectorizer(**options).fit(texts) for name, options in kinds.items()}
 
 
 def _columns(
-    settings: Linear, vectorizers: list, texts: Sequence[str], vectors: np.ndarray | None
+    settings: Linear, vectorizers: dict, texts: Sequence[str], vectors: np.ndarray | None
 ) -> csr_array:
     """Features of texts (texts, columns): rows of each vectorizer have length 1, vectors as
     given.
     """
-    blocks = [vectorizer.transform(texts) for vectorizer in vectorizers]
+    blocks = [vectorizer.transform(texts) for vectorizer in vectorizers.values()]
     if settings.features != "tfidf":
         shape = () if vectors is None else np.shape(vectors)
         if len(shape) != 2 or shape[0] != len(texts):

@@ -41,6 +41,7 @@ from stabutils.reports.stability import (
     conclude,
     save_table,
     shown,
+    threshold_of,
     title,
 )
 
@@ -427,12 +428,7 @@ def command(arguments: argparse.Namespace) -> int:
     before, after = (
         read_predictions(path, columns) for path in (arguments.before, arguments.after)
     )
-    if arguments.threshold is not None:
-        for name, side in (("before", before), ("after", after)):
-            if side.probabilities is None:
-                value = f"no probabilities in {name}"
-                raise InputError("--threshold", value, "probabilities in both files")
-    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
+    threshold = threshold_of(arguments, {"before": before, "after": after})
     comparison = compare(before, after, threshold=threshold)
     checks = comparison.checks(list(dict.fromkeys(arguments.fail_on)), arguments.margin)
     status = conclude("compare", comparison.entries(), checks, arguments)

@@ -15,7 +15,7 @@ import argparse
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -815,6 +815,17 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def threshold_of(arguments: argparse.Namespace, files: Mapping[str, Predictions]) -> float:
+    """The threshold that was given, or the usual one. InputError without probabilities for it."""
+    if arguments.threshold is None:
+        return THRESHOLD
+    for name, read in files.items():
+        if read.probabilities is None:
+            allowed = "probabilities, to hold against it"
+            raise InputError("--threshold", f"no probabilities in {name}", allowed)
+    return arguments.threshold
+
+
 def add_columns(parser: argparse.ArgumentParser) -> None:
     """An option for each role that a column may play, and one for all of them."""
     parser.add_argument(
@@ -848,9 +859,7 @@ def command(arguments: argparse.Namespace) -> int:
     read = read_predictions(arguments.predictions, columns_of(arguments))
     if limit is not None and len(read.labels) < 2:
         raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
-    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
-    if arguments.threshold is not None and read.probabilities is None:
-        raise InputError("--threshold", threshold, "probabilities in the file, to hold against it")
+    threshold = threshold_of(arguments, {"the file": read})
     identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
     numbers = report(read, identical_data=identical_data, threshold=threshold, max_churn=limit)
     page = numbers.to_html(arguments.output, Path(arguments.predictions).name)
