@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, hstack
 from scipy.special import log_softmax, softmax
@@ -79,9 +80,9 @@ class LinearModel:
 
     settings: Linear
     vocabularies: Mapping[str, Sequence[str]]
-    idf: Mapping[str, np.ndarray]
-    coefficients: np.ndarray
-    intercepts: np.ndarray
+    idf: Mapping[str, ndarray]
+    coefficients: ndarray
+    intercepts: ndarray
     strength: float
     temperature: float = 1.0
     trials: Mapping[float, float] = field(default_factory=dict)
@@ -97,10 +98,10 @@ class LinearModel:
         return vectorizers
 
     @cached_property
-    def _slopes(self) -> np.ndarray:
+    def _slopes(self) -> ndarray:
         return self.coefficients.T.astype(float)
 
-    def margins(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def margins(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """How much speaks for each class: (texts, classes), the largest is the answer.
 
         vectors: of the frozen encoder, (texts, width), where the model reads them.
@@ -113,12 +114,12 @@ class LinearModel:
             raise InputError("width of the vectors", found, f"{expected - terms}")
         return columns @ self._slopes + self.intercepts
 
-    def probabilities(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """Calibrated probabilities (texts, classes), float32; arguments as in `margins`."""
         margins = self.margins(texts, vectors)
         return softmax(margins / self.temperature, axis=1).astype(np.float32)
 
-    def labels(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def labels(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """Answers, class ids (texts,); arguments as in `margins`."""
         return self.margins(texts, vectors).argmax(1)
 
@@ -128,7 +129,7 @@ def fit(
     train: Split,
     validation: Split,
     classes: int,
-    vectors: Mapping[str, np.ndarray] | None = None,
+    vectors: Mapping[str, ndarray] | None = None,
     seed: int = 0,
 ) -> LinearModel:
     """Fit a linear model; strength and temperature are chosen on the validation texts.
@@ -176,9 +177,9 @@ def fit(
 def out_of_fold(
     model: LinearModel,
     train: Split,
-    vectors: np.ndarray | None = None,
+    vectors: ndarray | None = None,
     folds: int = 5,
-) -> np.ndarray:
+) -> ndarray:
     """Margins of training texts by models that were fitted without them: (texts, classes).
 
     The models have the settings and the strength of `model`. A text's fold is a function of the
@@ -202,7 +203,7 @@ def out_of_fold(
     return margins
 
 
-def temperature(margins: np.ndarray, gold: np.ndarray) -> float:
+def temperature(margins: ndarray, gold: ndarray) -> float:
     """The temperature at which the softmax of margins (texts, classes) costs the gold labels least.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks": least negative log-likelihood,
@@ -234,7 +235,7 @@ def _vectorizers(settings: Linear, texts: Sequence[str]) -> dict:
 
 
 def _columns(
-    settings: Linear, vectorizers: dict, texts: Sequence[str], vectors: np.ndarray | None
+    settings: Linear, vectorizers: dict, texts: Sequence[str], vectors: ndarray | None
 ) -> csr_array:
     """Features of texts (texts, columns): rows of each vectorizer have length 1, vectors as
     given.
@@ -253,10 +254,10 @@ def _solution(
     settings: Linear,
     strength: float,
     columns: csr_array,
-    labels: np.ndarray,
+    labels: ndarray,
     classes: int,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """Coefficients (classes, columns) and intercepts (classes,) of the one solution, float32."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy import special
 
@@ -151,7 +152,7 @@ def from_deletions(value: float, deleted: Sequence[float], runs: int | None = No
     return from_variance(float(value), variance, units - 1, units if runs is None else runs)
 
 
-def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> np.ndarray:
+def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> ndarray:
     """Random divisions of runs into groups, each kind of run divided evenly: (divisions, runs).
 
     Parameters
@@ -240,7 +241,7 @@ def over_examples(statistic: Callable, *arrays, examples=()) -> Interval:
     return replace(from_deletions(value, deleted, runs), note=these_models(runs))
 
 
-def without_blocks(count: int) -> list[np.ndarray]:
+def without_blocks(count: int) -> list[ndarray]:
     """Positions of queries without each of BLOCKS random blocks of them, or without each query.
 
     >>> sorted(rest.tolist() for rest in without_blocks(3))
@@ -377,7 +378,7 @@ def _satterthwaite(squares, used, sizes) -> float:
 # ---- shares, families, plans, verdicts ----
 
 
-def jeffreys(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def jeffreys(successes: ArrayLike, trials: ArrayLike) -> tuple[ndarray, ndarray]:
     """Jeffreys interval of a probability after `successes` in `trials`: (low, high), 0 .. 1.
 
     Ends at 0 where nothing and at 1 where everything succeeded.
@@ -400,7 +401,7 @@ def jeffreys(successes: ArrayLike, trials: ArrayLike) -> tuple[np.ndarray, np.nd
     return np.where(successes == 0, 0.0, low), np.where(successes == trials, 1.0, high)
 
 
-def holm(p_values: ArrayLike) -> np.ndarray:
+def holm(p_values: ArrayLike) -> ndarray:
     """Adjusted p-values: reject those of at most alpha, and any false rejection has chance < alpha.
 
     References
@@ -548,7 +549,7 @@ def quiet() -> np.errstate:
     return np.errstate(divide="ignore", invalid="ignore")
 
 
-def moves_of(deleted: ArrayLike) -> np.ndarray:
+def moves_of(deleted: ArrayLike) -> ndarray:
     """Values with units left out, scaled so that their squares sum to the jackknife variance."""
     deleted = np.asarray(deleted, float)
     units = len(deleted)

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
@@ -24,7 +25,7 @@ from stabutils.errors import InputError
 # per example
 
 
-def label_entropy(labels: ArrayLike, n: int | None = None) -> np.ndarray:
+def label_entropy(labels: ArrayLike, n: int | None = None) -> ndarray:
     """Entropy of the labels that runs give one example, as expected over n of the runs:
     (examples,), nats.
 
@@ -46,7 +47,7 @@ def label_entropy(labels: ArrayLike, n: int | None = None) -> np.ndarray:
     return _sum_over_classes(labels, expected_worth(entropy_worth(n), len(labels)))
 
 
-def checkpoint_entropy(checkpoints: ArrayLike) -> np.ndarray:
+def checkpoint_entropy(checkpoints: ArrayLike) -> ndarray:
     """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples),
     nats.
 
@@ -62,7 +63,7 @@ def checkpoint_entropy(checkpoints: ArrayLike) -> np.ndarray:
     return np.stack([label_entropy(run) for run in checkpoints])
 
 
-def disagreement(labels: ArrayLike) -> np.ndarray:
+def disagreement(labels: ArrayLike) -> ndarray:
     """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is
     stable.
 
@@ -75,7 +76,7 @@ def disagreement(labels: ArrayLike) -> np.ndarray:
     return _sum_over_classes(labels, votes * (runs - votes) / (runs * (runs - 1)))
 
 
-def majority(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def majority(labels: ArrayLike) -> tuple[ndarray, ndarray]:
     """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the
     lowest id.
 
@@ -103,14 +104,14 @@ def tally(labels: ArrayLike, names: Sequence[str]) -> list[str]:
     return found
 
 
-def counted(votes: np.ndarray) -> list[tuple[int, int]]:
+def counted(votes: ndarray) -> list[tuple[int, int]]:
     """Each answer and how many gave it, the most frequent first, of equals the lowest id."""
     kinds, counts = np.unique(votes, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return list(zip(kinds[order], counts[order], strict=True))
 
 
-def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[ndarray, ndarray]:
     """Mean and population standard deviation over runs of the gold label's probability: two
     (examples,).
 
@@ -136,7 +137,7 @@ def churn(labels: ArrayLike) -> float:
     return float(disagreement(labels).mean())
 
 
-def churn_matrix(labels: ArrayLike) -> np.ndarray:
+def churn_matrix(labels: ArrayLike) -> ndarray:
     """Churn of every pair of runs: (runs, runs), symmetric, 0 on the diagonal, each 0 .. 1.
 
     >>> churn_matrix([[0, 1], [0, 1], [0, 2]]).tolist()
@@ -217,7 +218,7 @@ def churn_between(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> dict[
     return {name: float(part.mean() / pairs) for name, part in parts.items()}
 
 
-def flips(before: np.ndarray, after: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
+def flips(before: ndarray, after: ndarray, gold: ndarray) -> dict[str, ndarray]:
     """Which answers change from one model to another: bool, the shape of their labels.
 
     >>> changes = flips(*np.array([[1, 2], [0, 2], [0, 0]]))
@@ -305,7 +306,7 @@ def distribution_variance(labels: ArrayLike, gold: ArrayLike) -> float:
     return float(examples / (examples - 1) * (wrong.mean(axis=1).var(ddof=1) - by_chance))
 
 
-def accuracy(labels: ArrayLike, gold: ArrayLike) -> np.ndarray:
+def accuracy(labels: ArrayLike, gold: ArrayLike) -> ndarray:
     """Share of examples a run answers right: (runs,), 0 .. 1, higher is better.
 
     >>> accuracy([[0, 1], [0, 2]], [0, 2]).tolist()
@@ -315,7 +316,7 @@ def accuracy(labels: ArrayLike, gold: ArrayLike) -> np.ndarray:
     return (labels == _gold(gold, labels.shape[1])).mean(axis=1)
 
 
-def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
+def nll(probabilities: ArrayLike, gold: ArrayLike) -> ndarray:
     """Mean negative log probability of the gold label: (runs,), nats, 0 .. 87.3, lower is better.
 
     A probability that float32 cannot tell from 0 counts as its smallest normal number (87.3 nats).
@@ -326,12 +327,12 @@ def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
     return -logs(_gold_probability(_probabilities(probabilities), gold)).mean(axis=1)
 
 
-def logs(probabilities: np.ndarray) -> np.ndarray:
+def logs(probabilities: ndarray) -> ndarray:
     """Logarithms; what float32 cannot tell from 0 counts as its smallest normal number."""
     return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
-def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> np.ndarray:
+def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> ndarray:
     """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is
     better.
 
@@ -372,7 +373,7 @@ def _votes(labels):
         yield vote, before
 
 
-def _sum_over_classes(labels, worth) -> np.ndarray:
+def _sum_over_classes(labels, worth) -> ndarray:
     """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
     labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
     total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
@@ -383,17 +384,17 @@ def _sum_over_classes(labels, worth) -> np.ndarray:
     return total
 
 
-def _squared_votes(labels) -> np.ndarray:
+def _squared_votes(labels) -> ndarray:
     return _sum_over_classes(labels, np.arange(len(labels) + 1) ** 2)
 
 
-def entropy_worth(n: int) -> np.ndarray:
+def entropy_worth(n: int) -> ndarray:
     """What a class with 0, 1 .. n votes adds to the entropy of n votes."""
     share = np.arange(n + 1) / n
     return -share * np.log(np.where(share > 0, share, 1)) + 0.0  # no -0
 
 
-def expected_worth(worth: np.ndarray, runs: int) -> np.ndarray:
+def expected_worth(worth: ndarray, runs: int) -> ndarray:
     """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from
     `runs` votes.
 
@@ -446,12 +447,12 @@ def _log_of_sums(shares):
     return total + np.log(product)
 
 
-def _gold_probability(probabilities, gold) -> np.ndarray:
+def _gold_probability(probabilities, gold) -> ndarray:
     gold = _gold(gold, *probabilities.shape[1:])
     return np.take_along_axis(probabilities, gold[None, :, None], axis=2)[..., 0].astype(float)
 
 
-def _array(values: ArrayLike, axes, thing, kinds, allowed) -> np.ndarray:
+def _array(values: ArrayLike, axes, thing, kinds, allowed) -> ndarray:
     try:
         values = np.asarray(values)
     except ValueError:
@@ -465,7 +466,7 @@ def _array(values: ArrayLike, axes, thing, kinds, allowed) -> np.ndarray:
     return values
 
 
-def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=2) -> np.ndarray:
+def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=2) -> ndarray:
     labels = _array(labels, axes, thing, "iu", "integer class ids")
     if labels.min() < 0:
         raise InputError(thing, int(labels.min()), "class ids of at least 0")
@@ -474,7 +475,7 @@ def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=
     return labels
 
 
-def _probabilities(probabilities: ArrayLike, least=1) -> np.ndarray:
+def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
     axes = ("runs", "examples", "classes")
     allowed = "numbers of 0 .. 1 whose rows sum to 1 (not logits)"
     probabilities = _array(probabilities, axes, "probabilities", "f", allowed)
@@ -504,7 +505,7 @@ def _enough(found, thing, least):
         raise InputError(thing, found, allowed)
 
 
-def _gold(gold: ArrayLike, examples, classes=None) -> np.ndarray:
+def _gold(gold: ArrayLike, examples, classes=None) -> ndarray:
     gold = _labels(gold, ("examples",), "gold")
     if len(gold) != examples:
         raise InputError("examples in gold", len(gold), f"{examples}, as many as were predicted")

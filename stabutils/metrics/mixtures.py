@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
@@ -27,7 +28,7 @@ WEIGHTS = tuple(step / 20 for step in range(21))
 
 def mix(
     probabilities: ArrayLike, anchor: ArrayLike, weight: float, kind: str = "geometric"
-) -> np.ndarray:
+) -> ndarray:
     """Mean of two models' probabilities, `weight` for the anchor: the shape of `probabilities`.
 
     Parameters
@@ -70,11 +71,11 @@ class Mixture:
     anchor : (examples, classes), or of each run (runs, examples, classes)
     """
 
-    anchor: np.ndarray
+    anchor: ndarray
     weight: float
     kind: str = "geometric"
 
-    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+    def __call__(self, probabilities: ndarray) -> ndarray:
         return mix(probabilities, self.anchor, self.weight, self.kind)
 
 

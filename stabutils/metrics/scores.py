@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
@@ -36,17 +37,17 @@ class Score:
     """
 
     value: float
-    without: np.ndarray
-    each: np.ndarray
-    weights: np.ndarray
-    moves: np.ndarray | None = None
+    without: ndarray
+    each: ndarray
+    weights: ndarray
+    moves: ndarray | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def runs(self) -> int:
         return len(self.without)
 
-    def __call__(self, kept: np.ndarray) -> float:
+    def __call__(self, kept: ndarray) -> float:
         """The value over the runs kept, by their positions: all, or all but one."""
         if len(kept) == self.runs:
             return self.value
@@ -61,7 +62,7 @@ class Score:
 def compare(
     function: Callable[..., float],
     scores: Sequence[Score],
-    seeds: Sequence[np.ndarray] | None = None,
+    seeds: Sequence[ndarray] | None = None,
 ) -> Interval:
     """Interval of a function of scores over runs and queries: a difference or ratio of arms.
 
@@ -98,7 +99,7 @@ def compare(
         if len(np.unique(own)) < len(own):
             raise InputError("seeds", np.asarray(own).tolist(), "different ones within an arm")
 
-    def of_runs(*kept: np.ndarray) -> float:
+    def of_runs(*kept: ndarray) -> float:
         pairs = zip(scores, kept, strict=True)
         return function(*(np.float64(score(positions)) for score, positions in pairs))
 
@@ -108,12 +109,12 @@ def compare(
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
-def change(new: Score, old: Score, seeds: Sequence[np.ndarray] | None = None) -> Interval:
+def change(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> Interval:
     """Interval of new - old; a seed is left out of both where both used it (`compare`)."""
     return compare(lambda after, before: after - before, [new, old], seeds)
 
 
-def reduction(new: Score, old: Score, seeds: Sequence[np.ndarray] | None = None) -> Interval | None:
+def reduction(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> Interval | None:
     """The share of the old score that is saved; None where it, or it without a run, is 0."""
     if old.value == 0 or not old.without.all():
         return None
@@ -122,7 +123,7 @@ def reduction(new: Score, old: Score, seeds: Sequence[np.ndarray] | None = None)
 
 
 def cell_variance(
-    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
+    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[ndarray]
 ) -> float:
     """Variance of a function of scores by single cells, to first order.
 
@@ -140,7 +141,7 @@ def cell_variance(
     return total
 
 
-def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
+def gradient(function: Callable[..., float], values: ndarray) -> ndarray:
     """Slopes of a function of several numbers, by central differences.
 
     Examples
@@ -191,7 +192,7 @@ def churn_beyond_accuracy(labels: ArrayLike, gold: ArrayLike) -> Interval:
     Over runs and queries, conservative; shares of queries.
     """
 
-    def gap(labels: np.ndarray, gold: np.ndarray) -> float:
+    def gap(labels: ndarray, gold: ndarray) -> float:
         accuracies = (labels == gold).mean(axis=1)
         differences = np.abs(np.subtract.outer(accuracies, accuracies))
         pairs = len(labels) * (len(labels) - 1)
@@ -260,7 +261,7 @@ def kappa(labels: ArrayLike) -> Interval:
     return intervals.runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
 
 
-def _chance_agreement(votes: np.ndarray) -> float:
+def _chance_agreement(votes: ndarray) -> float:
     """Chance that two random votes agree; 1 where every vote is for one class."""
     return float(np.sum((votes / votes.sum()) ** 2))
 
@@ -271,7 +272,7 @@ def _kappa(churn, chance):
     return np.where(certain, 1.0, 1 - churn / np.where(certain, 1.0, 1 - chance))
 
 
-def jensen_shannon(probabilities: np.ndarray) -> Interval:
+def jensen_shannon(probabilities: ndarray) -> Interval:
     """`measures.jensen_shannon` with its interval over runs; each pair of runs is met once.
 
     probabilities : (runs, queries, classes); nats
@@ -283,7 +284,7 @@ def jensen_shannon(probabilities: np.ndarray) -> Interval:
     for i, j in zip(*np.triu_indices(runs, 1), strict=True):
         pairs[i, j] = pairs[j, i] = measures.jensen_shannon(probabilities[[i, j]])
 
-    def mean_of_pairs(kept: np.ndarray) -> float:
+    def mean_of_pairs(kept: ndarray) -> float:
         return pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1))
 
     return intervals.jackknife(mean_of_pairs, np.arange(runs)).within(0, np.log(2))
@@ -292,7 +293,7 @@ def jensen_shannon(probabilities: np.ndarray) -> Interval:
 # ---- counting ----
 
 
-def _own_votes(labels: ArrayLike) -> np.ndarray:
+def _own_votes(labels: ArrayLike) -> ndarray:
     """How many runs, itself included, answer a query as a run does: (runs, queries)."""
     labels = np.asarray(labels)
     small = labels.astype(np.min_scalar_type(int(labels.max())))
@@ -322,7 +323,7 @@ def _vote_score(labels: ArrayLike, worth, highest: float, weights=None) -> Score
     return Score(value, without, each, weights, _small(share * moves_of(gains)), bounds)
 
 
-def _small(moves: np.ndarray) -> np.ndarray:
+def _small(moves: ndarray) -> ndarray:
     """Half the memory: their squares are only summed."""
     return moves.astype(np.float32)
 
@@ -366,8 +367,8 @@ def _difference(one: Score, other: Score) -> Score:
 
 def of_pool(
     function: Callable[..., float],
-    rows: np.ndarray,
-    deleted: Sequence[np.ndarray],
+    rows: ndarray,
+    deleted: Sequence[ndarray],
     runs: int,
 ) -> Interval:
     """Interval of function(mean of each row), where the rows are computed from a pool of runs.

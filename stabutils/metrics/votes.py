@@ -8,6 +8,7 @@ no member, and so differ as two retrainings do. What they buy is measured in `fr
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
@@ -21,7 +22,7 @@ SMALL = 1e-6  # weight of what breaks a tie between votes
 # ---- many trainings
 
 
-def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
+def partition(runs: int, size: int, seed: int = 0) -> ndarray:
     """Replicas of `size` runs each, drawn at random, none in two of them: positions (replicas,
     size).
 
@@ -36,7 +37,7 @@ def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).permutation(runs)[: runs // size * size].reshape(-1, size)
 
 
-def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
+def combine(probabilities: ArrayLike, how: str = "probability") -> ndarray:
     """What an ensemble answers: probabilities (..., members, examples, classes) to (..., examples,
     classes).
 
@@ -51,7 +52,7 @@ def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
     return softmax(mean, axis=-1) if how == "logit" else mean
 
 
-def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
+def cast(probabilities: ndarray, how: str) -> ndarray:
     """What each member puts into the mean whose highest entry is the ensemble's answer."""
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
@@ -63,7 +64,7 @@ def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
     return (1 - SMALL) * answers + SMALL * probabilities
 
 
-def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
+def vote(labels: ndarray, doubt: ndarray | float = 0.0) -> ndarray:
     """The label most members answer: labels (members, ...) to (...). A tie goes to the members in
     less doubt, else to the first of them, which is a fair coin where members stand in random order.
 
@@ -78,7 +79,7 @@ def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
     return np.take_along_axis(labels, votes.argmax(axis=0)[None], axis=0)[0]
 
 
-def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def vote_model(labels: ndarray, size: int, draws: int, rng: np.random.Generator) -> ndarray:
     """What ensembles would answer if each query had odds of its own, and every member voted by
     them, independently.
 

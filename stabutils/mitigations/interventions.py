@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
 from stabutils.errors import InputError, check
@@ -63,8 +64,8 @@ class Poke(Mitigation):
 
 
 def masks(
-    indices: Sequence[int] | np.ndarray, width: int, rate: float = 0.5, seed: int = 0
-) -> np.ndarray:
+    indices: Sequence[int] | ndarray, width: int, rate: float = 0.5, seed: int = 0
+) -> ndarray:
     """The units that each training example trains: bool (examples, width), a share `rate` of them
     in the mean.
 
@@ -77,7 +78,7 @@ def masks(
     return (numbers >> np.uint64(11)) * 2.0**-53 < rate
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix(x: ndarray) -> ndarray:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -196,7 +197,7 @@ class LabelNoise(Mitigation):
         labels = self.labels(untouched(targets), classes, targets.texts)
         return targets.with_labels(one_hot(labels, classes).probabilities)
 
-    def labels(self, labels: np.ndarray, classes: int, texts: Tokens) -> np.ndarray:
+    def labels(self, labels: ndarray, classes: int, texts: Tokens) -> ndarray:
         """What a run is trained on in place of labels (training examples,)."""
         near = nearest(texts, NEAR).numpy() if self.kind == "confusable" else None
         return noisy_labels(labels, classes, self.share, self.seed, near)
@@ -205,7 +206,7 @@ class LabelNoise(Mitigation):
 NEAR = 50  # training texts in which a nearest one of another label is looked for
 
 
-def untouched(targets: Targets) -> np.ndarray:
+def untouched(targets: Targets) -> ndarray:
     """The labels of the whole training split. Raises InputError where these are targets no more."""
     texts = targets.texts
     whole = texts is not None and len(texts.lengths) == len(targets.indices)
@@ -216,8 +217,8 @@ def untouched(targets: Targets) -> np.ndarray:
 
 
 def noisy_labels(
-    labels: np.ndarray, classes: int, share: float, seed: int = 0, near: np.ndarray | None = None
-) -> np.ndarray:
+    labels: ndarray, classes: int, share: float, seed: int = 0, near: ndarray | None = None
+) -> ndarray:
     """Labels of which a share is wrong.
 
     Parameters

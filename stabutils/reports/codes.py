@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln, rel_entr
 
@@ -122,7 +123,7 @@ def _integers_or_strings(values, thing, axes):
     return values
 
 
-def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], ndarray]:
     """Names sorted, numbers inside them by size, and the place of each in that order.
 
     >>> ordered(["run10", "run2"])[0]
@@ -136,7 +137,7 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def same_code(
-    labels: np.ndarray, gold: np.ndarray | None, names: Sequence[str], who: Sequence[str]
+    labels: ndarray, gold: ndarray | None, names: Sequence[str], who: Sequence[str]
 ) -> None:
     """Refuse runs, or gold, whose labels are written in another code than the rest.
 
@@ -217,7 +218,7 @@ def _refuse_other_order(one, other, names, first, second):
         raise InputError(f"labels of {second}", value, allowed)
 
 
-def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def agreement(one: ndarray, other: ndarray) -> tuple[float, float]:
     """The share of examples that two get the same label for, and what chance gives (Cohen 1960).
 
     >>> agreement(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
@@ -228,7 +229,7 @@ def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(np.mean(one == other)), float(counts[0] @ counts[1]) / len(one) ** 2
 
 
-def best_match(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
+def best_match(one: ndarray, other: ndarray, size: int) -> ndarray:
     """For each of `size` labels of one the label of the other that makes most examples agree.
 
     >>> best_match(np.array([0, 0, 1]), np.array([1, 1, 0]), 2).tolist()

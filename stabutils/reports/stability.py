@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.errors import InputError
@@ -127,10 +128,10 @@ class Report:
     examples: pd.DataFrame
     runs_needed: dict[float, int]
     notes: tuple[str, ...]
-    labels: np.ndarray = field(repr=False)
-    gold: np.ndarray | None = field(repr=False)
+    labels: ndarray = field(repr=False)
+    gold: ndarray | None = field(repr=False)
     label_names: tuple[str, ...] = field(repr=False)
-    checkpoints: np.ndarray | None = field(default=None, repr=False)
+    checkpoints: ndarray | None = field(default=None, repr=False)
     runs: tuple[str, ...] = ()  # their names, where they have some
     layout: str = ""  # what of a file was read as what, and what was left unused
     release: dict[str, Interval] = field(default_factory=dict, repr=False)
@@ -141,7 +142,7 @@ class Report:
         return len(self.labels) == 1
 
     @property
-    def votes(self) -> np.ndarray:
+    def votes(self) -> ndarray:
         """What is set side by side, (runs, examples): the runs, or the checkpoints of the only
         one.
         """
