@@ -132,8 +132,8 @@ def of_runs(
     """
     labels = np.asarray(labels)[queries]
     found = []
-    for vectors, weight, bias, *owned in _networks(runs, turnover, split):
-        found.append(influence(vectors[queries], weight, bias, labels, *owned, score))
+    for vectors, weight, bias, owned, rate in _networks(runs, turnover, split):
+        found.append(influence(vectors[queries], weight, bias, labels, owned, rate, score))
     return np.stack(found)
 
 
@@ -166,8 +166,8 @@ def of_itself(
 ) -> np.ndarray:
     """`self_influence` by every run: (runs, training examples); labels: those it was trained on."""
     found = []
-    for vectors, weight, bias, *owned in _networks(runs, turnover, "training"):
-        found.append(self_influence(vectors, weight, bias, labels, *owned, score))
+    for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training"):
+        found.append(self_influence(vectors, weight, bias, labels, owned, rate, score))
     return np.stack(found)
 
 

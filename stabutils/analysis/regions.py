@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import linalg, sparse, special, stats
 from scipy.spatial import distance
 from sklearn.decomposition import TruncatedSVD
@@ -298,7 +299,7 @@ def planted_neighbours(
     AUROC of their mean label entropy, of each strong and medium region against the clear queries.
     """
 
-    def of_neighbours(votes: np.ndarray) -> np.ndarray:
+    def of_neighbours(votes: ArrayLike) -> np.ndarray:
         return graph @ label_entropy(votes)
 
     found = {}

@@ -137,7 +137,9 @@ def jackknife(statistic: Callable, *arrays, examples=()) -> Interval:
     return from_deletions(statistic(*arrays, *examples), deleted)
 
 
-def from_deletions(value: float, deleted: Sequence[float], runs: int | None = None) -> Interval:
+def from_deletions(
+    value: float, deleted: Sequence[float] | ndarray, runs: int | None = None
+) -> Interval:
     """The same of a statistic that is known without each of its units.
 
     runs : behind it, where the units are not the runs
@@ -224,7 +226,7 @@ def over_examples(statistic: Callable, *arrays, examples=()) -> Interval:
     >>> over_examples(np.mean, [[0.0, 1.0, 2.0, 3.0]]).note
     'this model only'
     """
-    arrays, examples = ([*map(np.asarray, each)] for each in (arrays, examples))
+    arrays, examples = (tuple(map(np.asarray, each)) for each in (arrays, examples))
     runs, counts = min(map(len, arrays)), {array.shape[1:2] for array in arrays}
     alone = counts == {(1,)} and runs >= 3
     if not alone and (len(counts) != 1 or max(max(counts), default=0) < 2):

@@ -172,12 +172,12 @@ def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
     Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
     interval does not depend on it. Raises InputError for fewer runs.
     """
-    return _vote_score(labels, partial(_entropy, n=measures._draw(n, len(labels))), np.inf)
+    return _vote_score(labels, partial(_entropy, n=n), np.inf, n=n)
 
 
 def share_unstable(labels: ArrayLike, n: int = 10) -> Score:
     """Share of queries on which n runs are not unanimous (`measures.share_unstable`)."""
-    return _vote_score(labels, partial(_not_unanimous, n=measures._draw(n, len(labels))), 1)
+    return _vote_score(labels, partial(_not_unanimous, n=n), 1, n=n)
 
 
 def accuracy(labels: ArrayLike, gold: ArrayLike) -> Score:
@@ -300,7 +300,7 @@ def _own_votes(labels: ArrayLike) -> ndarray:
     return np.stack([np.count_nonzero(small == run, axis=0) for run in small])
 
 
-def _vote_score(labels: ArrayLike, worth, highest: float, weights=None) -> Score:
+def _vote_score(labels: ArrayLike, worth, highest: float, weights=None, n: int = 2) -> Score:
     """Score whose value for a query is the sum of worth(runs)[votes] over its answers.
 
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
@@ -309,6 +309,7 @@ def _vote_score(labels: ArrayLike, worth, highest: float, weights=None) -> Score
     (runs, queries), bounds = own.shape, (0, highest)
     if runs < 2:
         raise InputError("runs in labels", runs, "at least 2: one alone has nothing to differ from")
+    measures._draw(n, runs)
     weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
     each = _per_vote(worth(runs))[own].sum(axis=0)

@@ -496,7 +496,7 @@ SETTINGS = [(temperature, mixing) for temperature in (1.0, 2.0, 4.0) for mixing 
 
 def candidates() -> dict[str, Mitigation]:
     """TGTSS and matched smoothing at each of SETTINGS, by a name that says which."""
-    found = {}
+    found: dict[str, Mitigation] = {}
     for name, kind in {"TGTSS": TGTSS, "matched smoothing": MatchedSmoothing}.items():
         for temperature, mixing in SETTINGS:
             setting = f"{name}, temperature {temperature:g}, mixing {mixing:g}"

@@ -46,7 +46,7 @@ class ScalarMitigation(Mitigation):
         return self.dose == self.neutral
 
 
-def doses(kind: Callable[[Any], Mitigation], *strengths: float) -> tuple[Mitigation, ...]:
+def doses(kind: Callable[[Any], Any], *strengths: float) -> tuple[Any, ...]:
     """A mitigation at several strengths."""
     return tuple(kind(strength) for strength in strengths)
 
@@ -380,7 +380,7 @@ class MCDropout(ScalarMitigation):
 
 # The three strengths that tuning tries, weakest first: a wide span around what the papers or we
 # start from.
-CATALOGUE: dict[str, tuple[Mitigation, ...]] = {
+CATALOGUE: dict[str, tuple[ScalarMitigation, ...]] = {
     "label smoothing": doses(LabelSmoothing, 0.05, 0.15, 0.4),
     "confidence penalty": doses(ConfidencePenalty, 0.1, 0.3, 1.0),
     "minimum entropy": doses(MinimumEntropy, 0.03, 0.1, 0.3),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln, rel_entr
 
 from stabutils.data.labels import CODE, spellings
@@ -166,13 +167,8 @@ def same_code(
 def _refuse_no_common_label(answers, names, who):
     """Runs that share labels, perhaps by way of other runs, form one group; two are two codes."""
     present = np.array([np.bincount(row, minlength=len(names)) > 0 for row in answers])
-    reached = present[0]
-    while True:
-        group = (present & reached).any(axis=1)
-        grown = present[group].any(axis=0)
-        if (grown == reached).all():
-            break
-        reached = grown
+    part = connected_components(present @ present.T)[1]
+    group = part == part[0]
     if group.all():
         return
     minority = group if 2 * group.sum() <= len(group) else ~group

@@ -165,7 +165,7 @@ class Pair:
     mcnemar_p: float | None = None
 
 
-def pairs_of(before, after, gold, names: Sequence[Sequence[str]], own: bool) -> tuple[Pair, ...]:
+def pairs_of(before, after, gold, names: Sequence[Sequence[object]], own: bool) -> tuple[Pair, ...]:
     """Each run before beside the run after of the same name; beside all of them where not `own`."""
     pairs = []
     for old_name, old in zip(names[0], before, strict=True):

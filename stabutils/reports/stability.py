@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -291,7 +292,8 @@ def report(
     weights = None if read.weights is None else _weights(read.weights, count)
     read = replace(read, weights=weights)
     numbers = _numbers(read)
-    needed, release = {}, {}
+    needed: dict[float, int] = {}
+    release: dict[str, Interval] = {}
     notes = [ONE_RUN]
     if runs > 1:
         if runs > 2:
@@ -432,6 +434,7 @@ ONE_RUN = (
 def _of_two(read: Predictions) -> str:
     """From one to the other, in words: what a release does to single answers."""
     right = read.labels == read.gold
+    p_value = multiplicity.mcnemar(read.labels[0], read.labels[1], read.gold)
     changed = flips(read.labels[:1], read.labels[1:], read.gold)
     words = []
     for share in (right[:1], right[1:], changed["positive_flips"], changed["negative_flips"]):
@@ -441,7 +444,7 @@ def _of_two(read: Predictions) -> str:
         f"From {read.runs[0]} to {read.runs[1]}: accuracy {words[0]} to {words[1]}; "
         f"{words[2]} of the queries were wrong and became right (positive flips), "
         f"{words[3]} were right and became wrong (negative flips). Equally accurate? "
-        f"Mid-p McNemar test: p = {multiplicity.mcnemar(*read.labels, read.gold):.2g}."
+        f"Mid-p McNemar test: p = {p_value:.2g}."
     )
 
 
@@ -478,7 +481,7 @@ def _table(read: Predictions) -> pd.DataFrame:
     disagree on better than the entropy on all corpora of this study (notebook 01).
     """
     labels, runs, names = read.labels, len(read.labels), np.array(read.label_names, object)
-    columns = {"example": read.examples, "text": read.texts}
+    columns: dict[str, Any] = {"example": read.examples, "text": read.texts}
     columns["gold"] = None if read.gold is None else names[read.gold]
     if runs == 1:
         entropy = metrics.checkpoint_entropy(read.checkpoints)[0]
