@@ -95,9 +95,8 @@ def detects(runs: Runs) -> np.ndarray:
     """
     beside = runs.extras.get("out_of_scope")
     if beside is None or not beside.shape[1]:
-        raise InputError(
-            "out-of-scope texts", 0, 'runs with keep=("out_of_scope",) of a corpus that has some'
-        )
+        allowed = 'runs with keep=("out_of_scope",) of a corpus that has some'
+        raise InputError("out-of-scope texts", 0, allowed)
     doubt = np.concatenate([runs.doubt, 1 - beside.max(-1).astype(float)], axis=1)
     foreign = np.arange(doubt.shape[1]) >= len(runs.gold)
     return np.array([auroc(own, foreign) for own in doubt])

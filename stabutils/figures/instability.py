@@ -294,14 +294,14 @@ def training_map(confidence: ndarray, spread: ndarray, entropy: ndarray) -> Figu
     return figure
 
 
-def how_many_runs(churn: Interval, most: int = 100) -> Figure:
+def how_many_runs(churn: Interval) -> Figure:
     """Half-width of churn's interval over runs, against the number of runs: how many are enough.
 
     Dashed, where the interval is over queries too: with what other queries would change, which more
     runs do not narrow.
     """
     over_runs = churn.over_runs or churn
-    most = max(most, 2 * churn.runs)
+    most = max(100, 2 * churn.runs)
     runs = np.unique(np.geomspace(3, most, 60).astype(int))
     quantile, variance = stdtrit(runs - 1, 0.975), over_runs.se**2 * churn.runs / runs
     figure, axis = plt.subplots(figsize=(8, 3.4))

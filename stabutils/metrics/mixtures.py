@@ -142,7 +142,6 @@ def curve(
     gold: ArrayLike,
     kind: str = "geometric",
     weights: Sequence[float] = WEIGHTS,
-    n: int = 5,
 ) -> pd.DataFrame:
     """What each weight of the anchor gives: one row a weight, intervals over runs and queries.
 
@@ -150,17 +149,17 @@ def curve(
     ----------
     probabilities : (runs, examples, classes) of at least two runs
     anchor, gold, kind, weights : as in `choose_weight`
-    n : votes that label entropy is expected over, at most as many as there are runs
 
     Returns
     -------
     pandas.DataFrame
-        weight; accuracy (0 .. 1), label_entropy (nats) and churn (0 .. 1) of the mixture; reduction
-        (of label entropy, share of what the probabilities have by themselves), accuracy_change
-        (against these) and over_anchor (accuracy less the anchor's own).
+        weight; accuracy (0 .. 1), label_entropy (nats, expected over five of the runs) and churn
+        (0 .. 1) of the mixture; reduction (of label entropy, share of what the probabilities have
+        by themselves), accuracy_change (against these) and over_anchor (accuracy less the anchor's
+        own).
     """
     probabilities, anchor, gold = (np.asarray(given) for given in (probabilities, anchor, gold))
-    n, before = min(n, len(probabilities)), probabilities.argmax(-1)
+    n, before = min(5, len(probabilities)), probabilities.argmax(-1)
     of_network = scores.accuracy(before, gold)
     of_anchor = scores.accuracy(np.broadcast_to(anchor.argmax(-1), before.shape), gold)
     entropy_before = scores.label_entropy(before, n)
