@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ class Incomplete(RuntimeError):
     """Some of the runs asked for could not be trained; the others are stored."""
 
 
-def check(name: str, value: object, kind: Any, rule: Mapping) -> None:
+def check(name: str, value: Any, kind: Any, rule: Mapping) -> None:
     """Hold a knob against its type and rule. Raises InputError."""
     optional = type(None) in get_args(kind)
     kind = get_args(kind)[0] if optional else kind
@@ -44,19 +45,18 @@ def check(name: str, value: object, kind: Any, rule: Mapping) -> None:
     )  # no number is not, nor is an integer too large for a float
     right = number or type(value) is kind and kind is not float
     if right and isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-        right, words = (
-            False,
-            words + " that a file could hold, without NUL or half a surrogate pair",
-        )
-    for key, text, holds in (
-        ("least", "of at least {}", lambda v, x: v >= x),
-        ("most", "and at most {}", lambda v, x: v <= x),
-        ("above", "above {}", lambda v, x: v > x),
-        ("choices", "out of {}", lambda v, x: v in x),
-    ):
-        if key in rule:
-            words += " " + text.format(rule[key])
-            right = right and holds(value, rule[key])
+        right = False
+        words += " that a file could hold, without NUL or half a surrogate pair"
+    if "least" in rule:
+        least, most = rule["least"], rule.get("most", math.inf)
+        words += f" of at least {least:g}" if math.isinf(most) else f" from {least:g} to {most:g}"
+        right = right and least <= value <= most
+    if "above" in rule:
+        words += f" above {rule['above']:g}"
+        right = right and value > rule["above"]
+    if "choices" in rule:
+        words += f" out of {rule['choices']}"
+        right = right and value in rule["choices"]
     if not right:
         raise InputError(name, value, words + (" or None" if optional else ""))
 

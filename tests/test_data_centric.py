@@ -412,7 +412,7 @@ def test_a_killed_one_goes_on_with_the_same_bits(mitigation, tmp_path):
         (lambda: MatchedSmoothing(mixing=2), "MatchedSmoothing mixing"),
         (
             lambda: KNNSmoothing(2),
-            "KNNSmoothing strength: got 2; expected a number of at least 0 and at most 1",
+            "KNNSmoothing strength: got 2; expected a number from 0 to 1",
         ),
         (lambda: KNNSmoothing(neighbours=0), "KNNSmoothing neighbours"),
         (lambda: KNNSmoothing(even=2), "KNNSmoothing even"),
@@ -473,7 +473,7 @@ def test_costs():
         )
     ]
     assert prices == [(2, 1), (6, 1), (2, 1), (1, 1), (1, 1), (2, 1)]
-    assert TGTSS(mixing=0).cost == (1, 1)
+    assert price(TGTSS(mixing=0), LONG.recipe) == (1, 1)
     assert price((LongerTraining(3.0), TGTSS()), LONG.recipe) == (4, 1)  # its teacher is not
 
 

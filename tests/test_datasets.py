@@ -76,27 +76,24 @@ def everything(data: Dataset) -> list[tuple[str, str]]:
 
 @real
 @pytest.mark.parametrize(
-    "name, sizes, classes, seen, first",
+    "name, sizes, classes, first",
     [
         (
             "massive",
             (11_514, 2_033, 2_974),
             60,
-            32,
             ("wake me up at nine am on friday", "alarm_set"),
         ),
         (
             "clinc150",
             (15_000, 3_000, 4_500),
             150,
-            33,
             ("what expression would i use to say i love you if i were an italian", "translate"),
         ),
         (
             "clinc150_small",
             (7_500, 3_000, 4_500),
             150,
-            15,
             (
                 "can you walk me through setting up direct deposits to my bank of internet "
                 "savings account",
@@ -107,25 +104,22 @@ def everything(data: Dataset) -> list[tuple[str, str]]:
             "clinc150_imbalanced",
             (10_525, 3_000, 4_500),
             150,
-            25,
             ("what are the steps for setting up direct deposit for my paycheck", "direct_deposit"),
         ),
         (
             "banking77",
             (9_003, 1_000, 3_080),
             77,
-            25,
             ("I am still waiting on my card?", "card_arrival"),
         ),
     ],
 )
-def test_published_corpora(name, sizes, classes, seen, first):
+def test_published_corpora(name, sizes, classes, first):
     data = load_dataset(name)
     assert data.name == name
     assert (len(data.train), len(data.validation), len(data.test)) == sizes
     assert len(data.label_names) == classes and list(data.label_names) == sorted(data.label_names)
     assert pairs(data, "train")[0] == first
-    assert data.seen_in_train.sum() == seen
     assert len(np.unique(data.train.labels)) == classes
 
 
@@ -154,8 +148,6 @@ def test_banking_validation_is_a_stratified_tenth_of_train():
     share = np.bincount(data.validation.labels, minlength=77) / whole
     assert (whole.min(), whole.max()) == (35, 187)
     assert share.min() > 0.08 and share.max() < 0.12
-    known = {datasets._loose(text) for text in data.train.texts + data.validation.texts}
-    assert sum(datasets._loose(text) in known for text in data.test.texts) == 29
 
 
 @real
@@ -732,17 +724,6 @@ def test_fingerprint_sees_what_changes_answers_and_nothing_else():
     ]
     assert len({same, *(data.fingerprint for data in changed)}) == 6
     assert same == "2d7faba892de41867c8444e0a4b827ed7b472060383580baabbe57a8db43e0e6"
-
-
-def test_seen_in_train_is_loose():
-    train = Split(("Turn ON the light!", "éclair", "!!"), [0, 1, 0])
-    test = Split(("turn on, the light", "eclair", "??", "!!"), [0, 1, 0, 0])
-    assert Dataset("t", train, train, test, ("x", "y")).seen_in_train.tolist() == [
-        True,
-        False,
-        False,
-        True,
-    ]
 
 
 # Properties

@@ -329,12 +329,9 @@ def test_an_interval_that_is_missing_leaves_a_gap():
     assert axis.lines[0].get_ydata() == pytest.approx([10, np.nan, 30], nan_ok=True)
 
 
-@pytest.mark.parametrize(
-    "draw", [figures.noise_response, figures.size_sweep], ids=["noise", "layers"]
-)
-def test_a_measure_that_no_figure_knows_is_refused(draw):
+def test_a_measure_that_no_figure_knows_is_refused():
     with pytest.raises(InputError, match="measure"):
-        draw(noisy().assign(layers=3), ["speed"])
+        figures.noise_response(noisy(), ["speed"])
     with pytest.raises(InputError, match="measure"):
         figures.updates_frontier(updated(), "speed")
 

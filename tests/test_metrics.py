@@ -351,44 +351,6 @@ def test_input_is_left_as_it_was(labels, probabilities):
     assert (labels == before[0]).all() and (probabilities == before[1]).all() and one_run[0, 0] == 0
 
 
-# ---- what accuracies force and allow ----
-
-
-@bounded
-@given(
-    arrays(np.int64, st.tuples(st.just(2), st.integers(1, 8)), elements=st.integers(0, 3)),
-    st.integers(2, 4),
-)
-def test_no_two_runs_leave_the_range_that_their_accuracies_allow(labels, classes):
-    labels = labels % classes
-    ends = metrics.churn_range(*metrics.accuracy(labels, np.zeros(labels.shape[1], int)), classes)
-    assert ends["least"] - 1e-12 <= metrics.churn(labels) <= ends["most"] + 1e-12
-
-
-def test_both_ends_of_the_range_are_reached_and_chance_lies_between():
-    gold, better = [0, 0, 0, 0], [0, 0, 0, 1]
-    nested, apart = [0, 0, 1, 1], [1, 2, 0, 0]
-    ends = metrics.churn_range(0.75, 0.5, classes=3)
-    assert metrics.accuracy([better, nested, apart], gold).tolist() == [0.75, 0.5, 0.5]
-    assert metrics.churn([better, nested]) == ends["least"] == 0.25
-    assert metrics.churn([better, apart]) == ends["most"] == 0.75
-    close(metrics.churn_range(0.1, 0.2, classes=2)["most"], 0.3)  # both wrong is the same answer
-
-
-def test_independent_errors_are_those_of_simulated_runs(rng):
-    right = rng.random((2, 200_000)) < np.array([[0.9], [0.6]])
-    labels = np.where(right, 0, rng.integers(1, 5, right.shape))
-    assert metrics.churn(labels) == pytest.approx(
-        metrics.churn_range(0.9, 0.6, 5)["independent"], abs=5e-3
-    )
-
-
-@pytest.mark.parametrize("given", [(1.1, 0.5, 3), (0.5, -0.1, 3), (0.5, 0.5, 1), (np.nan, 0.5, 3)])
-def test_impossible_accuracies_are_refused(given):
-    with pytest.raises(InputError, match="accuracies|classes"):
-        metrics.churn_range(*given)
-
-
 # ---- what a changed line would change
 
 

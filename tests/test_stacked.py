@@ -235,6 +235,7 @@ def test_a_run_that_diverges_leaves_the_others_as_they_are(compact):
         """Control, but for a run that trains towards no numbers."""
 
         strength: float = 0.0
+        neutral = None
 
         def teacher_seeds(self, seeds):
             return (Seeds(seeds.init + 100, 0, 0),)

@@ -13,7 +13,6 @@ from stabutils.analysis.subgroups import (
     memorised,
     noise_nearby,
     size_classes,
-    size_trend,
     subgroup_changes,
 )
 from stabutils.errors import InputError
@@ -130,23 +129,6 @@ def test_size_classes_have_as_many_intents_each():
     by_hand = ["rare", "frequent", "rare", "frequent", "middle", "middle"]
     assert classes.tolist() == by_hand
     assert size_classes(train, np.array([1, 0]), ("few", "many")).tolist() == ["many", "few"]
-
-
-def test_a_trend_that_was_planted_is_found_and_none_where_none_is():
-    intents = 12
-    gold, train = np.repeat(np.arange(intents), 20), np.repeat(np.arange(intents), range(5, 17))
-    shares = 0.4 - 0.03 * gold  # the smaller, the more wrong
-
-    def runs(seed, wrong):
-        draw = np.random.default_rng(seed)
-        missed = draw.random((8, len(gold))) < wrong
-        return np.where(missed, (gold + 1) % intents, gold)
-
-    table = size_trend(runs(0, 0.1), runs(1, shares), gold, train).set_index("measure")
-    assert table.correlation["accuracy"] > 0.8 and table.p["accuracy"] < 0.01
-    assert table.correlation["negative_flips"] < -0.8
-    same = size_trend(runs(0, 0.1), runs(2, 0.1), gold, train).set_index("measure")
-    assert same.p["accuracy"] > 0.05
 
 
 # ---- planted labels

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,12 +19,12 @@ from stabutils.analysis.ensembles import Pool, probabilities_of
 from stabutils.analysis.trials import Trial
 from stabutils.data.linear import Linear
 from stabutils.errors import InputError
-from stabutils.metrics import accuracy, ece, nll, scores
+from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD, together, verdict
 from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, curve, mix
 from stabutils.mitigations.single import MOST_STABLE
 from stabutils.study import tuning
-from stabutils.study.runs import Runs, take
+from stabutils.study.runs import Runs, of_answers, take
 from stabutils.study.study import Arm, Study
 
 SHARES = (0.3, 0.1, 0.03)  # of the training texts, for linear models that are less accurate
@@ -161,26 +160,19 @@ def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str
     runs without probabilities.
     """
     answers = test(probabilities_of(runs)).astype(np.float32)
-    labels = answers.argmax(-1)
-    changes: dict[str, Any] = {}
-    if validation is not None and runs.validation_probabilities is not None:
-        held_out = validation(runs.validation_probabilities).astype(np.float32)
-        changes["validation_labels"] = held_out.argmax(-1)
-        changes["validation_probabilities"] = held_out
-    over_checkpoints = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
-    unknown: dict[str, Any] = dict.fromkeys((*over_checkpoints, "checkpoints", "confidence"))
+    arm = arm or f"{runs.arm} with anchor, weight {test.weight:g}"
+    known = of_answers(arm, answers.argmax(-1), runs.gold, runs.seeds, answers)
+    labels, held_out = runs.validation_labels, runs.validation_probabilities
+    if validation is not None and held_out is not None:
+        held_out = validation(held_out).astype(np.float32)
+        labels = held_out.argmax(-1)
     return replace(
-        runs,
-        arm=arm or f"{runs.arm} with anchor, weight {test.weight:g}",
-        labels=labels,
-        probabilities=answers,
-        accuracy=accuracy(labels, runs.gold),
-        nll=nll(answers, runs.gold),
-        ece=ece(answers, runs.gold),
-        doubt=1 - answers.max(-1),
-        extras={},
-        **unknown,
-        **changes,
+        known,
+        names=runs.names,
+        cpu_seconds=runs.cpu_seconds,
+        processors=runs.processors,
+        validation_labels=labels,
+        validation_probabilities=held_out,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -209,11 +209,9 @@ def with_verdicts(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
     that is to be above 0.
     """
     table = table.reset_index(drop=True)
-    methods = table.arm.map(is_method)
-    known = table[by].notna() & (table.arm != "control")
-    p_values = [reduction.p_value() for reduction in table[by][methods & known]]
+    tested = table.arm.map(is_method) & table[by].notna()
     adjusted = pd.Series(np.nan, index=table.index)
-    adjusted[methods & known] = holm(p_values) if p_values else p_values
+    adjusted[tested] = holm([reduction.p_value() for reduction in table[by][tested]])
     rows = []
     for row, p in zip(table.to_dict("records"), adjusted, strict=True):
         guard = better = ""
@@ -253,8 +251,9 @@ def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
 def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
     """Share of control's label entropy that an arm saves; None where control never flips."""
     n = _votes(control, arm, n)
-    old, new = (scores.label_entropy(runs.labels, n) for runs in (control, arm))
-    return _reduction(control, arm, old, new)
+    return _against(
+        scores.reduction, lambda runs: scores.label_entropy(runs.labels, n), control, arm
+    )
 
 
 def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval:
@@ -272,8 +271,9 @@ def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> I
     In nats; below 0 where the arm is more stable.
     """
     n = _votes(control, arm, n)
-    old, new = (scores.label_entropy(runs.labels[:, where], n) for runs in (control, arm))
-    return _difference(control, arm, old, new)
+    return _against(
+        scores.change, lambda runs: scores.label_entropy(runs.labels[:, where], n), control, arm
+    )
 
 
 def entropy_changes(
@@ -285,14 +285,17 @@ def entropy_changes(
 
 def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
     """Change of churn on some queries (positions or bool), from control to an arm; a share."""
-    old, new = (scores.churn(runs.labels[:, where]) for runs in (control, arm))
-    return _difference(control, arm, old, new)
+    return _against(scores.change, lambda runs: scores.churn(runs.labels[:, where]), control, arm)
 
 
-def accuracy_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+def accuracy_change(control: Runs, arm: Runs, where: np.ndarray | slice = slice(None)) -> Interval:
     """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
-    old, new = (scores.accuracy(runs.labels[:, where], runs.gold[where]) for runs in (control, arm))
-    return _difference(control, arm, old, new)
+    return _against(
+        scores.change,
+        lambda runs: scores.accuracy(runs.labels[:, where], runs.gold[where]),
+        control,
+        arm,
+    )
 
 
 def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
@@ -302,8 +305,8 @@ def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
     """
     best = max(linear.values(), key=lambda labels: np.mean(labels == runs.gold))
     same = np.tile(best, (len(runs), 1))
-    pair = [scores.accuracy(labels, runs.gold) for labels in (runs.labels, same)]
-    return scores.compare(lambda own, other: own - other, pair, [runs.seeds] * 2)
+    own, other = (scores.accuracy(labels, runs.gold) for labels in (runs.labels, same))
+    return scores.change(own, other, [runs.seeds] * 2)
 
 
 def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
@@ -336,15 +339,13 @@ def who_pays(
     rows: list[dict[str, Any]] = []
     for label in np.flatnonzero(np.bincount(control.gold) >= least).tolist():
         here = np.flatnonzero(control.gold == label)
-        old, new = (scores.label_entropy(runs.labels[:, here], n) for runs in (control, arm))
-        before, after = (scores.accuracy(runs.labels[:, here], label) for runs in (control, arm))
         rows.append(
             {
                 "intent": label_names[label],
                 "examples": len(here),
-                "label_entropy": old.interval(),
-                "label_entropy_change": _difference(control, arm, old, new),
-                "accuracy_change": _difference(control, arm, before, after),
+                "label_entropy": scores.label_entropy(control.labels[:, here], n).interval(),
+                "label_entropy_change": entropy_change(control, arm, here, n),
+                "accuracy_change": accuracy_change(control, arm, here),
             }
         )
     rows.sort(key=lambda row: row["accuracy_change"].value)
@@ -380,10 +381,8 @@ def _in_words(column: str, value: object) -> str:
             "share_left": ".2f",
             "cpu_ratio": ".2f",
         }
-        if column == "p" and value < 0.0005:
-            return "< 0.001"
-        form = forms.get(column, "")
-        return format(value, form)
+        shown = format(value, forms.get(column, ""))
+        return "< 0.001" if column == "p" and shown == "0.000" else shown
     if column in ("accuracy_change", "over_anchor"):
         return records.shown(records.number("accuracy_change", value), "points")
     if column in records.UNITS:
@@ -498,40 +497,44 @@ def _own(runs: Runs, n: int) -> dict:
 
 
 def _row(control: Runs, runs: Runs, n: int, most_unstable: np.ndarray | None) -> dict:
-    entropy = [scores.label_entropy(arm.labels, n) for arm in (control, runs)]
-    churn = [scores.churn(arm.labels) for arm in (control, runs)]
-    accuracy = [scores.accuracy(arm.labels, arm.gold) for arm in (control, runs)]
+    def saved(score: Callable[..., Score], where=slice(None), **settings) -> Interval | None:
+        def of_some(arm: Runs) -> Score:
+            return score(arm.labels[:, where], **settings)
+
+        return _against(scores.reduction, of_some, control, runs)
+
     row = _own(runs, n) | {
-        "reduction": _reduction(control, runs, *entropy),
-        "churn_reduction": _reduction(control, runs, *churn),
-        "accuracy_change": _difference(control, runs, *accuracy),
+        "reduction": saved(scores.label_entropy, n=n),
+        "churn_reduction": saved(scores.churn),
+        "accuracy_change": accuracy_change(control, runs),
     }
     if most_unstable is not None:
-        labels = [arm.labels[:, most_unstable] for arm in (control, runs)]
-        entropy = [scores.label_entropy(some, n) for some in labels]
-        row["reduction_unstable"] = _reduction(control, runs, *entropy)
+        row["reduction_unstable"] = saved(scores.label_entropy, most_unstable, n=n)
     return row | flips(control, runs)
+
+
+def _against(compare: Callable, score: Callable[[Runs], Score], control: Runs, arm: Runs):
+    """A score of an arm compared with control's: `scores.change` or `scores.reduction`."""
+    return compare(score(arm), score(control), [arm.seeds, control.seeds])
 
 
 def flips(before: Runs, after: Runs) -> dict[str, Interval]:
     """What queries meet from one arm to another, over all cross pairs of runs and the queries."""
-    parts = ("positive_flips", "negative_flips")
     right = [(runs.labels == runs.gold).mean(axis=0) for runs in (before, after)]
     each = {
         "positive_flips": (1 - right[0]) * right[1],
         "negative_flips": right[0] * (1 - right[1]),
     }
     found = {}
-    for part in parts:
+    for part, rows in each.items():
         over_runs = intervals.jackknife_arms(
             lambda old, new, gold, part=part: metrics.churn_between(old, new, gold)[part],
             [before.labels, after.labels],
             [before.seeds, after.seeds],
             examples=(before.gold,),
         )
-        over_queries = intervals.over_queries(
-            lambda mean: mean, each[part], runs=min(len(before), len(after))
-        )
+        fewest = min(len(before), len(after))
+        over_queries = intervals.over_queries(lambda mean: mean, rows, runs=fewest)
         found[part] = intervals.runs_and_queries(over_runs, over_queries).within(0, 1)
     return found
 
@@ -539,19 +542,14 @@ def flips(before: Runs, after: Runs) -> dict[str, Interval]:
 def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
     labels = np.asarray(labels)
     if labels.shape != control.gold.shape:
-        raise InputError(
-            "shape of a linear model's labels",
-            labels.shape,
-            f"{control.gold.shape}, one label a query",
-        )
+        allowed = f"{control.gold.shape}, one label a query"
+        raise InputError("shape of a linear model's labels", labels.shape, allowed)
     still = Interval(0.0, 0.0, 0.0, 1, "no seed changes it", se=0.0)
     whole = Interval(1.0, 1.0, 1.0, 1, "no seed changes it", se=0.0)
     right = (labels == control.gold).astype(float)
-    of_it = scores.of_runs(np.tile(right, (3, 1)), bounds=(0, 1))  # as often as a jackknife asks
-    of_control = scores.accuracy(control.labels, control.gold)
-    change = scores.compare(lambda fixed, accuracy: fixed - accuracy, [of_it, of_control])
     accuracy = intervals.over_queries(lambda mean: mean, right, runs=1)
-    fixed = of_answers(LINEAR, np.tile(labels, (3, 1)), control.gold, -1 - np.arange(3))
+    often = np.tile(labels, (3, 1))  # as a jackknife asks
+    fixed = of_answers(LINEAR, often, control.gold, -1 - np.arange(3))
     return {
         "runs": 1,
         "label_entropy": still,
@@ -561,7 +559,7 @@ def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
         "right_to_wrong": still,
         "wrong_to_wrong": still,
         "accuracy": accuracy.within(0, 1),
-        "accuracy_change": _at(len(control), change),
+        "accuracy_change": _at(len(control), accuracy_change(control, fixed)),
         **{name: _at(len(control), part) for name, part in flips(control, fixed).items()},
     }
 
@@ -570,21 +568,6 @@ def _at(runs: int, interval: Interval) -> Interval:
     """The same of so many runs: copies of what no seed changes do not count."""
     over_runs = interval.over_runs and replace(interval.over_runs, runs=runs)
     return replace(interval, runs=runs, over_runs=over_runs)
-
-
-def _difference(control: Runs, runs: Runs, old: Score, new: Score) -> Interval:
-    """Interval of new - old; a seed is left out of both arms where both used it."""
-    seeds = [runs.seeds, control.seeds]
-    return scores.compare(lambda after, before: after - before, [new, old], seeds)
-
-
-def _reduction(control: Runs, runs: Runs, old: Score, new: Score) -> Interval | None:
-    """Share of control's score saved; None where it, or it without one of its runs, is 0."""
-    if old.value == 0 or not old.without.all():
-        return None
-    seeds = [runs.seeds, control.seeds]
-    interval = scores.compare(lambda after, before: 1 - after / before, [new, old], seeds)
-    return interval.within(-np.inf, 1)
 
 
 def _votes(control: Runs, arm: Runs, n: int) -> int:
@@ -616,9 +599,8 @@ def _check(control, rows, placebo=None, chooser=None) -> None:
         thing = "control runs that answer otherwise than most"
         raise InputError(thing, int(differs.sum()), "at least 2")
     if placebo is not None and np.isin(placebo.seeds, control.seeds).any():
-        raise InputError(
-            "seeds of placebo", placebo.seeds.tolist(), "fresh runs: no seed of control's"
-        )
+        allowed = "fresh runs: no seed of control's"
+        raise InputError("seeds of placebo", placebo.seeds.tolist(), allowed)
     name, chooser = ("placebo", placebo) if chooser is None else ("chooser", chooser)
     scored = [runs.seeds for runs in (control, *rows.values()) if runs is not chooser]
     if chooser is not None and np.isin(chooser.seeds, np.concatenate(scored)).any():

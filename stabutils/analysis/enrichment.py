@@ -74,12 +74,12 @@ def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
     return {name: where for name, where in groups.items() if where.any()}
 
 
-def nearest_texts(data: Dataset, query: int, count: int = 8) -> pd.DataFrame:
-    """The training texts with most of a test query's words: text, label (its name), cosine."""
+def nearest_texts(data: Dataset, query: int) -> pd.DataFrame:
+    """The eight training texts with most of a test query's words: text, label's name, cosine."""
     tfidf = words_of()
     known = tfidf.fit_transform(data.train.texts)
     cosine = (tfidf.transform([data.test.texts[query]]) @ known.T).toarray()[0]
-    rows = np.argsort(-cosine, kind="stable")[:count]
+    rows = np.argsort(-cosine, kind="stable")[:8]
     labels = [data.label_names[data.train.labels[row]] for row in rows]
     texts = [data.train.texts[row] for row in rows]
     return pd.DataFrame({"text": texts, "label": labels, "cosine": cosine[rows]})
@@ -143,9 +143,7 @@ def criticism(
     return pd.DataFrame(rows, columns=["intent", "kind", "example", "entropy", "distance"])
 
 
-def enrichment(
-    inside: np.ndarray, outside: np.ndarray, attributes: pd.DataFrame, level: float = 0.95
-) -> pd.DataFrame:
+def enrichment(inside: np.ndarray, outside: np.ndarray, attributes: pd.DataFrame) -> pd.DataFrame:
     """Mean of each attribute among some queries and among others, and their difference.
 
     Parameters
@@ -165,7 +163,7 @@ def enrichment(
         low = high = gap
         if max(np.ptp(one), np.ptp(other)) > NOTHING:
             test = stats.ttest_ind(one, other, equal_var=False)
-            low, high = test.confidence_interval(level)
+            low, high = test.confidence_interval()
         rows.append((name, one.mean(), other.mean(), gap, low, high))
     columns = ["attribute", "inside", "outside", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -198,10 +196,10 @@ def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[
     found = {}
     for name in attributes:
         column = attributes[name].to_numpy(float)
-        deleted = [rank_correlation(column, row) for row in (*without, entropy)]
+        deleted = [rank_correlation(column, row) for row in without]
         over_queries = over_examples(
             lambda one, other: rank_correlation(one[0], other[0]), column[None], entropy[None]
         )
-        over_runs = from_deletions(deleted)
+        over_runs = from_deletions(rank_correlation(column, entropy), deleted)
         found[name] = runs_and_queries(over_runs, over_queries).within(-1, 1)
     return found

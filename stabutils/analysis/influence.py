@@ -18,7 +18,6 @@ a rate of one half only; here each half is scaled by its own share.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import log_softmax
@@ -27,10 +26,8 @@ from stabutils.data import assistant
 from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.mitigations.interventions import TurnOver, masks
+from stabutils.study.runs import Runs
 from stabutils.training.hooks import describe
-
-if TYPE_CHECKING:
-    from stabutils.study.runs import Runs
 
 KEEP = ("hidden", "hidden training", "hidden validation", "head")  # what `of_runs` needs of a run
 # ---- influence
@@ -134,12 +131,10 @@ def of_runs(
     for those that kept less.
     """
     labels = np.asarray(labels)[queries]
-    return np.stack(
-        [
-            influence(vectors[queries], weight, bias, labels, owned, rate, score)
-            for vectors, weight, bias, owned, rate in _networks(runs, turnover, split)
-        ]
-    )
+    found = []
+    for vectors, weight, bias, owned, rate in _networks(runs, turnover, split):
+        found.append(influence(vectors[queries], weight, bias, labels, owned, rate, score))
+    return np.stack(found)
 
 
 def culprits(
@@ -170,12 +165,10 @@ def of_itself(
     runs: Runs, turnover: TurnOver, labels: np.ndarray, score: str = "loss"
 ) -> np.ndarray:
     """`self_influence` by every run: (runs, training examples); labels: those it was trained on."""
-    return np.stack(
-        [
-            self_influence(vectors, weight, bias, labels, owned, rate, score)
-            for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training")
-        ]
-    )
+    found = []
+    for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training"):
+        found.append(self_influence(vectors, weight, bias, labels, owned, rate, score))
+    return np.stack(found)
 
 
 def _networks(runs: Runs, turnover: TurnOver, split: str) -> Iterator[tuple]:
@@ -184,13 +177,9 @@ def _networks(runs: Runs, turnover: TurnOver, split: str) -> Iterator[tuple]:
     """
     names = [f"hidden {split}".removesuffix(" test"), "head", "hidden training"]
     if describe(turnover) not in runs.arm or not runs.extras.keys() >= set(names):
-        raise InputError(
-            "runs",
-            f"{runs.arm} with {sorted(runs.extras)}",
-            f"{describe(turnover)} with keep={KEEP}",
-        )
-    for seed, vectors, head, trained in zip(
-        runs.seeds, *(runs.extras[name] for name in names), strict=True
-    ):
+        given = f"{runs.arm} with {sorted(runs.extras)}"
+        raise InputError("runs", given, f"{describe(turnover)} with keep={KEEP}")
+    extras = (runs.extras[name] for name in names)
+    for seed, vectors, head, trained in zip(runs.seeds, *extras, strict=True):
         owned = masks(np.arange(len(trained)), head.shape[1] - 1, turnover.rate, seed)
         yield vectors, head[:, :-1], head[:, -1], owned, turnover.rate

@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import linalg, sparse, special, stats
 from scipy.spatial import distance
 from sklearn.decomposition import TruncatedSVD
@@ -26,16 +27,8 @@ from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
-from stabutils.metrics.detection import auroc
-from stabutils.metrics.intervals import (
-    BLOCKS,
-    Interval,
-    from_deletions,
-    from_variance,
-    jackknife,
-    moves_of,
-    runs_and_queries,
-)
+from stabutils.metrics.detection import planted_auroc
+from stabutils.metrics.intervals import Interval, from_deletions, jackknife, runs_and_queries
 from stabutils.metrics.measures import churn, disagreement, label_entropy
 from stabutils.records import Number, number, shown
 
@@ -70,7 +63,6 @@ def discriminant(
     train_labels: np.ndarray,
     texts: Sequence[str],
     dims: int = 200,
-    seed: int = 0,
 ) -> np.ndarray:
     """The directions of `lsa` that tell the intents apart: (texts, at most intents - 1).
 
@@ -78,11 +70,9 @@ def discriminant(
     linear discriminant analysis (Fisher 1936), a tenth of the covariance shrunk to a multiple of
     the identity.
     """
-    both = lsa(train, [*train, *texts], dims, seed)
-    learner = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1).fit(
-        both[: len(train)], train_labels
-    )
-    return learner.transform(both[len(train) :])
+    known, new = np.split(lsa(train, [*train, *texts], dims), [len(train)])
+    learner = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1)
+    return learner.fit(known, train_labels).transform(new)
 
 
 def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
@@ -117,7 +107,7 @@ def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
     return sparse.csr_array(sparse.diags_array(1 / graph.sum(axis=1)) @ graph)
 
 
-def plane(vectors: np.ndarray, intents: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def plane(vectors: np.ndarray, intents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A map of the texts: their places (examples, 2) and those of the intents (intents, 2), the
     same at every call.
 
@@ -130,12 +120,12 @@ def plane(vectors: np.ndarray, intents: np.ndarray, seed: int = 0) -> tuple[np.n
     if len(centres) < 3:
         raise InputError("intents", len(centres), "at least 3 to draw a map of")
     scaling = MDS(
-        2, metric="precomputed", n_init=4, init="random", random_state=seed, normalized_stress=False
+        2, metric="precomputed", n_init=4, init="random", random_state=0, normalized_stress=False
     )
     towns = scaling.fit_transform(np.sqrt(distance.cdist(centres, centres)))
     far = distance.cdist(points, centres, "sqeuclidean")
     near = special.softmax(-far / (0.3 * np.median(far.min(axis=1))), axis=1)
-    own = TruncatedSVD(2, random_state=seed).fit_transform(points - near @ centres)
+    own = TruncatedSVD(2, random_state=0).fit_transform(points - near @ centres)
     step = np.median(np.sort(distance.cdist(towns, towns), axis=1)[:, 1])
     return near @ towns + 0.35 * step * own / np.sqrt(np.mean(np.sum(own**2, axis=1))), towns
 
@@ -184,17 +174,14 @@ def residuals(
     [-1.0, 1.0, -5.0, 5.0]
     """
     values = np.asarray(values, float)
-    group = (
-        np.zeros(values.shape[-1], int)
-        if groups is None
-        else np.unique(groups, return_inverse=True)[1]
-    )
+    group = np.zeros(values.shape[-1], int)
+    if groups is not None:
+        group = np.unique(groups, return_inverse=True)[1]
     design = np.eye(group.max() + 1)[group]
     if covariates is not None:
         columns = np.asarray(covariates, float)
-        design = np.hstack(
-            [design, (columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), NOTHING)]
-        )
+        scaled = (columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), NOTHING)
+        design = np.hstack([design, scaled])
     basis = linalg.orth(design)
     return values - (values @ basis) @ basis.T
 
@@ -209,9 +196,8 @@ def halves(labels: np.ndarray, halvings: int = 10, seed: int = 0) -> np.ndarray:
     labels = np.asarray(labels)
     runs, draw = len(labels), np.random.default_rng(seed)
     if runs < 6:
-        raise InputError(
-            "runs", runs, "at least 6: two halves of three, so that each run can be left out"
-        )
+        allowed = "at least 6: two halves of three, so that each run can be left out"
+        raise InputError("runs", runs, allowed)
     found = np.empty((runs + 1, 2, halvings, labels.shape[1]))
     for halving in range(halvings):
         order = draw.permutation(runs)
@@ -276,7 +262,7 @@ def clustering(
     p = (1 + np.sum(null >= values[-1] - 1e-12)) / (1 + permutations)
     low, high = map(float, np.quantile(null, [0.025, 0.975]))
     chance = Interval(float(null.mean()), low, high, len(left) - 1)
-    over_runs = from_deletions(values)
+    over_runs = from_deletions(values[-1], values[:-1])
     over_queries = _over_blocks(values[-1], first, second, weights)
     observed = runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
     return Clustering(observed, chance, float(p), null)
@@ -306,14 +292,14 @@ def planted_neighbours(
 
     AUROC of their mean label entropy, of each strong and medium region against the clear queries.
     """
-    marks, found = np.asarray(tags), {}
+
+    def of_neighbours(votes: ArrayLike) -> np.ndarray:
+        return graph @ label_entropy(votes)
+
+    found = {}
     for region in sorted({tag for tag in tags if tag.endswith(("strong", "medium"))}):
-        kept = (marks == region) | (marks == "clear")
-
-        def finds(votes: np.ndarray, kept=kept, region=region) -> float:
-            return auroc((graph @ label_entropy(votes))[kept], marks[kept] == region)
-
-        found[region] = jackknife(finds, np.asarray(labels)).within(0, 1)
+        find = partial(planted_auroc, tags=tags, region=region, score=of_neighbours)
+        found[region] = jackknife(find, labels).within(0, 1)
     return found
 
 
@@ -324,14 +310,11 @@ def _over_blocks(
     weights.
     """
     count = first.shape[-1]
-    blocks = min(count, BLOCKS)
-    block = np.random.default_rng(0).permutation(count) % blocks
     deleted = []
-    for left_out in range(blocks):
-        rest = np.flatnonzero(block != left_out)
+    for rest in intervals.without_blocks(count):
         scaled = weights[rest][:, rest] * (count / len(rest))
         deleted.append(_cross(first[:, rest], second[:, rest], scaled))
-    return from_variance(value, np.sum(moves_of(deleted) ** 2), blocks - 1, 0)
+    return from_deletions(value, deleted, runs=0)
 
 
 def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:
@@ -516,22 +499,19 @@ def gathered(
     labels: np.ndarray,
     texts: Sequence[str],
     names: Sequence[str],
-    k: int = 10,
-    most: int = 5_000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """The regions where answers change, found in answers and texts alone, as `describe` has them.
 
     Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and
     described by the other; fewer than five runs do both, which flatters the regions. Of more than
-    `most` texts a random sample is looked at. No rows where nothing gathers beyond chance, and
+    5,000 texts a random sample is looked at. No rows where nothing gathers beyond chance, and
     where there are too few texts, or words in them, to have neighbours.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
+    rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:5_000])
     texts, labels = [texts[row] for row in rows], np.asarray(labels)[:, rows]
     half = len(labels) // 2 if len(labels) >= 5 else 0
     choosing, describing = labels[: half or None], labels[half:]
-    graph = _graph_of(texts, k)
+    graph = _graph_of(texts)
     hot = np.full(len(texts), -1)
     if graph is not None:
         entropy = label_entropy(choosing)
@@ -539,7 +519,7 @@ def gathered(
     return describe(hot, describing, texts, names)
 
 
-def _graph_of(texts: Sequence[str], k: int) -> sparse.csr_array | None:
+def _graph_of(texts: Sequence[str], k: int = 10) -> sparse.csr_array | None:
     """Neighbours by words; None where the texts, or the words in them, are too few for any."""
     analyzer = words_of().build_analyzer()
     vocabulary = {word for text in texts for word in analyzer(text)}
@@ -559,9 +539,8 @@ def words_of(**settings) -> TfidfVectorizer:
 def points_of(vectors: np.ndarray) -> np.ndarray:
     points = np.asarray(vectors, float)
     if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
-        raise InputError(
-            "vectors", points.shape, "finite numbers of shape (examples, dims), 2 examples or more"
-        )
+        allowed = "finite numbers of shape (examples, dims), 2 examples or more"
+        raise InputError("vectors", points.shape, allowed)
     return points
 
 

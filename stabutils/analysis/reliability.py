@@ -11,7 +11,7 @@ import pandas as pd
 
 from stabutils.errors import InputError
 from stabutils.metrics.detection import auroc
-from stabutils.metrics.intervals import Interval, jackknife, over_examples, runs_and_queries
+from stabutils.metrics.intervals import Interval, jackknife, over_both
 from stabutils.study.runs import Runs
 
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -72,16 +72,11 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
         rows.append(
             {
                 "coverage": coverage,
-                "churn": _both(churn, runs.labels, runs.doubt),
-                "error": _both(error, wrong, runs.doubt),
+                "churn": over_both(churn, runs.labels, runs.doubt).within(0, 1),
+                "error": over_both(error, wrong, runs.doubt).within(0, 1),
             }
         )
     return pd.DataFrame(rows)
-
-
-def _both(statistic, *arrays: np.ndarray) -> Interval:
-    over_runs, over_queries = jackknife(statistic, *arrays), over_examples(statistic, *arrays)
-    return runs_and_queries(over_runs, over_queries).within(0, 1)
 
 
 def finds(runs: Runs) -> Interval:
@@ -100,9 +95,8 @@ def detects(runs: Runs) -> np.ndarray:
     """
     beside = runs.extras.get("out_of_scope")
     if beside is None or not beside.shape[1]:
-        raise InputError(
-            "out-of-scope texts", 0, 'runs with keep=("out_of_scope",) of a corpus that has some'
-        )
+        allowed = 'runs with keep=("out_of_scope",) of a corpus that has some'
+        raise InputError("out-of-scope texts", 0, allowed)
     doubt = np.concatenate([runs.doubt, 1 - beside.max(-1).astype(float)], axis=1)
     foreign = np.arange(doubt.shape[1]) >= len(runs.gold)
     return np.array([auroc(own, foreign) for own in doubt])

@@ -21,46 +21,36 @@ def spotlight(
     vectors: np.ndarray,
     scores: np.ndarray,
     size: float,
-    count: int = 1,
-    seed: int | None = None,
     steps: int = 5000,
-    rate: float = 1e-2,
-    strength: float = 1.0,
 ) -> np.ndarray:
-    """The Spotlight: round regions of at least `size` total weight where the weighted mean score is
-    highest.
+    """The Spotlight: the round region of at least `size` total weight where the weighted mean score
+    is highest.
 
-    scores (examples,): loss, label entropy ... Returns (count, examples) weights k/max k, 0 .. 1,
-    of several in turn: each score is lowered by the weight that its example had. k = max(1 - tau |x
-    - mu|^2, 0); mu and log tau climb
+    scores (examples,): loss, label entropy ... Returns (examples,) weights k/max k, 0 .. 1, where
+    k = max(1 - tau |x - mu|^2, 0); mu and log tau climb
 
-        sum k s / sum k - [W < size + b] strength ((W - size - b)/b)^2,    W = sum k,
+        sum k s / sum k - [W < size + b] ((W - size - b)/b)^2,    W = sum k,
 
     by Adam, the rate halved after ten steps without progress, while b shrinks from n - size to 0.05
-    size. mu starts at zero, or with a seed at a random example. The vectors are first centred and
-    scaled to a root mean square length of 3, which the rate of 0.01 a step suits. Source: d'Eon et
-    al. 2021, spherical form.
+    size. mu starts at zero. The vectors are first centred and scaled to a root mean square length
+    of 3, which the rate of 0.01 a step suits. Source: d'Eon et al. 2021, spherical form.
     """
     points, scores = points_of(vectors), np.array(scores, float)
     points = points - points.mean(axis=0)
     points *= 3 / max(np.sqrt(np.mean(np.sum(points**2, axis=1))), NOTHING)
     if not 0 < size < len(points):
         raise InputError("size", size, f"above 0 and below {len(points)}, the number of examples")
-    draw, found = np.random.default_rng(seed), []
-    for _ in range(count):
-        start = np.zeros(points.shape[1]) if seed is None else points[draw.integers(len(points))]
-        weights = _climb(points, scores, size, start, steps, rate, strength)
-        found.append(weights / max(weights.max(), NOTHING))
-        scores = scores * (1 - found[-1])
-    return np.array(found)
+    weights = _climb(points, scores, size, steps)
+    return weights / max(weights.max(), NOTHING)
 
 
-def _climb(points, scores, size, start, steps, rate, strength):
+def _climb(points, scores, size, steps):
     widths = np.geomspace(len(points) - size, 0.05 * size, steps)
-    place = np.append(start, np.log(1e-4))
-    mean, square, best, waited = np.zeros_like(place), np.zeros_like(place), -np.inf, 0
+    place = np.append(np.zeros(points.shape[1]), np.log(1e-4))
+    mean = square = np.zeros_like(place)
+    rate, best, waited = 1e-2, -np.inf, 0
     for step, width in enumerate(widths, start=1):
-        value, slope = _objective(points, scores, size, width, strength, place)
+        value, slope = _objective(points, scores, size, width, place)
         mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
         place = place + rate * (mean / (1 - 0.9**step)) / (
             np.sqrt(square / (1 - 0.999**step)) + 1e-8
@@ -77,51 +67,19 @@ def _kernel(points, place):
     return np.maximum(1 - np.exp(place[-1]) * distance, 0), distance
 
 
-def _objective(points, scores, size, width, strength, place):
+def _objective(points, scores, size, width, place):
     """What a spotlight at `place` (centre, log tau) is worth, and the slope of that."""
     kernel, distance = _kernel(points, place)
     weight = max(kernel.sum(), NOTHING)
     value, short = kernel @ scores / weight, min(weight - size - width, 0) / width
-    pull = ((scores - value) / weight - 2 * strength * short / width) * (kernel > 0)
+    pull = ((scores - value) / weight - 2 * short / width) * (kernel > 0)
     tau = np.exp(place[-1])
     slope = np.append(2 * tau * (pull @ points - pull.sum() * place[:-1]), -tau * pull @ distance)
-    return value - strength * short**2, slope
-
-
-def spotlight_test(
-    vectors: np.ndarray,
-    scores: np.ndarray,
-    size: float,
-    shuffles: int = 19,
-    seed: int = 0,
-    **settings,
-) -> tuple[float, np.ndarray, float]:
-    """Weighted mean score under one spotlight, the same for shuffled scores (shuffles,), and the
-    p-value.
-    """
-    draw, scores = np.random.default_rng(seed), np.asarray(scores, float)
-    several = [scores, *(draw.permutation(scores) for _ in range(shuffles))]
-    lit = [
-        float(np.average(s, weights=spotlight(vectors, s, size, **settings)[0])) for s in several
-    ]
-    return lit[0], np.array(lit[1:]), (1 + np.sum(np.array(lit[1:]) >= lit[0])) / (1 + shuffles)
-
-
-def overlap(weights: np.ndarray) -> float:
-    """Do several spotlights (spotlights, examples) light the same? Mean over pairs of sum min / sum
-    max, 0 .. 1.
-
-    >>> overlap([[1.0, 0.5, 0.0], [1.0, 0.0, 0.5]])
-    0.5
-    """
-    pairs = [
-        (a, b) for i, a in enumerate(np.asarray(weights)) for b in np.asarray(weights)[i + 1 :]
-    ]
-    return float(np.mean([np.minimum(a, b).sum() / np.maximum(a, b).sum() for a, b in pairs]))
+    return value - short**2, slope
 
 
 def slices(
-    vectors: np.ndarray, scores: np.ndarray, method: str = "mixture", size: int = 20, seed: int = 0
+    vectors: np.ndarray, scores: np.ndarray, method: str = "mixture", size: int = 20
 ) -> np.ndarray:
     """Regions of the same space found without looking at the scores: (examples,) ids, -1 outside
     all of them.
@@ -133,16 +91,13 @@ def slices(
     points, scores = points_of(vectors), np.asarray(scores, float)
     if method == "mixture":
         parts = min(50, max(1, len(points) // size))
-        found = GaussianMixture(parts, covariance_type="diag", random_state=seed).fit_predict(
-            points
-        )
+        learner = GaussianMixture(parts, covariance_type="diag", random_state=0)
+        found = learner.fit_predict(points)
     elif method == "hdbscan":
         found = HDBSCAN(min_cluster_size=size, copy=True).fit_predict(points)
     else:
         raise InputError("method", method, "'mixture' or 'hdbscan'")
-    share = np.array(
-        [1 / np.sum(found == own) for own in found]
-    )  # the sum of a region becomes its mean
+    share = np.array([1 / np.sum(found == own) for own in found])  # a region's sum is its mean
     return ranked(found, scores * share)
 
 
@@ -159,8 +114,8 @@ def lit(
     size = max(5, share * len(gold))
     unstable, wrong = label_entropy(labels), np.mean(labels != gold, axis=0)
     found = {
-        "Spotlight on label entropy": spotlight(vectors, unstable, size)[0],
-        "Spotlight on errors": spotlight(vectors, wrong, size)[0],
+        "Spotlight on label entropy": spotlight(vectors, unstable, size),
+        "Spotlight on errors": spotlight(vectors, wrong, size),
     }
     for method in ("mixture", "hdbscan"):
         worst = slices(vectors, unstable, method, int(size)) == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
-from stabutils.metrics.intervals import Interval, crossed, delete_a_group, runs_and_queries
+from stabutils.metrics.intervals import Interval, crossed, jackknife_arms, runs_and_queries
 from stabutils.records import Number, number
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ def effects(
                 return of(*_by_code(churn_of_pairs[pairs], codes[pairs], count))
 
             with intervals.quiet():
-                parts.append(delete_a_group(without, np.arange(len(labels)), groups=own))
-        return runs_and_queries(crossed(parts), over_queries)
+                parts.append(jackknife_arms(without, [np.arange(len(labels))], [own]))
+        over_runs = replace(crossed(parts), runs=len(labels))
+        return runs_and_queries(over_runs, over_queries)
 
     found = {name: _source(interval, 1 << place) for place, name in enumerate(names)}
     every = interval(lambda *churns: churns[-1]).within(0, 1)

@@ -15,7 +15,6 @@ from scipy.stats import rankdata
 
 from stabutils.analysis.regions import words_of
 from stabutils.errors import InputError
-from stabutils.metrics.detection import rank_correlation
 
 MEASURES = ("accuracy", "churn", "negative_flips")
 NOTHING = 1e-9  # a spread over shuffles that is rounding only
@@ -42,7 +41,7 @@ def size_classes(
     >>> size_classes(np.array([0, 1, 1, 2, 2, 2]), np.array([2, 0, 1])).tolist()
     ['frequent', 'rare', 'middle']
     """
-    sizes = _sizes(train_labels, labels)
+    sizes = np.bincount(train_labels, minlength=int(np.max(labels)) + 1)
     places = rankdata(sizes, method="ordinal") - 1
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
@@ -104,39 +103,6 @@ def subgroup_changes(
         table = table.assign(**columns)
     order = np.argsort(after[0] - before[0], kind="stable")
     return table.iloc[order].reset_index(drop=True)
-
-
-def size_trend(
-    control: np.ndarray,
-    arm: np.ndarray,
-    gold: np.ndarray,
-    train_labels: np.ndarray,
-    shuffles: int = 999,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Do small intents pay for large ones? How a method's changes go with the size of intents.
-
-    Parameters
-    ----------
-    control, arm : labels (runs, examples). gold : (examples,). train_labels : (training examples,).
-    shuffles, seed : as of `subgroup_changes`.
-
-    Returns
-    -------
-    One row a measure (accuracy, churn, negative_flips): correlation, Spearman's of the change of an
-    intent with the number of its training examples, -1 to 1, and p, two-sided, by the same
-    shuffles. Of accuracy above 0: the smaller an intent, the more it loses, or the less it gains.
-    """
-    intents, group = np.unique(gold, return_inverse=True)
-    sizes = _sizes(train_labels, gold)[intents]
-    before, after, null = _shuffled(control, arm, gold, group, shuffles, seed)
-    rows = []
-    for i, name in enumerate(MEASURES):
-        correlation = rank_correlation(sizes, (after - before)[i])
-        by_chance = np.array([rank_correlation(sizes, change[i]) for change in null])
-        p = (1 + np.sum(np.abs(by_chance) >= abs(correlation) - NOTHING)) / (1 + shuffles)
-        rows.append({"measure": name, "correlation": correlation, "p": p})
-    return pd.DataFrame(rows)
 
 
 def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np.ndarray:
@@ -246,10 +212,6 @@ def _max_t(observed, null):
     largest = by_chance.max(axis=2)
     beyond = (largest[:, :, None] >= size[None] - NOTHING).sum(axis=0)
     return (1 + beyond) / (1 + len(null))
-
-
-def _sizes(train_labels, labels):
-    return np.bincount(train_labels, minlength=int(np.max(labels)) + 1)
 
 
 def _check(control, arm, gold, group, shuffles):

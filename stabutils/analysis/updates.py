@@ -22,6 +22,7 @@ from stabutils.analysis.sources import Effects, effects
 from stabutils.errors import InputError
 from stabutils.metrics import detection, intervals, mixtures, scores
 from stabutils.metrics.intervals import Interval
+from stabutils.metrics.measures import flips
 from stabutils.metrics.scores import Score
 from stabutils.mitigations.updates import APART
 from stabutils.study.runs import Runs, take
@@ -49,26 +50,15 @@ class Updates:
     def __len__(self) -> int:
         return len(self.before)
 
-    @property
-    def right(self) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the old and the new models answer right: bool (updates, queries) each."""
-        gold = self.before.gold
-        return self.before.labels == gold, self.after.labels == gold
-
     def flips(self) -> dict[str, Score]:
         """FLIPS as scores over updates and queries: shares of queries."""
-        old, new = self.before.labels, self.after.labels
-        right_before, right_after = self.right
+        old, new, gold = self.before.labels, self.after.labels, self.before.gold
         if self.matched:
-            rows = {
-                "churn": old != new,
-                "negative_flips": right_before & ~right_after,
-                "positive_flips": ~right_before & right_after,
-            }
+            rows = flips(old, new, gold)
         else:
             kept = _project(_share_of_equal(old, new), _share_of_equal(new, old))
-            right, wrong = right_before.astype(float), 1.0 - right_before
-            now_right, now_wrong = right_after.astype(float), 1.0 - right_after
+            right, now_right = ((labels == gold).astype(float) for labels in (old, new))
+            wrong, now_wrong = 1 - right, 1 - now_right
             rows = {
                 "churn": 1 - kept,
                 "negative_flips": _project(right * now_wrong.mean(0), right.mean(0) * now_wrong),
@@ -118,15 +108,11 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
 def pairs(updates: Updates) -> dict[str, np.ndarray]:
     """FLIPS of every pair of an old and a new model, or of those that match: shares (pairs,)."""
     count = len(updates)
-    matched = [(place, place) for place in range(count)]
-    every = [(old, new) for old in range(count) for new in range(count)]
-    right_before, right_after = updates.right
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in FLIPS}
-    for old, new in matched if updates.matched else every:
-        rows["churn"].append(updates.before.labels[old] != updates.after.labels[new])
-        rows["negative_flips"].append(right_before[old] & ~right_after[new])
-        rows["positive_flips"].append(~right_before[old] & right_after[new])
-    return {name: np.mean(own, axis=1) for name, own in rows.items()}
+    old = new = np.arange(count)
+    if not updates.matched:
+        old, new = np.indices((count, count)).reshape(2, -1)
+    changes = flips(updates.before.labels[old], updates.after.labels[new], updates.before.gold)
+    return {name: changes[name].mean(axis=1) for name in FLIPS}
 
 
 def combined(
@@ -182,10 +168,10 @@ def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates
     return Updates(before, _beside(updates.after, anchors.after, weight))
 
 
-def _beside(runs: Runs, anchors: Runs, weight: float) -> Runs:
+def _beside(runs: Runs, anchors: Runs, weight: float, kind: str = "geometric") -> Runs:
     if runs.probabilities is None or anchors.probabilities is None:
         raise InputError("runs", "labels alone", "runs with probabilities")
-    mixture = mixtures.mix(runs.probabilities, anchors.probabilities[: len(runs)], weight)
+    mixture = mixtures.mix(runs.probabilities, anchors.probabilities[: len(runs)], weight, kind)
     return replace(runs, labels=mixture.argmax(-1), probabilities=mixture)
 
 
@@ -194,11 +180,7 @@ def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:
 
     weight : of the old model's probabilities, 0 .. 1. Two passes an answer.
     """
-    old, new = updates.before.probabilities, updates.after.probabilities
-    if old is None or new is None:
-        raise InputError("runs", "labels alone", "runs with probabilities")
-    mean = weight * old + (1 - weight) * new
-    after = replace(updates.after, labels=mean.argmax(-1), probabilities=mean)
+    after = _beside(updates.after, updates.before, weight, "arithmetic")
     return Updates(updates.before, after, matched=True)
 
 
@@ -254,19 +236,17 @@ def table(
     prices = {"control": (1.0, 1.0)} | dict(costs or {})
     rows = []
     for name, own in {"control": control, **arms}.items():
-        flips, accuracy = own.flips(), own.accuracy()
+        changes, accuracy = own.flips(), own.accuracy()
         row = {"arm": name, "runs": len(own)}
-        row |= {part: score.interval() for part, score in flips.items()}
+        row |= {part: score.interval() for part, score in changes.items()}
         row["accuracy"] = accuracy.interval()
         row |= dict(zip(board.PRICES, prices.get(name, ()), strict=False))
         if name != "control":
             seeds = [own.after.seeds, control.after.seeds]
             for part in ("churn", "negative_flips"):
-                pair = [flips[part], of_control[part]]
-                reduction = scores.compare(lambda new, old: 1 - new / old, pair, seeds)
-                row[f"{part}_reduction"] = reduction.within(-np.inf, 1)
-            pair = [accuracy, own_accuracy]
-            row["accuracy_change"] = scores.compare(lambda new, old: new - old, pair, seeds)
+                saved = scores.reduction(changes[part], of_control[part], seeds)
+                row[f"{part}_reduction"] = saved
+            row["accuracy_change"] = scores.change(accuracy, own_accuracy, seeds)
         rows.append(row)
     return board.with_verdicts(pd.DataFrame(rows), "churn_reduction")
 
@@ -301,7 +281,5 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
             pairs = zip(doubt, target, strict=True)
             return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
 
-        over_runs = intervals.jackknife(mean, uncertainty, changed)
-        over_queries = intervals.over_examples(mean, uncertainty, changed)
-        found[name] = intervals.runs_and_queries(over_runs, over_queries).within(-1, 1)
+        found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
     return found

@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -118,8 +117,6 @@ class Dataset:
     ...                Split(("lights on", "stop"), [1, 0]), ("music", "lights"))
     >>> data
     tiny: 2 train, 1 validation, 2 test examples of 2 intents
-    >>> data.seen_in_train
-    array([ True, False])
     """
 
     name: str
@@ -140,14 +137,6 @@ class Dataset:
             for split in (self.train, self.validation, self.test)
         ]
         return hashlib.sha256(json.dumps([self.label_names, splits]).encode("ascii")).hexdigest()
-
-    @cached_property
-    def seen_in_train(self) -> np.ndarray:
-        """(examples,) bool: whether a test text, as lower-case letters and digits, is in train."""
-        known = {_loose(text) for text in self.train.texts}
-        seen = np.array([_loose(text) in known for text in self.test.texts], dtype=bool)
-        seen.setflags(write=False)
-        return seen
 
     def __repr__(self) -> str:
         sizes = (
@@ -297,10 +286,6 @@ def _split(rows: list[Row], code: dict[str, int]) -> Split:
     labels = np.array([code[row.label] for row in rows], int)
     tags = tuple(row.tag for row in rows)
     return Split(texts, labels, tags if any(tags) else ())
-
-
-def _loose(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text.lower()) or text
 
 
 # ---- names -> rows

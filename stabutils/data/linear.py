@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_array, hstack
 from scipy.special import log_softmax, softmax
@@ -79,29 +80,28 @@ class LinearModel:
 
     settings: Linear
     vocabularies: Mapping[str, Sequence[str]]
-    idf: Mapping[str, np.ndarray]
-    coefficients: np.ndarray
-    intercepts: np.ndarray
+    idf: Mapping[str, ndarray]
+    coefficients: ndarray
+    intercepts: ndarray
     strength: float
     temperature: float = 1.0
     trials: Mapping[float, float] = field(default_factory=dict)
 
     @cached_property
-    def vectorizers(self) -> list:
+    def vectorizers(self) -> dict:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizers = []
+        vectorizers = {}
         for name, terms in self.vocabularies.items():
-            vectorizer = TfidfVectorizer(**VECTORIZERS[name], vocabulary=list(terms))
-            vectorizer.idf_ = self.idf[name]
-            vectorizers.append(vectorizer)
+            vectorizers[name] = TfidfVectorizer(**VECTORIZERS[name], vocabulary=list(terms))
+            vectorizers[name].idf_ = self.idf[name]
         return vectorizers
 
     @cached_property
-    def _slopes(self) -> np.ndarray:
+    def _slopes(self) -> ndarray:
         return self.coefficients.T.astype(float)
 
-    def margins(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def margins(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """How much speaks for each class: (texts, classes), the largest is the answer.
 
         vectors: of the frozen encoder, (texts, width), where the model reads them.
@@ -114,12 +114,12 @@ class LinearModel:
             raise InputError("width of the vectors", found, f"{expected - terms}")
         return columns @ self._slopes + self.intercepts
 
-    def probabilities(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """Calibrated probabilities (texts, classes), float32; arguments as in `margins`."""
         margins = self.margins(texts, vectors)
         return softmax(margins / self.temperature, axis=1).astype(np.float32)
 
-    def labels(self, texts: Sequence[str], vectors: np.ndarray | None = None) -> np.ndarray:
+    def labels(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """Answers, class ids (texts,); arguments as in `margins`."""
         return self.margins(texts, vectors).argmax(1)
 
@@ -129,7 +129,7 @@ def fit(
     train: Split,
     validation: Split,
     classes: int,
-    vectors: Mapping[str, np.ndarray] | None = None,
+    vectors: Mapping[str, ndarray] | None = None,
     seed: int = 0,
 ) -> LinearModel:
     """Fit a linear model; strength and temperature are chosen on the validation texts.
@@ -168,27 +168,18 @@ def fit(
     strength = max(trials, key=trials.__getitem__)
     weights, margins = fitted[strength]
     chosen = temperature(margins, validation.labels)
-    names = list(VECTORIZERS)[: len(vectorizers)]
-    terms = [vectorizer.get_feature_names_out().tolist() for vectorizer in vectorizers]
-    idf = [vectorizer.idf_ for vectorizer in vectorizers]
-    return LinearModel(
-        settings=settings,
-        vocabularies=dict(zip(names, terms, strict=True)),
-        idf=dict(zip(names, idf, strict=True)),
-        coefficients=weights[0],
-        intercepts=weights[1],
-        strength=strength,
-        temperature=chosen,
-        trials=trials,
-    )
+    kinds = vectorizers.items()
+    terms = {name: vectorizer.get_feature_names_out().tolist() for name, vectorizer in kinds}
+    idf = {name: vectorizer.idf_ for name, vectorizer in kinds}
+    return LinearModel(settings, terms, idf, *weights, strength, chosen, trials)
 
 
 def out_of_fold(
     model: LinearModel,
     train: Split,
-    vectors: np.ndarray | None = None,
+    vectors: ndarray | None = None,
     folds: int = 5,
-) -> np.ndarray:
+) -> ndarray:
     """Margins of training texts by models that were fitted without them: (texts, classes).
 
     The models have the settings and the strength of `model`. A text's fold is a function of the
@@ -212,7 +203,7 @@ def out_of_fold(
     return margins
 
 
-def temperature(margins: np.ndarray, gold: np.ndarray) -> float:
+def temperature(margins: ndarray, gold: ndarray) -> float:
     """The temperature at which the softmax of margins (texts, classes) costs the gold labels least.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks": least negative log-likelihood,
@@ -236,20 +227,20 @@ def temperature(margins: np.ndarray, gold: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def _vectorizers(settings: Linear, texts: Sequence[str]) -> list:
+def _vectorizers(settings: Linear, texts: Sequence[str]) -> dict:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     kinds = {} if settings.features == "frozen" else VECTORIZERS
-    return [TfidfVectorizer(**options).fit(texts) for options in kinds.values()]
+    return {name: TfidfVectorizer(**options).fit(texts) for name, options in kinds.items()}
 
 
 def _columns(
-    settings: Linear, vectorizers: list, texts: Sequence[str], vectors: np.ndarray | None
+    settings: Linear, vectorizers: dict, texts: Sequence[str], vectors: ndarray | None
 ) -> csr_array:
     """Features of texts (texts, columns): rows of each vectorizer have length 1, vectors as
     given.
     """
-    blocks = [vectorizer.transform(texts) for vectorizer in vectorizers]
+    blocks = [vectorizer.transform(texts) for vectorizer in vectorizers.values()]
     if settings.features != "tfidf":
         shape = () if vectors is None else np.shape(vectors)
         if len(shape) != 2 or shape[0] != len(texts):
@@ -263,10 +254,10 @@ def _solution(
     settings: Linear,
     strength: float,
     columns: csr_array,
-    labels: np.ndarray,
+    labels: ndarray,
     classes: int,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """Coefficients (classes, columns) and intercepts (classes,) of the one solution, float32."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC

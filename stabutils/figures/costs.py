@@ -22,6 +22,7 @@ from stabutils.figures.marks import (
 )
 from stabutils.figures.theme import BLUE, GREY, LOOKS, RED, RULE, short
 
+MOST_NAMED = 9  # networks of a figure
 FREE = 0.25  # where a cost of 0 stands on the logarithmic axis
 COSTS = (0.5, 1, 2, 3, 5, 10, 20, 50, 100)
 COST = "training cost, in runs of control (logarithmic; shaded: next to nothing)"
@@ -31,7 +32,9 @@ OTHER = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
 SEED_FREE = {"color": RED, "marker": "^"}
 
 
-def frontier(table: pd.DataFrame, most_named: int = 9, named: Sequence[str] = ()) -> Figure:
+def frontier(
+    table: pd.DataFrame, most_named: int = MOST_NAMED, named: Sequence[str] = ()
+) -> Figure:
     """What each arm saves against what its training costs; the mark says passes for an answer.
 
     Filled: networks that are significantly more stable than control and Pareto-optimal among
@@ -60,23 +63,17 @@ def frontier(table: pd.DataFrame, most_named: int = 9, named: Sequence[str] = ()
     return figure
 
 
-def updates_frontier(
-    table: pd.DataFrame,
-    measure: str = "churn",
-    most_named: int = 9,
-    named: Sequence[str] = ("control",),
-) -> Figure:
+def updates_frontier(table: pd.DataFrame, measure: str = "churn") -> Figure:
     """What an update changes against what it costs to train: further down is better.
 
-    Filled: Pareto-optimal networks, by intervals. Triangles: linear models.
+    Filled: Pareto-optimal networks, by intervals. Triangles: linear models. Named are control and
+    the first networks, Pareto-optimal ones first, then the lowest.
 
     Parameters
     ----------
     table : columns `arm`, `trainings`, `passes`, the measure as an interval, and where it is known
         `dominated` ("" where no other network is as good for no more)
     measure : "churn" or "negative_flips" of an update
-    most_named : how many networks are named, Pareto-optimal ones first, then the lowest
-    named : further arms to name
     """
     words, _ = words_of(measure)
     rows = table[table[measure].notna()]
@@ -86,7 +83,7 @@ def updates_frontier(
     axis.set(ylabel=f"{words}, one update")
     axis.set_ylim(0, None)
     ranked = rows.sort_values(["optimal", "height"], ascending=[False, True])
-    _name(axis, rows, ranked, most_named, named)
+    _name(axis, rows, ranked, MOST_NAMED, ("control",))
     return figure
 
 

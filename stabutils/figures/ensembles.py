@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy import ndarray
 
 from stabutils.analysis.board import LINEAR
 from stabutils.figures.marks import (
@@ -107,7 +108,7 @@ def anchor_curve(
     return figure
 
 
-def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> np.ndarray:
+def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> ndarray:
     """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
     x, left, right = spans(table[measure], words_of(measure)[1])
     y, low, high = spans(table.accuracy, 100)
@@ -117,9 +118,9 @@ def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> np.ndarra
 
 
 def odds(
-    network: np.ndarray,
-    linear: np.ndarray,
-    mixture: np.ndarray,
+    network: ndarray,
+    linear: ndarray,
+    mixture: ndarray,
     names: Sequence[str],
     gold: int | None = None,
     most: int = 4,
@@ -153,7 +154,7 @@ def odds(
     return figure
 
 
-def _dots(axis: Axes, probabilities: np.ndarray, shown: np.ndarray) -> None:
+def _dots(axis: Axes, probabilities: ndarray, shown: ndarray) -> None:
     """A dot for each run and answer that is shown, filled where it is the run's answer."""
     answers = probabilities.argmax(axis=1)
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(answers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy import ndarray
 from scipy.special import stdtrit
 
+from stabutils.analysis.sources import Effects
 from stabutils.figures.marks import (
     ANY,
     bands,
@@ -28,9 +30,6 @@ from stabutils.figures.marks import (
 from stabutils.figures.theme import BLUE, GREY, HEAT, LOOKS, ORANGE, RANKS, RULE, short
 from stabutils.metrics.intervals import Interval, runs_needed
 from stabutils.metrics.measures import label_entropy
-
-if TYPE_CHECKING:
-    from stabutils.analysis.sources import Effects
 
 KINDS = (  # of rows in `answers`
     "The most unstable queries",
@@ -51,7 +50,7 @@ CHURNS = {  # column of `four_churns` -> words
 }
 
 
-def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: int = 4) -> Figure:
+def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4) -> Figure:
     """The idea: the same queries under every retraining, in three groups of rows.
 
     A cell's colour is the rank of the run's answer among the answers to that row's query, so the
@@ -93,7 +92,7 @@ def answers(labels: np.ndarray, gold: np.ndarray, texts: Sequence[str], each: in
     return figure
 
 
-def _cells(axis: Axes, labels: np.ndarray, gold: np.ndarray, top: float) -> None:
+def _cells(axis: Axes, labels: ndarray, gold: ndarray, top: float) -> None:
     """Rows of `answers`: labels (runs, rows), gold (rows,)."""
     runs, rows = labels.shape
     ranks = np.array([_rank_of_answers(votes) for votes in labels.T])
@@ -107,12 +106,12 @@ def _cells(axis: Axes, labels: np.ndarray, gold: np.ndarray, top: float) -> None
     axis.plot(run + 0.5, top + row + 0.5, "o", **dot, markeredgewidth=size / 6)
 
 
-def telling_rows(labels: np.ndarray, each: int = 4) -> np.ndarray:
+def telling_rows(labels: ndarray, each: int = 4) -> ndarray:
     """Positions of the queries that `answers` shows, `each` a group, in its order."""
     return np.concatenate(list(_groups(label_entropy(labels), each).values()))
 
 
-def _groups(entropy: np.ndarray, each: int) -> dict[str, np.ndarray]:
+def _groups(entropy: ndarray, each: int) -> dict[str, ndarray]:
     """Rows of the most unstable, of middling and of stable queries; no group without rows."""
     unstable = np.flatnonzero(entropy > 0)
     order = unstable[np.argsort(-entropy[unstable], kind="stable")]
@@ -121,12 +120,12 @@ def _groups(entropy: np.ndarray, each: int) -> dict[str, np.ndarray]:
     return {kind: rows for kind, rows in groups if len(rows)}
 
 
-def _rank_of_answers(votes: np.ndarray) -> np.ndarray:
+def _rank_of_answers(votes: ndarray) -> ndarray:
     kinds, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
     return np.argsort(np.argsort(-counts, kind="stable"))[which]
 
 
-def entropy_distribution(labels: np.ndarray) -> Figure:
+def entropy_distribution(labels: ndarray) -> Figure:
     """How unstable queries are: the share that never changes, and the entropies of the rest.
 
     Parameters
@@ -153,7 +152,7 @@ def _share_that_changes(axis: Axes, changes: float, runs: int) -> None:
     axis.grid(False)
 
 
-def _histogram(axis: Axes, entropy: np.ndarray, runs: int) -> None:
+def _histogram(axis: Axes, entropy: ndarray, runs: int) -> None:
     longest = max(1.2, entropy.max(initial=0) + 0.02)
     counts, *_ = axis.hist(entropy, bins=np.linspace(0, longest, 37), color=ORANGE)
     top = max(1, counts.max())
@@ -166,7 +165,7 @@ def _histogram(axis: Axes, entropy: np.ndarray, runs: int) -> None:
     axis.set_xlabel(f"label entropy over {runs} runs (nats)")
 
 
-def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval) -> Figure:
+def accuracy_and_churn(accuracy: ndarray, pairs: ndarray, churn: Interval) -> Figure:
     """The contrast of the study: accuracy hardly moves, pairs of runs disagree much more.
 
     Both panels have the same scale.
@@ -194,7 +193,7 @@ def accuracy_and_churn(accuracy: np.ndarray, pairs: np.ndarray, churn: Interval)
     return figure
 
 
-def _dots(axis: Axes, values: np.ndarray, colour, window: tuple[float, float]) -> None:
+def _dots(axis: Axes, values: ndarray, colour, window: tuple[float, float]) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
     look: dict[str, Any] = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
     axis.plot(100 * values, jitter - 0.1, "o", color=colour, **look)
@@ -235,9 +234,7 @@ def intervals(
     return figure
 
 
-def through_training(
-    rows: Mapping[str, Sequence[Interval]], share: np.ndarray, top: float
-) -> Figure:
+def through_training(rows: Mapping[str, Sequence[Interval]], share: ndarray, top: float) -> Figure:
     """How soon one run tells: quality of proxies over the share of training done.
 
     Parameters
@@ -263,7 +260,7 @@ def through_training(
     return figure
 
 
-def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray) -> Figure:
+def training_map(confidence: ndarray, spread: ndarray, entropy: ndarray) -> Figure:
     """Training dynamics of one run, coloured by what the *other* runs do.
 
     Parameters
@@ -297,14 +294,14 @@ def training_map(confidence: np.ndarray, spread: np.ndarray, entropy: np.ndarray
     return figure
 
 
-def how_many_runs(churn: Interval, most: int = 100) -> Figure:
+def how_many_runs(churn: Interval) -> Figure:
     """Half-width of churn's interval over runs, against the number of runs: how many are enough.
 
     Dashed, where the interval is over queries too: with what other queries would change, which more
     runs do not narrow.
     """
     over_runs = churn.over_runs or churn
-    most = max(most, 2 * churn.runs)
+    most = max(100, 2 * churn.runs)
     runs = np.unique(np.geomspace(3, most, 60).astype(int))
     quantile, variance = stdtrit(runs - 1, 0.975), over_runs.se**2 * churn.runs / runs
     figure, axis = plt.subplots(figsize=(8, 3.4))

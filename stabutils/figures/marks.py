@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
@@ -39,7 +40,7 @@ LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 0, "shr
 
 def spans(
     intervals: Iterable[Interval | None], scale: float = 1, limits: tuple[float, float] = ANY
-) -> np.ndarray:
+) -> ndarray:
     """Values, lower and upper ends, (3, intervals): cut at `limits`, then times `scale`.
 
     Nan where there is no interval.
@@ -80,7 +81,7 @@ def whiskers(
     limits: tuple[float, float] = ANY,
     across: bool = False,
     **look,
-) -> np.ndarray:
+) -> ndarray:
     """Values as marks with their intervals, upright or across; returns the values as drawn."""
     value, low, high = spans(intervals, scale, limits)
     ends = np.maximum(0, [value - low, high - value])
@@ -169,7 +170,7 @@ def log_ticks(axis: Axes, places: Sequence[float]) -> None:
 def label_points(
     axis: Axes,
     names: Sequence[str],
-    points: Sequence[tuple[float, float]] | np.ndarray,
+    points: Sequence[tuple[float, float]] | ndarray,
     colours: Sequence | None = None,
     fontsize: float = 9,
 ) -> None:
@@ -203,7 +204,7 @@ def label_points(
         label.arrow_patch.set_visible(not beside)
 
 
-def _ink(figure: Figure) -> np.ndarray:
+def _ink(figure: Figure) -> ndarray:
     """Where a figure is dark or coloured: bool (height, width), in pixels from the bottom."""
     picture = BytesIO()
     figure.savefig(picture, format="raw", dpi=figure.dpi)
@@ -212,7 +213,7 @@ def _ink(figure: Figure) -> np.ndarray:
     return colours[::-1, :, :3].min(axis=-1) < LIGHT
 
 
-def _free_offset(axis: Axes, ink: np.ndarray, here: np.ndarray, size: np.ndarray):
+def _free_offset(axis: Axes, ink: ndarray, here: ndarray, size: ndarray):
     """Offset of the nearest free place for a label, which is then marked as taken; or None."""
     for gap, way in product(GAPS, WAYS):
         offset = np.array(way) * (size / 2 + gap)

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.spatial import KDTree
 
@@ -77,9 +78,9 @@ def _against_chance(axis: Axes, place: int, test: Clustering) -> None:
 
 
 def instability_map(
-    xy: np.ndarray,
-    entropy: np.ndarray,
-    regions: np.ndarray,
+    xy: ndarray,
+    entropy: ndarray,
+    regions: ndarray,
     names: Sequence[str],
     towns: ArrayLike = (),
     intents: Sequence[str] = (),
@@ -121,7 +122,7 @@ def instability_map(
     return figure
 
 
-def _closer(axis: Axes, xy: np.ndarray, regions: np.ndarray, names: Sequence[str]) -> None:
+def _closer(axis: Axes, xy: ndarray, regions: ndarray, names: Sequence[str]) -> None:
     """The outlined regions, apart from outlying queries, each with its number."""
     low, high = np.quantile(xy[regions >= 0], (0.02, 0.98), axis=0)
     margin = 0.1 * (high - low) + 1e-3 * np.ptp(xy)

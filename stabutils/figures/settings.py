@@ -115,13 +115,13 @@ def noise_response(table: pd.DataFrame, measures: Sequence[str] = ("label_entrop
     return figure
 
 
-def size_sweep(table: pd.DataFrame, measures: Sequence[str] = ("churn", "accuracy")) -> Figure:
+def size_sweep(table: pd.DataFrame) -> Figure:
     """Churn and accuracy against the number of layers, a line an arm.
 
     Parameters
     ----------
-    table : columns `arm`, `layers`, and the measures as intervals
+    table : columns `arm`, `layers`, and as intervals `churn` and `accuracy`
     """
-    figure = responses(table, "layers", "layers", measures)
+    figure = responses(table, "layers", "layers", ("churn", "accuracy"))
     figure.axes[0].set_xticks(np.unique(table.layers))
     return figure

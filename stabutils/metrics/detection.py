@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
@@ -47,7 +49,7 @@ def auroc(score: ArrayLike, positive: ArrayLike) -> float:
     return float(_aurocs(np.asarray(score)[None], positive[None])[0])
 
 
-def _aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+def _aurocs(scores: ndarray, positive: ndarray) -> ndarray:
     """AUROC of each row, 0.5 where a row has one kind of query only: (rows,).
 
     The Mann-Whitney form, on the ranks of a whole block at once.
@@ -70,7 +72,7 @@ def rank_correlation(score: ArrayLike, target: ArrayLike) -> float:
     return float(_rank_correlations(np.asarray(score)[None], np.asarray(target)[None])[0])
 
 
-def _rank_correlations(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def _rank_correlations(scores: ndarray, targets: ndarray) -> ndarray:
     """Of each row: (rows,)."""
     ranks = [rankdata(values, axis=1) for values in (scores, targets)]
     one, other = (part - part.mean(axis=1, keepdims=True) for part in ranks)
@@ -78,7 +80,7 @@ def _rank_correlations(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(norm > 0, np.sum(one * other, axis=1) / np.maximum(norm, 1e-300), 0.0)
 
 
-def minority_share(labels: np.ndarray) -> np.ndarray:
+def minority_share(labels: ndarray) -> ndarray:
     """Share of the runs that leave a query's majority answer: (queries,), 0 .. 1.
 
     Examples
@@ -98,8 +100,8 @@ class Criterion:
     """
 
     name: str
-    target: Callable[[np.ndarray], np.ndarray]
-    agreement: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    target: Callable[[ndarray], ndarray]
+    agreement: Callable[[ndarray, ndarray], ndarray]
     bounds: tuple[float, float]
 
 
@@ -141,7 +143,7 @@ def judge(
     }
 
 
-def _targets(labels: np.ndarray, criterion: Criterion) -> dict[tuple[int, int], np.ndarray]:
+def _targets(labels: ndarray, criterion: Criterion) -> dict[tuple[int, int], ndarray]:
     """The target of other runs, by the two runs that are left out (one run: twice the same)."""
     runs, targets = range(len(labels)), {}
     for own in runs:
@@ -152,11 +154,11 @@ def _targets(labels: np.ndarray, criterion: Criterion) -> dict[tuple[int, int], 
 
 
 def _agreement(
-    scores: np.ndarray, targets: Mapping[tuple[int, int], np.ndarray], criterion: Criterion
+    scores: ndarray, targets: Mapping[tuple[int, int], ndarray], criterion: Criterion
 ) -> Interval:
     scored, runs = range(len(scores)), max(own for own, _ in targets) + 1
 
-    def mean(rows: np.ndarray, own_targets: np.ndarray) -> float:
+    def mean(rows: ndarray, own_targets: ndarray) -> float:
         return float(criterion.agreement(rows, own_targets).mean())
 
     every = np.stack([targets[own, own] for own in scored])
@@ -179,7 +181,7 @@ def _over_runs(value: float, deleted: Sequence[float], scored: int, runs: int) -
     return from_variance(value, variance, scored - 1, scored)
 
 
-def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
+def _check_scores(scores: ndarray, labels: ndarray) -> None:
     fits = scores.ndim == labels.ndim == 2 and scores.shape[1] == labels.shape[1]
     if not fits or len(scores) > len(labels) or len(scores) < 3:
         allowed = f"(runs, examples) of at least 3 of the runs whose labels are {labels.shape}"
@@ -208,8 +210,8 @@ def judgeable(labels: ArrayLike) -> bool:
 
 
 def through_training(
-    checkpoints: np.ndarray, labels: np.ndarray
-) -> tuple[dict[str, list[Interval]], np.ndarray]:
+    checkpoints: ndarray, labels: ndarray
+) -> tuple[dict[str, list[Interval]], ndarray]:
     """How soon single-run label entropy knows: `judge` from the first 2, 3, ... checkpoints.
 
     Parameters
@@ -251,7 +253,7 @@ def reference(
         raise InputError("runs", len(labels), "at least 4: two halves of two runs each")
     sides = np.stack([rng.permutation(len(labels)) % 2 for _ in range(halvings)], axis=1)
 
-    def mean(labels: np.ndarray, sides: np.ndarray) -> float:
+    def mean(labels: ndarray, sides: ndarray) -> float:
         one = np.stack([criterion.target(labels[side == 0]) for side in sides.T])
         other = np.stack([criterion.target(labels[side == 1]) for side in sides.T])
         return float(criterion.agreement(one, other).mean())
@@ -271,7 +273,12 @@ def mean_auroc(scores: ArrayLike, positive: ArrayLike) -> Interval:
     return interval.within(0, 1)
 
 
-def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
+def planted_auroc(
+    labels: ArrayLike,
+    tags: Sequence[str],
+    region: str,
+    score: Callable[[ArrayLike], ndarray] = label_entropy,
+) -> float:
     """Does multi-run label entropy find a planted region? Its queries against the clear ones.
 
     Parameters
@@ -279,6 +286,7 @@ def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
     labels : (runs, queries)
     tags : (queries,) of the embedded corpus
     region : such as "noise:strong"
+    score : of labels, another number for each query
 
     Returns
     -------
@@ -286,7 +294,7 @@ def planted_auroc(labels: ArrayLike, tags: Sequence[str], region: str) -> float:
     """
     marks = np.asarray(tags)
     kept = (marks == region) | (marks == "clear")
-    return auroc(label_entropy(labels)[kept], marks[kept] == region)
+    return auroc(score(labels)[kept], marks[kept] == region)
 
 
 def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
@@ -296,10 +304,6 @@ def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
     regions = sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag))
     found = {}
     for region in regions:
-        interval = jackknife(
-            lambda votes, marks, region=region: planted_auroc(votes, marks, region),
-            labels,
-            examples=(np.asarray(tags),),
-        )
-        found[region] = interval.within(0, 1)
+        find = partial(planted_auroc, region=region)
+        found[region] = jackknife(find, labels, examples=(np.asarray(tags),)).within(0, 1)
     return found

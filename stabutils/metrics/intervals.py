@@ -1,9 +1,10 @@
 """Intervals for statistics of retrainings.
 
-Two things are sampled: runs and queries. `jackknife`, `jackknife_arms` and `delete_a_group` leave
-out runs, so their intervals speak of new retrainings on these queries; `over_queries` and
-`over_examples` leave out queries; `runs_and_queries` puts both together and speaks of new
-retrainings and new queries. The unit is always the run, never the pair of runs.
+Two things are sampled: runs and queries. `jackknife` and `jackknife_arms` leave out runs, so their
+intervals speak of new retrainings on these queries; `over_queries` and `over_examples` leave out
+queries; `runs_and_queries` puts both together and speaks of new retrainings and new queries, and
+`over_both` does all three at once. The unit is always the run, never the pair of runs. All
+intervals are 95 %.
 
 A `statistic` is any function of arrays that returns a number; arrays have runs on the first axis
 and lose runs together. What has no runs axis but belongs to the queries (gold labels, weights) is
@@ -24,11 +25,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy import special
 
 from stabutils.errors import InputError
 
+UPPER = 0.975  # quantile at which an interval of 95 % ends
 GUARD = 0.005  # of accuracy may be lost and a system still count as better
 BLOCKS = 50  # of queries, left out one at a time where leaving out single ones would take too long
 
@@ -39,7 +42,7 @@ class Interval:
 
     Attributes
     ----------
-    value, low, high : the interval is 95 % unless its maker was told otherwise
+    value, low, high : the interval is 95 %
     runs : of the smallest arm behind it
     note : where it means less than usual, such as "these two models only"
     se, df : standard error, and degrees of freedom of its t distribution
@@ -107,7 +110,7 @@ class Interval:
 # ---- one arm, over runs ----
 
 
-def jackknife(statistic: Callable, *arrays, examples=(), level=0.95) -> Interval:
+def jackknife(statistic: Callable, *arrays, examples=()) -> Interval:
     """Interval of ``statistic(*arrays, *examples)`` over runs, by leaving out one run at a time.
 
     ``se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2`` around the plain value, t with N - 1
@@ -119,62 +122,39 @@ def jackknife(statistic: Callable, *arrays, examples=(), level=0.95) -> Interval
     >>> print(jackknife(np.mean, [1.0, 2.0, 3.0]))  # 2 +- 4.303 / sqrt(3)
     2.000 [-0.484, 4.484]
     """
-    arrays = _alike(arrays)
+    arrays = tuple(map(np.asarray, arrays))
+    lengths = {array.shape[:1] for array in arrays}
+    if len(lengths) != 1 or () in lengths:
+        shapes = [array.shape for array in arrays]
+        raise InputError("arrays", shapes, "at least one, all with runs first")
     runs = _enough(len(arrays[0]))
     if runs == 2:
-        return over_examples(statistic, *arrays, examples=examples, level=level)
-    groups = np.arange(runs)
-    return delete_a_group(statistic, *arrays, groups=groups, examples=examples, level=level)
+        return over_examples(statistic, *arrays, examples=examples)
+    deleted = []
+    for run in range(runs):
+        rest = [np.delete(array, run, axis=0) for array in arrays]
+        deleted.append(statistic(*rest, *examples))
+    return from_deletions(statistic(*arrays, *examples), deleted)
 
 
-def delete_a_group(statistic: Callable, *arrays, groups, examples=(), level=0.95) -> Interval:
-    """The same, leaving out whole groups of runs: for ensembles that are built from the runs.
+def from_deletions(
+    value: float, deleted: Sequence[float] | ndarray, runs: int | None = None
+) -> Interval:
+    """The same of a statistic that is known without each of its units.
 
-    Parameters
-    ----------
-    statistic : forms its ensembles from whatever runs it is given, averaged over random partitions
-    groups : how many, or the group of each run, or several such divisions, (divisions, runs), over
-        which the squared error is averaged: of one division into few groups it is a matter of luck.
-        A group as large as an ensemble costs it one replica.
-
-    Examples
-    --------
-    >>> values, groups = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0], [0, 0, 1, 1, 2, 2]
-    >>> print(delete_a_group(np.mean, values, groups=groups))
-    2.000 [-0.484, 4.484]
-    """
-    level, arrays = _level(level), _alike(arrays)
-    runs = len(arrays[0])
-    divided = np.arange(runs) % groups if np.ndim(groups) == 0 else groups
-    divided = np.atleast_2d(divided)
-    names = [np.unique(division) for division in divided]
-    fewest = min(map(len, names))
-    if divided.shape[1:] != (runs,) or fewest < 2:
-        allowed = f"at least 2 groups, one entry for each of {runs} runs"
-        raise InputError("groups", divided.tolist(), allowed)
-    value = float(statistic(*arrays, *examples))
-    squares = []
-    for division, own in zip(divided, names, strict=True):
-        rest = [_pick(arrays, division != name) for name in own]
-        deleted = [statistic(*kept, *examples) for kept in rest]
-        squares.append(np.sum(moves_of(deleted) ** 2))
-    return from_variance(value, np.mean(squares), fewest - 1, runs, level)
-
-
-def from_deletions(values: Sequence[float], level=0.95) -> Interval:
-    """The same of a statistic that is known without each run and, last, with all: (runs + 1,).
+    runs : behind it, where the units are not the runs
 
     Examples
     --------
-    >>> print(from_deletions([2.5, 2.0, 1.5, 2.0]))  # the mean of 1, 2 and 3
+    >>> print(from_deletions(2.0, [2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3
     2.000 [-0.484, 4.484]
     """
-    runs = _enough(len(values) - 1)
-    variance = np.sum(moves_of(values[:-1]) ** 2)
-    return from_variance(float(values[-1]), variance, runs - 1, runs, _level(level))
+    units = _enough(len(deleted))
+    variance = np.sum(moves_of(deleted) ** 2)
+    return from_variance(float(value), variance, units - 1, units if runs is None else runs)
 
 
-def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> np.ndarray:
+def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> ndarray:
     """Random divisions of runs into groups, each kind of run divided evenly: (divisions, runs).
 
     Parameters
@@ -202,7 +182,7 @@ def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> np.ndarray:
 
 
 def over_queries(
-    function: Callable, *rows: ArrayLike, weights: ArrayLike | None = None, runs: int, level=0.95
+    function: Callable, *rows: ArrayLike, weights: ArrayLike | None = None, runs: int
 ) -> Interval:
     """Interval of function(mean of each row) over queries, by leaving out one query at a time.
 
@@ -231,13 +211,11 @@ def over_queries(
         if len(weights) < 2:
             return Interval(value, math.nan, math.nan, runs, these_models(runs))
         deleted = function(*((sums[:, None] - table * weights) / (total - weights)))
-        deleted = np.broadcast_to(deleted, weights.shape)
-        variance = np.sum(moves_of(deleted) ** 2)
-    interval = from_variance(value, variance, len(weights) - 1, runs, _level(level))
+        interval = from_deletions(value, np.broadcast_to(deleted, weights.shape), runs)
     return replace(interval, note=these_models(runs))
 
 
-def over_examples(statistic: Callable, *arrays, examples=(), level=0.95) -> Interval:
+def over_examples(statistic: Callable, *arrays, examples=()) -> Interval:
     """The same of any statistic of arrays (runs, queries, ...): how other queries would change it.
 
     Leaves out random blocks of the queries, 50 at most. It says nothing about other retrainings,
@@ -248,27 +226,32 @@ def over_examples(statistic: Callable, *arrays, examples=(), level=0.95) -> Inte
     >>> over_examples(np.mean, [[0.0, 1.0, 2.0, 3.0]]).note
     'this model only'
     """
-    level, examples = _level(level), _arm(tuple(examples))
-    arrays = tuple(map(_arm, arrays))
-    parts = [part for array in arrays for part in _parts(array)]
-    runs, counts = min(map(len, parts)), {part.shape[1:2] for part in parts}
+    arrays, examples = (tuple(map(np.asarray, each)) for each in (arrays, examples))
+    runs, counts = min(map(len, arrays)), {array.shape[1:2] for array in arrays}
     alone = counts == {(1,)} and runs >= 3
     if not alone and (len(counts) != 1 or max(max(counts), default=0) < 2):
         allowed = "at least 3, or else arrays of (runs, examples), 2 examples or more"
         raise InputError("runs", runs, allowed)
     (count,) = counts.pop()
+    value = float(statistic(*arrays, *examples))
     if alone:  # a single query cannot be left out
-        value = float(statistic(*arrays, *examples))
         return Interval(value, math.nan, math.nan, runs, these_models(runs))
+    deleted = []
+    for rest in without_blocks(count):
+        kept = [array[:, rest] for array in arrays] + [array[rest] for array in examples]
+        deleted.append(statistic(*kept))
+    return replace(from_deletions(value, deleted, runs), note=these_models(runs))
+
+
+def without_blocks(count: int) -> list[ndarray]:
+    """Positions of queries without each of BLOCKS random blocks of them, or without each query.
+
+    >>> sorted(rest.tolist() for rest in without_blocks(3))
+    [[0, 1], [0, 2], [1, 2]]
+    """
     blocks = min(count, BLOCKS)
     block = np.random.default_rng(0).permutation(count) % blocks
-    value = float(statistic(*arrays, *examples))
-    deleted = []
-    for left_out in range(blocks):
-        rest = block != left_out
-        deleted.append(statistic(*_pick(arrays, rest, axis=1), *_pick(examples, rest)))
-    interval = from_variance(value, np.sum(moves_of(deleted) ** 2), blocks - 1, runs, level)
-    return replace(interval, note=these_models(runs))
+    return [np.flatnonzero(block != left_out) for left_out in range(blocks)]
 
 
 def these_models(runs: int) -> str:
@@ -279,9 +262,7 @@ def these_models(runs: int) -> str:
 # ---- over runs and queries ----
 
 
-def runs_and_queries(
-    over_runs: Interval, over_queries: Interval, cells: float = 0.0, level=0.95
-) -> Interval:
+def runs_and_queries(over_runs: Interval, over_queries: Interval, cells: float = 0.0) -> Interval:
     """One interval for new runs and new queries from those over each alone.
 
     The two variances add. What varies by single cells (one run's answer to one query) is in both,
@@ -303,36 +284,45 @@ def runs_and_queries(
 
     Examples
     --------
-    >>> one = from_deletions([2.5, 2.0, 1.5, 2.0])
+    >>> one = from_deletions(2.0, [2.5, 2.0, 1.5])
     >>> print(runs_and_queries(one, one))  # se sqrt(2/3), 4 degrees of freedom
     2.000 [-0.267, 4.267]
     """
     known = math.isfinite(over_runs.se) and math.isfinite(over_queries.se)
     if over_runs.note or not known:
         return over_runs
-    parts = np.array([over_runs.se, over_queries.se]) ** 2
-    variance = max(parts.max(), parts.sum() - cells)
-    spread = np.sum(parts**2 / [over_runs.df, over_queries.df])
-    df = float(variance**2 / spread) if spread > 0 else over_runs.df
-    interval = from_variance(over_runs.value, variance, df, over_runs.runs, _level(level))
-    return replace(interval, over_runs=over_runs)
+    return replace(crossed([over_runs, over_queries], cells), over_runs=over_runs)
 
 
-def crossed(parts: Sequence[Interval], level=0.95) -> Interval:
-    """One interval over runs from those that leave out the units of one crossed factor each.
+def crossed(parts: Sequence[Interval], cells: float = 0.0) -> Interval:
+    """One interval from those that leave out the units of one crossed factor each.
 
-    The variances add. What two factors do together is counted for both: it errs towards too wide.
+    The variances add, and that of single cells is taken off. Without it, what two factors do
+    together is counted for both: it errs towards too wide.
     """
     variances = np.array([part.se for part in parts]) ** 2
+    variance = max(variances.max(), variances.sum() - cells)
     spread = np.sum(variances**2 / [part.df for part in parts])
-    df = float(variances.sum() ** 2 / spread) if spread > 0 else parts[0].df
-    return from_variance(parts[0].value, variances.sum(), df, parts[0].runs, _level(level))
+    df = float(variance**2 / spread) if spread > 0 else parts[0].df
+    return from_variance(parts[0].value, variance, df, parts[0].runs)
+
+
+def over_both(statistic: Callable, *arms, seeds=None, examples=()) -> Interval:
+    """Interval of ``statistic(*arms, *examples)`` over runs and queries, conservative.
+
+    seeds : for each arm those of its runs (`jackknife_arms`); None: arms lose runs together
+    """
+    if seeds is None:
+        over_runs = jackknife(statistic, *arms, examples=examples)
+    else:
+        over_runs = jackknife_arms(statistic, arms, seeds, examples)
+    return runs_and_queries(over_runs, over_examples(statistic, *arms, examples=examples))
 
 
 # ---- several arms, over runs ----
 
 
-def jackknife_arms(statistic: Callable, arms, seeds, level=0.95, examples=()) -> Interval:
+def jackknife_arms(statistic: Callable, arms, seeds, examples=()) -> Interval:
     """Interval of ``statistic(*arms, *examples)`` over runs: a difference or ratio of several arms.
 
     Seed s is left out of every arm that used it, one arm at a time (so the statistic meets arms of
@@ -347,7 +337,7 @@ def jackknife_arms(statistic: Callable, arms, seeds, level=0.95, examples=()) ->
 
     Parameters
     ----------
-    arms : for each an array or a tuple of arrays, runs first
+    arms : arrays, runs first
     seeds : for each the master seeds of its runs
 
     Examples
@@ -357,27 +347,25 @@ def jackknife_arms(statistic: Callable, arms, seeds, level=0.95, examples=()) ->
     >>> print(jackknife_arms(difference, arms, seeds))
     1.000 [-1.484, 3.484]
     """
-    level = _level(level)
-    arms, seeds = [_arm(arm) for arm in arms], [np.asarray(own) for own in seeds]
-    runs = [{len(part) for part in _parts(arm)} for arm in arms]
-    if runs != [{len(own)} for own in seeds]:
+    arms, seeds = ([*map(np.asarray, each)] for each in (arms, seeds))
+    if [len(arm) for arm in arms] != [len(own) for own in seeds]:
         allowed = "a list for each arm, a seed for each run"
         raise InputError("seeds", [own.tolist() for own in seeds], allowed)
     sizes = np.array([_enough(len(np.unique(own))) for own in seeds])
     if sizes.min() == 2:
-        return over_examples(statistic, *arms, examples=examples, level=level)
+        return over_examples(statistic, *arms, examples=examples)
     pool = np.unique(np.concatenate(seeds))
     used = np.array([np.isin(pool, own) for own in seeds])
     moves = np.zeros(used.shape)
     for a, own in enumerate(seeds):
         deleted = []
         for seed in pool[used[a]]:
-            rest = [*arms[:a], _pick(arms[a], own != seed), *arms[a + 1 :]]
+            rest = [*arms[:a], arms[a][own != seed], *arms[a + 1 :]]
             deleted.append(statistic(*rest, *examples))
         moves[a, used[a]] = moves_of(deleted)
     squares = moves.sum(axis=0) ** 2
     value, df = float(statistic(*arms, *examples)), _satterthwaite(squares, used, sizes)
-    return from_variance(value, squares.sum(), df, int(sizes.min()), level)
+    return from_variance(value, squares.sum(), df, int(sizes.min()))
 
 
 def _satterthwaite(squares, used, sizes) -> float:
@@ -392,7 +380,7 @@ def _satterthwaite(squares, used, sizes) -> float:
 # ---- shares, families, plans, verdicts ----
 
 
-def jeffreys(successes: ArrayLike, trials: ArrayLike, level=0.95) -> tuple[np.ndarray, np.ndarray]:
+def jeffreys(successes: ArrayLike, trials: ArrayLike) -> tuple[ndarray, ndarray]:
     """Jeffreys interval of a probability after `successes` in `trials`: (low, high), 0 .. 1.
 
     Ends at 0 where nothing and at 1 where everything succeeded.
@@ -406,17 +394,16 @@ def jeffreys(successes: ArrayLike, trials: ArrayLike, level=0.95) -> tuple[np.nd
     >>> [end.round(3).tolist() for end in jeffreys([0, 5], 10)]
     [[0.0, 0.224], [0.217, 0.776]]
     """
-    level = _level(level)
     successes, trials = np.broadcast_arrays(successes, trials)
     if not np.all((0 <= successes) & (successes <= trials) & (trials > 0)):
         allowed = "counts from 0 to trials, of at least 1 trial"
         raise InputError("successes", successes.tolist(), allowed)
     a, b = successes + 0.5, trials - successes + 0.5
-    low, high = (special.betaincinv(a, b, (1 + side * level) / 2) for side in (-1, 1))
+    low, high = (special.betaincinv(a, b, quantile) for quantile in (1 - UPPER, UPPER))
     return np.where(successes == 0, 0.0, low), np.where(successes == trials, 1.0, high)
 
 
-def holm(p_values: ArrayLike) -> np.ndarray:
+def holm(p_values: ArrayLike) -> ndarray:
     """Adjusted p-values: reject those of at most alpha, and any false rejection has chance < alpha.
 
     References
@@ -438,7 +425,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def runs_needed(interval: Interval, half_width: float, level=0.95) -> int:
+def runs_needed(interval: Interval, half_width: float) -> int:
     """How many runs (in each arm) would bring an interval over runs down to value +- half_width.
 
     The smallest N with t(N - 1) sd / sqrt(N) <= half_width, where sd is the interval's se over runs
@@ -454,15 +441,14 @@ def runs_needed(interval: Interval, half_width: float, level=0.95) -> int:
     over_runs = _over_runs(interval)
     if not half_width > 0:
         raise InputError("half_width", half_width, "a number above 0")
-    quantile = (1 + _level(level)) / 2
     spread = over_runs.se * math.sqrt(over_runs.runs) / half_width
-    runs = max(2, math.ceil((special.ndtri(quantile) * spread) ** 2))  # t lies above the normal
-    while special.stdtrit(runs - 1, quantile) * spread > math.sqrt(runs):
+    runs = max(2, math.ceil((special.ndtri(UPPER) * spread) ** 2))  # t lies above the normal
+    while special.stdtrit(runs - 1, UPPER) * spread > math.sqrt(runs):
         runs += 1
     return runs
 
 
-def runs_to_detect(interval: Interval, difference: float, power=0.8, level=0.95) -> int | None:
+def runs_to_detect(interval: Interval, difference: float, power=0.8) -> int | None:
     """How many runs in each arm find a true difference significant with the chance `power`.
 
     Parameters
@@ -486,25 +472,24 @@ def runs_to_detect(interval: Interval, difference: float, power=0.8, level=0.95)
         raise InputError("difference", difference, "a number above 0")
     if not 0 < power < 1:
         raise InputError("power", power, "a number between 0 and 1, such as 0.8")
-    quantile = (1 + _level(level)) / 2
     of_runs, degrees = over_runs.se**2 * over_runs.runs, over_runs.df / (over_runs.runs - 1)
     stays = 0.0 if interval is over_runs else max(0.0, interval.se**2 - over_runs.se**2)
-    needed = (difference / (special.ndtri(quantile) + special.ndtri(power))) ** 2
+    needed = (difference / (special.ndtri(UPPER) + special.ndtri(power))) ** 2
     if needed <= stays:
         return None
     if of_runs == 0:
         return 3
     runs = max(3, math.ceil(of_runs / (needed - stays)))  # t lies above the normal
-    while _power(difference, of_runs / runs, stays, degrees * (runs - 1), quantile) < power:
+    while _power(difference, of_runs / runs, stays, degrees * (runs - 1)) < power:
         runs += 1
     return runs
 
 
-def _power(difference, of_runs, stays, degrees, quantile):
+def _power(difference, of_runs, stays, degrees):
     """Chance that a difference is significant, by the noncentral t distribution."""
     variance = of_runs + stays
     df = degrees * (variance / of_runs) ** 2
-    threshold = special.stdtrit(df, quantile)
+    threshold = special.stdtrit(df, UPPER)
     return 1 - special.nctdtr(df, difference / math.sqrt(variance), threshold)
 
 
@@ -554,10 +539,10 @@ def together(*verdicts: str) -> str:
 # ---- shared ----
 
 
-def from_variance(value: float, variance: float, df: float, runs: int, level=0.95) -> Interval:
+def from_variance(value: float, variance: float, df: float, runs: int) -> Interval:
     """The value plus and minus a t quantile times the root of the variance."""
     se = math.sqrt(variance)
-    half = float(special.stdtrit(df, (1 + level) / 2)) * se
+    half = float(special.stdtrit(df, UPPER)) * se
     return Interval(value, value - half, value + half, runs, se=se, df=float(df))
 
 
@@ -566,11 +551,11 @@ def quiet() -> np.errstate:
     return np.errstate(divide="ignore", invalid="ignore")
 
 
-def moves_of(deleted: ArrayLike, axis: int = 0) -> np.ndarray:
+def moves_of(deleted: ArrayLike) -> ndarray:
     """Values with units left out, scaled so that their squares sum to the jackknife variance."""
     deleted = np.asarray(deleted, float)
-    units = deleted.shape[axis]
-    return math.sqrt((units - 1) / units) * (deleted - deleted.mean(axis=axis, keepdims=True))
+    units = len(deleted)
+    return math.sqrt((units - 1) / units) * (deleted - deleted.mean(axis=0))
 
 
 def _over_runs(interval: Interval) -> Interval:
@@ -581,38 +566,8 @@ def _over_runs(interval: Interval) -> Interval:
     return over_runs
 
 
-def _parts(arm):
-    return arm if isinstance(arm, tuple) else (arm,)
-
-
-def _pick(arm, keep, axis=0):
-    """The arm, or each array of a tuple, at the places to keep."""
-    if isinstance(arm, tuple):
-        return tuple(_pick(part, keep, axis) for part in arm)
-    return np.compress(keep, arm, axis)
-
-
-def _arm(arm):
-    return tuple(map(np.asarray, arm)) if isinstance(arm, tuple) else np.asarray(arm)
-
-
-def _alike(arrays):
-    arrays = _arm(tuple(arrays))
-    lengths = {array.shape[:1] for array in arrays}
-    if len(lengths) != 1 or () in lengths:
-        shapes = [array.shape for array in arrays]
-        raise InputError("arrays", shapes, "at least one, all with runs first")
-    return arrays
-
-
 def _enough(runs):
     if runs < 2:
         allowed = "at least 2, better 5: one training has no interval, retrain"
         raise InputError("runs", runs, allowed)
     return runs
-
-
-def _level(level):
-    if not 0 < level < 1:
-        raise InputError("level", level, "a number between 0 and 1, such as 0.95")
-    return level

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
@@ -24,7 +25,7 @@ from stabutils.errors import InputError
 # per example
 
 
-def label_entropy(labels: ArrayLike, n: int | None = None) -> np.ndarray:
+def label_entropy(labels: ArrayLike, n: int | None = None) -> ndarray:
     """Entropy of the labels that runs give one example, as expected over n of the runs:
     (examples,), nats.
 
@@ -46,7 +47,7 @@ def label_entropy(labels: ArrayLike, n: int | None = None) -> np.ndarray:
     return _sum_over_classes(labels, expected_worth(entropy_worth(n), len(labels)))
 
 
-def checkpoint_entropy(checkpoints: ArrayLike) -> np.ndarray:
+def checkpoint_entropy(checkpoints: ArrayLike) -> ndarray:
     """Single-run label entropy: of the labels one run gives at its checkpoints, (runs, examples),
     nats.
 
@@ -62,7 +63,7 @@ def checkpoint_entropy(checkpoints: ArrayLike) -> np.ndarray:
     return np.stack([label_entropy(run) for run in checkpoints])
 
 
-def disagreement(labels: ArrayLike) -> np.ndarray:
+def disagreement(labels: ArrayLike) -> ndarray:
     """Share of the pairs of runs that answer one example differently: (examples,), 0 .. 1, 0 is
     stable.
 
@@ -75,7 +76,7 @@ def disagreement(labels: ArrayLike) -> np.ndarray:
     return _sum_over_classes(labels, votes * (runs - votes) / (runs * (runs - 1)))
 
 
-def majority(labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def majority(labels: ArrayLike) -> tuple[ndarray, ndarray]:
     """The answer most runs give and how many give it: (examples,) and (examples,); ties go to the
     lowest id.
 
@@ -99,13 +100,18 @@ def tally(labels: ArrayLike, names: Sequence[str]) -> list[str]:
     """
     found = []
     for votes in _labels(labels, least=1).T:
-        kinds, counts = np.unique(votes, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        found.append(", ".join(f"{names[kinds[i]]} ×{counts[i]}" for i in order))
+        found.append(", ".join(f"{names[kind]} ×{count}" for kind, count in counted(votes)))
     return found
 
 
-def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def counted(votes: ndarray) -> list[tuple[int, int]]:
+    """Each answer and how many gave it, the most frequent first, of equals the lowest id."""
+    kinds, counts = np.unique(votes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return list(zip(kinds[order], counts[order], strict=True))
+
+
+def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[ndarray, ndarray]:
     """Mean and population standard deviation over runs of the gold label's probability: two
     (examples,).
 
@@ -131,7 +137,7 @@ def churn(labels: ArrayLike) -> float:
     return float(disagreement(labels).mean())
 
 
-def churn_matrix(labels: ArrayLike) -> np.ndarray:
+def churn_matrix(labels: ArrayLike) -> ndarray:
     """Churn of every pair of runs: (runs, runs), symmetric, 0 on the diagonal, each 0 .. 1.
 
     >>> churn_matrix([[0, 1], [0, 1], [0, 2]]).tolist()
@@ -194,25 +200,37 @@ def churn_between(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> dict[
     """
     before, after = _labels(before, thing="before", least=1), _labels(after, thing="after", least=1)
     if before.shape[1] != after.shape[1]:
-        raise InputError(
-            "examples in after", after.shape[1], f"{before.shape[1]}, as many as in before"
-        )
+        allowed = f"{before.shape[1]}, as many as in before"
+        raise InputError("examples in after", after.shape[1], allowed)
     gold = _gold(gold, before.shape[1])
     # (b + a)^2 = b^2 + a^2 + 2ba: pooling the arms gives the cross pairs that agree
-    both = (
-        _squared_votes(np.concatenate([before, after]))
-        - _squared_votes(before)
-        - _squared_votes(after)
-    )
+    together = _squared_votes(np.concatenate([before, after]))
+    both = together - _squared_votes(before) - _squared_votes(after)
     right, right_after = (before == gold).sum(axis=0), (after == gold).sum(axis=0)
     wrong, wrong_after = len(before) - right, len(after) - right_after
+    pairs = len(before) * len(after)
     parts = {
-        "churn": len(before) * len(after) - both / 2,
+        "churn": pairs - both / 2,
         "positive_flips": wrong * right_after,
         "negative_flips": right * wrong_after,
         "wrong_to_wrong": wrong * wrong_after - (both / 2 - right * right_after),
     }
-    return {name: float(pairs.mean() / (len(before) * len(after))) for name, pairs in parts.items()}
+    return {name: float(part.mean() / pairs) for name, part in parts.items()}
+
+
+def flips(before: ndarray, after: ndarray, gold: ndarray) -> dict[str, ndarray]:
+    """Which answers change from one model to another: bool, the shape of their labels.
+
+    >>> changes = flips(*np.array([[1, 2], [0, 2], [0, 0]]))
+    >>> {name: change.tolist() for name, change in changes.items()}
+    {'churn': [True, False], 'positive_flips': [True, False], 'negative_flips': [False, False]}
+    """
+    right, right_after = before == gold, after == gold
+    return {
+        "churn": before != after,
+        "positive_flips": ~right & right_after,
+        "negative_flips": right & ~right_after,
+    }
 
 
 def share_unstable(labels: ArrayLike, n: int = 10) -> float:
@@ -224,37 +242,8 @@ def share_unstable(labels: ArrayLike, n: int = 10) -> float:
     0.5
     """
     labels = _labels(labels)
-    unanimous = np.append(
-        np.zeros(_draw(n, len(labels))), 1.0
-    )  # worth of n of n votes, else nothing
+    unanimous = np.append(np.zeros(_draw(n, len(labels))), 1.0)  # n of n votes, else nothing
     return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
-
-
-def churn_range(first: ArrayLike, second: ArrayLike, classes: int) -> dict[str, np.ndarray]:
-    """Churn that two runs' accuracies force, allow and let expect: dict of least, most and
-    independent, each 0 .. 1.
-
-    least: ``|first - second|``, the better one right wherever the other is. most: the errors
-    overlap as little as they can (with two classes both wrong is the same answer, with more never
-    need be).
-    independent: errors fall on examples at random, wrong answers on the other classes alike.
-    Accuracies may be arrays.
-
-    >>> {name: round(float(share), 3) for name, share in churn_range(0.9, 0.8, classes=5).items()}
-    {'least': 0.1, 'most': 0.3, 'independent': 0.275}
-    """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    if not np.all((0 <= np.minimum(first, second)) & (np.maximum(first, second) <= 1)):
-        raise InputError("accuracies", (first.tolist(), second.tolist()), "numbers of 0 .. 1")
-    if not classes >= 2:
-        raise InputError("classes", classes, "an integer of at least 2")
-    wrong, right = 2 - first - second, first + second
-    both_wrong = (1 - first) * (1 - second)
-    return {
-        "least": np.abs(first - second),
-        "most": np.minimum(wrong, right if classes == 2 else 1.0),
-        "independent": 1 - first * second - both_wrong / (classes - 1),
-    }
 
 
 def fleiss_kappa(labels: ArrayLike) -> float:
@@ -317,7 +306,7 @@ def distribution_variance(labels: ArrayLike, gold: ArrayLike) -> float:
     return float(examples / (examples - 1) * (wrong.mean(axis=1).var(ddof=1) - by_chance))
 
 
-def accuracy(labels: ArrayLike, gold: ArrayLike) -> np.ndarray:
+def accuracy(labels: ArrayLike, gold: ArrayLike) -> ndarray:
     """Share of examples a run answers right: (runs,), 0 .. 1, higher is better.
 
     >>> accuracy([[0, 1], [0, 2]], [0, 2]).tolist()
@@ -327,7 +316,7 @@ def accuracy(labels: ArrayLike, gold: ArrayLike) -> np.ndarray:
     return (labels == _gold(gold, labels.shape[1])).mean(axis=1)
 
 
-def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
+def nll(probabilities: ArrayLike, gold: ArrayLike) -> ndarray:
     """Mean negative log probability of the gold label: (runs,), nats, 0 .. 87.3, lower is better.
 
     A probability that float32 cannot tell from 0 counts as its smallest normal number (87.3 nats).
@@ -335,11 +324,15 @@ def nll(probabilities: ArrayLike, gold: ArrayLike) -> np.ndarray:
     >>> nll([[[0.5, 0.5], [1.0, 0.0]]], [0, 0]).round(3).tolist()
     [0.347]
     """
-    chosen = _gold_probability(_probabilities(probabilities), gold)
-    return -np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean(axis=1)
+    return -logs(_gold_probability(_probabilities(probabilities), gold)).mean(axis=1)
 
 
-def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> np.ndarray:
+def logs(probabilities: ndarray) -> ndarray:
+    """Logarithms; what float32 cannot tell from 0 counts as its smallest normal number."""
+    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+
+
+def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> ndarray:
     """Expected calibration error, how far confidence is from accuracy: (runs,), 0 .. 1, lower is
     better.
 
@@ -371,53 +364,37 @@ def _calibration_error(probabilities, gold, edges):
 def _votes(labels):
     """The votes of every example in ascending order, one (examples,) after another, each with the
     number of equal votes before it.
-
-    Batcher's sorting network over whole runs: several times faster than sorting example by example.
     """
-    votes, width = list(labels), 1
-    while width < len(votes):
-        step = width
-        while step:
-            for low in range(step % width, len(votes) - step):
-                high = low + step
-                if (low - step % width) // step % 2 == 0 and low // (2 * width) == high // (
-                    2 * width
-                ):
-                    votes[low], votes[high] = (
-                        np.minimum(votes[low], votes[high]),
-                        np.maximum(votes[low], votes[high]),
-                    )
-            step //= 2
-        width *= 2
-    before = np.zeros(votes[0].shape, np.min_scalar_type(len(votes)))
+    votes = np.sort(labels, axis=0)
+    before = np.zeros(votes.shape[1], np.min_scalar_type(len(votes)))
     yield votes[0], before
     for previous, vote in itertools.pairwise(votes):
         before = (before + before.dtype.type(1)) * (vote == previous)
         yield vote, before
 
 
-def _sum_over_classes(labels, worth, block=2**16) -> np.ndarray:
+def _sum_over_classes(labels, worth) -> ndarray:
     """Per example the sum of worth[votes] over the classes that got any votes: (examples,)."""
     labels = labels.astype(np.min_scalar_type(labels.max()))  # a byte a label fits the cache
     total = np.full(labels.shape[1], worth[-1], float)  # all agree: most examples are done here
     split = np.flatnonzero((labels != labels[0]).any(axis=0))
     gain = np.diff(worth)
-    for some in np.split(split, range(block, len(split), block)):
-        total[some] = sum(gain.take(before) for _, before in _votes(labels[:, some]))
+    if len(split):
+        total[split] = sum(gain.take(before) for _, before in _votes(labels[:, split]))
     return total
 
 
-def _squared_votes(labels) -> np.ndarray:
+def _squared_votes(labels) -> ndarray:
     return _sum_over_classes(labels, np.arange(len(labels) + 1) ** 2)
 
 
-def entropy_worth(n: int) -> np.ndarray:
+def entropy_worth(n: int) -> ndarray:
     """What a class with 0, 1 .. n votes adds to the entropy of n votes."""
     share = np.arange(n + 1) / n
     return -share * np.log(np.where(share > 0, share, 1)) + 0.0  # no -0
 
 
-def expected_worth(worth: np.ndarray, runs: int) -> np.ndarray:
+def expected_worth(worth: ndarray, runs: int) -> ndarray:
     """From the worth of a class with 0 .. n of n votes to its expectation over draws of n from
     `runs` votes.
 
@@ -470,28 +447,26 @@ def _log_of_sums(shares):
     return total + np.log(product)
 
 
-def _gold_probability(probabilities, gold) -> np.ndarray:
+def _gold_probability(probabilities, gold) -> ndarray:
     gold = _gold(gold, *probabilities.shape[1:])
     return np.take_along_axis(probabilities, gold[None, :, None], axis=2)[..., 0].astype(float)
 
 
-def _array(values: ArrayLike, axes, thing, kinds, allowed) -> np.ndarray:
+def _array(values: ArrayLike, axes, thing, kinds, allowed) -> ndarray:
     try:
         values = np.asarray(values)
     except ValueError:
-        raise InputError(
-            f"shape of {thing}", "rows of different length", f"({', '.join(axes)})"
-        ) from None
+        expected = f"({', '.join(axes)})"
+        raise InputError(f"shape of {thing}", "rows of different length", expected) from None
     if values.ndim != len(axes) or values.size == 0:
-        raise InputError(
-            f"shape of {thing}", values.shape, f"({', '.join(axes)}), none of them empty"
-        )
+        expected = f"({', '.join(axes)}), none of them empty"
+        raise InputError(f"shape of {thing}", values.shape, expected)
     if values.dtype.kind not in kinds:
         raise InputError(f"type of {thing}", str(values.dtype), allowed)
     return values
 
 
-def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=2) -> np.ndarray:
+def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=2) -> ndarray:
     labels = _array(labels, axes, thing, "iu", "integer class ids")
     if labels.min() < 0:
         raise InputError(thing, int(labels.min()), "class ids of at least 0")
@@ -500,11 +475,9 @@ def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=
     return labels
 
 
-def _probabilities(probabilities: ArrayLike, least=1) -> np.ndarray:
-    axes, allowed = (
-        ("runs", "examples", "classes"),
-        "numbers of 0 .. 1 whose rows sum to 1 (not logits)",
-    )
+def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
+    axes = ("runs", "examples", "classes")
+    allowed = "numbers of 0 .. 1 whose rows sum to 1 (not logits)"
     probabilities = _array(probabilities, axes, "probabilities", "f", allowed)
     _enough(len(probabilities), "runs in probabilities", least)
     lowest = float(probabilities.min())
@@ -528,19 +501,17 @@ def _row_sums(probabilities):
 
 def _enough(found, thing, least):
     if found < least:
-        raise InputError(
-            thing, found, f"at least {least}: one alone has nothing to differ from, add another"
-        )
+        allowed = f"at least {least}: one alone has nothing to differ from, add another"
+        raise InputError(thing, found, allowed)
 
 
-def _gold(gold: ArrayLike, examples, classes=None) -> np.ndarray:
+def _gold(gold: ArrayLike, examples, classes=None) -> ndarray:
     gold = _labels(gold, ("examples",), "gold")
     if len(gold) != examples:
         raise InputError("examples in gold", len(gold), f"{examples}, as many as were predicted")
     if classes is not None and gold.max() >= classes:
-        raise InputError(
-            "gold", int(gold.max()), f"class ids below {classes}, the number of probabilities"
-        )
+        allowed = f"class ids below {classes}, the number of probabilities"
+        raise InputError("gold", int(gold.max()), allowed)
     return gold
 
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from stabutils.errors import InputError
 from stabutils.metrics import scores
+from stabutils.metrics.measures import logs
 
 KINDS = ("arithmetic", "geometric")
 WEIGHTS = tuple(step / 20 for step in range(21))
@@ -26,7 +28,7 @@ WEIGHTS = tuple(step / 20 for step in range(21))
 
 def mix(
     probabilities: ArrayLike, anchor: ArrayLike, weight: float, kind: str = "geometric"
-) -> np.ndarray:
+) -> ndarray:
     """Mean of two models' probabilities, `weight` for the anchor: the shape of `probabilities`.
 
     Parameters
@@ -59,7 +61,7 @@ def mix(
         return np.broadcast_to(anchor, probabilities.shape)
     if kind == "arithmetic":
         return (1 - weight) * probabilities + weight * anchor
-    return softmax((1 - weight) * _logs(probabilities) + weight * _logs(anchor), axis=-1)
+    return softmax((1 - weight) * logs(probabilities) + weight * logs(anchor), axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +71,12 @@ class Mixture:
     anchor : (examples, classes), or of each run (runs, examples, classes)
     """
 
-    anchor: np.ndarray
+    anchor: ndarray
     weight: float
     kind: str = "geometric"
 
-    def __call__(self, probabilities: np.ndarray) -> np.ndarray:
+    def __call__(self, probabilities: ndarray) -> ndarray:
         return mix(probabilities, self.anchor, self.weight, self.kind)
-
-
-def _logs(probabilities):
-    return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
 
 
 def _check(probabilities, anchor, weight, kind):
@@ -144,7 +142,6 @@ def curve(
     gold: ArrayLike,
     kind: str = "geometric",
     weights: Sequence[float] = WEIGHTS,
-    n: int = 5,
 ) -> pd.DataFrame:
     """What each weight of the anchor gives: one row a weight, intervals over runs and queries.
 
@@ -152,17 +149,17 @@ def curve(
     ----------
     probabilities : (runs, examples, classes) of at least two runs
     anchor, gold, kind, weights : as in `choose_weight`
-    n : votes that label entropy is expected over, at most as many as there are runs
 
     Returns
     -------
     pandas.DataFrame
-        weight; accuracy (0 .. 1), label_entropy (nats) and churn (0 .. 1) of the mixture; reduction
-        (of label entropy, share of what the probabilities have by themselves), accuracy_change
-        (against these) and over_anchor (accuracy less the anchor's own).
+        weight; accuracy (0 .. 1), label_entropy (nats, expected over five of the runs) and churn
+        (0 .. 1) of the mixture; reduction (of label entropy, share of what the probabilities have
+        by themselves), accuracy_change (against these) and over_anchor (accuracy less the anchor's
+        own).
     """
     probabilities, anchor, gold = (np.asarray(given) for given in (probabilities, anchor, gold))
-    n, before = min(n, len(probabilities)), probabilities.argmax(-1)
+    n, before = min(5, len(probabilities)), probabilities.argmax(-1)
     of_network = scores.accuracy(before, gold)
     of_anchor = scores.accuracy(np.broadcast_to(anchor.argmax(-1), before.shape), gold)
     entropy_before = scores.label_entropy(before, n)
@@ -171,14 +168,15 @@ def curve(
     for weight in weights:
         labels = mix(probabilities, anchor, weight, kind).argmax(-1)
         right, entropy = scores.accuracy(labels, gold), scores.label_entropy(labels, n)
-        row = {"weight": weight, "accuracy": right.interval(), "label_entropy": entropy.interval()}
-        row["churn"] = scores.churn(labels).interval()
-        row["reduction"] = None
-        if entropy_before.value and np.all(entropy_before.without):
-            pair = [entropy, entropy_before]
-            reduction = scores.compare(lambda new, old: 1 - new / old, pair, runs)
-            row["reduction"] = reduction.within(-np.inf, 1)
-        for name, other in (("accuracy_change", of_network), ("over_anchor", of_anchor)):
-            row[name] = scores.compare(lambda new, old: new - old, [right, other], runs)
-        rows.append(row)
+        rows.append(
+            {
+                "weight": weight,
+                "accuracy": right.interval(),
+                "label_entropy": entropy.interval(),
+                "churn": scores.churn(labels).interval(),
+                "reduction": scores.reduction(entropy, entropy_before, runs),
+                "accuracy_change": scores.change(right, of_network, runs),
+                "over_anchor": scores.change(right, of_anchor, runs),
+            }
+        )
     return pd.DataFrame(rows)

@@ -25,6 +25,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.stats import binom
 
@@ -131,7 +132,7 @@ def discrepancy(labels: ArrayLike, n: int = 10) -> float:
 # ---- labels: arbitrariness and consistency
 
 
-def self_consistency(labels: ArrayLike) -> np.ndarray:
+def self_consistency(labels: ArrayLike) -> ndarray:
     """Chance that two runs give one example the same answer: its mean over examples is 1 - churn.
 
     Its distribution over examples says what the mean hides: many stable queries and a few that
@@ -364,7 +365,7 @@ def mcnemar(before: ArrayLike, after: ArrayLike, gold: ArrayLike) -> float:
     return float(_mid_p(regressed, fixed))
 
 
-def selective_answers(labels: ArrayLike, alpha: float = 0.05) -> np.ndarray:
+def selective_answers(labels: ArrayLike, alpha: float = 0.05) -> ndarray:
     """What a selective ensemble of the runs answers: the majority's label, or none in a close vote.
 
     A two-sided binomial test asks whether the most frequent answer is really more frequent than
@@ -414,7 +415,7 @@ def selective_answers(labels: ArrayLike, alpha: float = 0.05) -> np.ndarray:
 
 def viable_prediction_range(
     probabilities: ArrayLike, gold: ArrayLike, n: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[ndarray, ndarray]:
     """Lowest and highest probability that n runs give one label of each example, say the gold one.
 
     Costs one sort of (runs, examples): less than reading the probabilities.
@@ -464,7 +465,7 @@ def viable_prediction_range(
     return -_expected_largest(-chosen, n), _expected_largest(chosen, n)
 
 
-def rashomon_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> np.ndarray:
+def rashomon_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> ndarray:
     """How many different answers the runs' probabilities amount to, one example at a time.
 
     The exponential of `channel_capacity`, where its algorithm and costs are.
@@ -496,7 +497,7 @@ def rashomon_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> np.n
     return np.exp(channel_capacity(probabilities, tolerance))
 
 
-def channel_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> np.ndarray:
+def channel_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> ndarray:
     """Capacity of the channel from runs to classes: the logarithm of `rashomon_capacity`.
 
     For each example the largest information, over all weights of the runs, that an answer drawn
@@ -646,7 +647,7 @@ def multiplicity_table(
         row("share_inconsistent", runs, COOPER, inconsistent, labels),
         row("abstention", runs, BLACK, abstention, labels),
     ]
-    known: tuple[np.ndarray, ...] = ()
+    known: tuple[ndarray, ...] = ()
     if gold is not None:
         gold = _gold(gold, examples)
         known = (gold,)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
@@ -36,17 +37,17 @@ class Score:
     """
 
     value: float
-    without: np.ndarray
-    each: np.ndarray
-    weights: np.ndarray
-    moves: np.ndarray | None = None
+    without: ndarray
+    each: ndarray
+    weights: ndarray
+    moves: ndarray | None = None
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
     @property
     def runs(self) -> int:
         return len(self.without)
 
-    def __call__(self, kept: np.ndarray) -> float:
+    def __call__(self, kept: ndarray) -> float:
         """The value over the runs kept, by their positions: all, or all but one."""
         if len(kept) == self.runs:
             return self.value
@@ -61,7 +62,7 @@ class Score:
 def compare(
     function: Callable[..., float],
     scores: Sequence[Score],
-    seeds: Sequence[np.ndarray] | None = None,
+    seeds: Sequence[ndarray] | None = None,
 ) -> Interval:
     """Interval of a function of scores over runs and queries: a difference or ratio of arms.
 
@@ -98,7 +99,7 @@ def compare(
         if len(np.unique(own)) < len(own):
             raise InputError("seeds", np.asarray(own).tolist(), "different ones within an arm")
 
-    def of_runs(*kept: np.ndarray) -> float:
+    def of_runs(*kept: ndarray) -> float:
         pairs = zip(scores, kept, strict=True)
         return function(*(np.float64(score(positions)) for score, positions in pairs))
 
@@ -108,8 +109,21 @@ def compare(
     return intervals.runs_and_queries(over_runs, over_queries, cells)
 
 
+def change(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> Interval:
+    """Interval of new - old; a seed is left out of both where both used it (`compare`)."""
+    return compare(lambda after, before: after - before, [new, old], seeds)
+
+
+def reduction(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> Interval | None:
+    """The share of the old score that is saved; None where it, or it without a run, is 0."""
+    if old.value == 0 or not old.without.all():
+        return None
+    saved = compare(lambda after, before: 1 - after / before, [new, old], seeds)
+    return saved.within(-np.inf, 1)
+
+
 def cell_variance(
-    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[np.ndarray]
+    function: Callable[..., float], scores: Sequence[Score], seeds: Sequence[ndarray]
 ) -> float:
     """Variance of a function of scores by single cells, to first order.
 
@@ -127,7 +141,7 @@ def cell_variance(
     return total
 
 
-def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
+def gradient(function: Callable[..., float], values: ndarray) -> ndarray:
     """Slopes of a function of several numbers, by central differences.
 
     Examples
@@ -149,27 +163,21 @@ def gradient(function: Callable[..., float], values: np.ndarray) -> np.ndarray:
 
 def churn(labels: ArrayLike, weights: ArrayLike | None = None) -> Score:
     """Share of queries on which two runs disagree (`measures.churn`)."""
-    return replace(_vote_score(_own_votes(labels), _pairs, weights), bounds=(0, 1))
+    return _vote_score(labels, _pairs, 1, weights)
 
 
-def label_entropy(labels: ArrayLike, n: int = 5, weights: ArrayLike | None = None) -> Score:
+def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
     """Mean label entropy (nats), as expected over n of the runs (`measures.label_entropy`).
 
     Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
     interval does not depend on it. Raises InputError for fewer runs.
     """
-    labels = np.asarray(labels)
-    _check_votes(n, len(labels))
-    score = _vote_score(_own_votes(labels), partial(_entropy, n=n), weights)
-    return replace(score, bounds=(0, np.inf))
+    return _vote_score(labels, partial(_entropy, n=n), np.inf, n=n)
 
 
-def share_unstable(labels: ArrayLike, n: int = 10, weights: ArrayLike | None = None) -> Score:
+def share_unstable(labels: ArrayLike, n: int = 10) -> Score:
     """Share of queries on which n runs are not unanimous (`measures.share_unstable`)."""
-    labels = np.asarray(labels)
-    _check_votes(n, len(labels))
-    score = _vote_score(_own_votes(labels), partial(_not_unanimous, n=n), weights)
-    return replace(score, bounds=(0, 1))
+    return _vote_score(labels, partial(_not_unanimous, n=n), 1, n=n)
 
 
 def accuracy(labels: ArrayLike, gold: ArrayLike) -> Score:
@@ -184,16 +192,13 @@ def churn_beyond_accuracy(labels: ArrayLike, gold: ArrayLike) -> Interval:
     Over runs and queries, conservative; shares of queries.
     """
 
-    def gap(labels: np.ndarray, gold: np.ndarray) -> float:
+    def gap(labels: ndarray, gold: ndarray) -> float:
         accuracies = (labels == gold).mean(axis=1)
         differences = np.abs(np.subtract.outer(accuracies, accuracies))
         pairs = len(labels) * (len(labels) - 1)
         return measures.churn(labels) - float(differences.sum() / pairs)
 
-    labels = np.asarray(labels)
-    over_runs = intervals.jackknife(gap, labels, examples=(gold,))
-    over_queries = intervals.over_examples(gap, labels, examples=(gold,))
-    return intervals.runs_and_queries(over_runs, over_queries)
+    return intervals.over_both(gap, np.asarray(labels), examples=(gold,))
 
 
 def of_runs(values: ArrayLike, bounds=(-np.inf, np.inf)) -> Score:
@@ -224,7 +229,6 @@ def scores(
     all where there are fewer.
     """
     labels = np.asarray(labels)
-    _check_votes(n, len(labels))
     many = min(10, len(labels))
     found = {"churn": churn(labels)}
     if weights is not None:
@@ -250,14 +254,14 @@ def kappa(labels: ArrayLike) -> Interval:
     rest = votes.sum(axis=0) - votes
     rest_chance = np.array([_chance_agreement(row) for row in rest])
     without = _kappa(score.without, rest_chance)
-    over_runs = intervals.from_deletions([*without, value])
+    over_runs = intervals.from_deletions(value, without)
     over_queries = intervals.over_queries(
         lambda mean: _kappa(mean, chance), score.each, runs=len(labels)
     )
     return intervals.runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
 
 
-def _chance_agreement(votes: np.ndarray) -> float:
+def _chance_agreement(votes: ndarray) -> float:
     """Chance that two random votes agree; 1 where every vote is for one class."""
     return float(np.sum((votes / votes.sum()) ** 2))
 
@@ -268,7 +272,7 @@ def _kappa(churn, chance):
     return np.where(certain, 1.0, 1 - churn / np.where(certain, 1.0, 1 - chance))
 
 
-def jensen_shannon(probabilities: np.ndarray) -> Interval:
+def jensen_shannon(probabilities: ndarray) -> Interval:
     """`measures.jensen_shannon` with its interval over runs; each pair of runs is met once.
 
     probabilities : (runs, queries, classes); nats
@@ -280,7 +284,7 @@ def jensen_shannon(probabilities: np.ndarray) -> Interval:
     for i, j in zip(*np.triu_indices(runs, 1), strict=True):
         pairs[i, j] = pairs[j, i] = measures.jensen_shannon(probabilities[[i, j]])
 
-    def mean_of_pairs(kept: np.ndarray) -> float:
+    def mean_of_pairs(kept: ndarray) -> float:
         return pairs[np.ix_(kept, kept)].sum() / (len(kept) * (len(kept) - 1))
 
     return intervals.jackknife(mean_of_pairs, np.arange(runs)).within(0, np.log(2))
@@ -289,44 +293,45 @@ def jensen_shannon(probabilities: np.ndarray) -> Interval:
 # ---- counting ----
 
 
-def _own_votes(labels: ArrayLike) -> np.ndarray:
+def _own_votes(labels: ArrayLike) -> ndarray:
     """How many runs, itself included, answer a query as a run does: (runs, queries)."""
     labels = np.asarray(labels)
     small = labels.astype(np.min_scalar_type(int(labels.max())))
     return np.stack([np.count_nonzero(small == run, axis=0) for run in small])
 
 
-def _vote_score(own, worth, weights=None) -> Score:
+def _vote_score(labels: ArrayLike, worth, highest: float, weights=None, n: int = 2) -> Score:
     """Score whose value for a query is the sum of worth(runs)[votes] over its answers.
 
     Leaving out a run takes one vote from its own answer and leaves the other answers as they are.
     """
-    runs, queries = own.shape
+    own = _own_votes(labels)
+    (runs, queries), bounds = own.shape, (0, highest)
     if runs < 2:
         raise InputError("runs in labels", runs, "at least 2: one alone has nothing to differ from")
+    measures._draw(n, runs)
     weights = np.ones(queries) if weights is None else np.asarray(weights, float)
     share = weights / weights.sum()
-    votes = np.arange(runs + 1)
-    each = _per_vote(worth(runs), votes)[own].sum(axis=0)
+    each = _per_vote(worth(runs))[own].sum(axis=0)
     value = float(share @ each)
     if runs == 2:
-        return Score(value, np.full(2, np.nan), each, weights)
+        return Score(value, np.full(2, np.nan), each, weights, None, bounds)
     fewer = np.append(worth(runs - 1), 0.0)
-    all_votes = _per_vote(fewer, votes)[own].sum(axis=0)
+    all_votes = _per_vote(fewer)[own].sum(axis=0)
     one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
     gains = one_less[own]
     without = float(share @ all_votes) + gains @ share
-    return Score(value, without, each, weights, _small(share * moves_of(gains)))
+    return Score(value, without, each, weights, _small(share * moves_of(gains)), bounds)
 
 
-def _small(moves: np.ndarray) -> np.ndarray:
+def _small(moves: ndarray) -> ndarray:
     """Half the memory: their squares are only summed."""
     return moves.astype(np.float32)
 
 
-def _per_vote(worth, votes):
+def _per_vote(worth):
     """What each single vote adds: a class with k votes comes k times."""
-    return worth / np.maximum(votes, 1)
+    return worth / np.maximum(np.arange(len(worth)), 1)
 
 
 def _pairs(runs):
@@ -358,18 +363,13 @@ def _difference(one: Score, other: Score) -> Score:
     )
 
 
-def _check_votes(n: int, runs: int) -> None:
-    if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
-        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
-
-
 # ---- statistics of whole pools of runs
 
 
 def of_pool(
     function: Callable[..., float],
-    rows: np.ndarray,
-    deleted: Sequence[np.ndarray],
+    rows: ndarray,
+    deleted: Sequence[ndarray],
     runs: int,
 ) -> Interval:
     """Interval of function(mean of each row), where the rows are computed from a pool of runs.

@@ -8,9 +8,12 @@ no member, and so differ as two retrainings do. What they buy is measured in `fr
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import ArrayLike
+from scipy.special import softmax
 
 from stabutils.errors import InputError
+from stabutils.metrics.measures import logs
 
 HOW = ("probability", "logit", "vote")
 SMALL = 1e-6  # weight of what breaks a tie between votes
@@ -19,7 +22,7 @@ SMALL = 1e-6  # weight of what breaks a tie between votes
 # ---- many trainings
 
 
-def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
+def partition(runs: int, size: int, seed: int = 0) -> ndarray:
     """Replicas of `size` runs each, drawn at random, none in two of them: positions (replicas,
     size).
 
@@ -29,13 +32,12 @@ def partition(runs: int, size: int, seed: int = 0) -> np.ndarray:
     [0, 1, 2, 3]
     """
     if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 2 <= size <= runs:
-        raise InputError(
-            "size of an ensemble", size, f"an integer from 2 to {runs}, the number of runs"
-        )
+        allowed = f"an integer from 2 to {runs}, the number of runs"
+        raise InputError("size of an ensemble", size, allowed)
     return np.random.default_rng(seed).permutation(runs)[: runs // size * size].reshape(-1, size)
 
 
-def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
+def combine(probabilities: ArrayLike, how: str = "probability") -> ndarray:
     """What an ensemble answers: probabilities (..., members, examples, classes) to (..., examples,
     classes).
 
@@ -47,25 +49,22 @@ def combine(probabilities: ArrayLike, how: str = "probability") -> np.ndarray:
     [[[0.57, 0.43]], [[0.33, 0.67]]]
     """
     mean = cast(np.asarray(probabilities), how).mean(axis=-3)
-    if how != "logit":
-        return mean
-    shares = np.exp(mean - mean.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    return softmax(mean, axis=-1) if how == "logit" else mean
 
 
-def cast(probabilities: np.ndarray, how: str) -> np.ndarray:
+def cast(probabilities: ndarray, how: str) -> ndarray:
     """What each member puts into the mean whose highest entry is the ensemble's answer."""
     if how not in HOW:
         raise InputError("how", how, f"one of {', '.join(HOW)}")
     if how == "logit":
-        return np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        return logs(probabilities)
     if how == "probability":
         return probabilities
     answers = probabilities.argmax(axis=-1)[..., None] == np.arange(probabilities.shape[-1])
     return (1 - SMALL) * answers + SMALL * probabilities
 
 
-def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
+def vote(labels: ndarray, doubt: ndarray | float = 0.0) -> ndarray:
     """The label most members answer: labels (members, ...) to (...). A tie goes to the members in
     less doubt, else to the first of them, which is a fair coin where members stand in random order.
 
@@ -74,14 +73,13 @@ def vote(labels: np.ndarray, doubt: np.ndarray | float = 0.0) -> np.ndarray:
     >>> alone.tolist(), tied.tolist()
     ([2, 1], [2])
     """
-    weights = 1 + SMALL * (
-        1 - np.broadcast_to(np.asarray(doubt, float), labels.shape)
-    )  # narrower ones lose SMALL
+    doubt = np.broadcast_to(np.asarray(doubt, float), labels.shape)  # narrower ones lose SMALL
+    weights = 1 + SMALL * (1 - doubt)
     votes = np.stack([np.where(labels == own, weights, 0.0).sum(axis=0) for own in labels])
     return np.take_along_axis(labels, votes.argmax(axis=0)[None], axis=0)[0]
 
 
-def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+def vote_model(labels: ndarray, size: int, draws: int, rng: np.random.Generator) -> ndarray:
     """What ensembles would answer if each query had odds of its own, and every member voted by
     them, independently.
 
@@ -92,10 +90,8 @@ def vote_model(labels: np.ndarray, size: int, draws: int, rng: np.random.Generat
     """
     if size < 1 or draws < 1:
         raise InputError("size and draws", (size, draws), "integers of at least 1")
-    columns = np.arange(labels.shape[1])
-    return np.stack(
-        [
-            vote(labels[rng.integers(len(labels), size=(size, len(columns))), columns])
-            for _ in range(draws)
-        ]
-    )
+    columns, answers = np.arange(labels.shape[1]), []
+    for _ in range(draws):
+        voters = rng.integers(len(labels), size=(size, len(columns)))
+        answers.append(vote(labels[voters, columns]))
+    return np.stack(answers)

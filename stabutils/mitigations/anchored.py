@@ -17,7 +17,7 @@ from torch import Tensor
 from stabutils.data.linear import Linear
 from stabutils.errors import InputError, check
 from stabutils.metrics.mixtures import KINDS, mix
-from stabutils.mitigations.regularizers import ScalarMitigation
+from stabutils.mitigations.regularizers import ScalarMitigation, mixed
 from stabutils.training.features import ALL, LAST, linear_logits
 from stabutils.training.task import Task
 
@@ -53,7 +53,7 @@ class AtAnswer(WithLinear):
 
     @property
     def cost(self):
-        return 1.0, 1.0 + (self.features != "tfidf" and not self.is_noop)
+        return 1.0, 1.0 + (self.features != "tfidf")
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,10 @@ class Anchored(AtAnswer):
         check("Anchored kind", self.kind, str, {"choices": KINDS})
 
     def postprocess(self, training, probabilities):
-        if self.is_noop:
-            return probabilities
         rows = training.targets.indices
         anchor = np.exp(self.logits(training.task, training.split, rows))
-        mixed = mix(probabilities.numpy(), anchor, self.weight, self.kind)
-        return torch.from_numpy(np.array(mixed, np.float32))
+        both = mix(probabilities.numpy(), anchor, self.weight, self.kind)
+        return torch.from_numpy(np.array(both, np.float32))
 
 
 @dataclass(frozen=True)
@@ -117,17 +115,14 @@ class Corrected(AtAnswer):
         return self.scale * torch.from_numpy(logits)
 
     def gradient(self, training, backward):
-        if not self.is_noop and "offset" not in training.memory:
+        if "offset" not in training.memory:
             training.memory["offset"] = self.offset(training, "train")
         return backward()
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        return inner(logits if self.is_noop else logits + batch.memory["offset"][batch.indices])
+        return inner(forward() + batch.memory["offset"][batch.indices])
 
     def postprocess(self, training, probabilities):
-        if self.is_noop:
-            return probabilities
         logs = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
         return (logs + self.offset(training, training.split)).softmax(-1)
 
@@ -159,8 +154,6 @@ class AnchorDistillation(WithLinear):
         check("AnchorDistillation temperature", self.temperature, float, {"above": 0})
 
     def data(self, targets):
-        if self.is_noop:
-            return targets
         logits = torch.from_numpy(self.logits(targets.task, "train", targets.indices))
         soft = F.softmax(logits[targets.indices] / self.temperature, dim=-1)
-        return targets.with_labels((1 - self.mixing) * targets.probabilities + self.mixing * soft)
+        return mixed(targets, soft, self.mixing)

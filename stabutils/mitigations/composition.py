@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from stabutils.errors import InputError
@@ -46,37 +46,43 @@ class Composed(Mitigation):
     def cost(self):
         return _cost(self)
 
+    @cached_property
+    def active(self) -> tuple[Mitigation, ...]:
+        """The parts whose settings do not make control of them."""
+        return tuple(part for part in self.parts if not part.is_noop)
+
+    def claim(self, hook: str) -> Mitigation:
+        """The one part that replaces a hook, or control."""
+        return next((part for part in self.active if overrides(part, hook)), Mitigation())
+
     @property
     def teacher_extras(self):
-        taught = (part for part in self.parts if overrides(part, "teacher_seeds"))
-        return next((part.teacher_extras for part in taught), Mitigation.teacher_extras)
+        return self.claim("teacher_seeds").teacher_extras
 
     def teacher_seeds(self, seeds):
-        return tuple(
-            dict.fromkeys(teacher for part in self.parts for teacher in part.teacher_seeds(seeds))
-        )
+        teachers = [teacher for part in self.active for teacher in part.teacher_seeds(seeds)]
+        return tuple(dict.fromkeys(teachers))
 
     def recipe(self, recipe):
-        for part in self.parts:
+        for part in self.active:
             recipe = part.recipe(recipe)
         return recipe
 
     def data(self, targets):
-        for part in self.parts:
+        for part in self.active:
             targets = part.data(targets)
         return targets
 
     def model(self, build):
-        claim = next((part for part in self.parts if overrides(part, "model")), Mitigation())
-        return claim.model(build)
+        return self.claim("model").model(build)
 
     def begin(self, training):
-        for part in self.parts:
+        for part in self.active:
             part.begin(training)
 
     def loss(self, forward, batch, inner):
         # One without a loss of its own must not stand outermost, which decides on the first pass.
-        outermost, *others = [part for part in self.parts if overrides(part, "loss")] or [
+        outermost, *others = [part for part in self.active if overrides(part, "loss")] or [
             Mitigation()
         ]
         passes = []
@@ -90,24 +96,23 @@ class Composed(Mitigation):
         return outermost.loss(fresh, batch, inner)
 
     def gradient(self, training, backward):
-        for part in reversed(self.parts):
+        for part in reversed(self.active):
             backward = partial(part.gradient, training, backward)
         return backward()
 
     def step(self, training):
-        for part in self.parts:
+        for part in self.active:
             part.step(training)
 
     def epoch(self, training):
-        for part in self.parts:
+        for part in self.active:
             part.epoch(training)
 
     def answer(self, training, predict):
-        claim = next((part for part in self.parts if overrides(part, "answer")), Mitigation())
-        return claim.answer(training, predict)
+        return self.claim("answer").answer(training, predict)
 
     def postprocess(self, training, probabilities):
-        for part in self.parts:
+        for part in self.active:
             probabilities = part.postprocess(training, probabilities)
         return probabilities
 

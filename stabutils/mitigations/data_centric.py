@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stabutils.errors import InputError, check
 from stabutils.metrics.measures import checkpoint_entropy
-from stabutils.mitigations.regularizers import ScalarMitigation, weighted
+from stabutils.mitigations.regularizers import ScalarMitigation, mixed, weighted
 from stabutils.training.hooks import Mitigation
 from stabutils.training.state import Seeds, Targets
 from stabutils.training.task import Tokens
@@ -64,21 +64,20 @@ class Taught(Mitigation):
 
     @property
     def cost(self):
-        return 1.0 + (not self.is_noop) * self.teachers, 1.0
+        return 1.0 + self.teachers, 1.0
 
     def teacher_seeds(self, seeds):
         if self.is_noop:
             return ()
         if not self.shared and not (seeds.init == seeds.order == seeds.dropout < TEACHERS):
-            raise InputError(
-                "seeds", seeds, f"three equal ones below {TEACHERS}, for teachers of the run's own"
-            )
+            allowed = f"three equal ones below {TEACHERS}, for teachers of the run's own"
+            raise InputError("seeds", seeds, allowed)
         first = TEACHERS + (0 if self.shared else MOST * seeds.init)
         numbers = range(first, first + self.teachers)
         return tuple(Seeds(number, number, number, seeds.data) for number in numbers)
 
     def data(self, targets):
-        return targets if self.is_noop else self.learn(targets, seen(targets))
+        return self.learn(targets, seen(targets))
 
     def learn(self, targets: Targets, teachers: Tensor) -> Targets:
         """What is asked for; teachers: probabilities (teachers, checkpoints, n, classes) of those n
@@ -158,9 +157,8 @@ class TGTSS(Taught):
         """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples,
         classes).
         """
-        first = {"all": 0, "late": teachers.shape[1] // 2, "last": teachers.shape[1] - 1}[
-            self.checkpoints
-        ]
+        count = teachers.shape[1]
+        first = {"all": 0, "late": count // 2, "last": count - 1}[self.checkpoints]
         kept = teachers[:, first:]
         if self.scaling == "before":
             return tempered(kept, self.temperature).mean((0, 1))
@@ -168,9 +166,7 @@ class TGTSS(Taught):
 
     def learn(self, targets, teachers):
         mixing = (self.mixing * most_unstable(teachers, self.unstable))[:, None]
-        return targets.with_labels(
-            (1 - mixing) * targets.probabilities + mixing * self.soft(teachers)
-        )
+        return mixed(targets, self.soft(teachers), mixing)
 
 
 def self_distillation(mixing: float = 0.5, shared: bool = False) -> TGTSS:
@@ -235,9 +231,8 @@ class MatchedSmoothing(TGTSS):
 
     def learn(self, targets, teachers):
         wanted = super().learn(targets, teachers).probabilities
-        return targets.with_labels(
-            evenly(targets.probabilities, match(targets.probabilities, mean_entropy(wanted)))
-        )
+        strength = match(targets.probabilities, mean_entropy(wanted))
+        return targets.with_labels(evenly(targets.probabilities, strength))
 
 
 def evenly(probabilities: Tensor, strength: float) -> Tensor:
@@ -259,11 +254,10 @@ def match(probabilities: Tensor, entropy: float) -> float:
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (
-            (middle, high)
-            if mean_entropy(evenly(probabilities.double(), middle)) < entropy
-            else (low, middle)
-        )
+        if mean_entropy(evenly(probabilities.double(), middle)) < entropy:
+            low = middle
+        else:
+            high = middle
     return low
 
 
@@ -291,13 +285,9 @@ class KNNSmoothing(Mitigation):
         return self.strength == 0
 
     def data(self, targets):
-        if self.is_noop:
-            return targets
         near = nearest(targets.texts.take(targets.indices), self.neighbours)
-        mixed = evenly(targets.probabilities[near].mean(1), self.even)
-        return targets.with_labels(
-            (1 - self.strength) * targets.probabilities + self.strength * mixed
-        )
+        soft = evenly(targets.probabilities[near].mean(1), self.even)
+        return mixed(targets, soft, self.strength)
 
 
 def nearest(texts: Tokens, neighbours: int) -> Tensor:
@@ -328,8 +318,7 @@ class Online(ScalarMitigation):
 
     def gradient(self, training, backward):
         shape = len(training.task.train_labels), training.task.classes
-        if not self.is_noop:
-            training.memory.setdefault("answered", training.zeros(*shape))
+        training.memory.setdefault("answered", training.zeros(*shape))
         return backward()
 
     def pull(self, batch) -> Tensor | None:
@@ -339,8 +328,6 @@ class Online(ScalarMitigation):
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.is_noop:
-            return inner(logits)
         logs = logits.float().log_softmax(-1)
         last = logs.detach().exp().reshape(-1, *logs.shape[-2:])[0]  # of twins the kept one
         batch.memory["answered"][batch.indices] = last
@@ -370,17 +357,13 @@ class TemporalEnsembling(Online):
         check("TemporalEnsembling decay", self.decay, float, {"least": 0, "most": 0.99})
 
     def pull(self, batch):
-        return (
-            self.strength * batch.memory["past"][batch.indices] if "past" in batch.memory else None
-        )
+        past = batch.memory.get("past")
+        return None if past is None else self.strength * past[batch.indices]
 
     def epoch(self, training):
-        if self.is_noop:
-            return
-        past = training.memory.setdefault("past", torch.zeros_like(training.memory["answered"]))
-        past.lerp_(
-            training.memory["answered"], (1 - self.decay) / (1 - self.decay ** (training.epoch + 1))
-        )
+        answered = training.memory["answered"]
+        newest = (1 - self.decay) / (1 - self.decay ** (training.epoch + 1))
+        training.memory.setdefault("past", torch.zeros_like(answered)).lerp_(answered, newest)
 
 
 @dataclass(frozen=True)
@@ -405,10 +388,9 @@ class GatedSmoothing(Online):
         return (self.strength / classes * gate).expand(-1, classes)
 
     def epoch(self, training):
-        if self.is_noop:
-            return
-        votes = training.memory.setdefault("votes", torch.zeros_like(training.memory["answered"]))
-        votes += F.one_hot(training.memory["answered"].argmax(-1), votes.shape[-1])
+        answered = training.memory["answered"]
+        votes = training.memory.setdefault("votes", torch.zeros_like(answered))
+        votes += F.one_hot(answered.argmax(-1), votes.shape[-1])
 
 
 # ---- weights
@@ -437,9 +419,8 @@ class StabilityWeights(Taught):
     def learn(self, targets, teachers):
         largest = math.log(max(2, min(teachers.shape[1], teachers.shape[3])))
         stability = 1 - single_run_entropy(teachers) / largest
-        weights = (
-            targets.weights * (1 + torch.tanh(self.shift + self.slope * (1 - 2 * stability))) / 2
-        )
+        counts = 1 + torch.tanh(self.shift + self.slope * (1 - 2 * stability))
+        weights = targets.weights * counts / 2
         return replace(targets, weights=weights / weights.mean())
 
 
@@ -459,14 +440,18 @@ class DropContested(Taught):
         return self.share == 0
 
     def learn(self, targets, teachers):
-        kept = ~most_unstable(teachers, self.share)
-        weights = targets.weights[kept]
-        return replace(
-            targets,
-            indices=targets.indices[kept],
-            probabilities=targets.probabilities[kept],
-            weights=weights / weights.mean(),
-        )
+        return only(targets, ~most_unstable(teachers, self.share))
+
+
+def only(targets: Targets, kept: Tensor) -> Targets:
+    """Some of the examples, bool (examples,), in units of their mean weight."""
+    weights = targets.weights[kept]
+    return replace(
+        targets,
+        indices=targets.indices[kept],
+        probabilities=targets.probabilities[kept],
+        weights=weights / weights.mean(),
+    )
 
 
 @dataclass(frozen=True)
@@ -481,11 +466,8 @@ class Relabel(DropContested):
         votes = F.one_hot(teachers.argmax(-1), teachers.shape[-1]).sum((0, 1))
         label = (votes + teachers.float().mean((0, 1)) / 2).argmax(-1)
         majority = F.one_hot(label, teachers.shape[-1]).float()
-        return targets.with_labels(
-            torch.where(
-                most_unstable(teachers, self.share)[:, None], majority, targets.probabilities
-            )
-        )
+        contested = most_unstable(teachers, self.share)[:, None]
+        return targets.with_labels(torch.where(contested, majority, targets.probabilities))
 
 
 # ---- catalogue
@@ -514,11 +496,9 @@ SETTINGS = [(temperature, mixing) for temperature in (1.0, 2.0, 4.0) for mixing 
 
 def candidates() -> dict[str, Mitigation]:
     """TGTSS and matched smoothing at each of SETTINGS, by a name that says which."""
-    kinds = {"TGTSS": TGTSS, "matched smoothing": MatchedSmoothing}
-    return {
-        f"{name}, temperature {temperature:g}, mixing {mixing:g}": kind(
-            temperature=temperature, mixing=mixing
-        )
-        for name, kind in kinds.items()
-        for temperature, mixing in SETTINGS
-    }
+    found: dict[str, Mitigation] = {}
+    for name, kind in {"TGTSS": TGTSS, "matched smoothing": MatchedSmoothing}.items():
+        for temperature, mixing in SETTINGS:
+            setting = f"{name}, temperature {temperature:g}, mixing {mixing:g}"
+            found[setting] = kind(temperature=temperature, mixing=mixing)
+    return found

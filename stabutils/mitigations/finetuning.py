@@ -143,8 +143,6 @@ class L2SP(ScalarMitigation):
     strength: float = 30.0
 
     def begin(self, training):
-        if self.is_noop:
-            return
         require_checkpoint(type(self), training.task)
         head = {id(weight) for weight in training.model.head.parameters()}
         for name, weight in training.model.named_parameters():

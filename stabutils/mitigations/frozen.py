@@ -42,15 +42,12 @@ class Frozen(ScalarMitigation):
 
     def model(self, build):
         network = build()
-        if self.is_noop:
-            return network
         if not isinstance(network, Pretrained):
             kind = type(network).__name__.lower()
             raise InputError("model", kind, "a pretrained checkpoint, which Frozen needs")
         return PartlyFrozen(network, self.layers)
 
     def begin(self, training):
-        if not self.is_noop:
-            task = training.task
-            with precision(task.recipe, training.device):
-                training.model.lower.remember((task.train, task.validation, task.test))
+        task = training.task
+        with precision(task.recipe, training.device):
+            training.model.lower.remember((task.train, task.validation, task.test))

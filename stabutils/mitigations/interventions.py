@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor, nn
 
 from stabutils.errors import InputError, check
-from stabutils.mitigations.data_centric import nearest
+from stabutils.mitigations.data_centric import nearest, only
 from stabutils.mitigations.regularizers import ScalarMitigation
 from stabutils.training.hooks import Mitigation
 from stabutils.training.networks import Around
@@ -48,11 +49,8 @@ class Poke(Mitigation):
     def __post_init__(self):
         number = isinstance(self.size, (int, float)) and not isinstance(self.size, bool)
         if not number or not (self.size == 0 or 1.2e-7 <= self.size < math.inf):
-            raise InputError(
-                "Poke size",
-                self.size,
-                "0, or a number of at least 1.2e-7: less is lost in rounding",
-            )
+            allowed = "0, or a number of at least 1.2e-7: less is lost in rounding"
+            raise InputError("Poke size", self.size, allowed)
 
     @property
     def is_noop(self):
@@ -66,8 +64,8 @@ class Poke(Mitigation):
 
 
 def masks(
-    indices: Sequence[int] | np.ndarray, width: int, rate: float = 0.5, seed: int = 0
-) -> np.ndarray:
+    indices: Sequence[int] | ndarray, width: int, rate: float = 0.5, seed: int = 0
+) -> ndarray:
     """The units that each training example trains: bool (examples, width), a share `rate` of them
     in the mean.
 
@@ -80,7 +78,7 @@ def masks(
     return (numbers >> np.uint64(11)) * 2.0**-53 < rate
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix(x: ndarray) -> ndarray:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -99,9 +97,8 @@ class TurnedOver(Around):
     def __init__(self, network: nn.Module, rate: float):
         super().__init__(network)
         self.rate = rate
-        self.owners: tuple[Tensor, int] | None = (
-            None  # example of each text in the batch, seed of the masks
-        )
+        # example of each text in the batch, seed of the masks
+        self.owners: tuple[Tensor, int] | None = None
 
     def forward(self, tokens) -> Tensor:
         if self.owners is None or not self.training:
@@ -148,8 +145,7 @@ class Without(Mitigation):
 
     def __post_init__(self):
         object.__setattr__(self, "indices", tuple(sorted({int(index) for index in self.indices})))
-        if not 0 <= self.share <= 1:
-            raise InputError("Without share", self.share, "a number from 0 to 1")
+        check("Without share", self.share, float, {"least": 0, "most": 1})
 
     @property
     def is_noop(self):
@@ -160,15 +156,9 @@ class Without(Mitigation):
         weights = torch.where(named, targets.weights * self.share, targets.weights)
         kept = weights > 0
         if named.sum() < len(self.indices) or not kept.any():
-            raise InputError(
-                "Without indices", self.indices, "rows of the training split, and not all of them"
-            )
-        return replace(
-            targets,
-            indices=targets.indices[kept],
-            probabilities=targets.probabilities[kept],
-            weights=weights[kept] / weights[kept].mean(),
-        )
+            allowed = "rows of the training split, and not all of them"
+            raise InputError("Without indices", self.indices, allowed)
+        return only(replace(targets, weights=weights), kept)
 
 
 # ---- labels
@@ -203,13 +193,11 @@ class LabelNoise(Mitigation):
         return self.share == 0
 
     def data(self, targets):
-        if self.is_noop:
-            return targets
         classes = targets.probabilities.shape[1]
         labels = self.labels(untouched(targets), classes, targets.texts)
         return targets.with_labels(one_hot(labels, classes).probabilities)
 
-    def labels(self, labels: np.ndarray, classes: int, texts: Tokens) -> np.ndarray:
+    def labels(self, labels: ndarray, classes: int, texts: Tokens) -> ndarray:
         """What a run is trained on in place of labels (training examples,)."""
         near = nearest(texts, NEAR).numpy() if self.kind == "confusable" else None
         return noisy_labels(labels, classes, self.share, self.seed, near)
@@ -218,7 +206,7 @@ class LabelNoise(Mitigation):
 NEAR = 50  # training texts in which a nearest one of another label is looked for
 
 
-def untouched(targets: Targets) -> np.ndarray:
+def untouched(targets: Targets) -> ndarray:
     """The labels of the whole training split. Raises InputError where these are targets no more."""
     texts = targets.texts
     whole = texts is not None and len(texts.lengths) == len(targets.indices)
@@ -229,8 +217,8 @@ def untouched(targets: Targets) -> np.ndarray:
 
 
 def noisy_labels(
-    labels: np.ndarray, classes: int, share: float, seed: int = 0, near: np.ndarray | None = None
-) -> np.ndarray:
+    labels: ndarray, classes: int, share: float, seed: int = 0, near: ndarray | None = None
+) -> ndarray:
     """Labels of which a share is wrong.
 
     Parameters

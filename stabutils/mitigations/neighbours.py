@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 
 import torch
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from stabutils.errors import InputError
-from stabutils.mitigations.data_centric import DropContested, nearest
-from stabutils.mitigations.regularizers import ScalarMitigation, symmetric_kl, weighted
+from stabutils.errors import InputError, check
+from stabutils.mitigations.data_centric import DropContested, nearest, only
+from stabutils.mitigations.regularizers import ScalarMitigation, doses, symmetric_kl, weighted
 from stabutils.training.hooks import Mitigation
 from stabutils.training.loop import batch_indices, task_loss
 from stabutils.training.networks import Around, Compact
@@ -53,12 +54,10 @@ class ManifoldSmoothing(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if type(self.neighbours) is not int or self.neighbours < 1:
-            allowed = "an integer of at least 1"
-            raise InputError("ManifoldSmoothing neighbours", self.neighbours, allowed)
+        check("ManifoldSmoothing neighbours", self.neighbours, int, {"least": 1})
 
     def gradient(self, training, backward):
-        if not self.is_noop and "near" not in training.memory:
+        if "near" not in training.memory:
             shape = len(training.task.train_labels), training.task.classes
             training.memory["near"] = nearest(training.task.train, self.neighbours)
             training.memory["last"] = torch.zeros(shape)
@@ -66,8 +65,6 @@ class ManifoldSmoothing(ScalarMitigation):
 
     def loss(self, forward, batch, inner):
         logits = forward()
-        if self.is_noop:
-            return inner(logits)
         probabilities, last = logits.float().softmax(-1), batch.memory["last"]
         near = last[batch.memory["near"][batch.indices]]
         answered = near.sum(-1) > 0  # a neighbour that the first epoch has not come to yet: no
@@ -107,13 +104,7 @@ class DensityMatched(DropContested):
         places = (torch.arange(number) + 0.5) * len(order) / max(1, number)
         kept = torch.ones(len(order), dtype=torch.bool)
         kept[order[places.long()]] = False
-        weights = targets.weights[kept]
-        return replace(
-            targets,
-            indices=targets.indices[kept],
-            probabilities=targets.probabilities[kept],
-            weights=weights / weights.mean(),
-        )
+        return only(targets, kept)
 
 
 # ----------------------------------------------------------------------------------- first weights
@@ -155,7 +146,7 @@ class GradInit(ScalarMitigation):
         return 1.0 + 2 * self.share, 1.0
 
     def gradient(self, training, backward):
-        if not self.is_noop and "scales" not in training.memory:
+        if "scales" not in training.memory:
             training.model.eval()
             training.memory["scales"] = self.learned(training)
             training.model.train()
@@ -239,7 +230,7 @@ class ZerO(ScalarMitigation):
     def model(self, build):
         model = build()
         for module in untrained(model).modules():
-            if self.is_noop or not isinstance(module, (nn.Linear, nn.Embedding)):
+            if not isinstance(module, (nn.Linear, nn.Embedding)):
                 continue
             if module.weight.any():
                 module.weight.data.lerp_(without_chance(module), self.share)
@@ -309,10 +300,9 @@ class StartDecay(ScalarMitigation):
     strength: float = 0.05
 
     def gradient(self, training, backward):
-        if not self.is_noop:
-            pull = min(1.0, self.strength * training.optimizer.param_groups[0]["lr"])
-            for weight, start in layers(training, (nn.Linear, nn.Embedding)):
-                weight.data.lerp_(start, pull)
+        pull = min(1.0, self.strength * training.optimizer.param_groups[0]["lr"])
+        for weight, start in layers(training, (nn.Linear, nn.Embedding)):
+            weight.data.lerp_(start, pull)
         return backward()
 
 
@@ -341,12 +331,9 @@ class Mixout(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.anchor not in ("start", "zero"):
-            raise InputError("Mixout anchor", self.anchor, "start or zero")
+        check("Mixout anchor", self.anchor, str, {"choices": ("start", "zero")})
 
     def gradient(self, training, backward):
-        if self.is_noop:
-            return backward()
         mixed = []
         for weight, start in layers(training, nn.Linear):
             start = start if self.anchor == "start" else torch.zeros(())
@@ -416,8 +403,6 @@ class UnitDropout(ScalarMitigation):
 
     def model(self, build):
         network = build()
-        if self.is_noop:
-            return network
         if not isinstance(network, Compact):
             raise InputError("model of UnitDropout", type(network).__name__, "a compact one")
         shape, kept = network.shape, 1 - self.rate
@@ -496,20 +481,16 @@ class NoiseConsistency(ScalarMitigation):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (isinstance(self.radius, (int, float)) and 0 < self.radius < 1e6):
-            raise InputError(f"{type(self).__name__} radius", self.radius, "a number above 0")
+        check(f"{type(self).__name__} radius", self.radius, float, {"above": 0})
 
     def model(self, build):
-        return build() if self.is_noop else Perturbed(build(), self.perturb)
+        return Perturbed(build(), self.perturb)
 
     def perturb(self, network, logits, vectors, moved):
         return self.radius * size_of(vectors) * (2 * torch.rand_like(vectors) - 1)
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        plain, perturbed = logits
+        plain, perturbed = forward()
         divergence = weighted(symmetric_kl(plain, perturbed), batch.weights)
         return inner(plain) + self.strength * divergence
 
@@ -559,8 +540,7 @@ class ContrastiveAdversarial(NoiseConsistency):
     cost = (2.5, 1.0)
 
     def gradient(self, training, backward):
-        if not self.is_noop:
-            training.model.labels = training.batch.probabilities
+        training.model.labels = training.batch.probabilities
         return backward()
 
     def perturb(self, network, logits, vectors, moved):
@@ -569,10 +549,7 @@ class ContrastiveAdversarial(NoiseConsistency):
         return ascent(slope, self.radius, vectors)
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        plain, changed = logits
+        plain, changed = forward()
         alike = contrast(plain, changed, batch.probabilities)
         return inner(plain) + self.strength * (inner(changed) + alike)
 
@@ -597,32 +574,16 @@ def contrast(plain: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------- catalogue
 
 # The three strengths that tuning tries, weakest first.
-CATALOGUE: dict[str, tuple[Mitigation, Mitigation, Mitigation]] = {
-    "manifold smoothing": (
-        ManifoldSmoothing(0.3),
-        ManifoldSmoothing(1.0),
-        ManifoldSmoothing(3.0),
-    ),
-    "GradInit": (GradInit(0.03), GradInit(0.1), GradInit(0.3)),
-    "ZerO": (ZerO(0.5), ZerO(0.9), ZerO(1.0)),
-    "density matched": (DensityMatched(0.05), DensityMatched(0.1), DensityMatched(0.2)),
-    "start decay": (StartDecay(0.05), StartDecay(0.3), StartDecay(1.0)),
-    "mixout": (Mixout(0.05), Mixout(0.1), Mixout(0.3)),
-    "mixout to zero": (Mixout(0.05, "zero"), Mixout(0.1, "zero"), Mixout(0.3, "zero")),
-    "unit dropout": (UnitDropout(0.1), UnitDropout(0.2), UnitDropout(0.4)),
-    "noise consistency": (
-        NoiseConsistency(0.3),
-        NoiseConsistency(1.0),
-        NoiseConsistency(3.0),
-    ),
-    "adversarial consistency": (
-        AdversarialConsistency(0.3),
-        AdversarialConsistency(1.0),
-        AdversarialConsistency(3.0),
-    ),
-    "contrastive adversarial": (
-        ContrastiveAdversarial(0.1),
-        ContrastiveAdversarial(0.3),
-        ContrastiveAdversarial(1.0),
-    ),
+CATALOGUE: dict[str, tuple[Mitigation, ...]] = {
+    "manifold smoothing": doses(ManifoldSmoothing, 0.3, 1.0, 3.0),
+    "GradInit": doses(GradInit, 0.03, 0.1, 0.3),
+    "ZerO": doses(ZerO, 0.5, 0.9, 1.0),
+    "density matched": doses(DensityMatched, 0.05, 0.1, 0.2),
+    "start decay": doses(StartDecay, 0.05, 0.3, 1.0),
+    "mixout": doses(Mixout, 0.05, 0.1, 0.3),
+    "mixout to zero": doses(partial(Mixout, anchor="zero"), 0.05, 0.1, 0.3),
+    "unit dropout": doses(UnitDropout, 0.1, 0.2, 0.4),
+    "noise consistency": doses(NoiseConsistency, 0.3, 1.0, 3.0),
+    "adversarial consistency": doses(AdversarialConsistency, 0.3, 1.0, 3.0),
+    "contrastive adversarial": doses(ContrastiveAdversarial, 0.1, 0.3, 1.0),
 }

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from stabutils.errors import InputError
+from stabutils.errors import check
 from stabutils.training.hooks import Mitigation
 from stabutils.training.loop import rate
 from stabutils.training.networks import Awake, Twins
-from stabutils.training.state import random_state, set_random_state
+from stabutils.training.state import Targets, random_state, set_random_state
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,10 @@ class ScalarMitigation(Mitigation):
     neutral: ClassVar[float | None] = 0.0
 
     def __post_init__(self):
-        field, (low, high) = fields(self)[0], self.allowed
-        kinds, words = (
-            (int, "an integer") if type(field.default) is int else ((int, float), "a number")
-        )
-        number = isinstance(self.dose, kinds) and not isinstance(self.dose, bool)
-        if not (number and low <= self.dose <= high and math.isfinite(self.dose)):
-            words += (
-                f" from {low:g} to {high:g}" if math.isfinite(high) else f" of at least {low:g}"
-            )
-            raise InputError(f"{type(self).__name__} {field.name}", self.dose, words)
+        field, (least, most) = fields(self)[0], self.allowed
+        kind = int if type(field.default) is int else float
+        name = f"{type(self).__name__} {field.name}"
+        check(name, self.dose, kind, {"least": least, "most": most})
 
     @property
     def dose(self) -> float:
@@ -49,6 +44,28 @@ class ScalarMitigation(Mitigation):
     @property
     def is_noop(self) -> bool:
         return self.dose == self.neutral
+
+
+def doses(kind: Callable[[Any], Any], *strengths: float) -> tuple[Any, ...]:
+    """A mitigation at several strengths."""
+    return tuple(kind(strength) for strength in strengths)
+
+
+def mixed(targets: Targets, soft: Tensor | float, share: Tensor | float) -> Targets:
+    """Targets of which a share is replaced by soft labels (examples, classes)."""
+    return targets.with_labels((1 - share) * targets.probabilities + share * soft)
+
+
+def remembered(training, prefix: str) -> nn.Module:
+    """A copy of the network with the weights that stand in memory under a prefix."""
+    weights = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in training.memory.items()
+        if name.startswith(prefix)
+    }
+    network = copy.deepcopy(training.model)
+    network.load_state_dict(weights)
+    return network
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -151,7 +168,7 @@ class DropoutRate(ScalarMitigation):
         return model
 
     def scaled(self, rate: float) -> float:
-        return rate if self.is_noop else min(0.9, rate * self.factor)
+        return min(0.9, rate * self.factor)
 
 
 # ---- loss
@@ -170,10 +187,7 @@ class LabelSmoothing(ScalarMitigation):
     allowed = (0.0, 1.0)
 
     def data(self, targets):
-        spread = 1 / targets.probabilities.shape[1]
-        return targets.with_labels(
-            (1 - self.strength) * targets.probabilities + self.strength * spread
-        )
+        return mixed(targets, 1 / targets.probabilities.shape[1], self.strength)
 
 
 @dataclass(frozen=True)
@@ -218,10 +232,7 @@ class RDrop(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def loss(self, forward, batch, inner):
-        one = forward()
-        if self.is_noop:
-            return inner(one)
-        other = forward()
+        one, other = forward(), forward()
         task = (inner(one) + inner(other)) / 2
         return task + self.strength * weighted(symmetric_kl(one, other), batch.weights)
 
@@ -240,18 +251,12 @@ class CoDistillation(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def model(self, build):
-        return build() if self.is_noop else Twins(build(), build())
+        return Twins(build(), build())
 
     def loss(self, forward, batch, inner):
-        logits = forward()
-        if self.is_noop:
-            return inner(logits)
-        kept, other = logits
-        return (
-            inner(kept)
-            + inner(other)
-            + self.strength * weighted(symmetric_kl(kept, other), batch.weights)
-        )
+        kept, other = forward()
+        apart = weighted(symmetric_kl(kept, other), batch.weights)
+        return inner(kept) + inner(other) + self.strength * apart
 
 
 # ---- flat minima
@@ -270,8 +275,6 @@ class SAM(ScalarMitigation):
     cost = (2.0, 1.0)
 
     def gradient(self, training, backward):
-        if self.is_noop:
-            return backward()
         masks = random_state(training.device)
         backward()
         here = [p for p in training.model.parameters() if p.grad is not None]
@@ -302,16 +305,8 @@ class Averaged(ScalarMitigation):
                 memory[f"average.{name}"] = tensor.clone()
 
     def answer(self, training, predict):
-        average = {
-            name.removeprefix("average."): tensor
-            for name, tensor in training.memory.items()
-            if name.startswith("average.")
-        }
-        if not average:
-            return predict(training.model)
-        network = copy.deepcopy(training.model)
-        network.load_state_dict(average)
-        return predict(network)
+        begun = any(name.startswith("average.") for name in training.memory)
+        return predict(remembered(training, "average.") if begun else training.model)
 
 
 @dataclass(frozen=True)
@@ -371,14 +366,12 @@ class MCDropout(ScalarMitigation):
 
     @property
     def cost(self):
-        return 1.0, float(self.passes or 1)
+        return 1.0, float(self.passes)
 
     def answer(self, training, predict):
         network = getattr(training.model, "kept", training.model)
         mode = network.training
-        answers = [
-            predict(network if self.is_noop else Awake(network)) for _ in range(self.passes or 1)
-        ]
+        answers = [predict(Awake(network)) for _ in range(self.passes)]
         network.train(mode)
         return torch.stack(answers).mean(0)
 
@@ -387,20 +380,20 @@ class MCDropout(ScalarMitigation):
 
 # The three strengths that tuning tries, weakest first: a wide span around what the papers or we
 # start from.
-CATALOGUE: dict[str, tuple[ScalarMitigation, ScalarMitigation, ScalarMitigation]] = {
-    "label smoothing": (LabelSmoothing(0.05), LabelSmoothing(0.15), LabelSmoothing(0.4)),
-    "confidence penalty": (ConfidencePenalty(0.1), ConfidencePenalty(0.3), ConfidencePenalty(1.0)),
-    "minimum entropy": (MinimumEntropy(0.03), MinimumEntropy(0.1), MinimumEntropy(0.3)),
-    "EMA": (EMA(0.8), EMA(0.95), EMA(0.999)),
-    "SWA": (SWA(0.9), SWA(0.75), SWA(0.5)),
-    "SAM": (SAM(0.02), SAM(0.05), SAM(0.15)),
-    "R-Drop": (RDrop(0.3), RDrop(1.0), RDrop(3.0)),
-    "co-distillation": (CoDistillation(0.3), CoDistillation(1.0), CoDistillation(3.0)),
-    "weight decay": (WeightDecay(3.0), WeightDecay(10.0), WeightDecay(30.0)),
-    "dropout rate": (DropoutRate(1.25), DropoutRate(1.5), DropoutRate(2.0)),
-    "MC dropout": (MCDropout(3), MCDropout(10), MCDropout(20)),
-    "longer training": (LongerTraining(1.5), LongerTraining(2.0), LongerTraining(3.0)),
-    "warm-up": (WarmUp(0.1), WarmUp(0.2), WarmUp(0.4)),
+CATALOGUE: dict[str, tuple[ScalarMitigation, ...]] = {
+    "label smoothing": doses(LabelSmoothing, 0.05, 0.15, 0.4),
+    "confidence penalty": doses(ConfidencePenalty, 0.1, 0.3, 1.0),
+    "minimum entropy": doses(MinimumEntropy, 0.03, 0.1, 0.3),
+    "EMA": doses(EMA, 0.8, 0.95, 0.999),
+    "SWA": doses(SWA, 0.9, 0.75, 0.5),
+    "SAM": doses(SAM, 0.02, 0.05, 0.15),
+    "R-Drop": doses(RDrop, 0.3, 1.0, 3.0),
+    "co-distillation": doses(CoDistillation, 0.3, 1.0, 3.0),
+    "weight decay": doses(WeightDecay, 3.0, 10.0, 30.0),
+    "dropout rate": doses(DropoutRate, 1.25, 1.5, 2.0),
+    "MC dropout": doses(MCDropout, 3, 10, 20),
+    "longer training": doses(LongerTraining, 1.5, 2.0, 3.0),
+    "warm-up": doses(WarmUp, 0.1, 0.2, 0.4),
 }
 FAMILIES = {
     "targets": ("label smoothing", "confidence penalty", "minimum entropy"),

@@ -7,14 +7,13 @@ no member, and so differ as two retrainings do. What they buy is measured in `fr
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
 import torch
 
-from stabutils.errors import InputError
-from stabutils.mitigations.regularizers import ScalarMitigation
+from stabutils.errors import check
+from stabutils.mitigations.regularizers import ScalarMitigation, remembered
 from stabutils.training.loop import predict as probabilities_of
 
 # ---- one training
@@ -44,17 +43,8 @@ class Several(ScalarMitigation):
         )
 
     def answer(self, training, predict):
-        found, network = [], copy.deepcopy(training.model)
-        for slot in self.slots(training):
-            prefix = f"network.{slot}."
-            network.load_state_dict(
-                {
-                    name.removeprefix(prefix): tensor
-                    for name, tensor in training.memory.items()
-                    if name.startswith(prefix)
-                }
-            )
-            found.append(predict(network))
+        slots = self.slots(training)
+        found = [predict(remembered(training, f"network.{slot}.")) for slot in slots]
         return torch.stack(found).mean(0) if found else predict(training.model)
 
 
@@ -72,8 +62,7 @@ class Checkpoints(Several):
     neutral = 1
 
     def epoch(self, training):
-        if not self.is_noop:
-            self.remember(training, training.epoch % self.last)
+        self.remember(training, training.epoch % self.last)
 
 
 @dataclass(frozen=True)
@@ -93,12 +82,7 @@ class Snapshots(Several):
 
     def __post_init__(self):
         super().__post_init__()
-        if (
-            isinstance(self.keep, bool)
-            or not isinstance(self.keep, (int, float))
-            or not 0 <= self.keep <= 1
-        ):
-            raise InputError("Snapshots keep", self.keep, "a number from 0 to 1")
+        check("Snapshots keep", self.keep, float, {"least": 0, "most": 1})
 
     @property
     def stacks(self):
@@ -113,24 +97,21 @@ class Snapshots(Several):
         return backward()
 
     def step(self, training):
-        cycle, before = (
-            step * self.cycles // training.steps for step in (training.step, training.step - 1)
-        )
-        if cycle > before:
-            self.remember(training, cycle)
-        if cycle > before and self.keep < 1:
+        steps = (training.step, training.step - 1)
+        cycle, before = (step * self.cycles // training.steps for step in steps)
+        if cycle == before:
+            return
+        self.remember(training, cycle)
+        if self.keep < 1:
             task = training.task
             labels = probabilities_of(training.model, task.validation, task.recipe).argmax(1)
             right = labels == torch.tensor(task.validation_labels)
             training.memory[f"accuracy.{cycle}"] = right.float().mean()
 
     def slots(self, training):
-        if self.keep == 1:
-            return super().slots(training)
-        accuracy = {
-            slot: training.memory[f"accuracy.{slot}"].item() for slot in super().slots(training)
-        }
-        least = (1 - self.keep) * max(accuracy.values(), default=0) + self.keep * min(
-            accuracy.values(), default=0
-        )
-        return [slot for slot in accuracy if accuracy[slot] >= least]
+        slots = super().slots(training)
+        if self.keep == 1 or not slots:
+            return slots
+        accuracy = [training.memory[f"accuracy.{slot}"].item() for slot in slots]
+        least = (1 - self.keep) * max(accuracy) + self.keep * min(accuracy)
+        return [slot for slot, own in zip(slots, accuracy, strict=True) if own >= least]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.data.linear import FEATURES, VECTORIZERS, Linear, LinearModel, fit
@@ -46,9 +47,9 @@ class Anchor:
     def answer(
         self,
         texts: Sequence[str],
-        probabilities: np.ndarray | None = None,
-        vectors: np.ndarray | None = None,
-    ) -> np.ndarray:
+        probabilities: ndarray | None = None,
+        vectors: ndarray | None = None,
+    ) -> ndarray:
         """Probabilities (texts, classes), classes in the order of `label_names`.
 
         probabilities: a network's, to be mixed; without them the linear model answers alone.
@@ -176,11 +177,11 @@ class Assessment:
 
 def assess(
     data: Dataset,
-    validation: np.ndarray,
-    test: np.ndarray,
+    validation: ndarray,
+    test: ndarray,
     settings: Linear = Linear(),  # noqa: B008, it is frozen
     kind: str = "geometric",
-    vectors: Mapping[str, np.ndarray] | None = None,
+    vectors: Mapping[str, ndarray] | None = None,
 ) -> Assessment:
     """What an anchor would buy a system whose retrainings answered these texts.
 
@@ -253,7 +254,7 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> np.ndarray:
+def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> ndarray:
     """Probabilities (runs, examples, classes) as `assess` takes them, classes in order of the
     corpus.
 

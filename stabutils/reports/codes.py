@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln, rel_entr
 
 from stabutils.data.labels import CODE, spellings
@@ -122,7 +124,7 @@ def _integers_or_strings(values, thing, axes):
     return values
 
 
-def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], ndarray]:
     """Names sorted, numbers inside them by size, and the place of each in that order.
 
     >>> ordered(["run10", "run2"])[0]
@@ -135,17 +137,19 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(names[i] for i in order), np.argsort(order)
 
 
-def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence[str]) -> None:
+def same_code(
+    labels: ndarray, gold: ndarray | None, names: Sequence[str], who: Sequence[str]
+) -> None:
     """Refuse runs, or gold, whose labels are written in another code than the rest.
 
     Parameters
     ----------
-    answers
-        The labels of each run, and perhaps gold, (examples,): places in `names`.
+    labels, gold
+        Of the runs (runs, examples), and perhaps gold (examples,): places in `names`.
     names
         The label names.
     who
-        What messages call each of them.
+        What messages call each run.
 
     Raises
     ------
@@ -153,9 +157,8 @@ def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence
         Some share no label with the others, or agree with the first only when the labels are
         put in another order.
     """
-    if len(answers) < 2:
-        return
-    rows = np.asarray(answers)
+    rows = labels if gold is None else np.vstack([labels, gold])
+    who = [*who, "gold"]
     _refuse_no_common_label(rows, names, who)
     for row in range(1, len(rows)):
         _refuse_other_order(rows[0], rows[row], names, who[0], who[row])
@@ -164,13 +167,8 @@ def same_code(answers: Sequence[np.ndarray], names: Sequence[str], who: Sequence
 def _refuse_no_common_label(answers, names, who):
     """Runs that share labels, perhaps by way of other runs, form one group; two are two codes."""
     present = np.array([np.bincount(row, minlength=len(names)) > 0 for row in answers])
-    reached = present[0]
-    while True:
-        group = (present & reached).any(axis=1)
-        grown = present[group].any(axis=0)
-        if (grown == reached).all():
-            break
-        reached = grown
+    part = connected_components(present @ present.T)[1]
+    group = part == part[0]
     if group.all():
         return
     minority = group if 2 * group.sum() <= len(group) else ~group
@@ -216,7 +214,7 @@ def _refuse_other_order(one, other, names, first, second):
         raise InputError(f"labels of {second}", value, allowed)
 
 
-def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+def agreement(one: ndarray, other: ndarray) -> tuple[float, float]:
     """The share of examples that two get the same label for, and what chance gives (Cohen 1960).
 
     >>> agreement(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
@@ -227,7 +225,7 @@ def agreement(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return float(np.mean(one == other)), float(counts[0] @ counts[1]) / len(one) ** 2
 
 
-def best_match(one: np.ndarray, other: np.ndarray, size: int) -> np.ndarray:
+def best_match(one: ndarray, other: ndarray, size: int) -> ndarray:
     """For each of `size` labels of one the label of the other that makes most examples agree.
 
     >>> best_match(np.array([0, 0, 1]), np.array([1, 1, 0]), 2).tolist()

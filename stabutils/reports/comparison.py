@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,12 @@ from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
     GUARD,
     Interval,
-    jackknife_arms,
-    over_examples,
-    runs_and_queries,
+    over_both,
     together,
     verdict,
 )
 from stabutils.metrics.measures import churn_between, churn_parts, majority
-from stabutils.records import for_programs, of_scores, write_document
+from stabutils.records import for_programs, of_scores
 from stabutils.reports.codes import encode, same_code, shape_of
 from stabutils.reports.gate import (
     Check,
@@ -40,9 +38,10 @@ from stabutils.reports.stability import (
     add_columns,
     add_threshold,
     columns_of,
-    escape_formula,
-    save,
+    conclude,
+    save_table,
     shown,
+    threshold_of,
     title,
 )
 
@@ -156,7 +155,7 @@ class Comparison:
             "more_stable": self.verdict,
             "verdicts": self.verdicts,
             "numbers": for_programs(numbers),
-            "pairs": [pair.entry() for pair in self.pairs],
+            "pairs": [asdict(pair) for pair in self.pairs],
         }
 
     def to_csv(self, path: str | Path) -> Path:
@@ -165,8 +164,7 @@ class Comparison:
         (flip_probability), with gold labels also that was fixed and that regressed.
         """
         table = self.flips.sort_values("flip_probability", ascending=False, kind="stable")
-        table = table.map(escape_formula)
-        return save(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        return save_table(path, table)
 
 
 def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Comparison:
@@ -206,22 +204,24 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     >>> round(compare([[0, 1], [0, 0], [1, 1]], after).difference["churn"].value, 3)
     -0.667
     """
-    layouts = tuple(side.layout for side in (before, after) if isinstance(side, Predictions))
     files = (before, after)
+    layouts = tuple(side.layout for side in files if isinstance(side, Predictions))
     of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
     other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
         before, after, gold, other, seeds = _of_both(before, after)
     before, after, gold, code = _same_names(before, after, gold, other)
+    sides = {"before": before, "after": after}
     if not of_study:
-        _refuse_two_codes(before, after, gold, code)
-    arms = [np.arange(len(before)), np.arange(len(after))]
-    unnamed, numbered = seeds is None, [1 + arm for arm in arms]
-    seeds = (arms[0], len(before) + arms[1]) if unnamed else _seeds(seeds, arms)
-    n = min(5, len(before), len(after))
-    names = ["churn", f"label_entropy@{n}"] + ["right_to_wrong", "wrong_to_wrong", "accuracy"] * (
-        gold is not None
-    )
+        who = [f"run {i + 1} of {name}" for name, side in sides.items() for i in range(len(side))]
+        same_code(np.concatenate([before, after]), gold, code, who)
+    sizes = [len(before), len(after)]
+    if seeds is None:
+        run_names = [range(1, size + 1) for size in sizes]
+        seeds = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
+    else:
+        seeds = run_names = _seeds(seeds, sizes)
+    n = min(5, *sizes)
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
     served = [
         _served(side, labels, len(code), threshold)
@@ -229,32 +229,28 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     ]
     between = _between(before, after, gold, seeds)
     if all(served):
-        names += list(served[0])
-        for own, parts in zip((old, new), served, strict=True):
-            own |= {name: scores.churn(values) for name, values in parts.items()}
         for name in served[0]:
             earlier, later = (side[name] for side in served)
+            old[name], new[name] = scores.churn(earlier), scores.churn(later)
             between[name] = _between(earlier, later, None, seeds)["churn"]
-    difference = {
-        name: scores.compare(lambda a, b: a - b, [new[name], old[name]], [seeds[1], seeds[0]])
-        for name in names
-    }
-    stability = verdict(difference[names[1]], 0.0, "below")
+    names = [name for name in old if not name.startswith("share_unstable")]
+    difference = {name: scores.change(new[name], old[name], seeds[::-1]) for name in names}
+    stability = verdict(difference[f"label_entropy@{n}"], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
-    passing = {}
+    more_stable, passing = stability, {}
     if gold is not None:
+        more_stable = together(stability, guard)
         passing["update"] = pass_chance(PairGate(), before, after, gold)
         passing["again"] = pass_chance(PairGate(), before, gold=gold)
-    run_names = [list(map(str, own)) for own in (numbered if unnamed else seeds)]
-    paired = bool(np.isin(seeds[0], seeds[1]).any())
+    paired = bool(np.isin(*seeds).any())
     return Comparison(
-        {name: score.interval() for name, score in old.items() if name in names},
-        {name: score.interval() for name, score in new.items() if name in names},
+        {name: old[name].interval() for name in names},
+        {name: new[name].interval() for name in names},
         difference,
         between,
         stability,
         guard,
-        together(stability, *([] if gold is None else [guard])),
+        more_stable,
         layouts,
         _regressions(before, after, gold, seeds, difference),
         pairs_of(before, after, gold, run_names, paired),
@@ -283,7 +279,7 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
             retrained = churn_parts(old, right)["right_to_wrong"] / 2
             return churn_between(old, new, right)["negative_flips"] - retrained
 
-        flips = _over_both(more_flips, before, after, seeds, gold)
+        flips = over_both(more_flips, before, after, seeds=seeds, examples=(gold,))
         found["negative-flips"] = with_unseen(flips, queries)
         lost = difference["accuracy"]
         lost = replace(lost, value=-lost.value, low=-lost.high, high=-lost.low)
@@ -293,30 +289,19 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
 
 def _flips(before, after, gold, code, read) -> pd.DataFrame:
     """The table of queries."""
-    names = np.array(code, object)
-    examples = getattr(read, "examples", None)
-    table = {"example": range(before.shape[1]) if examples is None else examples}
-    if getattr(read, "texts", None) is not None:
-        table["text"] = read.texts
-    if gold is not None:
-        table["gold"] = names[gold]
-    table |= {"before": names[majority(before)[0]], "after": names[majority(after)[0]]}
-    table["flip_probability"] = np.mean([(after != run).mean(axis=0) for run in before], axis=0)
-    if gold is not None:
-        right, right_after = (before == gold).mean(axis=0), (after == gold).mean(axis=0)
-        table["fixed"] = (1 - right) * right_after
-        table["regressed"] = right * (1 - right_after)
-    return pd.DataFrame(table)
-
-
-def _refuse_two_codes(before, after, gold, names) -> None:
-    answers = [*before, *after]
-    who = [f"run {i + 1} of before" for i in range(len(before))]
-    who += [f"run {i + 1} of after" for i in range(len(after))]
-    if gold is not None:
-        answers.append(gold)
-        who.append("gold")
-    same_code(answers, names, who)
+    names, known = np.array(code, object), gold is not None
+    right, right_after = ((labels == gold).mean(axis=0) for labels in (before, after))
+    columns = {
+        "example": getattr(read, "examples", range(before.shape[1])),
+        "text": getattr(read, "texts", None),
+        "gold": names[gold] if known else None,
+        "before": names[majority(before)[0]],
+        "after": names[majority(after)[0]],
+        "flip_probability": np.mean([(after != run).mean(axis=0) for run in before], axis=0),
+        "fixed": (1 - right) * right_after if known else None,
+        "regressed": right * (1 - right_after) if known else None,
+    }
+    return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
 
 
 def _of_both(before, after):
@@ -383,35 +368,28 @@ def _same_names(before, after, gold, other=None):
     return before, after, gold, names
 
 
-def _seeds(seeds, arms):
+def _seeds(seeds, sizes):
     seeds = tuple(map(np.atleast_1d, seeds if hasattr(seeds, "__len__") else (seeds,)))
-    if [len(np.unique(own)) for own in seeds] != [len(arm) for arm in arms]:
-        allowed = f"two lists of different seeds, {len(arms[0])} and {len(arms[1])} of them"
+    if [len(np.unique(own)) for own in seeds] != sizes:
+        allowed = f"two lists of different seeds, {sizes[0]} and {sizes[1]} of them"
         raise InputError("seeds", [own.tolist() for own in seeds], allowed)
     return seeds
 
 
 def _between(before, after, gold, seeds):
     """Churn from before to after over all cross pairs and the queries, and its parts with gold."""
-    parts = ["churn"]
-    known = np.zeros(before.shape[1], int) if gold is None else gold  # churn does not depend on it
-    if gold is not None:
-        parts += ["positive_flips", "negative_flips", "wrong_to_wrong"]
+    parts = ("churn", "positive_flips", "negative_flips", "wrong_to_wrong")
+    if gold is None:
+        parts, gold = parts[:1], np.zeros(before.shape[1], int)  # churn does not depend on it
     found = {}
     for part in parts:
 
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
-        found[part] = _over_both(share, before, after, seeds, known).within(0, 1)
+        interval = over_both(share, before, after, seeds=seeds, examples=(gold,))
+        found[part] = interval.within(0, 1)
     return found
-
-
-def _over_both(statistic, before, after, seeds, known) -> Interval:
-    """Interval of statistic(before, after, known) over runs and queries."""
-    over_runs = jackknife_arms(statistic, [before, after], seeds, examples=(known,))
-    over_queries = over_examples(statistic, before, after, examples=(known,))
-    return runs_and_queries(over_runs, over_queries)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -450,23 +428,14 @@ def command(arguments: argparse.Namespace) -> int:
     before, after = (
         read_predictions(path, columns) for path in (arguments.before, arguments.after)
     )
-    if arguments.threshold is not None:
-        for name, side in (("before", before), ("after", after)):
-            if side.probabilities is None:
-                value = f"no probabilities in {name}"
-                raise InputError("--threshold", value, "probabilities in both files")
-    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
+    threshold = threshold_of(arguments, {"before": before, "after": after})
     comparison = compare(before, after, threshold=threshold)
     checks = comparison.checks(list(dict.fromkeys(arguments.fail_on)), arguments.margin)
-    status = max((check.status(arguments.strict) for check in checks), default=0)
+    status = conclude("compare", comparison.entries(), checks, arguments)
     if arguments.csv:
         comparison.to_csv(arguments.csv)
     if arguments.pairs:
-        pairs = pd.DataFrame([pair.entry() for pair in comparison.pairs]).map(escape_formula)
-        save(arguments.pairs, pairs.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-    if arguments.json:
-        content = comparison.entries() | {"checks": [check.entry() for check in checks]}
-        write_document(arguments.json, "compare", status, content)
+        save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
     print(comparison)
     for check in checks:
         interval = f"[{100 * check.interval.low:+.2f}, {100 * check.interval.high:+.2f}]"

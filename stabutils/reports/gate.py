@@ -8,12 +8,13 @@ same recipe, trained again, passes it sometimes and sometimes not. `pass_chance`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import GUARD, Interval, jeffreys, verdict
+from stabutils.metrics.measures import flips
 from stabutils.metrics.multiplicity import mcnemar
 
 OUTCOMES = {"holds": "failed", "does not hold": "passed"}
@@ -163,27 +164,19 @@ class Pair:
     negative_flips: float | None = None
     mcnemar_p: float | None = None
 
-    def entry(self) -> dict:
-        return asdict(self)
 
-
-def pairs_of(before, after, gold, names: Sequence[Sequence[str]], own: bool) -> tuple[Pair, ...]:
+def pairs_of(before, after, gold, names: Sequence[Sequence[object]], own: bool) -> tuple[Pair, ...]:
     """Each run before beside the run after of the same name; beside all of them where not `own`."""
     pairs = []
     for old_name, old in zip(names[0], before, strict=True):
         for new_name, new in zip(names[1], after, strict=True):
             if own and old_name != new_name:
                 continue
-            parts = {}
+            parts = {"churn": float(np.mean(old != new))}
             if gold is not None:
-                right, right_after = old == gold, new == gold
-                parts = {
-                    "positive_flips": float((~right & right_after).mean()),
-                    "negative_flips": float((right & ~right_after).mean()),
-                    "mcnemar_p": mcnemar(old, new, gold),
-                }
-            churn = float((old != new).mean())
-            pairs.append(Pair(str(old_name), str(new_name), churn, **parts))
+                parts = {name: float(flip.mean()) for name, flip in flips(old, new, gold).items()}
+                parts["mcnemar_p"] = mcnemar(old, new, gold)
+            pairs.append(Pair(str(old_name), str(new_name), **parts))
     return tuple(pairs)
 
 

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from numpy import ndarray
 
 from stabutils.data.labels import plain, spellings
 from stabutils.data.rows import cut_off
@@ -77,16 +78,16 @@ class Predictions:
         What other columns call each example: column -> (examples,).
     """
 
-    labels: np.ndarray
+    labels: ndarray
     label_names: tuple[str, ...]
     runs: tuple[str, ...]
     examples: tuple[str, ...]
     layout: str
-    gold: np.ndarray | None = None
+    gold: ndarray | None = None
     texts: tuple[str, ...] | None = None
-    probabilities: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    checkpoints: np.ndarray | None = None
+    probabilities: ndarray | None = None
+    weights: ndarray | None = None
+    checkpoints: ndarray | None = None
     numbered: bool = False
     identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -178,7 +179,7 @@ class _Cells:
 
     table: Table
     roles: dict[str, list[str]]
-    codes: dict[str, np.ndarray]
+    codes: dict[str, ndarray]
     words: dict[str, list[str]]
 
     def first_row(self, role: str, code: int) -> str:
@@ -186,7 +187,7 @@ class _Cells:
         rows = (self.codes[role] == code).any(axis=0)
         return self.table.where(int(rows.argmax()))
 
-    def numbers(self, role: str) -> np.ndarray:
+    def numbers(self, role: str) -> ndarray:
         """The words of a role as numbers. InputError for one that is none."""
         try:
             numbers = np.array(list(map(float, self.words[role])))
@@ -392,7 +393,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
         raise InputError(f"columns of {cells.table.name}", listed, allowed)
 
 
-def _sum_to_one(values: np.ndarray, whole: bool) -> bool:
+def _sum_to_one(values: ndarray, whole: bool) -> bool:
     """Whether every row of (columns, rows) sums to 1, or to 100 %, but for what was rounded."""
     columns, rows = values.shape
     for total in (1, 100):
@@ -426,10 +427,10 @@ class _Grid:
     runs: tuple[str, ...]
     points: list[str]
     examples: tuple[str, ...]
-    rows: np.ndarray
+    rows: ndarray
 
     @property
-    def answers(self) -> np.ndarray:
+    def answers(self) -> ndarray:
         """The rows of answers, run by run."""
         return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
 
@@ -480,8 +481,7 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool)
     if len(grid.points) > 1:
         shape = (len(runs), len(grid.points), len(examples))
         checkpoints = rank[codes["label"][0, grid.rows].reshape(shape)]
-    everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {run!r}" for run in runs), "gold"])
+    same_code(labels, gold, names, [f"run {run!r}" for run in runs])
     probabilities = None
     if rated:
         shares = _probabilities(rated, names, cells, grid.answers)
@@ -542,7 +542,7 @@ def _times(runs, points) -> tuple[str, ...]:
     return tuple(f"{run}, checkpoint {point}" for run in runs for point in points)
 
 
-def _order(time, example, times, examples) -> np.ndarray:
+def _order(time, example, times, examples) -> ndarray:
     """Which row holds each (time, example), time by time: every pair once, else InputError."""
     pair = time * len(examples) + example
     counts = np.bincount(pair, minlength=len(times) * len(examples))
@@ -558,7 +558,7 @@ def _order(time, example, times, examples) -> np.ndarray:
     return np.argsort(pair)
 
 
-def _fixed(codes, words, role, examples) -> np.ndarray:
+def _fixed(codes, words, role, examples) -> ndarray:
     """What belongs to an example must not differ by run: codes (runs, examples) -> (examples,)."""
     differ = (codes != codes[0]).any(axis=0)
     if differ.any():
@@ -594,7 +594,7 @@ def _spelled(classes: Iterable[str], labels: Iterable[str]) -> list[str]:
     return [spelling.get(plain(name), name) for name in classes]
 
 
-def _probabilities(rated, names, cells: _Cells, answers) -> np.ndarray:
+def _probabilities(rated, names, cells: _Cells, answers) -> ndarray:
     """A row for each run and example, classes in the order of the label names."""
     column_of = dict(zip(_spelled(map(_class_of, rated), names), rated, strict=True))
     missing = sorted(f"p_{label}" for label in names if label not in column_of)
@@ -645,7 +645,7 @@ def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int])
 # ---- arrays
 
 
-def _npy(path: Path) -> dict[str, np.ndarray]:
+def _npy(path: Path) -> dict[str, ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy parses the header as Python, which fails in many ways
@@ -655,7 +655,7 @@ def _npy(path: Path) -> dict[str, np.ndarray]:
     return _by_shape(array)
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
+def _safetensors(path: Path) -> dict[str, ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -669,11 +669,11 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _by_shape(array) -> dict[str, np.ndarray]:
+def _by_shape(array) -> dict[str, ndarray]:
     return {"probabilities" if np.ndim(array) == 3 else "labels": array}
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
+def _from_arrays(arrays: dict[str, ndarray], name: str) -> Predictions:
     labels, probabilities, classes = arrays.get("labels"), arrays.get("probabilities"), None
     if probabilities is not None:
         kind, shape = probabilities.dtype.kind, probabilities.shape
@@ -690,8 +690,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], name: str) -> Predictions:
     if len(labels) < 2:
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)
     runs, examples = (tuple(map(str, range(size))) for size in labels.shape)
-    everybody = [*labels] if gold is None else [*labels, gold]
-    same_code(everybody, names, [*(f"run {run}" for run in runs), "gold"])
+    same_code(labels, gold, names, [f"run {run}" for run in runs])
     if probabilities is not None and probabilities.shape[:2] == labels.shape:
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
     layout = f"array, {len(labels)} runs x {labels.shape[1]} examples ({', '.join(sorted(arrays))})"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy import ndarray
 from scipy.special import softmax
 from transformers import Trainer, TrainerCallback
 
@@ -289,8 +290,8 @@ def _every_example(trainer: Trainer) -> Iterator[None]:
 class Answers:
     """Labels (examples,), probabilities (examples, classes) or None, and how many classes."""
 
-    labels: np.ndarray
-    probabilities: np.ndarray | None
+    labels: ndarray
+    probabilities: ndarray | None
     classes: int
 
 
@@ -323,7 +324,7 @@ def read_answers(predictions, examples: int, classes: int = 0) -> Answers:
     if predictions is None:
         raise InputError(thing, None, f"{allowed}; does the model return only a loss?")
     parts = predictions if isinstance(predictions, (tuple, list)) else (predictions,)
-    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    arrays = [part for part in parts if isinstance(part, ndarray)]
     usable = [array for array in arrays if _is_answers(array, examples, classes)]
     sure = len(usable) == 1 or classes and usable and usable[0] is parts[0]
     if not sure:
@@ -343,7 +344,7 @@ def read_answers(predictions, examples: int, classes: int = 0) -> Answers:
     return Answers(scores.argmax(axis=1), probabilities, scores.shape[1])
 
 
-def _is_answers(array: np.ndarray, examples: int, classes: int) -> bool:
+def _is_answers(array: ndarray, examples: int, classes: int) -> bool:
     """Whether an array has the shape and type of labels, or of scores of the classes."""
     if array.shape[:1] != (examples,) or not examples:
         return False
@@ -401,7 +402,7 @@ def class_names(config, label_names: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def read_gold(label_ids, examples: int) -> np.ndarray | None:
+def read_gold(label_ids, examples: int) -> ndarray | None:
     """The gold label of each example, or None where not every example has one.
 
     Parameters
@@ -425,7 +426,7 @@ def read_gold(label_ids, examples: int) -> np.ndarray | None:
         return None
     thing = "labels of the Recorder's dataset"
     allowed = f"one class of 0, 1, ... for each of {examples} examples, or -100 for none"
-    if not isinstance(label_ids, np.ndarray) or label_ids.size != examples:
+    if not isinstance(label_ids, ndarray) or label_ids.size != examples:
         value = getattr(label_ids, "shape", f"{len(label_ids)} arrays")
         raise InputError(thing, value, allowed)
     numbers = label_ids.reshape(examples)

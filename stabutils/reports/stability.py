@@ -15,12 +15,14 @@ import argparse
 import base64
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.errors import InputError
@@ -34,6 +36,7 @@ from stabutils.metrics.intervals import (
     runs_and_queries,
     runs_needed,
 )
+from stabutils.metrics.measures import flips
 from stabutils.records import for_programs, of_scores, write_document
 from stabutils.reports.codes import encode, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
@@ -126,10 +129,10 @@ class Report:
     examples: pd.DataFrame
     runs_needed: dict[float, int]
     notes: tuple[str, ...]
-    labels: np.ndarray = field(repr=False)
-    gold: np.ndarray | None = field(repr=False)
+    labels: ndarray = field(repr=False)
+    gold: ndarray | None = field(repr=False)
     label_names: tuple[str, ...] = field(repr=False)
-    checkpoints: np.ndarray | None = field(default=None, repr=False)
+    checkpoints: ndarray | None = field(default=None, repr=False)
     runs: tuple[str, ...] = ()  # their names, where they have some
     layout: str = ""  # what of a file was read as what, and what was left unused
     release: dict[str, Interval] = field(default_factory=dict, repr=False)
@@ -140,7 +143,7 @@ class Report:
         return len(self.labels) == 1
 
     @property
-    def votes(self) -> np.ndarray:
+    def votes(self) -> ndarray:
         """What is set side by side, (runs, examples): the runs, or the checkpoints of the only
         one.
         """
@@ -153,35 +156,35 @@ class Report:
         """
         table = self._worst_first()
         table = (table if self.alone else table[table["disagreement"] > 0]).head(most)
-        return table.assign(answers=self._answers(table.index))
+        return self._with_answers(table)
 
-    def _answers(self, queries: Sequence[int]) -> list[str]:
-        """What each query was answered, in words: how often, or of two runs by which."""
-        if not len(queries):
-            return []
+    def answers(self, query: int) -> list[tuple[str, str]]:
+        """Each answer to a query, and beside it how often it was given, or of two runs by which."""
+        votes = self.votes[:, query]
         if len(self.labels) == 2:
-            return [
-                ", ".join(
-                    f"{run}: {self.label_names[label]}"
-                    for run, label in zip(self.runs, pair, strict=True)
-                )
-                for pair in self.labels[:, queries].T
-            ]
-        return metrics.tally(self.votes[:, queries], self.label_names)
+            given = list(zip(votes, self.runs, strict=True))
+        else:
+            given = [(kind, f"×{count}") for kind, count in metrics.measures.counted(votes)]
+        return [(self.label_names[answer], beside) for answer, beside in given]
+
+    def _with_answers(self, table: pd.DataFrame) -> pd.DataFrame:
+        form = "{1}: {0}" if len(self.labels) == 2 else "{0} {1}"
+        answers = []
+        for query in table.index:
+            words = [form.format(*given) for given in self.answers(query)]
+            answers.append(", ".join(words))
+        return table.assign(answers=answers)
 
     def _worst_first(self) -> pd.DataFrame:
+        table = self.examples
         if self.alone:
-            return self.examples.sort_values("flip_rank")
-        right = (
-            np.zeros(len(self.examples))
-            if self.gold is None
-            else (self.labels == self.gold).any(axis=0)
-        )
-        weight = self.examples.get("weight", np.ones(len(self.examples)))
-        entropy = self.examples["label_entropy"].round(
-            9
-        )  # equal votes have entropies equal but for rounding
-        return self.examples.iloc[np.lexsort((~right.astype(bool), -weight, -entropy))]
+            return table.sort_values("flip_rank")
+        never_right = np.zeros(len(table), bool)
+        if self.gold is not None:
+            never_right = (self.labels != self.gold).all(axis=0)
+        weight = table.get("weight", np.ones(len(table)))
+        entropy = table["label_entropy"].round(9)  # of equal votes equal but for rounding
+        return table.iloc[np.lexsort((never_right, -weight, -entropy))]
 
     def regions(self) -> pd.DataFrame:
         """Where unstable queries gather, by their texts, as `regions.describe` tells it; empty
@@ -211,17 +214,11 @@ class Report:
 
     def summary(self) -> str:
         """The numbers and notes as lines of plain text."""
-        lines = [
-            f"{title(name):<26}{shown(name, interval)}" for name, interval in self.numbers.items()
-        ]
         runs = f"1 run, {len(self.votes)} checkpoints" if self.alone else f"{len(self.labels)} runs"
-        return "\n".join(
-            [
-                f"{runs}, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels",
-                *lines,
-                *self.notes,
-            ]
-        )
+        lines = [f"{runs}, {self.labels.shape[1]:,} queries, {len(self.label_names)} labels"]
+        for name, interval in self.numbers.items():
+            lines.append(f"{title(name):<26}{shown(name, interval)}")
+        return "\n".join([*lines, *self.notes])
 
     def entries(self) -> dict:
         """What was found, for programs: docs/pipelines.md says what is what."""
@@ -247,9 +244,7 @@ class Report:
         """Write the table of queries, the worst first, with all their answers; a cell that looks
         like a formula gets an apostrophe in front.
         """
-        table = self._worst_first()
-        table = table.assign(answers=self._answers(table.index)).map(escape_formula)
-        return save(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        return save_table(path, self._with_answers(self._worst_first()))
 
 
 def report(
@@ -286,146 +281,124 @@ def report(
     """
     if isinstance(labels, Predictions):
         read = labels
-        of_file = report(
-            read.labels,
-            read.gold,
-            read.texts,
-            read.probabilities,
-            read.label_names,
-            read.weights,
-            identical_data,
-            read.examples,
-            read.checkpoints,
-            read.runs,
-            threshold,
-            max_churn,
-        )
-        return replace(of_file, layout=read.layout)
-    rated = () if probabilities is None else shape_of(probabilities, "probabilities")
-    classes = None if probabilities is None else (*rated, 0, 0, 0)[2]
-    labels, gold, label_names, checkpoints = _encoded(
-        labels, gold, label_names, classes, checkpoints
-    )
-    runs, count = labels.shape
-    if runs < 2 and checkpoints is None:
+    else:
+        rows = (texts, examples, weights)
+        read = _checked(labels, gold, label_names, probabilities, checkpoints, run_names, *rows)
+    runs, count = read.labels.shape
+    if runs < 2 and read.checkpoints is None:
         raise InputError("runs in labels", runs, MORE_RUNS)
     if not isinstance(identical_data, (bool, np.bool_, type(None))):
         raise InputError("identical_data", identical_data, "True, False or None")
-    texts, examples = (
-        _beside(texts, count, "texts"),
-        _beside(examples, count, "examples") or tuple(range(count)),
-    )
-    run_names = _beside(run_names, runs, "run_names") or (("run 1", "run 2") if runs == 2 else ())
-    weights = None if weights is None else _weights(weights, count)
-    expected = (runs, count, len(label_names))
-    if probabilities is not None and rated != expected:
-        raise InputError("shape of probabilities", rated, f"{expected}: runs, examples, classes")
-    numbers = _numbers(labels, gold, probabilities, weights, checkpoints)
-    about = {
-        "example": examples,
-        "text": texts,
-        "gold": None if gold is None else np.array(label_names, object)[gold],
-    }
-    if runs == 1:
-        table = _of_one_run(about, labels, label_names, probabilities, checkpoints) | {
-            "weight": weights
-        }
-        needed, notes = {}, (ONE_RUN,)
-    else:
-        table = _of_runs(about, labels, label_names) | {"weight": weights}
-        needed = (
-            {}
-            if runs == 2
-            else {half: runs_needed(numbers["churn"], half) for half in (0.01, 0.005)}
-        )
-        notes = (_plan(numbers["churn"], needed, count), SAME_DATA[identical_data])
-        notes += (_of_two(labels, gold, run_names),) if runs == 2 and gold is not None else ()
-    table = pd.DataFrame({name: column for name, column in table.items() if column is not None})
-    notes += (TRANSPOSED,) * (runs > count)
-    release = {}
+    weights = None if read.weights is None else _weights(read.weights, count)
+    read = replace(read, weights=weights)
+    numbers = _numbers(read)
+    needed: dict[float, int] = {}
+    release: dict[str, Interval] = {}
+    notes = [ONE_RUN]
     if runs > 1:
-        release = _release(labels, gold, probabilities, threshold, max_churn)
-        notes += _release_notes(release, threshold, max_churn, gold is not None, runs)
-    of_runs = Report(
-        numbers, table, needed, notes, labels, gold, label_names, checkpoints, run_names
+        if runs > 2:
+            needed = {half: runs_needed(numbers["churn"], half) for half in (0.01, 0.005)}
+        notes = [_plan(numbers["churn"], needed, count), SAME_DATA[identical_data]]
+        if runs == 2 and read.gold is not None:
+            notes.append(_of_two(read))
+    if runs > count:
+        notes.append(TRANSPOSED)
+    if runs > 1:
+        release, in_words = _release(read, threshold, max_churn)
+        notes += in_words
+    return Report(
+        numbers,
+        _table(read),
+        needed,
+        tuple(notes),
+        read.labels,
+        read.gold,
+        read.label_names,
+        read.checkpoints,
+        read.runs,
+        read.layout,
+        release,
     )
-    return replace(of_runs, release=release)
 
 
-def _release(labels, gold, probabilities, threshold, max_churn) -> dict[str, Interval]:
-    """What a run in the place of another changes, and whether a gate would let it pass."""
-    release = {}
-    if gold is not None and len(labels) > 2:
-        both_ways = scores.scores(labels, gold, 2)["right_to_wrong"].interval()
-        release["negative_flips"] = scaled(both_ways, 0.5)
+def _checked(
+    labels, gold, label_names, probabilities, checkpoints, run_names, texts, examples, weights
+) -> Predictions:
+    """Arrays as predictions: everything in one code, and of the lengths of labels."""
+    rated, classes = (), None
     if probabilities is not None:
-        answered = decisions(probabilities, threshold)
-        served = np.where(answered == 1, labels, labels.max() + 1)  # the fallback
+        rated = shape_of(probabilities, "probabilities")
+        classes = (*rated, 0, 0, 0)[2]
+    if checkpoints is None:
+        labels, gold, names = encode(labels, gold, label_names, classes)
+    else:
+        shape = shape_of(checkpoints, "checkpoints")
+        if len(shape) != 3 or shape[1] < 2 or shape[::2] != np.shape(labels):
+            allowed = (
+                "(runs, checkpoints, examples), at least 2 checkpoints of the runs and examples "
+                f"in labels, {np.shape(labels)}"
+            )
+            raise InputError("shape of checkpoints", shape, allowed)
+        both = np.concatenate([labels, np.reshape(checkpoints, (-1, shape[2]))])
+        both, gold, names = encode(both, gold, label_names, classes)
+        labels, checkpoints = both[: shape[0]], both[shape[0] :].reshape(shape)
+    runs, count = labels.shape
+    if probabilities is not None and rated != (*labels.shape, len(names)):
+        allowed = f"{(*labels.shape, len(names))}: runs, examples, classes"
+        raise InputError("shape of probabilities", rated, allowed)
+    if run_names is None and runs == 2:
+        run_names = ("run 1", "run 2")
+    return Predictions(
+        labels,
+        names,
+        _beside(run_names, runs, "run_names") or (),
+        _beside(examples, count, "examples") or tuple(range(count)),
+        "",
+        gold,
+        _beside(texts, count, "texts"),
+        probabilities,
+        weights,
+        checkpoints,
+    )
+
+
+def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interval], list[str]]:
+    """What a run in the place of another changes, and whether a gate would let it pass; in words.
+
+    Negative flips and the chance are of three runs or more.
+    """
+    release, notes = {}, []
+    several = len(read.labels) > 2
+    if read.gold is not None and several:
+        both_ways = scores.churn(read.labels == read.gold)
+        negative = scores.compare(lambda share: share / 2, [both_ways]).within(0, 0.5)
+        release["negative_flips"] = negative
+        notes.append(
+            f"One retraining in the place of another turns {shown('negative_flips', negative)} of "
+            "the queries from right to wrong (negative flips), and as many from wrong to right "
+            "(positive flips)."
+        )
+    if read.probabilities is not None:
+        answered = decisions(read.probabilities, threshold)
+        fallback = read.labels.max() + 1
+        served = np.where(answered == 1, read.labels, fallback)
         release["decision_flips"] = scores.churn(answered).interval()
         release["served_churn"] = scores.churn(served).interval()
-    gate = PairGate(max_churn, None if gold is None else GUARD)
-    if str(gate) and len(labels) > 2:
-        release["pass_chance"] = pass_chance(gate, labels, gold=gold)
-    return release
-
-
-def _release_notes(release, threshold, max_churn, with_gold, runs) -> tuple[str, ...]:
-    """The same in words."""
-    notes = []
-    if "negative_flips" in release:
-        flips = shown("negative_flips", release["negative_flips"])
+        crossed, churn = (shown(name, release[name]) for name in ("decision_flips", "served_churn"))
         notes.append(
-            f"One retraining in the place of another turns {flips} of the queries from right to "
-            "wrong (negative flips), and as many from wrong to right (positive flips)."
-        )
-    if "decision_flips" in release:
-        flips = shown("decision_flips", release["decision_flips"])
-        churn = shown("served_churn", release["served_churn"])
-        notes.append(
-            f"At a confidence threshold of {threshold:g}, {flips} of the queries are answered by "
+            f"At a confidence threshold of {threshold:g}, {crossed} of the queries are answered by "
             f"one run and left to the fallback by another; with these, users meet a change on "
             f"{churn} of the queries."
         )
-    if "pass_chance" in release:
-        gate = PairGate(max_churn, GUARD if with_gold else None)
-        chance = release["pass_chance"]
+    gate = PairGate(max_churn, None if read.gold is None else GUARD)
+    if str(gate) and several:
+        release["pass_chance"] = pass_chance(gate, read.labels, gold=read.gold)
+        chance, ends = in_words("pass_chance", release["pass_chance"])
         notes.append(
             f"A release gate on one pair of models that asks for {gate} lets the same recipe, "
-            f"trained again, pass with a chance of {_value('pass_chance', chance)} "
-            f"{_range('pass_chance', chance)}: the rest are failures by luck."
+            f"trained again, pass with a chance of {chance} {ends}: the rest are failures by luck."
         )
-    return tuple(notes)
-
-
-def scaled(interval: Interval, factor: float) -> Interval:
-    """The interval of a number that is `factor` (above 0) times this one.
-
-    Examples
-    --------
-    >>> print(scaled(Interval(0.2, 0.1, 0.3, runs=5), 0.5))
-    0.100 [0.050, 0.150]
-    """
-    names = ("value", "low", "high", "se")
-    over_runs = interval.over_runs and scaled(interval.over_runs, factor)
-    numbers = {name: factor * getattr(interval, name) for name in names}
-    return replace(interval, over_runs=over_runs, **numbers)
-
-
-def _encoded(labels, gold, label_names, classes, checkpoints):
-    """Everything in one code, as `encode` makes it."""
-    if checkpoints is None:
-        return *encode(labels, gold, label_names, classes), None
-    runs, shape = len(labels), shape_of(checkpoints, "checkpoints")
-    if len(shape) != 3 or shape[1] < 2 or shape[::2] != np.shape(labels):
-        raise InputError(
-            "shape of checkpoints",
-            shape,
-            f"(runs, checkpoints, examples), at least 2 checkpoints of the "
-            f"runs and examples in labels, {np.shape(labels)}",
-        )
-    both = np.concatenate([labels, np.reshape(checkpoints, (-1, shape[2]))])
-    both, gold, label_names = encode(both, gold, label_names, classes)
-    return both[:runs], gold, label_names, both[runs:].reshape(shape)
+    return release, notes
 
 
 def _beside(values, count, thing):
@@ -440,16 +413,10 @@ def _beside(values, count, thing):
 def _weights(weights, count):
     shape_of(weights, "weights")
     weights = np.asarray(weights)
-    if (
-        weights.shape != (count,)
-        or weights.dtype.kind not in "iuf"
-        or not np.isfinite(weights).all()
-        or weights.min() < 0
-        or not weights.sum() > 0
-    ):
-        raise InputError(
-            "weights", weights.tolist(), f"{count} numbers of at least 0, one for each example"
-        )
+    numbers = weights.shape == (count,) and weights.dtype.kind in "iuf"
+    if not numbers or not np.isfinite(weights).all() or weights.min() < 0 or not weights.sum() > 0:
+        allowed = f"{count} numbers of at least 0, one for each example"
+        raise InputError("weights", weights.tolist(), allowed)
     return weights.astype(float)
 
 
@@ -464,21 +431,20 @@ ONE_RUN = (
 )
 
 
-def _of_two(labels, gold, names):
+def _of_two(read: Predictions) -> str:
     """From one to the other, in words: what a release does to single answers."""
-    right = labels == gold
-    rates = [scores.accuracy(run[None], gold) for run in labels]
-    accuracy = [shown("accuracy", rate.interval()).partition(" (")[0] for rate in rates]
-    parts = {"positive": ~right[:1] & right[1:], "negative": right[:1] & ~right[1:]}
-    shares = {}
-    for name, flipped in parts.items():
-        interval = scores.of_runs(flipped, (0, 1)).interval()
-        shares[name] = shown("churn", interval).partition(" (")[0]
+    right = read.labels == read.gold
+    p_value = multiplicity.mcnemar(read.labels[0], read.labels[1], read.gold)
+    changed = flips(read.labels[:1], read.labels[1:], read.gold)
+    words = []
+    for share in (right[:1], right[1:], changed["positive_flips"], changed["negative_flips"]):
+        interval = scores.of_runs(share, (0, 1)).interval()
+        words.append(" ".join(in_words("churn", interval)))
     return (
-        f"From {names[0]} to {names[1]}: accuracy {accuracy[0]} to {accuracy[1]}; "
-        f"{shares['positive']} of the queries were wrong and became right (positive flips), "
-        f"{shares['negative']} were right and became wrong (negative flips). Equally accurate? "
-        f"Mid-p McNemar test: p = {multiplicity.mcnemar(*labels, gold):.2g}."
+        f"From {read.runs[0]} to {read.runs[1]}: accuracy {words[0]} to {words[1]}; "
+        f"{words[2]} of the queries were wrong and became right (positive flips), "
+        f"{words[3]} were right and became wrong (negative flips). Equally accurate? "
+        f"Mid-p McNemar test: p = {p_value:.2g}."
     )
 
 
@@ -508,64 +474,67 @@ def _plan(churn, needed, queries):
     )
 
 
-def _of_runs(about, labels, names):
-    """Columns of the table of queries, in the order given."""
-    runs = len(labels)
-    answer, count = metrics.majority(labels)
-    low, high = jeffreys(runs - count, runs)
-    return about | {
-        "answer": np.array(names, object)[answer],
-        "votes": count,
-        "label_entropy": metrics.label_entropy(labels),
-        "disagreement": metrics.disagreement(labels),
-        "flip_probability": 1 - count / runs,
-        "flip_low": low,
-        "flip_high": high,
-    }
+def _table(read: Predictions) -> pd.DataFrame:
+    """The table of queries.
 
-
-def _of_one_run(about, labels, names, probabilities, checkpoints):
-    """The same of one run. Where there are probabilities, doubt ranks the queries: it found what
-    other runs disagree on better than the entropy on all corpora of this study (notebook 01).
+    Of one run: where there are probabilities, doubt ranks the queries: it found what other runs
+    disagree on better than the entropy on all corpora of this study (notebook 01).
     """
-    entropy = metrics.checkpoint_entropy(checkpoints)[0]
-    doubt = None if probabilities is None else 1 - np.asarray(probabilities)[0].max(axis=1)
-    order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
-    return about | {
-        "answer": np.array(names, object)[labels[0]],
-        "checkpoint_entropy": entropy,
-        "doubt": doubt,
-        "flip_rank": 1 + np.argsort(order),
-    }
-
-
-def _numbers(labels, gold, probabilities, weights, checkpoints):
-    """The numbers of a report, over runs and queries where runs and queries allow it."""
-    alone = len(labels) == 1
-    if alone:
-        numbers = _of_one(labels, gold, checkpoints)
+    labels, runs, names = read.labels, len(read.labels), np.array(read.label_names, object)
+    columns: dict[str, Any] = {"example": read.examples, "text": read.texts}
+    columns["gold"] = None if read.gold is None else names[read.gold]
+    if runs == 1:
+        entropy = metrics.checkpoint_entropy(read.checkpoints)[0]
+        doubt = None
+        if read.probabilities is not None:
+            doubt = 1 - np.asarray(read.probabilities)[0].max(axis=1)
+        order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
+        columns |= {
+            "answer": names[labels[0]],
+            "checkpoint_entropy": entropy,
+            "doubt": doubt,
+            "flip_rank": 1 + np.argsort(order),
+        }
     else:
-        found = scores.scores(labels, gold, min(5, len(labels)), weights)
-        numbers = {name: score.interval() for name, score in found.items()}
+        answer, count = metrics.majority(labels)
+        low, high = jeffreys(runs - count, runs)
+        columns |= {
+            "answer": names[answer],
+            "votes": count,
+            "label_entropy": metrics.label_entropy(labels),
+            "disagreement": metrics.disagreement(labels),
+            "flip_probability": 1 - count / runs,
+            "flip_low": low,
+            "flip_high": high,
+        }
+    columns["weight"] = read.weights
+    return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+
+
+def _numbers(read: Predictions) -> dict[str, Interval]:
+    """The numbers of a report, over runs and queries where runs and queries allow it."""
+    labels, gold, probabilities = read.labels, read.gold, read.probabilities
+    alone = len(labels) == 1
+    found = {}
+    if read.checkpoints is not None:
+        entropy = metrics.checkpoint_entropy(read.checkpoints)
+    if not alone:
+        found = scores.scores(labels, gold, min(5, len(labels)), read.weights)
+    else:
+        found["share_changed"] = scores.of_runs(entropy > 0, (0, 1))
+        if gold is not None:
+            found["accuracy"] = scores.accuracy(labels, gold)
+    numbers = {name: score.interval() for name, score in found.items()}
+    if not alone:
         numbers["kappa"] = scores.kappa(labels)
-    if checkpoints is not None:
-        entropy = metrics.checkpoint_entropy(checkpoints)
-        score = scores.of_runs(entropy, (0, np.inf))
-        numbers["checkpoint_entropy"] = score.interval()
+    if read.checkpoints is not None:
+        numbers["checkpoint_entropy"] = scores.of_runs(entropy, (0, np.inf)).interval()
     if probabilities is not None:
         if not alone:
             numbers["jensen_shannon"] = scores.jensen_shannon(np.asarray(probabilities))
         if gold is not None:
             numbers["nll"] = _mean_of(metrics.nll, probabilities, gold).within(0, np.inf)
             numbers["ece"] = _mean_of(metrics.ece, probabilities, gold).within(0, 1)
-    return numbers
-
-
-def _of_one(labels, gold, checkpoints):
-    changed = metrics.checkpoint_entropy(checkpoints) > 0
-    numbers = {"share_changed": scores.of_runs(changed, (0, 1)).interval()}
-    if gold is not None:
-        numbers["accuracy"] = scores.accuracy(labels, gold).interval()
     return numbers
 
 
@@ -590,28 +559,21 @@ def shown(name: str, interval: Interval, signed: bool = False) -> str:
     >>> shown("churn", Interval(0.12345, 0.1, 0.15, runs=5))
     '12.3 % [10.0, 15.0] (5 runs)'
     """
-    return (
-        f"{_value(name, interval, signed)} {_range(name, interval, signed)} ({_behind(interval)})"
-    )
+    value, ends = in_words(name, interval, signed)
+    return f"{value} {ends} ({_behind(interval)})"
 
 
-def _value(name, interval, signed=False):
-    percent = SCORES[name.partition("@")[0]][1]
-    unit = " points" if signed else " %"
-    return _digits(interval.value, percent, interval, signed) + (unit if percent else "")
-
-
-def _range(name, interval, signed=False):
-    percent = SCORES[name.partition("@")[0]][1]
-    ends = (_digits(end, percent, interval, signed) for end in (interval.low, interval.high))
-    return f"[{', '.join(ends)}]"
-
-
-def _digits(value, percent, interval, signed):
-    scale = 100 if percent else 1
+def in_words(name: str, interval: Interval, signed: bool = False) -> tuple[str, str]:
+    """A number, with its unit, and its interval: shares in %, differences in points."""
+    scale, places, unit = 1, 3, ""
+    if SCORES[name.partition("@")[0]][1]:
+        scale, places, unit = 100, 1, " points" if signed else " %"
     half = scale * (interval.high - interval.low) / 2
-    places = (1 if percent else 3) + (0 < half < (0.1 if percent else 0.001))
-    return f"{scale * value:{'+' if signed else ''}.{places}f}"
+    places += 0 < half < 10**-places
+    form = f"{'+' * signed}.{places}f"
+    numbers = (interval.value, interval.low, interval.high)
+    value, low, high = (format(scale * number, form) for number in numbers)
+    return value + unit, f"[{low}, {high}]"
 
 
 def _behind(interval):
@@ -619,16 +581,13 @@ def _behind(interval):
 
 
 def _page(report: Report, page: bool, source: str = "") -> str:
-    rows = [
-        {
-            "name": title(name),
-            "value": _value(name, interval),
-            "range": _range(name, interval),
-            "behind": _behind(interval),
-            "says": SCORES[name.partition("@")[0]][2].format(n=name.partition("@")[2]),
-        }
-        for name, interval in report.numbers.items()
-    ]
+    rows = []
+    for name, interval in report.numbers.items():
+        base, _, n = name.partition("@")
+        value, ends = in_words(name, interval)
+        says = SCORES[base][2].format(n=n)
+        row = {"name": title(name), "value": value, "range": ends, "behind": _behind(interval)}
+        rows.append(row | {"says": says})
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
     cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
     return render(
@@ -656,32 +615,18 @@ def _unstable(report: Report) -> list[dict]:
     """
     rows = []
     for place, query in report.worst().iterrows():
-        votes = report.votes[:, place]
-        if len(report.labels) == 2:
-            said = zip(votes, report.runs, strict=True)
-        else:
-            answers, counts = np.unique(votes, return_counts=True)
-            said = [(answers[i], f"×{counts[i]}") for i in np.argsort(-counts, kind="stable")]
-        said = [(report.label_names[answer], beside) for answer, beside in said]
-        rows.append(
-            {
-                "text": query.get("text", ""),
-                "example": query["example"],
-                "gold": query.get("gold"),
-                "answers": [(name, beside, name == query.get("gold")) for name, beside in said],
-            }
-        )
+        gold = query.get("gold")
+        answers = [(name, beside, name == gold) for name, beside in report.answers(place)]
+        row = {"text": query.get("text", ""), "example": query["example"], "gold": gold}
+        row["answers"] = answers
         if report.alone:
-            rows[-1]["score"] = ", ".join(
-                f"{words} {query[name]:.2f}"
-                for name, words in (("doubt", "doubt"), ("checkpoint_entropy", "entropy"))
-                if name in query
-            )
+            words = {"doubt": "doubt", "checkpoint_entropy": "entropy"}
+            known = [f"{words[name]} {query[name]:.2f}" for name in words if name in query]
+            row["score"] = ", ".join(known)
         else:
-            rows[-1] |= {
-                name: f"{100 * query[f'flip_{name}']:.0f}"
-                for name in ("probability", "low", "high")
-            }
+            for name in ("probability", "low", "high"):
+                row[name] = f"{100 * query[f'flip_{name}']:.0f}"
+        rows.append(row)
     return rows
 
 
@@ -804,6 +749,12 @@ def escape_formula(cell: object) -> object:
     return "'" * cell.startswith(FORMULA) + cell.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def save_table(path: str | Path, table: pd.DataFrame) -> Path:
+    """Write a table as CSV for spreadsheets, its cells as `escape_formula` has them."""
+    cells = table.map(escape_formula)
+    return save(path, cells.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
 def save(path: str | Path, text: str) -> Path:
     """Write a text as it is. Raises InputError where the file cannot be written."""
     path = Path(path)
@@ -846,6 +797,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def conclude(
+    name: str, entries: dict, checks: Sequence[Check], arguments: argparse.Namespace
+) -> int:
+    """Write the document of a command where one is asked for; its exit status by its checks."""
+    status = max((check.status(arguments.strict) for check in checks), default=0)
+    if arguments.json:
+        content = entries | {"checks": [check.entry() for check in checks]}
+        write_document(arguments.json, name, status, content)
+    return status
+
+
 def add_threshold(parser: argparse.ArgumentParser) -> None:
     """The confidence below which a query goes to a fallback."""
     parser.add_argument(
@@ -855,6 +817,17 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
         help="count the queries that cross it between two runs: answered from it on, left to a "
         f"fallback below; needs probabilities, which have one of {THRESHOLD} else",
     )
+
+
+def threshold_of(arguments: argparse.Namespace, files: Mapping[str, Predictions]) -> float:
+    """The threshold that was given, or the usual one. InputError without probabilities for it."""
+    if arguments.threshold is None:
+        return THRESHOLD
+    for name, read in files.items():
+        if read.probabilities is None:
+            allowed = "probabilities, to hold against it"
+            raise InputError("--threshold", f"no probabilities in {name}", allowed)
+    return arguments.threshold
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
@@ -890,9 +863,7 @@ def command(arguments: argparse.Namespace) -> int:
     read = read_predictions(arguments.predictions, columns_of(arguments))
     if limit is not None and len(read.labels) < 2:
         raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
-    threshold = THRESHOLD if arguments.threshold is None else arguments.threshold
-    if arguments.threshold is not None and read.probabilities is None:
-        raise InputError("--threshold", threshold, "probabilities in the file, to hold against it")
+    threshold = threshold_of(arguments, {"the file": read})
     identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
     numbers = report(read, identical_data=identical_data, threshold=threshold, max_churn=limit)
     page = numbers.to_html(arguments.output, Path(arguments.predictions).name)
@@ -901,10 +872,7 @@ def command(arguments: argparse.Namespace) -> int:
     if limit is not None:
         churn = with_unseen(numbers.numbers["churn"], numbers.labels.shape[1])
         checks = [Check("churn", churn, limit)]
-    status = max((check.status(arguments.strict) for check in checks), default=0)
-    if arguments.json:
-        content = numbers.entries() | {"checks": [check.entry() for check in checks]}
-        write_document(arguments.json, "report", status, content)
+    status = conclude("report", numbers.entries(), checks, arguments)
     print(read.layout, numbers.summary(), sep="\n")  # only now: a console may fail
     if table:
         print(f"queries: {table}")

@@ -262,7 +262,7 @@ def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
     return {
         "regularizers": dict(tuned),
         "data_centric": {**data_centric.CATALOGUE, **settings(settings_tried(study))},
-        "anchored": single.catalogue(pretrained=not study.model.startswith("compact")),
+        "anchored": {**single.catalogue(pretrained=not study.model.startswith("compact"))},
         "updates": dict(updates.CATALOGUE),
     }
 

@@ -30,9 +30,9 @@ class Mitigation:
     """Does nothing: the control every other one is measured against.
 
     `cost`: what it takes, in trainings of as many epochs and in passes for an answer, of control's;
-    `price` counts the epochs too. `is_noop`: its settings make it control. `brief`: its name leaves
-    out settings at their defaults. `stacks`: its hooks mean the same for several runs at once,
-    whose tensors have a first axis for the run.
+    `price` counts the epochs too. `is_noop`: its settings make it control, and none of its hooks is
+    called. `brief`: its name leaves out settings at their defaults. `stacks`: its hooks mean the
+    same for several runs at once, whose tensors have a first axis for the run.
     """
 
     cost = (1.0, 1.0)
@@ -119,6 +119,11 @@ def atoms(mitigation: Mitigation) -> list[Mitigation]:
     """The mitigations it is composed of, in order, without those that change nothing."""
     parts = mitigation.flattened()
     return [part for part in parts if type(part) is not Mitigation and not part.is_noop]
+
+
+def active(mitigation: Mitigation) -> Mitigation:
+    """What trains: the mitigation, or control where its settings make it that."""
+    return Mitigation() if mitigation.is_noop else mitigation
 
 
 def settings(mitigation: Mitigation) -> dict:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from stabutils.errors import InputError
 from stabutils.training import files
 from stabutils.training.devices import refuses
-from stabutils.training.hooks import Mitigation, describe
+from stabutils.training.hooks import Mitigation, active, describe
 from stabutils.training.passes import evaluate, precision, predict
 from stabutils.training.state import (
     Batch,
@@ -55,6 +55,7 @@ def build_targets(
     teachers: `mitigation.teacher_extras` of the trainings that `mitigation.teacher_seeds(seeds)`
     names, stacked. Raises InputError where these are not there, or others.
     """
+    mitigation = active(mitigation)
     plain, count = one_hot(task.train_labels, task.classes), len(mitigation.teacher_seeds(seeds))
     extras = dict(teachers or {})
     wanted = set(mitigation.teacher_extras) if count else set()
@@ -195,6 +196,7 @@ def started(
     device: str = "cpu",
 ) -> Training:
     """A training before its first step."""
+    mitigation = active(mitigation)
     recipe = mitigation.recipe(task.recipe)
     task = replace(task, recipe=recipe)
     with Stream("init", seeds.init):

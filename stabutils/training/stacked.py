@@ -273,7 +273,12 @@ class Stack(Training):
             for group in first.optimizer.param_groups
         ]
         super().__init__(
-            first.task, mitigation, tuple(seeds), model, torch.optim.AdamW(groups), first.steps
+            first.task,
+            first.mitigation,
+            tuple(seeds),
+            model,
+            torch.optim.AdamW(groups),
+            first.steps,
         )
         self.targets = first.targets
         self.memory = {
