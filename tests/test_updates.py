@@ -112,6 +112,13 @@ def test_uncertainty_that_knows_foresees_and_blind_one_does_not():
         assert low < found["auroc"].value < high
 
 
+def test_where_every_answer_changes_nothing_is_said_of_which():
+    changes = pair(np.zeros((4, 9), int), np.ones((4, 9), int), np.zeros(9, int))
+    doubt = np.random.default_rng(0).random((4, 9))
+    before = changes.before.__class__(**{**vars(changes.before), "doubt": doubt})
+    assert "auroc" not in updates.foreseen(Updates(before, changes.after))
+
+
 def test_updates_need_as_many_new_models_as_old_ones():
     with pytest.raises(InputError, match="updates: got"):
         pair([[0], [1]], [[0]], np.zeros(1, int))

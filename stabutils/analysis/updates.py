@@ -9,6 +9,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -267,6 +268,7 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
 
     AUROC against the queries whose answer at least a share `least` of the new models change, and
     the rank correlation with that share; means over the deployed models, over models and queries.
+    What cannot be said, as where every answer changes, is left out.
     """
     changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)
@@ -281,5 +283,6 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
             pairs = zip(doubt, target, strict=True)
             return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
 
-        found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
+        with suppress(InputError):
+            found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
     return found
