@@ -401,13 +401,13 @@ def cost(name: str, score, scale: float) -> dict:
     """CPU-seconds of a score and the memory it takes beyond what it is given, both times
     `scale`.
     """
-    began = time.process_time()
-    score()
-    seconds = time.process_time() - began
     tracemalloc.start()
     score()
     megabytes = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
+    began = time.process_time()
+    score()
+    seconds = time.process_time() - began
     return {
         f"seconds {name}": spread([seconds * scale], "CPU-seconds"),
         f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +70,35 @@ def test_where_one_run_finds_no_room_what_is_finished_is_kept(sizes, monkeypatch
     monkeypatch.setattr(loop, "train", full)
     with pytest.raises(Incomplete, match="smaller batch_size"), pytest.warns(Slower):
         results(Mitigation(), 2)
+
+
+@dataclass(frozen=True)
+class Own(Mitigation):
+    """A student's: other weights, and a loss with a second pass and a term by text."""
+
+    strength: float = 0.5
+
+    def data(self, targets):
+        return replace(targets, weights=targets.weights * 1.5)
+
+    def loss(self, forward, batch, inner):
+        one, other = forward(), forward()
+        apart = (one - other.detach()).square().mean(-1) + one.logsumexp(-1).square()
+        return inner(one) + self.strength * (apart * batch.weights).mean()
+
+
+def test_what_a_user_wrote_is_trained_stacked_and_is_the_single_runs():
+    shape = replace(
+        tiny.SHAPE, input_dropout=0.0, dropout=0.0, skip=0.0, output_dropout=0.0, word_dropout=0.0
+    )
+    task = tiny.task(replace(tiny.RECIPE, epochs=2, batch_size=8, bucket=2), shape)
+    found = list(trained_on("cpu", task, calls(Own(), 3), dispatch.train_run))
+    for (run, answers, failure, made_by), seed in zip(found, range(3), strict=True):
+        expected = loop.train(task, Own(), Seeds(seed, seed, seed))
+        assert failure == "" and made_by["together"] == 3 and run.name == f"run {seed}"
+        assert np.allclose(answers["probabilities"], expected["probabilities"], atol=1e-4)
+        control = loop.train(task, Mitigation(), Seeds(seed, seed, seed))
+        assert np.abs(control["probabilities"] - expected["probabilities"]).max() > 1e-3
 
 
 @dataclass(frozen=True)
