@@ -192,3 +192,12 @@ def test_a_memory_of_its_device_is_as_large_as_the_stack():
     assert training.norm(tensors).item() == pytest.approx(np.sqrt(26))
     assert stack.norm(tensors).tolist() == [5.0, 1.0]
     assert stack.beside(torch.tensor([5.0, 1.0]), tensors[0]).shape == (2, 1)
+
+
+def test_progress_is_plain_lines_where_the_output_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("STABUTILS_BAR", "lines")
+    with dispatch.progress(total=3, desc="control", unit="run", leave=False) as bar:
+        bar.update()
+        bar.update(2)
+    written = capsys.readouterr().err
+    assert written == "control: 0 of 3 runs, 00:00\ncontrol: 3 of 3 runs, 00:00\n"
