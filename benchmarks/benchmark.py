@@ -80,13 +80,16 @@ def ways_of(data: Dataset, recipe: Recipe, steps: int, folder: str) -> Ways:
     task = prepare_compact(data, recipe, CompactShape(layers=2))
     whole = prepare_compact(data, recipe, CompactShape(layers=2, skip=0.0))
     half = replace(task, recipe=replace(recipe, precision="bf16"))
-    return {
+    ways = {
         "Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
         "plain loop": lambda: padded.plain_loop(task, padded.Padded(task.build()), steps),
         "ours": lambda: ours(task, steps),
         "ours bf16": lambda: ours(half, steps),
         "ours, no text skipped": lambda: ours(whole, steps),
     }
+    if not has_bf16():
+        del ways["ours bf16"]
+    return ways
 
 
 def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
@@ -95,9 +98,10 @@ def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
     found = {
         "throughput_ratio_fp32": ratio(rows, "ours", "Trainer"),
         "throughput_ratio_fp32_no_text_skipped": ratio(rows, "ours, no text skipped", "Trainer"),
-        "throughput_ratio_bf16": ratio(rows, "ours bf16", "Trainer"),
         "throughput_ratio_plain": ratio(rows, "plain loop", "Trainer"),
     }
+    if "ours bf16" in rows:
+        found["throughput_ratio_bf16"] = ratio(rows, "ours bf16", "Trainer")
     found |= {
         f"texts per CPU-second {name}": spread(row, "texts per CPU-second")
         for name, row in rows.items()
@@ -118,8 +122,10 @@ def products(data: Dataset, recipe: Recipe, texts: float, rounds: int) -> dict:
     work = sum(
         6 * rows * a * b * width**2 for a, b in PRODUCTS.values()
     )  # one forward, two backward, two a product
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    rates, kinds = {}, {"fp32": torch.float32}
+    if has_bf16():
+        kinds["bf16"] = torch.bfloat16
+    for name, dtype in kinds.items():
         pairs = [
             (
                 torch.randn(rows, a * width, dtype=dtype),
@@ -434,6 +440,8 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     def compact() -> Task:
         return prepare_compact(data, recipe, CompactShape())
 
+    if not has_bf16():
+        ways = tuple(name for name in ways if name != "ours bf16")
     return {
         "memory": lambda: memory(given.dataset, recipe, steps, ways),
         "throughput": lambda: throughput(data, recipe, steps, rounds),
