@@ -442,13 +442,13 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
 
     if not has_bf16():
         ways = tuple(name for name in ways if name != "ours bf16")
-    return {
+    found = {
         "memory": lambda: memory(given.dataset, recipe, steps, ways),
         "throughput": lambda: throughput(data, recipe, steps, rounds),
         "workers": lambda: workers(compact(), steps, rounds),
         "analysis": lambda: analysis(examples=examples),
-        "minilm": lambda: minilm(data, min(steps, 12), 2 if given.quick else rounds),
-        "frozen": lambda: frozen(data, minilm_recipe, share, 2 if given.quick else min(rounds, 3)),
+        "minilm": lambda: minilm(data, min(steps, 12), rounds),
+        "frozen": lambda: frozen(data, minilm_recipe, share, min(rounds, 3)),
         "frozen answers": lambda: frozen_answers(
             given.dataset, min(seeds, 2), minilm_recipe.epochs
         ),
@@ -456,6 +456,9 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
         "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
     }
+    if given.quick:  # whole fine-tunings
+        del found["frozen answers"], found["minilm accuracy"]
+    return found
 
 
 def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
