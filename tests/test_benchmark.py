@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -92,30 +90,21 @@ def test_time_to_accuracy_is_where_the_mean_curve_first_reaches_the_reference(ti
     assert "time_to_accuracy_ratio" not in never and "seconds_to_reference ours" not in never
 
 
-def run(script, tmp_path, *options):
-    data = tiny.write_csv(tmp_path / "tiny.csv")
-    subprocess.run(
-        [sys.executable, BENCHMARKS / script, "--dataset", data, "-o", tmp_path, *options],
-        check=True,
-        timeout=300,
-    )
-    numbers = json.loads((tmp_path / f"{Path(script).stem}.json").read_text(encoding="utf-8"))[
-        "numbers"
-    ]
+@pytest.mark.slow
+def test_a_small_benchmark_writes_its_record(benchmarks, tmp_path):
+    pytest.importorskip("accelerate")
+    import benchmark
+
+    data = str(tiny.write_csv(tmp_path / "tiny.csv"))
+    assert benchmark.main(["--quick", "--dataset", data, "-o", str(tmp_path)]) == 0
+    numbers = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))["numbers"]
     assert all(
         number["value"] > 0
         for name, number in numbers.items()
         if not name.startswith(("churn", "overhead"))
     )
-    return numbers.keys()
-
-
-@pytest.mark.slow
-def test_a_small_benchmark_writes_its_record(tmp_path):
-    pytest.importorskip("accelerate")
-    assert run("benchmark.py", tmp_path, "--quick") >= {
+    assert numbers.keys() >= {
         "throughput_ratio_fp32",
-        "throughput_ratio_bf16",
         "throughput_ratio_fp32_no_text_skipped",
         "two_worker_ratio",
         "entropy_ratio",
@@ -124,6 +113,7 @@ def test_a_small_benchmark_writes_its_record(tmp_path):
         "peak memory ours",
         "seconds churn_matrix",
     }
+    assert ("throughput_ratio_bf16" in numbers) == benchmark.has_bf16()
     assert (tmp_path / "benchmark_curves.csv").is_file()
 
 

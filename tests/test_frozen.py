@@ -253,6 +253,7 @@ def kinds() -> dict:
     }
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script")  # DeBERTa in older transformers
 @pytest.mark.parametrize(
     "name", ["RoBERTa", "DistilBERT", "DeBERTa", "ModernBERT", "MPNet", "ELECTRA"]
 )

@@ -311,6 +311,7 @@ def information(weights, channel):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds")  # of scipy before 1.16
 def test_no_weights_give_more_information_and_an_optimiser_finds_as_much(probabilities):
     capacities = metrics.channel_capacity(probabilities, 1e-9)
     for example in range(0, 25, 4):

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -86,6 +88,25 @@ def test_lock_is_sorted_plain_and_in_the_tested_ranges():
     }
     assert wrong == {}
     assert versions["torch"] == "2.13.0"
+
+
+def test_the_lowest_versions_are_the_bounds():
+    lines = text("requirements-lowest.txt").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {name: Version(version) for name, version in pins.items()}
+    bounds = {
+        need.name: Version(str(need.specifier).removeprefix(">="))
+        for need in map(Requirement, project()["dependencies"])
+    }
+    assert {name: pinned.get(name) for name in bounds} == bounds
+
+
+def test_the_pythons_of_ci_are_those_the_package_is_for():
+    jobs = yaml.safe_load(text(".github/workflows/ci.yml"))["jobs"]
+    tested = {each["python"] for each in jobs["base"]["strategy"]["matrix"]["include"]}
+    listed = re.findall(r"Python :: (3\.\d+)", " ".join(project()["classifiers"]))
+    assert tested == set(listed)
+    assert all(version in SpecifierSet(project()["requires-python"]) for version in tested)
 
 
 @pytest.mark.skipif(

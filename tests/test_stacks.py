@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +70,35 @@ def test_where_one_run_finds_no_room_what_is_finished_is_kept(sizes, monkeypatch
     monkeypatch.setattr(loop, "train", full)
     with pytest.raises(Incomplete, match="smaller batch_size"), pytest.warns(Slower):
         results(Mitigation(), 2)
+
+
+@dataclass(frozen=True)
+class Own(Mitigation):
+    """A student's: other weights, and a loss with a second pass and a term by text."""
+
+    strength: float = 0.5
+
+    def data(self, targets):
+        return replace(targets, weights=targets.weights * 1.5)
+
+    def loss(self, forward, batch, inner):
+        one, other = forward(), forward()
+        apart = (one - other.detach()).square().mean(-1) + one.logsumexp(-1).square()
+        return inner(one) + self.strength * (apart * batch.weights).mean()
+
+
+def test_what_a_user_wrote_is_trained_stacked_and_is_the_single_runs():
+    shape = replace(
+        tiny.SHAPE, input_dropout=0.0, dropout=0.0, skip=0.0, output_dropout=0.0, word_dropout=0.0
+    )
+    task = tiny.task(replace(tiny.RECIPE, epochs=2, batch_size=8, bucket=2), shape)
+    found = list(trained_on("cpu", task, calls(Own(), 3), dispatch.train_run))
+    for (run, answers, failure, made_by), seed in zip(found, range(3), strict=True):
+        expected = loop.train(task, Own(), Seeds(seed, seed, seed))
+        assert failure == "" and made_by["together"] == 3 and run.name == f"run {seed}"
+        assert np.allclose(answers["probabilities"], expected["probabilities"], atol=1e-4)
+        control = loop.train(task, Mitigation(), Seeds(seed, seed, seed))
+        assert np.abs(control["probabilities"] - expected["probabilities"]).max() > 1e-3
 
 
 @dataclass(frozen=True)
@@ -163,3 +192,12 @@ def test_a_memory_of_its_device_is_as_large_as_the_stack():
     assert training.norm(tensors).item() == pytest.approx(np.sqrt(26))
     assert stack.norm(tensors).tolist() == [5.0, 1.0]
     assert stack.beside(torch.tensor([5.0, 1.0]), tensors[0]).shape == (2, 1)
+
+
+def test_progress_is_plain_lines_where_the_output_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("STABUTILS_BAR", "lines")
+    with dispatch.progress(total=3, desc="control", unit="run", leave=False) as bar:
+        bar.update()
+        bar.update(2)
+    written = capsys.readouterr().err
+    assert written == "control: 0 of 3 runs, 00:00\ncontrol: 3 of 3 runs, 00:00\n"

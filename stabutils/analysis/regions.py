@@ -22,7 +22,7 @@ from scipy.spatial import distance
 from sklearn.decomposition import TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
-from sklearn.manifold import MDS
+from sklearn.manifold import smacof
 from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
@@ -119,10 +119,8 @@ def plane(vectors: np.ndarray, intents: np.ndarray) -> tuple[np.ndarray, np.ndar
     centres = np.stack([points[intents == intent].mean(axis=0) for intent in np.unique(intents)])
     if len(centres) < 3:
         raise InputError("intents", len(centres), "at least 3 to draw a map of")
-    scaling = MDS(
-        2, metric="precomputed", n_init=4, init="random", random_state=0, normalized_stress=False
-    )
-    towns = scaling.fit_transform(np.sqrt(distance.cdist(centres, centres)))
+    roots = np.sqrt(distance.cdist(centres, centres))
+    towns, _ = smacof(roots, n_init=4, eps=1e-6, random_state=0, normalized_stress=False)
     far = distance.cdist(points, centres, "sqeuclidean")
     near = special.softmax(-far / (0.3 * np.median(far.min(axis=1))), axis=1)
     own = TruncatedSVD(2, random_state=0).fit_transform(points - near @ centres)

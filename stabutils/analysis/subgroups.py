@@ -42,7 +42,7 @@ def size_classes(
     ['frequent', 'rare', 'middle']
     """
     sizes = np.bincount(train_labels, minlength=int(np.max(labels)) + 1)
-    places = rankdata(sizes, method="ordinal") - 1
+    places = rankdata(sizes, method="ordinal").astype(int) - 1
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
 

@@ -239,9 +239,8 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
         os.environ["STABUTILS_DATA"] = str(Path(os.environ["STABUTILS_DATA"]).resolve())
     places = {"STABUTILS_RESULTS": results_root(), "STABUTILS_RUNS": run_store()}
     os.environ |= {name: str(folder.resolve()) for name, folder in places.items()}
-    os.environ["STABUTILS_BAR"] = (
-        "text"  # the kernel's bar goes to this terminal, not into the notebook
-    )
+    # The kernel's bar goes to this terminal, not into the notebook.
+    os.environ["STABUTILS_BAR"] = "text" if sys.stderr.isatty() else "lines"
     os.environ["PYTHONWARNINGS"] = (
         "ignore:resource_tracker"  # of workers that are still idle when a kernel ends
     )

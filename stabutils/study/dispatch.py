@@ -7,6 +7,7 @@ store divide the runs between them.
 from __future__ import annotations
 
 import os
+import sys
 import textwrap
 import threading
 import time
@@ -217,9 +218,39 @@ def end_with(driver: int) -> None:
 
 
 def progress(**settings):
-    """A progress bar; STABUTILS_BAR=text asks for one that also reads well in a terminal."""
-    if os.environ.get("STABUTILS_BAR") == "text":
+    """A progress bar, or a line now and then where the output is no terminal.
+
+    STABUTILS_BAR=text asks for a bar that also reads well in a terminal, STABUTILS_BAR=lines for
+    the lines; a notebook has a bar of its own.
+    """
+    kind = os.environ.get("STABUTILS_BAR")
+    if kind == "lines" or not kind and "ipykernel" not in sys.modules and not sys.stderr.isatty():
+        return lines(**settings)
+    if kind == "text":
         from tqdm.std import tqdm
     else:
         from tqdm.auto import tqdm
     return tqdm(**settings)
+
+
+def lines(**settings):
+    """A progress bar that writes a line every ten seconds at most and one at its end."""
+    from tqdm.std import tqdm
+
+    class Lines(tqdm):
+        @staticmethod
+        def status_printer(file):
+            def write(text: str) -> None:
+                if text:
+                    print(text, file=file, flush=True)
+
+            return write
+
+        def close(self) -> None:
+            if not self.disable:
+                self.disable = True
+                self.display()
+
+    layout = "{desc}: {n_fmt} of {total_fmt} runs, {elapsed}"
+    usual = {"mininterval": 10, "miniters": 1, "bar_format": layout}
+    return Lines(**settings | usual)

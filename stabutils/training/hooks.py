@@ -77,7 +77,8 @@ class Mitigation:
         self, forward: Callable[[], Tensor], batch: Batch, inner: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """The loss of a batch. `forward()` is one pass (each draws new dropout), `inner(logits)`
-        the task's loss."""
+        the task's loss. Other terms are weighted by `batch.weights`: where several runs are trained
+        at once, a batch may hold texts that do not count."""
         return inner(forward())
 
     def gradient(self, training: Training, backward: Callable[[], Tensor]) -> Tensor:
