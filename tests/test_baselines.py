@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from stabutils.analysis.baselines import behind_linear
+from stabutils.analysis.baselines import behind_linear, not_learned, unsettled
 from stabutils.study.runs import of_answers
 
 DRAW = np.random.default_rng(0)
@@ -31,3 +33,30 @@ def test_nothing_is_said_of_one_that_has():
     linear = {"linear (TF-IDF)": answers(0.65, 1)[0]}
     assert behind_linear(control(0.9), linear) == ""
     assert behind_linear(control(0.65), linear) == ""
+
+
+def trained(*accuracies):
+    """Control whose checkpoints had these accuracies."""
+    checkpoints = np.stack([answers(accuracy) for accuracy in accuracies], axis=1)
+    last = of_answers("control", checkpoints[:, -1], GOLD, np.arange(6))
+    return replace(last, checkpoints=checkpoints)
+
+
+def test_a_training_that_ended_too_early_is_said_to_have():
+    said = unsettled(trained(0.3, 0.5, 0.7))
+    assert said.startswith("Accuracy still rose when training ended, by +") and "points" in said
+    assert unsettled(trained(0.5, 0.5 + 0.3)).startswith("Accuracy still rose")
+
+
+def test_one_that_settled_is_not_and_of_unknown_ones_nothing_is_said():
+    rising = [0.1 * step for step in range(1, 9)]
+    assert unsettled(trained(*rising, *[0.8] * 8)) == ""  # the last ninth of 16 is the last two
+    assert unsettled(trained(0.9, 0.9)) == unsettled(trained(0.7, 0.5)) == ""
+    assert unsettled(control(0.9)) == unsettled(trained(0.9)) == ""
+
+
+def test_both_are_said_one_a_line():
+    linear = {"linear (TF-IDF)": answers(0.9, 1)[0]}
+    first, second = not_learned(trained(0.3, 0.6), linear).splitlines()
+    assert first.startswith("Control is less") and second.startswith("Accuracy still rose")
+    assert not_learned(trained(0.9, 0.9), linear) == ""

@@ -11,6 +11,7 @@ from stabutils import records
 from stabutils.analysis.board import over_linear
 from stabutils.data.linear import Linear
 from stabutils.metrics import scores
+from stabutils.metrics.intervals import GUARD
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
@@ -85,3 +86,25 @@ def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
         "more texts, or use the linear model: what follows is about a network that has not learned "
         "what can be learned here."
     )
+
+
+def unsettled(control: Runs) -> str:
+    """What to do where accuracy still rose as training ended; "" where it did not, or nobody knows.
+
+    Over the last ninth of the checkpoints, one at least: significantly, and by half a point.
+    """
+    if control.checkpoints is None or control.checkpoints.shape[1] < 2:
+        return ""
+    count = control.checkpoints.shape[1]
+    before = control.checkpoints[:, min(count - 2, round(count * 8 / 9) - 1)]
+    last, earlier = (scores.accuracy(own, control.gold) for own in (control.labels, before))
+    rise = scores.change(last, earlier, [control.seeds] * 2)
+    if not (rise.low > 0 and rise.value > GUARD):
+        return ""
+    shown = records.shown(records.number("accuracy_change", rise), "points")
+    return f"Accuracy still rose when training ended, by {shown}: train longer (epochs)."
+
+
+def not_learned(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+    """What to do where control has not learned what can be learned here; "" where it has."""
+    return "\n".join(filter(None, (behind_linear(control, linear), unsettled(control))))
