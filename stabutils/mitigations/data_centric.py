@@ -488,7 +488,7 @@ CATALOGUE: dict[str, Mitigation] = {
     "drop contested": DropContested(),
     "relabel contested": Relabel(),
 }
-QUICK = ("TGTSS", "self-distillation", "matched smoothing", "k-NN smoothing", "temporal ensembling")
+QUICK = ("TGTSS", "matched smoothing", "k-NN smoothing", "temporal ensembling")
 # What validation chooses TGTSS's settings from; matched smoothing, which knows nothing, has as many
 # to choose from.
 SETTINGS = [(temperature, mixing) for temperature in (1.0, 2.0, 4.0) for mixing in (0.3, 0.5, 0.7)]

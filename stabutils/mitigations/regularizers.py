@@ -402,4 +402,4 @@ FAMILIES = {
     "noise": ("weight decay", "dropout rate", "MC dropout"),
     "length": ("longer training", "warm-up"),
 }
-QUICK = ("label smoothing", "confidence penalty", "minimum entropy", "EMA", "R-Drop", "MC dropout")
+QUICK = ("label smoothing", "EMA", "R-Drop", "MC dropout")

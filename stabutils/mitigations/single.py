@@ -12,7 +12,7 @@ from stabutils.mitigations.regularizers import DropoutRate, LongerTraining, RDro
 from stabutils.training.hooks import Mitigation
 
 MOST_STABLE = "most stable single"
-QUICK = (MOST_STABLE, "corrected", "distilled")
+QUICK = ("corrected", "distilled")
 
 
 def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]]:

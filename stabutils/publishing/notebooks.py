@@ -260,6 +260,7 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
                 kernel_name="python3",
                 cwd=source.parent,
                 autosave_cell_every=0,
+                progress_bar=sys.stderr.isatty(),
                 stderr_file=sys.stderr,
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )

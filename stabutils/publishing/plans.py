@@ -201,7 +201,9 @@ def _ensembles(study: Study, knobs: Knobs) -> Iterator[Part]:
 
     n, methods = knobs["runs_per_method"], chosen("05", study, knobs["methods"])
     if study.model == "compact" or knobs["methods"] == "all":
-        methods |= {"snapshots": Snapshots(), "checkpoints": Checkpoints()}
+        methods["snapshots"] = Snapshots()
+    if knobs["methods"] == "all":
+        methods["checkpoints"] = Checkpoints()
     yield from _trial(study, methods, n)
     if study.data.out_of_scope.get("test"):
         yield Part("control, out-of-scope texts", study, n=n, keep=("out_of_scope",))
