@@ -51,6 +51,7 @@ HOW = {
     "python -m pip install": ("never", "network"),
     "conda": ("never", "network, and no conda here"),
     "dask": ("never", "other machines; tests/test_cluster.py starts both"),
+    "python benchmarks/benchmark.py": ("test", "test_benchmark.py::test_"),
     "python benchmarks/sweep.py": ("test", "test_benchmark.py::test_"),
     "python benchmarks/coverage.py": ("test", "test_coverage.py::test_"),
     'python -c "import pandas as pd; pd.read_csv': ("test", "test_your_data.py::label_studio"),
