@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import stabutils as st
+from stabutils.errors import InputError
 from stabutils.metrics import scores
 
 
@@ -47,3 +50,12 @@ def test_every_line_of_a_summary_and_of_a_comparison_has_numbers(before, after):
     verdicts = ("holds", "does not hold", f"undecided at {few} runs")
     assert len(lines) == 5 and all(line.endswith(verdicts) for line in lines)
     assert not [line for line in lines if "nan" in line]
+
+
+def test_a_statistic_that_needs_all_runs_is_refused_by_a_jackknife_with_the_way_out():
+    labels = np.random.default_rng(0).integers(0, 3, (5, 40))
+    le5 = partial(st.metrics.label_entropy, n=5)
+    with pytest.raises(InputError, match=r"^runs: got 5; .*scores.label_entropy\(labels, 5\)"):
+        st.intervals.jackknife(lambda votes: le5(votes).mean(), labels)
+    assert scores.label_entropy(labels, 5).interval().low > 0
+    assert st.intervals.jackknife(lambda votes: le5(votes).mean(), np.tile(labels, (2, 1))).low > 0

@@ -115,7 +115,7 @@ def jackknife(statistic: Callable, *arrays, examples=()) -> Interval:
 
     ``se^2 = (N - 1)/N sum_r (theta_-r - mean theta_-r)^2`` around the plain value, t with N - 1
     degrees. For a mean this is the textbook interval. Two runs: see `over_examples`, the note says
-    so. One run: InputError.
+    so. InputError for one run, and for as few as the statistic needs itself.
 
     Examples
     --------
@@ -130,11 +130,18 @@ def jackknife(statistic: Callable, *arrays, examples=()) -> Interval:
     runs = _enough(len(arrays[0]))
     if runs == 2:
         return over_examples(statistic, *arrays, examples=examples)
-    deleted = []
+    value, deleted = statistic(*arrays, *examples), []
     for run in range(runs):
         rest = [np.delete(array, run, axis=0) for array in arrays]
-        deleted.append(statistic(*rest, *examples))
-    return from_deletions(statistic(*arrays, *examples), deleted)
+        try:
+            deleted.append(statistic(*rest, *examples))
+        except InputError as error:
+            allowed = (
+                f"one more than the statistic needs ({error}); LE@{runs} of {runs} runs has an "
+            )
+            allowed += f"interval by metrics.scores.label_entropy(labels, {runs}).interval()"
+            raise InputError("runs", runs, allowed) from error
+    return from_deletions(value, deleted)
 
 
 def from_deletions(

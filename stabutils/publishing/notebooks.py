@@ -75,7 +75,8 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
-    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    tagged = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    source = next(tagged, "")
     found = {}
     for line in ast.parse(source).body:
         kind = ast.unparse(line.annotation)

@@ -84,7 +84,8 @@ def refuse(number: str, knobs: Knobs, methods: bool = True) -> None:
     InputError
     """
     for name, rule in RULES.get(number, {}).items():
-        check(name, knobs[name], int, rule)
+        if name in knobs:
+            check(name, knobs[name], int, rule)
     for name in ("probed", "levels", "pokes") if number in ("01", "02", "07") else ():
         if knobs.get(name):  # 0 leaves a section out
             check(name, knobs[name], int, {"least": FEWEST[name]})
