@@ -1,8 +1,7 @@
-"""Ensembles: of independent retrainings, which every other method is measured against, and out of a
-single training.
+"""Votes: the answers of several runs put together, and what that does to a query's odds.
 
 A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share
-no member, and so differ as two retrainings do. What they buy is measured in `frontier`.
+no member, and so differ as two retrainings do.
 """
 
 from __future__ import annotations

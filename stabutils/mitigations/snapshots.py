@@ -1,8 +1,6 @@
-"""Ensembles: of independent retrainings, which every other method is measured against, and out of a
-single training.
+"""Ensembles out of a single training: snapshots, checkpoints, passes under dropout.
 
-A *replica* is one ensemble of several runs; the replicas of one partition of a pool of runs share
-no member, and so differ as two retrainings do. What they buy is measured in `frontier`.
+Their members share the first weights and the early order, as those of `analysis.ensembles` do not.
 """
 
 from __future__ import annotations

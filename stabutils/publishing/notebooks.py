@@ -1,8 +1,7 @@
-"""The command line: `python -m stabutils run | report | compare | notebooks | publish | figures |
-site | verify`.
+"""Notebooks run with parameters: `python -m stabutils run | notebooks | publish`.
 
-`run` is papermill with the checks it lacks: a name or type that no notebook knows, or a value that
-a study would refuse, ends it with exit status 2 before anything is computed.
+It is papermill with the checks it lacks: a name or type that no notebook knows, or a value that a
+study would refuse, ends it before anything is computed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The study as pages that need no network: `make site` writes site/ from README, docs and the
-executed notebooks.
-"""
+"""Templates of the package, filled in: a report as one page that needs no network."""
 
 from __future__ import annotations
 

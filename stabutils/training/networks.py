@@ -1,9 +1,8 @@
 """What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers`
 checkpoint.
 
-`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel
-packed (token ids end to end, never padded); a network maps `Tokens` of B texts to logits (B,
-classes) and has `features` (B, width), a `head` and nothing else that the training loop knows of.
+A network maps `Tokens` of B texts to logits (B, classes) and has `features` (B, width), a `head`
+and nothing else that the training loop knows of.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""What is retrained: `compact`, an encoder trained from scratch, or a pretrained `transformers`
-checkpoint.
+"""What a training needs: recipe, tokens, and the task that holds them (`Recipe`, `Tokens`, `Task`).
 
-`prepare` turns a dataset into a `Task`: everything a training needs, tokenised once. Texts travel
-packed (token ids end to end, never padded); a network maps `Tokens` of B texts to logits (B,
-classes) and has `features` (B, width), a `head` and nothing else that the training loop knows of.
+Texts travel packed: token ids end to end, never padded. `training.preparation` makes a task of a
+dataset.
 """
 
 from __future__ import annotations
