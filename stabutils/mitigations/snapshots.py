@@ -1,4 +1,4 @@
-"""Ensembles out of a single training: snapshots, checkpoints, passes under dropout.
+"""Ensembles out of a single training: its snapshots, or its last checkpoints.
 
 Their members share the first weights and the early order, as those of `analysis.ensembles` do not.
 """
