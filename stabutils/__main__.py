@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
-        prog="python -m stabutils", description=__doc__.splitlines()[0]
+        prog="python -m stabutils",
+        description="How much a classifier's answers change when it is trained again, and why.",
     )
     commands = parser.add_subparsers(required=True, metavar="command", dest="name")
     for name, act, text in (

@@ -8,10 +8,14 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from stabutils import __main__ as main
+from stabutils import compare, read_predictions
+from stabutils.errors import InputError
 from stabutils.reports import comparison, gate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,3 +67,48 @@ def test_the_schema_is_that_of_the_page(documents):
 def test_every_check_and_outcome_is_on_the_page():
     assert all(f"--fail-on {name}`" in PAGE for name in comparison.FAIL_ON)
     assert all(f"`{outcome}`" in PAGE for outcome in [*gate.OUTCOMES.values(), "undecided"])
+
+
+def wide(path, labels, **columns):
+    """A file of runs as columns, without a column of examples."""
+    table = pd.DataFrame(columns | {f"run{run}": row for run, row in enumerate(labels, 1)})
+    table.to_csv(path, index=False)
+    return str(path)
+
+
+def test_rows_in_another_order_are_refused_by_whatever_column_tells_them(tmp_path):
+    """A gate on rows that are counted, not named, would compare other queries and say nothing."""
+    draw = np.random.default_rng(0)
+    labels = draw.choice(["a", "b", "c"], (3, 30))
+    order = draw.permutation(30)
+    calls = [f"q-{place}" for place in range(30)]
+    old = wide(tmp_path / "old.csv", labels, handle=calls)
+    new = wide(tmp_path / "new.csv", labels[:, order], handle=np.array(calls)[order])
+    same = wide(tmp_path / "same.csv", labels, handle=calls)
+    with pytest.raises(InputError, match=r"^handle of example .*--columns example=<column>"):
+        compare(read_predictions(old), read_predictions(new))
+    named = [read_predictions(path, "example=handle") for path in (old, new)]
+    plain = [read_predictions(path) for path in (old, same)]
+    assert compare(*named).between["churn"].value == compare(*plain).between["churn"].value
+    other = wide(tmp_path / "other.csv", labels[:, order], note=draw.choice(["x", "y"], 30))
+    once = wide(tmp_path / "once.csv", labels, note=draw.choice(["x", "y"], 30))
+    assert compare(read_predictions(once), read_predictions(other)).between["churn"].value > 0
+
+
+def test_strict_without_a_gate_is_refused_and_with_one_says_why_it_fails(tmp_path, capsys):
+    draw = np.random.default_rng(1)
+    files = [wide(tmp_path / name, draw.choice(["a", "b"], (3, 40))) for name in ("x.csv", "y.csv")]
+    assert main.main(["compare", *files, "--strict"]) == 2
+    assert capsys.readouterr().err.startswith("stabutils: --strict: got 'no gate'; expected one")
+    assert main.main(["report", files[0], "--strict", "-o", str(tmp_path / "r.html")]) == 2
+    capsys.readouterr()
+    assert main.main(["compare", *files, "--strict", "--fail-on", "churn"]) == 1
+    assert "churn: undecided, which --strict fails (worse by" in capsys.readouterr().out
+
+
+def test_three_models_against_two_are_not_called_two_models():
+    draw = np.random.default_rng(2)
+    change = compare(draw.integers(0, 3, (3, 60)), draw.integers(0, 3, (2, 60)))
+    assert change.difference["churn"].note == "these models only"
+    pair = compare(draw.integers(0, 3, (2, 60)), draw.integers(0, 3, (2, 60)))
+    assert pair.difference["churn"].note == "these two models only"

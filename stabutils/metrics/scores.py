@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -90,7 +90,7 @@ def compare(
     if min(runs) < 3:
         if len(rows[0]) < 2:
             raise InputError("queries", 1, "at least 2, or at least 3 runs")
-        return over_queries
+        return over_queries if max(runs) < 3 else replace(over_queries, note="these models only")
     if seeds is None:
         starts = np.cumsum([0, *runs])
         seeds = [start + np.arange(count) for start, count in zip(starts, runs, strict=False)]

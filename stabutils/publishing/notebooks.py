@@ -77,7 +77,8 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
     tagged = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
     source = next(tagged, "")
     found = {}
-    for line in ast.parse(source).body:
+    lines = [line for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)]
+    for line in lines:
         kind = ast.unparse(line.annotation)
         plain = KINDS[kind.removeprefix("Optional[").removesuffix("]")]
         found[line.target.id] = (

@@ -38,7 +38,9 @@ BESIDE = set(  # of an answer or of the truth, not the label itself
 )
 TEXTS = set("text utterance query sentence content input question prompt message title".split())
 PLAIN = EITHER | SAID | set("ground name text value final".split())
-IDENTIFIERS = set("id ids uid uuid guid key idx index item sample instance row nr no".split())
+IDENTIFIERS = set(
+    "id ids qid docid rowid uid uuid guid key idx index item sample instance row nr no".split()
+)
 POSITIONS = set("idx index row nr no unnamed".split())  # of a row in some table
 NOT_EXAMPLES = set("run seed model version label user checkpoint session".split()) | EITHER
 FORMS = (

@@ -343,7 +343,8 @@ def _refuse_other(what: str, before: Predictions, olds, news) -> None:
     for example, old, new in zip(before.examples, olds, news, strict=True):
         if plain(old).split() != plain(new).split():
             rows = " (counted by rows)" if before.numbered else ""
-            allowed = "the same in both files, row by row, or a column that names the examples"
+            allowed = "the same in both files, row by row, or a column that names the examples, "
+            allowed += "such as --columns example=<column>"
             raise InputError(f"{what} of example {example}{rows}", (old, new), allowed)
 
 
@@ -439,8 +440,9 @@ def command(arguments: argparse.Namespace) -> int:
     print(comparison)
     for check in checks:
         interval = f"[{100 * check.interval.low:+.2f}, {100 * check.interval.high:+.2f}]"
+        outcome = check.in_words(arguments.strict)
         print(
-            f"{check.name}: {check.outcome} (worse by {100 * check.interval.value:+.2f} points "
+            f"{check.name}: {outcome} (worse by {100 * check.interval.value:+.2f} points "
             f"{interval}, {check.interval.speaks_of}; allowed {100 * check.limit:g})"
         )
     return status

@@ -48,6 +48,11 @@ class Check:
         """Exit status: 1 where it failed (strict: where it did not pass), else 0."""
         return int(self.outcome == "failed" or strict and self.outcome != "passed")
 
+    def in_words(self, strict: bool) -> str:
+        """The outcome, and why the gate fails where that is not plain."""
+        why = ", which --strict fails" if strict and self.outcome == "undecided" else ""
+        return self.outcome + why
+
     def entry(self) -> dict:
         """As a document for programs has it."""
         names = ("value", "low", "high", "runs", "speaks_of")

@@ -215,15 +215,17 @@ def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
     rated = [] if wide else _rated_columns(table.header, roles)
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
     unused = [column for column in _unused(table.header, roles) if column not in rated]
-    names = row_names(unused) if wide and "example" not in roles else []
-    beside = dict.fromkeys([*rated, *names, *identities(unused)])
+    unnamed = wide and "example" not in roles
+    names = row_names(unused) if unnamed else []
+    callers = unused if unnamed and not names else identities(unused)
+    beside = dict.fromkeys([*rated, *names, *callers])
     cells = _read(table, first, wanted | {column: [column] for column in beside})
     cells = _with_row_names(cells, names)
     if "label" not in roles:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
     _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, identities(unused), wide)
+    return _predictions(_one_spelling(cells, rated), rated, callers, wide)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
@@ -499,8 +501,18 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool)
         weights,
         checkpoints,
         numbered="example" not in cells.roles,
-        identity={column: called for column, called in identity.items() if called},
+        identity=_telling(identity),
     )
+
+
+def _telling(identity: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The columns that tell examples apart, by their names or as no two examples share a word."""
+    known = identities(identity)
+    return {
+        column: called
+        for column, called in identity.items()
+        if called and (column in known or len(set(called)) == len(called))
+    }
 
 
 def _ids(role: str, cells: _Cells):

@@ -801,6 +801,8 @@ def conclude(
     name: str, entries: dict, checks: Sequence[Check], arguments: argparse.Namespace
 ) -> int:
     """Write the document of a command where one is asked for; its exit status by its checks."""
+    if arguments.strict and not checks:
+        raise InputError("--strict", "no gate", "one beside it: --max-churn, or --fail-on")
     status = max((check.status(arguments.strict) for check in checks), default=0)
     if arguments.json:
         content = entries | {"checks": [check.entry() for check in checks]}
