@@ -26,7 +26,8 @@ RATIOS = {  # of `make benchmark`: what each is, and the goal
     "two_worker_ratio": ("two workers against one", 1.9),
     "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50),
 }
-ON_BOARDS = ("reduction", "churn", "accuracy", "accuracy_change", "trainings", "passes")
+INTERVALS = ("reduction", "churn", "accuracy", "accuracy_change", "over_linear")
+ON_BOARDS = (*INTERVALS, "trainings", "passes")
 
 
 def published(root: Path) -> list[Path]:
@@ -62,7 +63,7 @@ def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
                 n = row["n"] or n
     table = pd.DataFrame(list(rows.values()), columns=["arm", "runs", "n", "behind", *ON_BOARDS])
     if len(table):
-        table = boards.with_verdicts(table.astype({name: object for name in ON_BOARDS[:4]}))
+        table = boards.with_verdicts(table.astype(dict.fromkeys(INTERVALS, object)))
     table.attrs["n"] = n
     return table
 
