@@ -255,7 +255,7 @@ def test_two_runs_speak_of_queries_alone():
     assert found.se == pytest.approx(gaps.std(ddof=1) / np.sqrt(30)) and found.df == 29
     assert found.note == found.speaks_of == "these two models only" and found.over_runs is None
     mixed = scores.compare(difference, [scores.churn(one), scores.churn(answers(6)[0])])
-    assert mixed.note == "these two models only" and mixed.runs == 2
+    assert mixed.note == "these models only" and mixed.runs == 2
 
 
 def test_one_run_has_a_mean_and_an_interval_over_queries():
