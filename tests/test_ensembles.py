@@ -20,7 +20,7 @@ from stabutils.metrics.intervals import divisions
 from stabutils.metrics.votes import HOW, combine, partition, vote
 from stabutils.mitigations import Composed, Mitigation, describe, identity
 from stabutils.mitigations.snapshots import Checkpoints, Snapshots
-from stabutils.study.runs import Runs
+from stabutils.study.runs import Runs, take
 from stabutils.training import files
 from stabutils.training.loop import predict, train
 from stabutils.training.state import Seeds
@@ -470,3 +470,11 @@ def test_what_they_cost():
 def test_bad_settings_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_too_few_runs_for_two_ensembles_leave_no_row_by_group():
+    few = take(RUNS, np.arange(3))
+    everyone = {"all": np.ones(RUNS.labels.shape[1], bool)}
+    table = ensembles.by_group(few, everyone, 2, "vote")
+    assert table.empty and {"queries", "churn", "share_left"} <= set(table.columns)
+    assert len(ensembles.by_group(take(RUNS, np.arange(4)), everyone, 2, "vote")) == 1

@@ -112,3 +112,11 @@ def test_three_models_against_two_are_not_called_two_models():
     assert change.difference["churn"].note == "these models only"
     pair = compare(draw.integers(0, 3, (2, 60)), draw.integers(0, 3, (2, 60)))
     assert pair.difference["churn"].note == "these two models only"
+
+
+def test_a_misspelt_gold_column_is_asked_for_where_it_is_said_to_be_unused(tmp_path):
+    labels = np.random.default_rng(3).choice(["a", "b"], (2, 20))
+    read = read_predictions(wide(tmp_path / "x.csv", labels, glod=labels[0]))
+    assert read.gold is None and "not used: glod (gold? --columns gold=glod)" in read.layout
+    said = read_predictions(tmp_path / "x.csv", "gold=glod")
+    assert said.gold is not None and "not used" not in said.layout

@@ -6,7 +6,7 @@ chosen for a published corpus is a table, `records/<dataset>/anchor.csv`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,13 +120,18 @@ NAMES = {"one error": "anchored", "half a point": "anchored (half a point)"}  # 
 
 def chosen(study: Study, arms: Mapping[str, Arm]) -> pd.DataFrame:
     """`choices`, read from the records where they are there for this model, recipe and arms."""
+    table = committed(study, arms)
+    return choices(study, arms) if table is None else table
+
+
+def committed(study: Study, arms: Collection[str]) -> pd.DataFrame | None:
+    """The published choices of this model, recipe and arms; None where there are none."""
     path = path_of(study)
-    if path.is_file():
-        table = pd.read_csv(path)
-        same = (table.model == study.model) & (table.recipe == tuning.recipe_digest(study))
-        if same.all() and set(arms) <= set(table.arm):
-            return table
-    return choices(study, arms)
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    same = (table.model == study.model) & (table.recipe == tuning.recipe_digest(study))
+    return table if same.all() and set(arms) <= set(table.arm) else None
 
 
 def path_of(study: Study) -> Path:

@@ -193,11 +193,12 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
     -------
     One row a group that has any queries: queries (its name), number, churn of ensembles, share_left
     (of all churn that they leave), churn_reduction and accuracy_change against single runs;
-    churn_reduction is None where single runs hardly flip, less than 1 %.
+    churn_reduction is None where single runs hardly flip, less than 1 %. No row where the runs do
+    not make two ensembles.
     """
     rows = []
     for name, where in groups.items():
-        if where.any():
+        if where.any() and len(runs) >= 2 * size:
             some = only(runs, where)
             measured = Pool(some, how).measure(size, 2)
             hardly = metrics.churn(some.labels) <= 0.01  # of next to nothing there is no share
@@ -210,7 +211,8 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
                     "accuracy_change": measured["accuracy_change"],
                 }
             )
-    frame = pd.DataFrame(rows).astype({"churn_reduction": object})
+    columns = ["queries", "number", "churn", "churn_reduction", "accuracy_change"]
+    frame = pd.DataFrame(rows, columns=columns).astype({"churn_reduction": object})
     left = frame.number * [churn.value for churn in frame.churn]
     return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from stabutils.errors import check
 from stabutils.study import tuning
@@ -218,20 +217,11 @@ def _anchored(study: Study, knobs: Knobs) -> Iterator[Part]:
     methods = chosen("06", study, knobs["methods"])
     single = {name: arm for name, arm in methods.items() if name == MOST_STABLE}
     weighed: dict[str, Arm] = {"control": "control", **single}
-    if not _weights_known(study, anchors.path_of(study), weighed):
+    if anchors.committed(study, weighed) is None:
         fresh = replace(study, published=False)
         for name, arm in weighed.items():
             yield Part(f"weight beside {name}", fresh, arm, 3, start=tuning.START)
     yield from _trial(study, methods, knobs["runs_per_method"])
-
-
-def _weights_known(study: Study, path, arms: Mapping[str, Arm]) -> bool:
-    """Whether the committed table of an anchor's weights is of this model, recipe and arms."""
-    if not path.is_file():
-        return False
-    table, recipe = pd.read_csv(path), tuning.recipe_digest(study)
-    same = (table.model == study.model) & (table.recipe == recipe)
-    return bool(same.all()) and set(arms) <= set(table.arm)
 
 
 def _updates(study: Study, knobs: Knobs) -> Iterator[Part]:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 
@@ -647,11 +648,24 @@ def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int])
     if "example" not in roles:
         parts.append(("example", ["rows in their order"]))
     parts.append(("probabilities", rated))
-    parts.append(("not used", [column for column in cells.table.header if column not in used]))
+    unused = [column for column in cells.table.header if column not in used]
+    parts.append(("not used", [column + _meant(column, roles) for column in unused]))
     named = "; ".join(f"{role}: {', '.join(columns)}" for role, columns in parts if columns)
     runs, examples = shape
     form = "wide" if wide else "long"
     return f"{form} form, {runs} run{'s' * (runs > 1)} x {examples} examples ({named})"
+
+
+def _meant(column: str, roles: Collection[str]) -> str:
+    """A question where a column that is left unused is called almost like a role that is not
+    there.
+
+    >>> _meant("glod", ["label"]), _meant("glod", ["gold"]), _meant("note", [])
+    (' (gold? --columns gold=glod)', '', '')
+    """
+    absent = [role for role in COLUMNS if role not in roles and role != "probabilities"]
+    near = get_close_matches(column.lower(), absent, 1, cutoff=0.75)
+    return f" ({near[0]}? --columns {near[0]}={column})" if near else ""
 
 
 # ---- arrays

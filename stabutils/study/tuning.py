@@ -103,7 +103,7 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
 
 
 def tune(
-    study: Study, doses: Mapping[str, Sequence[ScalarMitigation]], runs: int = 3
+    study: Study, doses: Mapping[str, Sequence[ScalarMitigation]], runs: int = 10
 ) -> pd.DataFrame:
     """Train every strength of every method `runs` times, and `choose`; which model and recipe it
     was stands beside.
