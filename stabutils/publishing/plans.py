@@ -110,7 +110,7 @@ def chosen(number: str, study: Study, methods: str) -> dict[str, Arm]:
         "data_centric": tuple(data_centric.QUICK),
         "anchored": single.QUICK,
         "both": ("R-Drop", "MC dropout", "TGTSS"),
-        "updates": (),
+        "updates": ("warm start",),
     }
     catalogue = CATALOGUES[number]
     return tuning.methods(study, methods, catalogue, quick[catalogue])
