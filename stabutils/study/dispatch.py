@@ -233,11 +233,13 @@ def progress(**settings):
     return tqdm(**settings)
 
 
-def lines(**settings):
+def lines(**settings: object):
     """A progress bar that writes a line every ten seconds at most and one at its end."""
     from tqdm.std import tqdm
 
     class Lines(tqdm):
+        disable: bool  # known without tqdm's stubs too
+
         @staticmethod
         def status_printer(file):
             def write(text: str) -> None:
