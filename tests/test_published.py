@@ -146,6 +146,20 @@ def test_an_arm_on_several_boards_stands_as_on_that_of_most_runs(tmp_path):
     assert results.number(folder, "reduction, calm").value == 0.3
 
 
+def test_a_row_of_the_table_is_one_strength(tmp_path):
+    asked = {"big": {"calm": "Calm(strength=1.0)", "soft": "Soft(share=0.1)"}}
+    asked["small"] = {"calm": "Calm(strength=0.5)", "calm 1": "Calm(strength=1.0)"}
+    for corpus, settings in asked.items():
+        folder = tmp_path / "records" / corpus
+        (folder / "answers").mkdir(parents=True)
+        numbers = board_of(dict.fromkeys(settings, 0.2))
+        records.Record("03_x", {}, {"settings": settings}, numbers).write(folder)
+    text = quotes.quote("<!--table: methods-->old<!--end-->", tmp_path)
+    rows = [line.split("|")[1:] for line in text.splitlines()[3:-1]]
+    cells = {row[0].strip(): [bool(cell.strip()) for cell in row[3:5]] for row in rows}
+    assert cells == {"calm 1": [True, True], "soft": [True, False], "calm 0.5": [False, True]}
+
+
 def test_all_methods_stand_in_one_table(tmp_path):
     for corpus, arms in (("big", {"calm": 0.2, "soft": 0.1}), ("small", {"calm": 0.3})):
         folder = tmp_path / "records" / corpus

@@ -254,3 +254,21 @@ def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypa
     } and (strength != LabelSmoothing().strength)
     with pytest.raises(InputError, match="method: got 'TGST'"):
         tuning.methods(study, "TGST", "both", ())
+
+
+def test_a_regularizer_may_name_its_strength():
+    study = Study(dataset="assistant")
+    asked = tuning.methods(study, "label smoothing 0.4, MC dropout 3, label smoothing", "both")
+    assert asked == {
+        "label smoothing 0.4": LabelSmoothing(0.4),
+        "MC dropout 3": MCDropout(3),
+        "label smoothing": LabelSmoothing(),
+    }
+    assert "label smoothing 0.4" not in tuning.methods(study, "all", "both")
+    with pytest.raises(InputError, match="LabelSmoothing strength: got 1.5"):
+        tuning.methods(study, "label smoothing 1.5", "both")
+    with pytest.raises(InputError, match="MCDropout passes: got 0.5"):
+        tuning.methods(study, "MC dropout 0.5", "both")
+    for unknown in ("label smoothing strong", "TGTSS 0.4"):
+        with pytest.raises(InputError, match=f"method: got '{unknown}'"):
+            tuning.methods(study, unknown, "both")

@@ -53,7 +53,7 @@ def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Tri
     """Train what is missing of control, of each method and of a placebo.
 
     The placebo is control once more under fresh seeds. For `compact` the bag of its word vectors
-    competes too, as a model of its own.
+    competes too, as a model of its own, with more runs (`bag_runs`), for they are cheap.
     """
     control = study.retrain("control")
     placebo = study.retrain("control", n=runs_per_method, start=study.runs)
@@ -63,11 +63,16 @@ def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Tri
     studies = [study]
     if study.model == "compact":
         bag = replace(study, model=BAG)
-        arms[BAG] = bag.retrain("control", n=runs_per_method)
+        arms[BAG] = bag.retrain("control", n=bag_runs(study, runs_per_method))
         costs[BAG], settings[BAG] = (1.0, 1.0), "control"
         studies.append(bag)
     linear = linear_models(study)
     return Trial(control, placebo, arms, costs, linear, settings, tuple(studies))
+
+
+def bag_runs(study: Study, runs_per_method: int) -> int:
+    """How many runs the bag has: as many as control, at most twice as many as a method."""
+    return max(runs_per_method, min(study.runs, 2 * runs_per_method))
 
 
 def describe_arm(method: Arm) -> str:

@@ -159,13 +159,13 @@ def _clusters(study: Study, knobs: Knobs) -> Iterator[Part]:
 
 def _trial(study: Study, methods: Mapping[str, Arm], n: int) -> Iterator[Part]:
     """What `trials.trial` asks for beside control."""
-    from stabutils.analysis.trials import BAG
+    from stabutils.analysis.trials import BAG, bag_runs
 
     yield Part("placebo", study, n=n, start=study.runs)
     for name, method in methods.items():
         yield Part(name, study, method, n)
     if study.model == "compact":
-        yield Part(BAG, replace(study, model=BAG), n=n)
+        yield Part(BAG, replace(study, model=BAG), n=bag_runs(study, n))
 
 
 def _regularizers(study: Study, knobs: Knobs) -> Iterator[Part]:

@@ -159,7 +159,8 @@ def _board(root: Path, corpus: str, notebook: str = "") -> str:
 def _methods(root: Path) -> str:
     """Every published method: what it does on each corpus and model, and what it costs."""
     tables = {folder.name: results.board(folder) for folder in results.published(root)}
-    tables = {name: board.set_index("arm") for name, board in tables.items() if len(board)}
+    tables = results.by_strength({name: board for name, board in tables.items() if len(board)})
+    tables = {name: board.set_index("arm") for name, board in tables.items()}
     tables = dict(sorted(tables.items(), key=lambda entry: -len(entry[1])))
     arms = dict.fromkeys(arm for board in tables.values() for arm in board.index)
     rows = []

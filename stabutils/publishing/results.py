@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,8 @@ def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
     """The methods of a published corpus, or of some of its notebooks, as one family.
 
     An arm that stands on several boards stands as on that of most runs; of equals, on the last.
-    Columns as `analysis.board.board` has them, as far as ON_BOARDS; no rows where none is
-    published.
+    Columns as `analysis.board.board` has them, as far as ON_BOARDS, and `setting`, the arm's
+    mitigation in words; no rows where none is published.
     """
     rows: dict[str, dict] = {}
     n = None
@@ -61,7 +61,9 @@ def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
             if not fewer:
                 rows[arm] = row
                 n = row["n"] or n
-    table = pd.DataFrame(list(rows.values()), columns=["arm", "runs", "n", "behind", *ON_BOARDS])
+    table = pd.DataFrame(
+        list(rows.values()), columns=["arm", "setting", "runs", "n", "behind", *ON_BOARDS]
+    )
     if len(table):
         table = boards.with_verdicts(table.astype(dict.fromkeys(INTERVALS, object)))
     table.attrs["n"] = n
@@ -71,9 +73,11 @@ def board(folder: Path, notebooks: str = "") -> pd.DataFrame:
 def _rows(record: Record) -> dict[str, dict]:
     """The arms of a board in a record: those that have an accuracy and an accuracy change."""
     rows: dict[str, dict] = {}
+    settings = record.provenance.get("settings", {})
     for number in record.numbers:
         if number.metric in ON_BOARDS and number.arm and not number.condition:
             row = rows.setdefault(number.arm, {"arm": number.arm, "n": None, "behind": ""})
+            row["setting"] = settings.get(number.arm, "")
             priced = number.metric in boards.PRICES
             row[number.metric] = number.value if priced else number.interval
             if number.metric == "accuracy":
@@ -86,6 +90,20 @@ def _rows(record: Record) -> dict[str, dict]:
         row |= {name: row.get(name, 1.0) for name in boards.PRICES}
         row |= {name: row.get(name) for name in ON_BOARDS if name not in row}
     return {arm: row for arm, row in arms.items() if "runs" in row}
+
+
+def by_strength(boards: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Boards whose methods bear their strength in their names, where it is not everywhere the same.
+
+    So a name stands for one strength: "R-Drop" at 1 on one corpus and at 0.5 on another become
+    "R-Drop 1" and "R-Drop 0.5".
+    """
+    rows = pd.concat(boards, names=["corpus", "row"]).reset_index("corpus")
+    strength = rows.setting.str.extract(r"^\w+\(\w+=([\d.]+)\)$", expand=False).astype(float)
+    method = rows.arm.str.replace(r" [\d.]+$", "", regex=True)
+    several = strength.groupby(method).transform("nunique") > 1
+    rows["arm"] = rows.arm.mask(several, method + strength.map(" {:g}".format))
+    return {name: own.drop(columns="corpus") for name, own in rows.groupby("corpus", sort=False)}
 
 
 def costs(root: Path) -> dict[str, dict]:

@@ -7,6 +7,7 @@ on no board.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -227,7 +228,8 @@ def methods(
     Parameters
     ----------
     names : "quick", "all" (of the catalogue), or names, separated by commas: out of "regularizers"
-        and "data_centric" together, to which "updates" adds its own; out of "anchored" alone
+        and "data_centric" together, to which "updates" adds its own; out of "anchored" alone. A
+        regularizer may name its strength: "R-Drop 1"
     catalogue : one of NOTEBOOKS, or "both" for the first two
     quick : what "quick" stands for
 
@@ -238,6 +240,7 @@ def methods(
     from stabutils.mitigations.composition import wanted
 
     every = catalogues(study)
+    every["regularizers"] |= _at_strengths(names.split(","))
     plain = every["regularizers"] | every["data_centric"]
     known = every.get(catalogue, plain)
     usable = known if catalogue == "anchored" else plain | known
@@ -248,6 +251,21 @@ def methods(
             raise InputError("method", name, allowed)
     pool = known if names in ("quick", "all") else usable
     return {name: pool[name] for name in wanted(names, pool, quick)}
+
+
+def _at_strengths(names: Sequence[str]) -> dict[str, Arm]:
+    """The regularizers among some names that say their strength, such as "R-Drop 1"."""
+    from stabutils.mitigations.regularizers import CATALOGUE
+
+    found: dict[str, Arm] = {}
+    for name in map(str.strip, names):
+        method, _, strength = name.rpartition(" ")
+        if method in CATALOGUE and re.fullmatch(r"\d+(\.\d+)?", strength):
+            weakest = CATALOGUE[method][0]
+            counts = isinstance(weakest.dose, int) and strength.isdecimal()
+            dose = int(strength) if counts else float(strength)
+            found[name] = type(weakest)(dose)
+    return found
 
 
 # Catalogue -> the notebook whose `methods` are out of it.
