@@ -252,6 +252,12 @@ def test_methods_of_both_catalogues_are_found_at_their_chosen_strengths(monkeypa
     assert tuning.methods(study, "label smoothing", "both", ()) == {
         "label smoothing": LabelSmoothing(strength)
     } and (strength != LabelSmoothing().strength)
+    for catalogue in ("regularizers", "data_centric", "both", "anchored", "updates"):
+        mixed = tuning.methods(study, "most stable single, TGTSS, EMA", catalogue)
+        assert list(mixed) == ["most stable single", "TGTSS", "EMA"]
+    assert list(tuning.methods(study, "warm start", "updates")) == ["warm start"]
+    with pytest.raises(InputError, match="asked for in 07"):
+        tuning.methods(study, "warm start", "anchored")
     with pytest.raises(InputError, match="method: got 'TGST'"):
         tuning.methods(study, "TGST", "both", ())
 

@@ -227,27 +227,26 @@ def methods(
 
     Parameters
     ----------
-    names : "quick", "all" (of the catalogue), or names, separated by commas: out of "regularizers"
-        and "data_centric" together, to which "updates" adds its own; out of "anchored" alone. A
-        regularizer may name its strength: "R-Drop 1"
+    names : "quick", "all" (of the catalogue), or names out of all catalogues, separated by commas;
+        a regularizer may name its strength: "R-Drop 1"
     catalogue : one of NOTEBOOKS, or "both" for the first two
     quick : what "quick" stands for
 
     Raises
     ------
-    InputError for a name that the notebook does not have; it says which notebook has it, if any.
+    InputError for a name that no notebook has, or only 07, whose methods know a deployed model.
     """
     from stabutils.mitigations.composition import wanted
 
     every = catalogues(study)
-    every["regularizers"] |= _at_strengths(names.split(","))
-    plain = every["regularizers"] | every["data_centric"]
-    known = every.get(catalogue, plain)
-    usable = known if catalogue == "anchored" else plain | known
+    every["both"] = every["regularizers"] | every["data_centric"]
+    known, usable = every[catalogue], _at_strengths(names.split(","))
+    for home, own in every.items():
+        if home != "updates" or catalogue == "updates":
+            usable |= own
     for name in map(str.strip, names.split(",")):
-        homes = [NOTEBOOKS[home] for home, own in every.items() if name in own]
-        if homes and name not in usable:
-            allowed = f"a method of this notebook; that one is asked for in {' or '.join(homes)}"
+        if name in every["updates"] and name not in usable:
+            allowed = "a method of this notebook; that one is asked for in 07"
             raise InputError("method", name, allowed)
     pool = known if names in ("quick", "all") else usable
     return {name: pool[name] for name in wanted(names, pool, quick)}
