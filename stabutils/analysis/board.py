@@ -67,6 +67,7 @@ FLIPS = {
     "positive_flips": "positive flips",
     "negative_flips": "negative flips",
     "ece": "calibration error",
+    "over_linear": "accuracy, less the best linear model's",
 }
 ENSEMBLES = {
     "arm": "ensemble",
@@ -383,7 +384,7 @@ def _in_words(column: str, value: object) -> str:
         }
         shown = format(value, forms.get(column, ""))
         return "< 0.001" if column == "p" and shown == "0.000" else shown
-    if column in ("accuracy_change", "over_anchor"):
+    if column in ("accuracy_change", "over_anchor", "over_linear"):
         return records.shown(records.number("accuracy_change", value), "points")
     if column in records.UNITS:
         number = records.number(column, value)
