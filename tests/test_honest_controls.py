@@ -28,6 +28,7 @@ from stabutils.analysis.anchors import (
 from stabutils.analysis.board import board
 from stabutils.analysis.ensembles import Pool, ensemble, lead, share, table
 from stabutils.errors import InputError
+from stabutils.metrics.intervals import Interval
 from stabutils.metrics.mixtures import Mixture, choose_weight, mix
 from stabutils.metrics.votes import partition
 from stabutils.mitigations.regularizers import LabelSmoothing
@@ -156,6 +157,18 @@ def test_the_goal_asks_for_stability_and_accuracy():
     table = goal(Pool(RUNS), arms, 3).set_index("arm")
     assert table.reached.to_dict() == {"helped": "holds", "misled": "does not hold"}
     assert table.share_of_ensemble["misled"].low > 1 and table.accuracy_change["misled"].high < 0
+
+
+@pytest.mark.parametrize(
+    "low, high, reached",
+    [(-0.004, -0.001, "holds"), (-0.008, 0.002, "undecided at 12 runs"), (-0.02, -0.006, "not")],
+)
+def test_half_a_point_less_than_the_ensemble_is_near_enough(monkeypatch, low, high, reached):
+    change = Interval((low + high) / 2, low, high, 12)
+    monkeypatch.setattr("stabutils.analysis.ensembles.lead", lambda *given: change)
+    gold = Mixture(np.eye(RUNS.probabilities.shape[-1])[RUNS.gold], 0.9)
+    [found] = goal(Pool(RUNS), {"helped": mixed(RUNS, gold)}, 3).reached
+    assert found == reached.replace("not", "does not hold")
 
 
 def test_groups_of_queries_are_scored_apart():

@@ -1125,6 +1125,17 @@ def test_a_comparison_fails_on_what_it_is_asked_for(tmp_path, capsys):
     assert "it needs gold labels" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "lost, guard", [(4, "holds"), (20, "undecided at 4 runs"), (40, "does not hold")]
+)
+def test_half_a_point_of_accuracy_may_be_lost_in_a_comparison(lost, guard):
+    """Of 4,000 queries; the interval is over queries alone, as all runs answer alike."""
+    before = np.zeros((4, 4000), int)
+    after = before.copy()
+    after[:, :lost] = 1
+    assert compare(before, after, np.zeros(4000, int)).guard == guard
+
+
 def test_negative_flips_are_held_against_those_of_retraining():
     """Fails if flips that the old recipe makes by itself count as the change's."""
     labels, gold = answers(6, examples=200)
