@@ -13,12 +13,19 @@ from statsmodels.stats.multitest import multipletests
 from stabutils import metrics, records
 from stabutils.analysis import board as module
 from stabutils.analysis.board import (
+    answer,
+    better,
     board,
+    churn_change,
     described,
     entropy_change,
+    entropy_changes,
+    named,
     numbers,
+    over_linear,
     readable,
     reduction,
+    reduction_gap,
     unstable,
     who_pays,
     with_verdicts,
@@ -80,7 +87,7 @@ ARMS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # of each test anew: mutmut sees which code a test runs
 def table():
     linear = np.where(np.arange(EXAMPLES) < 6, (GOLD + 1) % CLASSES, GOLD)
     return board(
@@ -297,6 +304,22 @@ def test_linear_models(table):
     assert row.better == row.guard == "holds"
 
 
+def test_what_a_network_is_more_accurate_than_the_best_linear_model(table):
+    wrong = {
+        name: np.arange(EXAMPLES) < count for name, count in (("linear a", 9), ("linear b", 6))
+    }
+    models = {name: np.where(where, (GOLD + 1) % CLASSES, GOLD) for name, where in wrong.items()}
+    runs = ARMS["calm"]
+    answers = np.tile(models["linear b"], (6, 1))
+    expected = plain.interval(
+        lambda own, other: own - other, right, [runs.labels, answers], [runs.seeds] * 2
+    )
+    plain.alike(over_linear(runs, models), expected)
+    assert table.over_linear["calm"] == over_linear(runs, {"linear": models["linear b"]})
+    shown = readable(table.reset_index(), {"over_linear": "more"}).more[0]
+    assert shown.startswith(f"{100 * expected.value:+.2f} points")
+
+
 def test_several_linear_models_have_a_row_each():
     found = board(CONTROL, ARMS, linear={"linear": GOLD, "linear (char)": np.roll(GOLD, 1)})
     assert found.arm.tolist()[-3:] == ["linear", "linear (char)", "control"]
@@ -433,6 +456,13 @@ def test_a_record_keeps_every_interval(table):
         "positive_flips, idle",
     }
     assert expected <= kept.keys() and not any(key.startswith("p,") for key in kept)
+    assert kept["reduction_unstable, calm"].n == 5
+    of_ensembles = table.iloc[:1].assign(n=3, behind="2 ensembles of 6 runs")
+    told = {number.key: number for number in numbers(of_ensembles)}
+    assert told["reduction, calm"].n == told["label_entropy, calm"].n == 3
+    assert (
+        told["churn, calm"].behind == "2 ensembles of 6 runs" and kept["churn, calm"].behind == ""
+    )
     only = numbers(table, ["churn"])
     assert [number.key for number in only] == [f"churn, {name}" for name in table.arm]
 
@@ -482,6 +512,40 @@ def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(
     assert found.value < 0  # the calm one is more stable
     with pytest.raises(InputError, match="runs of small: got 2"):
         entropy_change(CONTROL, arm(0.1, runs=2, name="small"), where)
+
+
+def test_one_arm_saves_more_than_another():
+    arms = [CONTROL, ARMS["calm"], ARMS["rash"]]
+    labels, seeds = [runs.labels for runs in arms], [runs.seeds for runs in arms]
+    expected = plain.interval(lambda c, a, b: (b - a) / c, entropy_at(4), labels, seeds)
+    found = reduction_gap(*arms, n=4)
+    plain.alike(found, expected, rel=0.05)
+    assert reduction_gap(CONTROL, *arms[:0:-1], n=4).value == pytest.approx(-expected.value)
+    least = reduction(CONTROL, ARMS["calm"]).value - reduction(CONTROL, ARMS["rash"]).value
+    assert reduction_gap(*arms).value == pytest.approx(least)
+
+
+def test_groups_of_queries_change_by_themselves():
+    groups = {"hard": HARD, "easy": ~HARD}
+    found = entropy_changes(CONTROL, ARMS["calm"], groups)
+    assert list(found) == ["hard", "easy"]
+    assert found["hard"] == entropy_change(CONTROL, ARMS["calm"], HARD) != found["easy"]
+    churns = [metrics.churn(runs.labels[:, HARD]) for runs in (CONTROL, ARMS["calm"])]
+    assert churn_change(CONTROL, ARMS["calm"], HARD).value == pytest.approx(churns[1] - churns[0])
+
+
+def test_what_a_board_says_in_three_sentences(table):
+    table = table.reset_index()
+    told = answer(table).split("\n")
+    assert told[0].startswith("1 of 3 methods is significantly more stable than control")
+    assert told[1].startswith("The largest reduction of label entropy of these is that of calm: ")
+    assert told[1].endswith("for 2 trainings.")
+    assert told[2] == "Not more stable, or not as accurate: rash."  # idle is undecided
+    assert better(table) == "calm" and better(table[1:]) == named([]) == "none"
+    two = table.assign(better=table.arm.isin(["calm", "idle"]).map({True: "holds", False: ""}))
+    assert answer(two).startswith("2 of 3 methods are ") and len(answer(two).split("\n")) == 2
+    none = answer(table[table.arm != "calm"].assign(trainings=1.0))
+    assert "0 of 2 methods are" in none and "label entropy of all is that of" in none
 
 
 def test_a_reduction_of_nothing_is_none():

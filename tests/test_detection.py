@@ -20,11 +20,13 @@ from stabutils.metrics.detection import (
     board,
     judge,
     judgeable,
+    mean_auroc,
     minority_share,
     planted,
     planted_auroc,
     rank_correlation,
     reference,
+    references,
     through_training,
 )
 from stabutils.metrics.intervals import jackknife
@@ -141,7 +143,7 @@ def test_runs_that_without_two_of_them_leave_nothing_unstable_are_not_judgeable(
 # ---- intervals
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def voted():
     """Labels of 6 runs on 120 queries, each with its own chance to flip, and scores of them."""
     draw = np.random.default_rng(3)
@@ -334,6 +336,29 @@ def test_planted_regions_strong_ones_first_with_intervals_inside_their_bounds():
         assert interval.high <= 1
     strong = roc_auc_score(np.arange(300) < 100, label_entropy(labels)[kept])
     assert found["noise:strong"].value == pytest.approx(strong)
+
+
+def test_planted_regions_are_sorted_from_strong_to_absent():
+    kinds = ("b:absent", "c:weak", "a:medium", "b:strong", "a:strong")
+    tags = np.repeat([*kinds, "clear"], 4)
+    labels = (np.random.default_rng(0).random((6, len(tags))) < 0.4).astype(int)
+    found = planted(labels, tags.tolist())
+    assert list(found) == ["a:strong", "b:strong", "a:medium", "c:weak", "b:absent"]
+    assert all(0 <= own.low <= own.high <= 1 for own in found.values())
+
+
+def test_the_mean_of_runs_is_judged_at_once(voted):
+    labels, proxies = voted
+    positive = labels.mean(axis=0) > 0.3
+    found = mean_auroc(proxies["knows"], positive)
+    assert found.value == pytest.approx(roc_auc_score(positive, proxies["knows"].mean(axis=0)))
+    slow = jackknife(lambda rows: roc_auc_score(positive, rows.mean(axis=0)), proxies["knows"])
+    assert found.se == pytest.approx(slow.se) and 0 <= found.low <= found.high <= 1
+
+
+def test_there_is_a_reference_for_each_criterion(voted):
+    found = references(voted[0])
+    assert found == {each.name: reference(voted[0], each) for each in (FINDS, ORDERS)}
 
 
 # ---- rank correlation

@@ -384,7 +384,7 @@ def test_jensen_shannon_is_the_plain_jackknife():
 
 def test_a_pool_by_hand():
     """Three groups whose rows are means of what is left: twice the interval of a mean."""
-    values = np.array([[1.0, 0.0], [2.0, 4.0], [6.0, 2.0]])  # of three groups and two queries
+    values = np.array([[1.0, 5.0], [2.0, 7.0], [4.0, 8.0]])  # of three groups and two queries
     rows = values.mean(axis=0)[None]
     deleted = np.stack([np.delete(values, group, axis=0).mean(axis=0)[None] for group in range(3)])
     interval = scores.of_pool(lambda mean: mean, rows, [deleted], runs=9)
@@ -394,7 +394,16 @@ def test_a_pool_by_hand():
     assert interval.value == values.mean() and interval.runs == 9
     assert interval.over_runs.se**2 == pytest.approx(over_runs) and interval.over_runs.df == 2
     expected = max(over_runs, over_queries, over_runs + over_queries - cells)
-    assert interval.se**2 == pytest.approx(expected)
+    assert interval.se**2 == pytest.approx(expected) and expected > max(over_runs, over_queries)
+
+
+def test_churn_beyond_accuracy_by_hand():
+    """Accuracies 3/4, 1/4 and 1/2; the three pairs differ on 2, 1 and 1 of the four queries."""
+    labels, gold = np.array([[0, 0, 0, 1], [1, 1, 0, 1], [0, 1, 0, 1]]), np.zeros(4, int)
+    found = scores.churn_beyond_accuracy(labels, gold)
+    assert found.value == pytest.approx((2 + 1 + 1) / 12 - (2 / 4 + 1 / 4 + 1 / 4) / 3)
+    moved = scores.churn_beyond_accuracy(np.where(labels == 1, [[1], [2], [3]], 0), gold)
+    assert moved.value == pytest.approx((3 + 3 + 2) / 12 - 1 / 3)  # other wrong answers are churn
 
 
 def test_a_ratio_of_a_pool_is_taken_whole_and_divisions_are_averaged():
