@@ -75,7 +75,7 @@ def _verdict(folder: Path, definition: records.Definition) -> str:
 
 
 def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
-    beyond, unit = definition.beyond, _unit(_metric(definition))
+    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
     limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
     if unit and beyond:
         limit = f"{100 * beyond:.4g} {unit}"
@@ -89,26 +89,13 @@ def _metric(definition: records.Definition) -> str:
     return re.split("[,;]", definition.number)[0]
 
 
-def _unit(metric: str) -> str:
-    """What the page says a metric in: percent for a share, points of accuracy, or "".
-
-    Examples
-    --------
-    >>> [_unit(metric) for metric in ("churn", "accuracy_change", "auroc")]
-    ['%', 'points', '']
-    """
-    if metric == "accuracy_change":
-        return "points"
-    return "%" if records.UNITS[metric].startswith(("share", "of ")) else ""
-
-
 def _cell(folder: Path, definition: records.Definition) -> str:
     claim = _claim(folder, definition)
     if claim is None or claim.value != claim.value:
         return NOWHERE
     metric = _metric(definition)
     number = records.Number(metric, claim.value, claim.low, claim.high)
-    return f"**{claim.verdict}**<br>{records.shown(number, _unit(metric))}"
+    return f"**{claim.verdict}**<br>{records.shown(number, records.unit_of(metric))}"
 
 
 def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:
