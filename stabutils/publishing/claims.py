@@ -79,7 +79,7 @@ def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
     limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
     if unit and beyond:
         limit = f"{100 * beyond:.4g} {unit}"
-    sentence = definition.sentence.replace("{value}", "…")
+    sentence = definition.sentence.replace("{value}", "…").replace("….", "…")
     shown = f"[{definition.notebook[:2]}](../notebooks/{definition.notebook}.ipynb)"
     cells = [_cell(folder, definition) for folder in folders]
     return [sentence, f"{definition.side} {limit}", shown, *cells]
@@ -95,7 +95,8 @@ def _cell(folder: Path, definition: records.Definition) -> str:
         return NOWHERE
     metric = _metric(definition)
     number = records.Number(metric, claim.value, claim.low, claim.high)
-    return f"**{claim.verdict}**<br>{records.shown(number, records.unit_of(metric))}"
+    words = records.shown(number, records.unit_of(metric)).replace(" [", "<br>[")
+    return f"**{claim.verdict}**<br>{words}"
 
 
 def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:
