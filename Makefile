@@ -81,7 +81,7 @@ verify: $(READY) ## train a random sample of the stored runs again and compare
 benchmark: $(READY) ## time the training loop against what people would use: records/benchmark.json
 	$(PY) benchmarks/benchmark.py
 
-course: $(READY) ## write the student versions of course/solutions to course/exercises
+course: $(READY) ## execute course/solutions and write the student versions to course/exercises
 	$(PY) course/release.py
 
 # The runs of the course's preset are trained first, once.

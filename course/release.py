@@ -1,8 +1,8 @@
-"""`make course`: the student versions, course/exercises, from course/solutions.
+"""`make course`: execute course/solutions, and write the student versions, course/exercises.
 
 It does what nbgrader's `generate_assignment` does with the same marks and metadata, so that either
 can be used: regions of solution and hidden tests go, written answers go as a whole, tests are
-locked, outputs are cleared.
+locked, outputs are cleared. Pictures of cells tagged `figure`, which need no answer, stay.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 
 import nbformat
+
+from stabutils.publishing import notebooks
 
 HERE = Path(__file__).resolve().parent
 SOLUTION = re.compile(
@@ -29,7 +31,9 @@ def student(notebook):
             kept = HIDDEN.sub(
                 "", SOLUTION.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", cell.source)
             )
-            cell.source, cell.outputs, cell.execution_count = kept.rstrip("\n"), [], None
+            cell.source, cell.execution_count = kept.rstrip("\n"), None
+            if "figure" not in cell.metadata.get("tags", ()):
+                cell.outputs = []
         elif role.get("solution"):
             cell.source = "YOUR ANSWER HERE"
         if role.get("locked"):
@@ -39,6 +43,7 @@ def student(notebook):
 
 if __name__ == "__main__":
     for path in sorted((HERE / "solutions").glob("*.ipynb")):
+        notebooks.execute(path, path, {})
         target = HERE / "exercises" / path.name
         target.parent.mkdir(exist_ok=True)
         nbformat.write(student(nbformat.read(path, 4)), target)

@@ -65,6 +65,19 @@ UNITS = {
 PERCENT = "share of"  # how the units begin that people read in %
 
 
+def unit_of(metric: str) -> str:
+    """What people read a metric in: "%" for a share, "points" for a change of accuracy, or "".
+
+    Examples
+    --------
+    >>> [unit_of(metric) for metric in ("churn", "accuracy_change", "auroc")]
+    ['%', 'points', '']
+    """
+    if metric == "accuracy_change":
+        return "points"
+    return "%" if UNITS[metric].startswith(PERCENT) else ""
+
+
 @dataclass(frozen=True)
 class Number:
     """One number that was measured, and what it is of.
@@ -307,9 +320,11 @@ def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
             if isinstance(beyond, str):
                 high = found[beyond].high if beyond in found else None
                 beyond = math.nan if high is None else high
-            claims.append(
-                claim(definition.name, definition.sentence, interval, beyond, definition.side)
-            )
+            sentence = definition.sentence
+            if number is not None:
+                words = f"{shown(number, unit_of(number.metric))} ({number.sample})"
+                sentence = sentence.replace("{value}", words)
+            claims.append(claim(definition.name, sentence, interval, beyond, definition.side))
     return tuple(claims)
 
 

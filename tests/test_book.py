@@ -247,7 +247,9 @@ def test_claims_say_what_the_records_say(tmp_path):
     found = records.Claim("EMA", "EMA: 0.2", 0.2, 0.1, 0.3, "holds")
     records.Record(definition.notebook, {}, {}, (), (found,)).write(folder)
     [row] = [line for line in claims.markdown(tmp_path).splitlines() if "**holds**" in line]
-    assert "0.200 [0.100, 0.300]" in row and "exponential average" in row
+    assert "20.0 %<br>[10.0, 30.0]" in row and "exponential average" in row
+    assert "| above 0 |" in row and "– |" not in row  # one corpus, and there it was measured
+    assert "- Two retrainings disagree on … of the queries. ([01]" in claims.markdown(tmp_path)
     table = claims.verdicts(tmp_path)
     assert table.toy["EMA (Morales-Brotons 2024)"] == "holds" and (table.toy == "").sum() > 10
     assert not [name for name in table.index if "This study" in name]

@@ -29,7 +29,7 @@ def roles(notebook):
 
 
 def test_every_study_notebook_has_exercises():
-    studied = {path.name for path in (COURSE.parent / "notebooks").glob("0[1-5]*.ipynb")}
+    studied = {path.name for path in (COURSE.parent / "notebooks").glob("0[1-7]*.ipynb")}
     exercises = {path.name for path in (COURSE / "exercises").glob("*.ipynb")}
     assert {path.name for path in SOLUTIONS} == studied == exercises
     syllabus = (COURSE / "README.md").read_text(encoding="utf-8")
@@ -50,7 +50,8 @@ def test_a_student_version_is_what_make_course_writes(path):
 
 @each_solution
 def test_no_solution_leaks(path):
-    shown = "\n".join(cell.source for cell in read(COURSE / "exercises" / path.name).cells)
+    cells = read(COURSE / "exercises" / path.name).cells
+    shown = "\n".join(f"{cell.source}\n{cell.get('outputs', '')}" for cell in cells)
     assert not re.search("(BEGIN|END) (SOLUTION|HIDDEN)", shown)
     hidden, regions = [], "### BEGIN (?:SOLUTION|HIDDEN TESTS)\n(.*?)### END"
     for cell in read(path).cells:
@@ -59,9 +60,27 @@ def test_no_solution_leaks(path):
         if role.get("solution"):
             hidden += [cell.source] if cell.cell_type == "markdown" else []
             assert cell.cell_type == "markdown" or "### BEGIN SOLUTION" in cell.source, role
-        assert not cell.get("outputs"), "solutions are committed without outputs"
     lines = {line.strip() for region in hidden for line in region.splitlines()}
     assert len(lines) > 10 and not [line for line in lines if len(line) > 12 and line in shown]
+
+
+@each_solution
+def test_a_solution_is_executed_and_its_exercise_has_a_figure(path):
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs and not [
+        output
+        for output in outputs
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+    exercise = [
+        cell for cell in read(COURSE / "exercises" / path.name).cells if cell.get("outputs")
+    ]
+    assert exercise and all("figure" in cell.metadata.tags for cell in exercise)
+    for output in (output for cell in exercise for output in cell.outputs):
+        assert "image/png" in output.data or "text/markdown" in output.data
+    assert not [cell for cell in exercise if cell.metadata.get("nbgrader")]
 
 
 @each_solution

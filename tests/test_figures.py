@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
@@ -687,6 +688,22 @@ def test_intents_are_named_where_their_accuracy_changes_significantly():
     nothing = figures.per_intent(an_intent_each().assign(p=1.0, harmed=False)).axes[0]
     assert not nothing.texts
     assert nothing.get_title("left").startswith("9 intents: none less accurate, none more accurate")
+
+
+def test_series_can_be_told_apart_in_grey():
+    """By mark, by dashes or by hatching: hues of the colour-blind palette look alike in grey."""
+    kinds = {name: mixed() for name in ("geometric", "arithmetic", "ensembles", "both")}
+    curves = [box.lines[0] for box in figures.anchor_curve(kinds, alone()).axes[0].containers[1:]]
+    lines = figures.selective({"single": refused(), "ensemble": refused()}).axes[0].lines
+    for series in (curves, lines):
+        assert len({line.get_marker() for line in series}) == len(series) > 1
+        assert len({line.get_linestyle() for line in series}) == len(series)
+    marks = figures.per_intent(an_intent_each()).axes[0].collections
+    shapes = [mark.get_paths()[0].vertices for mark in marks if isinstance(mark, PathCollection)]
+    assert len(shapes) == 3 and len(shapes[0]) == len(shapes[1]) < len(shapes[2])
+    assert not np.allclose(shapes[0], shapes[1])
+    same, changes = figures.entropy_distribution(LABELS).axes[0].patches
+    assert not same.get_hatch() and changes.get_hatch()
 
 
 # ---- ensembles and anchors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import stabutils as st
 from stabutils.analysis.baselines import linear_models
 from stabutils.data.assistant import CAUSES
 from stabutils.metrics import detection
+from stabutils.publishing import quotes
 from stabutils.publishing.cells import of_corpus
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("[0-9]*.ipynb"))
@@ -80,6 +82,17 @@ def test_a_users_corpus_meets_no_published_number_and_no_planted_cause(path):
         assert not [text for text in texts if phrase in text], phrase
     assert any("<!--" in text and "*Quick" in text for text in every)
     assert texts[0].startswith("# ") and "**You will learn**" in texts[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+def test_what_we_found_begins_with_three_sentences(path):
+    cells = nbformat.read(path, 4).cells
+    place = [cell.source for cell in cells].index("## What we found")
+    answer = cells[place + 1]
+    assert answer.metadata.tags == ["published"]
+    assert len(quotes.QUOTE.findall(answer.source)) >= 2
+    prose = quotes.QUOTE.sub("number", answer.source)
+    assert len(re.findall(r"\.(?=\s|$)", prose)) == 3 and not re.search(r"\d", prose)
 
 
 def test_a_corpus_with_planted_causes_keeps_their_cells():

@@ -215,7 +215,7 @@ def test_claims_are_judged_by_the_numbers_of_their_notebook(monkeypatch):
         "unknown": "cannot be tested here",
         "unknown threshold": "cannot be tested here",
     }
-    assert found["answers change"].sentence == "Churn is 0.200 [0.100, 0.300] (5 runs)."
+    assert found["answers change"].sentence == "Churn is 20.0 % [10.0, 30.0] (5 runs)."
     high = number("churn", Interval(0.2, 0.1, BOTH.low + 0.001, runs=5))
     numbers = [high, *record().numbers[1:]]
     undecided = {each.name: each.verdict for each in judged("01_measuring", numbers)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -23,7 +24,7 @@ from stabutils.figures.marks import (
     whiskers,
     words_of,
 )
-from stabutils.figures.theme import BLUE, GREY, LOOKS, ORANGE, RED, short
+from stabutils.figures.theme import BLUE, DASHES, GREY, LOOKS, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
 
 
@@ -45,7 +46,7 @@ def votes(
     axis.fill_between(*band, color=GREY, alpha=0.4, linewidth=0)
     words = "expected of votes that follow each query's odds"
     axis.plot(list(model), values.mean(axis=1), "--", color="dimgrey", label=words)
-    whiskers(axis, [1], [single], color="black", label="single runs")
+    whiskers(axis, [1], [single], color="black", marker="X", label="single runs")
     sizes = {1, *model}
     for name, look, aside in zip(rows, LOOKS, (1, 1.03, 0.97), strict=False):
         members, label = rows[name]["size"], f"ensembles, {short(name)}"
@@ -93,10 +94,10 @@ def anchor_curve(
     for name, place in zip(names, places, strict=True):
         colour, mark = (RED, "^") if name.startswith(LINEAR) else ("black", "D")
         axis.plot(*place, marker=mark, color=colour, zorder=5)
-    for look, (kind, table) in zip(LOOKS, curves.items(), strict=False):
+    for look, dashes, (kind, table) in zip(LOOKS, cycle(DASHES), curves.items(), strict=False):
         along = "weight" if "weight" in table else "size"
         table = table.sort_values(along)
-        curve = _crosses(axis, table, measure, **look, label=short(kind))
+        curve = _crosses(axis, table, measure, **look, linestyle=dashes, label=short(kind))
         inner = ~table[along].isin([0, 1]).to_numpy()  # the ends are points
         names += [f"{number:g}" for number in table[along][inner]]
         colours += [look["color"]] * inner.sum()

@@ -142,7 +142,7 @@ def entropy_distribution(labels: ndarray) -> Figure:
 def _share_that_changes(axis: Axes, changes: float, runs: int) -> None:
     stays = 100 - changes
     axis.bar([0], [stays], color=GREY, width=0.5)
-    axis.bar([0], [changes], bottom=[stays], color=ORANGE, width=0.5)
+    axis.bar([0], [changes], bottom=[stays], color=ORANGE, hatch="//", width=0.5)
     words = f"same answer\nin all {runs} runs\n{stays:.1f} %", f"changes\n{changes:.1f} %"
     heights = np.clip([stays / 2, stays + changes / 2], [12, 36], [68, 94])  # apart, and inside
     for word, height in zip(words, heights, strict=True):

@@ -18,7 +18,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 
 from stabutils.errors import InputError
-from stabutils.figures.theme import GREY, LOOKS, short
+from stabutils.figures.theme import DASHES, GREY, LOOKS, short
 from stabutils.metrics.intervals import Interval
 
 ANY = (-np.inf, np.inf)
@@ -100,10 +100,10 @@ def bands(
     scale: float = 1,
 ) -> None:
     """A line of values for each name, (places, intervals), and its intervals as a band."""
-    for name, look in zip(lines, cycle(LOOKS), strict=False):
+    for name, look, dashes in zip(lines, cycle(LOOKS), cycle(DASHES), strict=False):
         places, intervals = lines[name]
         value, low, high = spans(intervals, scale)
-        axis.plot(places, value, **look, label=short(name))
+        axis.plot(places, value, **look, linestyle=dashes, label=short(name))
         axis.fill_between(places, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 

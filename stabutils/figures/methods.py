@@ -193,8 +193,8 @@ def _words_of_cell(interval: Interval) -> str:
 def per_intent(table: pd.DataFrame) -> Figure:
     """Who pays: each intent by what a method does to its label entropy and to its accuracy.
 
-    Area: examples. Intents whose accuracy changes significantly are coloured and named with their
-    number of examples; the title counts them, also where there are none.
+    Area: examples. Intents whose accuracy changes significantly are triangles that point there,
+    named with their number of examples; the title counts them, also where there are none.
 
     Parameters
     ----------
@@ -205,8 +205,9 @@ def per_intent(table: pd.DataFrame) -> Figure:
     kinds = {"less": significant & (up < 0), "more": significant & (up > 0), "": ~significant}
     sizes = (10 + 300 * table.examples / table.examples.max()).to_numpy()
     figure, axis = plt.subplots(figsize=(9, 4.8))
-    for here, colour in zip(kinds.values(), (RED, BLUE, GREY), strict=True):
-        look = {"color": colour, "alpha": 0.6, "edgecolor": "white"}
+    looks = (RED, "v"), (BLUE, "^"), (GREY, "o")
+    for here, (colour, mark) in zip(kinds.values(), looks, strict=True):
+        look = {"color": colour, "marker": mark, "alpha": 0.6, "edgecolor": "white"}
         axis.scatter(across[here], up[here], s=sizes[here], **look)
         if colour != GREY:
             look = {"color": colour, "marker": "", "linewidth": 1}

@@ -13,31 +13,38 @@ from matplotlib.figure import Figure
 from stabutils.figures.marks import log_ticks, responses
 from stabutils.figures.theme import BLUE, GREY, ORANGE, RULE, short
 
+MOST_COLUMNS = 6  # of methods beside one another
+
 
 def dose_response(
     table: pd.DataFrame, methods: Sequence[str], strengths: Mapping[str, str] | None = None
 ) -> Figure:
     """Label entropy (above) and accuracy (below) on validation against strength, a column a method.
 
-    Filled: the strength that was chosen. Line and band: control's value and interval. The axes do
-    not begin at 0.
+    What does not fit beside the first six methods goes on below. Filled: the strength that was
+    chosen. Line and band: control's value and interval. The axes do not begin at 0.
 
     Parameters
     ----------
     table : of `tuning.choose`
     strengths : what the strength of a method is called, such as its "decay"
     """
-    count = len(methods)
-    figure, axes = plt.subplots(
-        2, count, figsize=(3.3 * count, 4.6), sharey="row", sharex="col", squeeze=False
-    )
-    for (above, below), method in zip(axes.T, methods, strict=True):
-        _doses(above, table, method, "label_entropy", 1, ORANGE)
-        _doses(below, table, method, "accuracy", 100, BLUE)
-        above.set_title(short(method))
-        below.set_xlabel(short((strengths or {}).get(method, "strength")))
-    axes[0, 0].set(ylabel=f"LE@{table.n.iloc[0]} (nats)")
-    axes[1, 0].set(ylabel="accuracy (%)")
+    columns = min(len(methods), MOST_COLUMNS)
+    blocks = -(-len(methods) // columns)
+    size = min(3.3 * columns, 14), 4.6 * blocks
+    figure, axes = plt.subplots(2 * blocks, columns, figsize=size, sharey="row", squeeze=False)
+    above, below = axes[::2].ravel(), axes[1::2].ravel()
+    for place, method in enumerate(methods):
+        _doses(above[place], table, method, "label_entropy", 1, ORANGE)
+        _doses(below[place], table, method, "accuracy", 100, BLUE)
+        above[place].set_title(short(method))
+        above[place].tick_params(labelbottom=False)
+        below[place].set_xlabel(short((strengths or {}).get(method, "strength")))
+    for unused in (*above[len(methods) :], *below[len(methods) :]):
+        unused.remove()
+    for row in range(blocks):
+        axes[2 * row, 0].set(ylabel=f"LE@{table.n.iloc[0]} (nats)")
+        axes[2 * row + 1, 0].set(ylabel="accuracy (%)")
     return figure
 
 

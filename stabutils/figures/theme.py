@@ -25,6 +25,7 @@ MARKS = zip((BLUE, ORANGE, GREEN, PURPLE, RED, GREY), "osD^vP", strict=True)
 LOOKS: tuple[dict[str, Any], ...] = tuple(
     {"color": colour, "marker": mark} for colour, mark in MARKS
 )
+DASHES = ("-", "--", "-.", ":")  # beside LOOKS: hues look alike in print in grey
 RANKS = ("#dfe3ea", "#f3b54a", "#3f9ac9", "#a8386b", "#2b1b4b")  # ever darker, for print in grey
 HEAT = LinearSegmentedColormap.from_list("heat", ["#dcdcdc", "#f4a582", "#c0262d", "#4d000f"])
 RULE: dict[str, Any] = {"color": "black", "linestyle": ":", "linewidth": 1}

@@ -19,18 +19,20 @@ INTRODUCTION = """# Claims and verdicts
 
 Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the
 interval alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is
-*undecided*; without a number it *cannot be tested here*. Intervals are over runs and queries:
+*undecided*; – means that it was not measured there. Intervals are over runs and queries:
 they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
 whether a method is better at all, its accuracy guarded, with a correction for how many were
 tried, is said on the boards ([results](results.md)). `compact` is a small network trained from
 scratch; a claim about fine-tuning is settled by the pretrained encoder's column alone.
 """
 
+NOWHERE = "–"  # in the cell of what was not measured
+
 
 def markdown(root: Path) -> str:
     """The page: one row a claim, one column a corpus and model."""
     folders = results.published(root)
-    names = [folder.name for folder in folders]
+    names = [_column(folder) for folder in folders]
     lines = [INTRODUCTION]
     by_source = groupby(records.definitions(), key=lambda definition: definition.source)
     for source, group in by_source:
@@ -38,10 +40,21 @@ def markdown(root: Path) -> str:
         lines += [f"## {source or 'This study'}", ""]
         if definitions[0].about:
             lines += [definitions[0].about, ""]
-        rows = [_row(root, definition, folders) for definition in definitions]
-        header = ["claim", "threshold", "shown in", *names]
-        lines += [quotes.table(header, rows).strip("\n"), ""]
+        rows = [_row(definition, folders) for definition in definitions]
+        measured = [row for row in rows if any(cell != NOWHERE for cell in row[3:])]
+        if measured:
+            header = ["claim", "threshold", "shown in", *names]
+            lines += [quotes.table(header, measured).strip("\n"), ""]
+        if elsewhere := [f"{row[0]} ({row[2]})" for row in rows if row not in measured]:
+            lines += ["Measured on none of these, at most on the embedded corpus:", ""]
+            lines += [*(f"- {claim}" for claim in elsewhere), ""]
     return "\n".join(lines)
+
+
+def _column(folder: Path) -> str:
+    """The corpus, and below it the model."""
+    corpus, _, model = folder.name.partition("-")
+    return f"{corpus}<br>{model or 'compact'}"
 
 
 def verdicts(root: Path) -> pd.DataFrame:
@@ -61,23 +74,29 @@ def _verdict(folder: Path, definition: records.Definition) -> str:
     return claim.verdict if claim else ""
 
 
-def _row(root: Path, definition: records.Definition, folders: list[Path]) -> list[str]:
-    beyond = definition.beyond
+def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
+    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
     limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
-    sentence = definition.sentence.replace("{value}", "…")
+    if unit and beyond:
+        limit = f"{100 * beyond:.4g} {unit}"
+    sentence = definition.sentence.replace("{value}", "…").replace("….", "…")
     shown = f"[{definition.notebook[:2]}](../notebooks/{definition.notebook}.ipynb)"
     cells = [_cell(folder, definition) for folder in folders]
     return [sentence, f"{definition.side} {limit}", shown, *cells]
 
 
+def _metric(definition: records.Definition) -> str:
+    return re.split("[,;]", definition.number)[0]
+
+
 def _cell(folder: Path, definition: records.Definition) -> str:
     claim = _claim(folder, definition)
-    if claim is None:
-        return ""
-    if claim.value != claim.value:
-        return claim.verdict
-    value = f"{claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}]"
-    return f"**{claim.verdict}**<br>{value}"
+    if claim is None or claim.value != claim.value:
+        return NOWHERE
+    metric = _metric(definition)
+    number = records.Number(metric, claim.value, claim.low, claim.high)
+    words = records.shown(number, records.unit_of(metric)).replace(" [", "<br>[")
+    return f"**{claim.verdict}**<br>{words}"
 
 
 def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:

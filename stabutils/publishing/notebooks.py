@@ -380,7 +380,9 @@ def tidy(notebook):
     }
     for cell in notebook.cells:
         cell.metadata = {
-            name: value for name, value in cell.metadata.items() if name in ("tags", "jupyter")
+            name: value
+            for name, value in cell.metadata.items()
+            if name in ("tags", "jupyter", "nbgrader")
         }
         if cell.cell_type == "code":
             cell.outputs = [
