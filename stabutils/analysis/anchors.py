@@ -184,7 +184,7 @@ def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str
 def with_fixed_run(runs: Runs, weight: float, kind: str = "geometric") -> Runs:
     """All runs but the first, which stands beside every one of them as an anchor does.
 
-    Any fixed voter reduces churn; this one is an artefact of a random training that the runs
+    A fixed voter about as good as a run reduces churn; this one is an artefact of a random training that the runs
     share, and the arm says so. For a service it is an option: keep the deployed model as a voter
     when it is updated, at two passes an answer.
     """
