@@ -67,9 +67,7 @@ def test_a_fixed_run_votes_beside_all_others():
     by_hand = 0.3 * RUNS.probabilities[5] + 0.7 * RUNS.probabilities[0]
     assert np.array_equal(runs.labels[4], by_hand.argmax(-1))
     assert "shared" in runs.arm
-    assert metrics.churn(runs.labels) < metrics.churn(
-        RUNS.labels[1:]
-    )  # a fixed voter as good as a run does that
+    assert metrics.churn(runs.labels) < metrics.churn(RUNS.labels[1:])
 
 
 def test_a_run_of_ones_own_at_a_half_is_an_ensemble_of_two():

@@ -184,9 +184,9 @@ def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str
 def with_fixed_run(runs: Runs, weight: float, kind: str = "geometric") -> Runs:
     """All runs but the first, which stands beside every one of them as an anchor does.
 
-    A fixed voter about as good as a run reduces churn; this one is an artefact of a random training that the runs
-    share, and the arm says so. For a service it is an option: keep the deployed model as a voter
-    when it is updated, at two passes an answer.
+    A fixed voter about as good as a run reduces churn; this one is an artefact of a random training
+    that the runs share, and the arm says so. For a service it is an option: keep the deployed model
+    as a voter when it is updated, at two passes an answer.
     """
     first = Mixture(probabilities_of(runs)[0], weight, kind)
     arm = f"{runs.arm} with a shared run, weight {weight:g}"
