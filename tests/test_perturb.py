@@ -119,6 +119,13 @@ def test_so_many_places_are_swapped_as_asked_for():
     assert swapped == pytest.approx(0.3, abs=0.04)
 
 
+def test_a_kind_that_changes_nothing_is_left_out():
+    texts = [f"stelle den wecker bitte auf {n} uhr" for n in range(40)]
+    variants = perturbed.variants_of(texts, 3)
+    assert list(variants) == ["word drop", "typos"]
+    assert [len(draws) for draws in variants.values()] == [3, 3]
+
+
 # ---- what networks make of them
 
 

@@ -37,11 +37,16 @@ Variants = Mapping[str, Sequence[Sequence[str]]]  # by kind of change, lists of 
 
 
 def variants_of(texts: Sequence[str], draws: int = 2) -> dict[str, list[list[str]]]:
-    """Texts with words left out, with typos and with synonyms: for each kind so many draws."""
-    return {
-        kind: [change(texts, seed=seed) for seed in range(draws)]
-        for kind, change in PERTURBATIONS.items()
-    }
+    """Texts with words left out, with typos and with synonyms: for each kind so many draws.
+
+    A kind that changes no text, such as synonyms of another language, is left out.
+    """
+    found = {}
+    for kind, change in PERTURBATIONS.items():
+        changed = [change(texts, seed=seed) for seed in range(draws)]
+        if changed != [list(texts)] * draws:
+            found[kind] = changed
+    return found
 
 
 class Beside(Study):
@@ -73,7 +78,6 @@ def answered(
     variants: Variants,
     mitigation: Arm = "control",
     n: int | None = None,
-    start: int = 0,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What the runs of an arm answer to the test texts, and to changed versions of them.
 
@@ -84,7 +88,7 @@ def answered(
     ----------
     study : whose data, model and recipe they have.
     variants : for each kind of change, several lists of texts (draws, examples).
-    mitigation, n, start : as of `Study.retrain`.
+    mitigation, n : as of `Study.retrain`.
 
     Returns
     -------
@@ -94,7 +98,7 @@ def answered(
     ------
     InputError where a list is not as long as the test split, Incomplete as `Study.retrain`.
     """
-    runs = beside(study, variants).retrain(mitigation, n, start, keep=KEEP)
+    runs = beside(study, variants).retrain(mitigation, n, keep=KEEP)
     labels = runs.extras["out_of_scope"].argmax(-1)
     labels = labels.reshape(len(runs), -1, len(study.data.test))
     ends = np.cumsum([len(draws) for draws in variants.values()])

@@ -60,6 +60,18 @@ def size_classes(
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
 
+def unequal(train_labels: np.ndarray, times: float = 2.0) -> bool:
+    """Whether the most frequent intent has at least so many times the rarest one's examples.
+
+    Examples
+    --------
+    >>> unequal(np.array([0, 0, 1, 1, 1])), unequal(np.array([0, 1, 1, 1]))
+    (False, True)
+    """
+    sizes = np.unique(train_labels, return_counts=True)[1]
+    return bool(sizes.max() >= times * sizes.min())
+
+
 def subgroup_changes(
     control: np.ndarray,
     arm: np.ndarray,
