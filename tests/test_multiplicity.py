@@ -590,6 +590,8 @@ def test_the_table_to_read_names_every_metric_and_keeps_its_number():
     shown = other_words.readable(rows).set_index("elsewhere").here
     value = metrics.consistency(labels)
     assert shown["CON; mean self-consistency"].startswith(f"{100 * value:.1f} % [")
+    three = other_words.numbers(runs, n=3)
+    assert three.number[0].value == metrics.ambiguity(labels[:3], 3) and three.number[3].runs == 3
     without = other_words.numbers(replace(runs, probabilities=None))
     assert set(rows.metric) - set(without.metric) == {
         "viable_prediction_range",

@@ -25,12 +25,16 @@ MEANINGS = {  # metric of `multiplicity_table` -> its name elsewhere, and what i
 }
 
 
-def numbers(runs: Runs) -> pd.DataFrame:
-    """All rows of `multiplicity_table` for the runs of an arm: `metric`, `number`, `source`.
+def numbers(runs: Runs, n: int = 10) -> pd.DataFrame:
+    """All rows of `multiplicity_table` for the first `n` runs: `metric`, `number`, `source`.
 
-    Without what needs probabilities where these are not published.
+    Several of them grow with the runs, so corpora and arms are compared at equally many. Without
+    what needs probabilities where these are not published.
     """
-    table = multiplicity_table(runs.labels, runs.gold, runs.probabilities)
+    probabilities = runs.probabilities
+    if probabilities is not None:
+        probabilities = probabilities[:n]
+    table = multiplicity_table(runs.labels[:n], runs.gold, probabilities, n=n)
     found = [_number(row, runs.arm) for row in table.to_dict("records")]
     return pd.DataFrame({"metric": table.metric, "number": found, "source": table.source})
 
