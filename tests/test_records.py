@@ -150,7 +150,7 @@ def test_a_record_has_each_number_once_and_says_what_it_lacks():
 def test_a_number_needs_a_unit():
     assert number("auroc", CHURN, condition="rare:strong").unit == "0.5 is blind, 1 perfect"
     assert number("label_entropy", CHURN, n=5).unit == "nats"
-    with pytest.raises(InputError, match="metric of a number: got 'chrun'; expected one of accu"):
+    with pytest.raises(InputError, match="metric of a number: got 'chrun'; expected one of abst"):
         number("chrun", CHURN)
 
 

@@ -75,14 +75,22 @@ def _verdict(folder: Path, definition: records.Definition) -> str:
 
 
 def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
-    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
-    limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
-    if unit and beyond:
-        limit = f"{100 * beyond:.4g} {unit}"
+    limit = _limit(definition)
     sentence = definition.sentence.replace("{value}", "…").replace("….", "…")
     shown = f"[{definition.notebook[:2]}](../notebooks/{definition.notebook}.ipynb)"
     cells = [_cell(folder, definition) for folder in folders]
     return [sentence, f"{definition.side} {limit}", shown, *cells]
+
+
+def _limit(definition: records.Definition) -> str:
+    """The threshold of a claim, in the unit of its number, or whose number it is."""
+    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
+    if isinstance(beyond, str):
+        metric, arm, *_ = re.split("[,;] ", beyond)
+        return "chance" if metric == "clustering_chance" else f"that of the {arm}"
+    if unit and beyond:
+        return f"{100 * beyond:.4g} {unit}"
+    return f"{beyond:.4g}"
 
 
 def _metric(definition: records.Definition) -> str:
