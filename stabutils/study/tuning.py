@@ -263,7 +263,8 @@ def _at_strengths(names: Sequence[str]) -> dict[str, Arm]:
             weakest = CATALOGUE[method][0]
             counts = isinstance(weakest.dose, int) and strength.isdecimal()
             dose = int(strength) if counts else float(strength)
-            found[name] = type(weakest)(dose)
+            kind: type = type(weakest)
+            found[name] = kind(dose)
     return found
 
 
