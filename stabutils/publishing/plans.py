@@ -116,7 +116,7 @@ def chosen(number: str, study: Study, methods: str) -> dict[str, Arm]:
         "anchored": single.QUICK,
         "both": ("R-Drop", "MC dropout", "TGTSS"),
         "updates": ("warm start",),
-        "neighbours": ("ZerO", "manifold smoothing"),
+        "neighbours": ("ZerO",),
     }
     catalogue = CATALOGUES[number]
     return tuning.methods(study, methods, catalogue, quick[catalogue])
