@@ -282,7 +282,7 @@ def claim(
     >>> claim("churn", "Churn is {value}.", Interval(0.2, 0.1, 0.3, runs=5), 0.05).verdict
     'holds'
     """
-    shown, numbers = "not measured here", [math.nan] * 3
+    shown, numbers = "…", [math.nan] * 3  # not measured here
     if interval is not None:
         shown = f"{interval} ({interval.runs} runs)"
         numbers = [interval.value, interval.low, interval.high]
