@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from math import comb
 
 import numpy as np
@@ -26,6 +27,7 @@ from stabutils.metrics.intervals import (
     jackknife,
     jackknife_arms,
     jeffreys,
+    over_both,
     over_examples,
     over_queries,
     runs_and_queries,
@@ -365,17 +367,17 @@ def test_jeffreys_is_statsmodels_but_for_the_ends():
     low, high = jeffreys([1, 3, 9], 10)
     expected = proportion_confint(np.array([1, 3, 9]), 10, alpha=0.05, method="jeffreys")
     np.testing.assert_allclose([low, high], expected)
-    assert jeffreys(0, 5)[0] == 0 and jeffreys(5, 5)[1] == 1
+    assert jeffreys(0, 5)[0] == 0 and jeffreys(5, 5)[1] == jeffreys(1, 1)[1] == 1
     assert jeffreys(0, 5)[1] == pytest.approx(stats.beta(0.5, 5.5).ppf(0.975))
 
 
 def test_holm_is_statsmodels(rng):
     p = rng.random(20) ** 3
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
-    assert holm([0.7, 0.9]).tolist() == [1, 1]
+    assert holm([0.7, 0.9]).tolist() == [1, 1] and holm([0, 1]).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("half_width", [0.05, 0.2, 0.9, 50])
+@pytest.mark.parametrize("half_width", [0.05, 0.2, 0.4, 0.5, 0.6, 0.9, 1.2, 50])
 def test_runs_needed_is_the_smallest_number_that_suffices(half_width):
     interval = Interval(0.0, -1, 1, runs=10, se=0.3, df=9)
     half = lambda n: stats.t.ppf(0.975, n - 1) * 0.3 * math.sqrt(10 / n)  # noqa: E731
@@ -396,6 +398,50 @@ def test_runs_to_detect_are_those_of_statsmodels(difference, power):
     pilot = from_variance(0.0, 2 / 5, 8, runs=5)
     expected = TTestIndPower().solve_power(difference, power=power, alpha=0.05)
     assert runs_to_detect(pilot, difference, power) == math.ceil(expected)
+
+
+@pytest.mark.parametrize("difference, stays", [(0.5, 0.0), (0.9, 0.1), (1.4, 0.3), (3.0, 0.2)])
+def test_runs_to_detect_is_the_smallest_number_of_enough_power(difference, stays):
+    """By the noncentral t of scipy.stats; a pilot of 4 runs and 6 degrees of freedom."""
+    pilot = Interval(0.0, -1, 1, 4, se=0.5, df=6)
+    pilot = replace(pilot, se=math.sqrt(0.25 + stays**2), over_runs=pilot)
+
+    def power(runs):
+        variance = 1.0 / runs + stays**2
+        df = 2 * (runs - 1) * (variance * runs) ** 2
+        beyond = stats.nct(df, difference / math.sqrt(variance)).cdf(stats.t.ppf(0.975, df))
+        return 1 - beyond
+
+    found = runs_to_detect(pilot, difference)
+    assert power(found) >= 0.8 and (found == 3 or power(found - 1) < 0.8)
+
+
+def test_runs_and_queries_of_any_statistic_are_both_left_out(rng):
+    """Arms with seeds of their own, and arms whose runs leave together."""
+    one, other = rng.random((2, 5, 60))
+    seeds, gold = [range(5), range(3, 8)], rng.random(60)
+    statistic = lambda a, b, gold: (a.mean(0) * gold).mean() - b.mean()  # noqa: E731
+    for given, runs in (
+        (seeds, jackknife_arms(statistic, [one, other], seeds, [gold])),
+        (None, jackknife(statistic, one, other, examples=[gold])),
+    ):
+        found = over_both(statistic, one, other, seeds=given, examples=[gold])
+        queries = over_examples(statistic, one, other, examples=[gold])
+        assert found.over_runs == runs and found.runs == 5
+        assert found.se**2 == pytest.approx(runs.se**2 + queries.se**2)
+
+
+def test_a_single_query_has_no_interval_over_queries():
+    found = over_examples(mean, [[1.0], [2.0], [6.0]])
+    assert (found.value, found.runs, found.note) == (3.0, 3, "these 3 models only")
+    assert math.isnan(found.low) and math.isnan(found.high)
+    two = over_examples(mean, [[1.0, 3.0]])  # two queries can be left out
+    assert two.low < two.value == 2 < two.high
+
+
+def test_blocks_of_queries_are_the_same_each_time(rng):
+    values = rng.random((2, 200))
+    assert over_examples(mean, values) == over_examples(mean, values)
 
 
 def test_what_queries_change_no_number_of_runs_can_tell():
@@ -438,6 +484,7 @@ def test_runs_needed_is_about_what_it_then_takes(rng):
     (0.0, 0.09, "above", "does not hold"),
     (0.0, 0.1, "above", "does not hold"),
     (0.05, 0.2, "above", "undecided at 7 runs"),
+    (0.1, 0.2, "above", "undecided at 7 runs"),
     (0.2, 0.3, "below", "does not hold"),
     (0.0, 0.09, "below", "holds"),
     (0.05, 0.2, "below", "undecided at 7 runs"),
@@ -456,6 +503,7 @@ def test_verdict_without_an_interval():
     (("undecided at 5 runs", "undecided at 3 runs"), "undecided at 5 runs"),
     (("undecided at 5 runs", "does not hold", "holds"), "does not hold"),
     (("cannot be tested here", "holds"), "cannot be tested here"),
+    (("holds", "undecided at 3 runs"), "undecided at 3 runs"),
     ((), "holds"),
 ])  # fmt: skip
 def test_several_verdicts_are_as_good_as_the_worst(verdicts, expected):
@@ -470,6 +518,10 @@ def test_the_guard_is_half_a_point():
     (Interval(1.0, 1.0, 1.0, 3), "1.000 [1.000, 1.000]"),
     (Interval(0.00123, 0.001, 0.00146, 3), "0.00123 [0.00100, 0.00146]"),
     (Interval(math.nan, math.nan, math.nan, 3), "nan [nan, nan]"),
+    (Interval(0.5, 0.4989, 0.5011, 3), "0.5000 [0.4989, 0.5011]"),
+    (Interval(0.5, 0.3, 0.7, 3), "0.500 [0.300, 0.700]"),
+    (Interval(1e-12, 0.0, 2e-12, 3), "0.000000000 [0.000000000, 0.000000000]"),
+    (Interval(0.5, -math.inf, math.inf, 3), "0.500 [-inf, inf]"),
 ])  # fmt: skip
 def test_intervals_print_two_digits_of_their_width(interval, text):
     assert str(interval) == text
@@ -488,11 +540,14 @@ some = Interval(0.1, 0.0, 0.2, runs=5, se=0.05, df=4)
     (lambda: jackknife_arms(difference, [[1.0, 2.0, 3.0]] * 2, [range(3)]), "seeds"),
     (lambda: jackknife_arms(difference, [[1.0, 2.0, 3.0], [1.0]], [range(3), [0]]), "runs"),
     (lambda: jeffreys(3, 2), "successes"),
+    (lambda: jeffreys(0, 0), "successes"),
     (lambda: holm([0.5, 1.5]), "p-values"),
     (lambda: holm([math.nan]), "p-values"),
     (lambda: runs_needed(some, 0), "half_width"),
     (lambda: runs_to_detect(some, 0), "difference"),
     (lambda: runs_to_detect(some, 0.1, power=1), "power"),
+    (lambda: runs_to_detect(some, 0.1, power=0), "power"),
+    (lambda: over_examples(mean), "runs"),
     (lambda: runs_to_detect(Interval(0.1, 0, 0.2, 5), 0.1), "interval"),
     (lambda: runs_needed(Interval(0.1, 0, 0.2, 2, "these two models only", 0.1, 49), 0.1), "interval"),
     (lambda: verdict(some, 0.1, "over"), "direction"),

@@ -382,6 +382,46 @@ def test_jensen_shannon_is_the_plain_jackknife():
 # ---- pools
 
 
+def test_ends_of_jensen_shannon_are_those_of_its_range():
+    """Two runs that are sure of one class, one of another: no more than log 2, no less than 0."""
+    apart = np.zeros((3, 30, 2))
+    apart[:2, :, 0] = apart[2, :, 1] = 1
+    found = scores.jensen_shannon(apart)
+    assert found.value == pytest.approx(np.log(2) * 2 / 3) and found.high == np.log(2)
+    two = scores.jensen_shannon(apart[1:])
+    assert two.value == pytest.approx(np.log(2)) and two.high <= np.log(2)
+    nearly = apart[[0, 0, 0]]
+    nearly[2, :3] = [0.5, 0.5]
+    assert scores.jensen_shannon(nearly).low == 0
+
+
+def test_change_and_reduction_are_of_the_new_arm_against_the_old():
+    rng = np.random.default_rng(4)
+    old, new = (
+        rng.integers(3, size=(5, 30)) * (rng.random((5, 30)) < share) for share in (0.6, 0.3)
+    )
+    before, after = scores.churn(old), scores.churn(new)
+    change, saved = scores.change(after, before), scores.reduction(after, before)
+    expected = plain.interval(lambda a, b: a - b, _churns, [new, old])
+    plain.alike(change, expected)
+    plain.alike(saved, plain.interval(lambda a, b: 1 - a / b, _churns, [new, old]), rel=0.02)
+    assert change.value == pytest.approx(metrics.churn(new) - metrics.churn(old))
+    assert change.value < 0 < saved.value
+    shared = [np.arange(5), np.arange(5)]
+    assert scores.change(after, before, shared).se != change.se
+    assert scores.reduction(after, before, shared).se != saved.se
+    nothing = scores.churn(np.zeros((5, 30), int))
+    assert scores.reduction(after, nothing) is None and scores.reduction(nothing, before).value == 1
+    worse = scores.reduction(before, scores.churn(new[:, :4]))
+    assert worse is None or worse.high <= 1
+
+
+def _churns(labels):
+    """Of each query: the share of pairs of runs that differ on it."""
+    pairs = [one != other for i, one in enumerate(labels) for other in labels[i + 1 :]]
+    return np.mean(pairs, axis=0)
+
+
 def test_a_pool_by_hand():
     """Three groups whose rows are means of what is left: twice the interval of a mean."""
     values = np.array([[1.0, 5.0], [2.0, 7.0], [4.0, 8.0]])  # of three groups and two queries

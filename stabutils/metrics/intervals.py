@@ -234,7 +234,7 @@ def over_examples(statistic: Callable, *arrays, examples=()) -> Interval:
     'this model only'
     """
     arrays, examples = (tuple(map(np.asarray, each)) for each in (arrays, examples))
-    runs, counts = min(map(len, arrays)), {array.shape[1:2] for array in arrays}
+    runs, counts = min(map(len, arrays), default=0), {array.shape[1:2] for array in arrays}
     alone = counts == {(1,)} and runs >= 3
     if not alone and (len(counts) != 1 or max(max(counts), default=0) < 2):
         allowed = "at least 3, or else arrays of (runs, examples), 2 examples or more"
