@@ -919,8 +919,11 @@ def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
         )
     old, new = (read_predictions(tmp_path / f"{name}.csv") for name in ("old", "new"))
     found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
+    one_seed = (
+        "runs of one name in both are taken for one seed, and left out as one: s0, s1, s2, s3, s4"
+    )
     assert (
-        str(found) == f"{old.layout}\n{new.layout}\n{plain}"
+        str(found) == f"{old.layout}\n{new.layout}\n{one_seed}\n{plain}"
         and found.verdicts["churn"] == "holds"
         and found.verdicts["accuracy"] == found.guard
     )
@@ -1134,6 +1137,29 @@ def test_half_a_point_of_accuracy_may_be_lost_in_a_comparison(lost, guard):
     after = before.copy()
     after[:, :lost] = 1
     assert compare(before, after, np.zeros(4000, int)).guard == guard
+
+
+def test_runs_of_one_name_are_one_seed_and_it_says_so(tmp_path, capsys):
+    labels, gold = answers(6, examples=60)
+    files = files_of(tmp_path, labels[:3], labels[3:], gold)
+    assert main.main(["compare", *files]) == 0
+    said = "runs of one name in both are taken for one seed, and left out as one: run0, run1, run2"
+    assert said in capsys.readouterr().out
+    other = Path(files[1])
+    other.write_text(other.read_text(encoding="utf-8").replace("run", "run1"), encoding="utf-8")
+    assert main.main(["compare", *files]) == 0
+    assert "taken for one seed" not in capsys.readouterr().out
+    assert main.main(["compare", *files, "--margin", "0.005"]) == 2
+    assert "together with --fail-on" in capsys.readouterr().err
+
+
+def test_probabilities_may_be_rounded_to_three_decimals(tmp_path):
+    shares = softmax(3, classes=6).round(3)
+    assert not np.allclose(shares.sum(axis=2), 1, atol=5e-4)
+    found = report(shares.argmax(axis=2), np.zeros(40, int), probabilities=shares)
+    assert found.numbers["nll"].value > 0
+    with pytest.raises(InputError, match="row sum of probabilities"):
+        report(shares.argmax(axis=2), probabilities=shares.round(1))
 
 
 def test_negative_flips_are_held_against_those_of_retraining():

@@ -477,7 +477,7 @@ def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=
 
 def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
     axes = ("runs", "examples", "classes")
-    allowed = "numbers of 0 .. 1 whose rows sum to 1 (not logits)"
+    allowed = "numbers of 0 .. 1 whose rows sum to 1, of three decimals or more (not logits)"
     probabilities = _array(probabilities, axes, "probabilities", "f", allowed)
     _enough(len(probabilities), "runs in probabilities", least)
     lowest = float(probabilities.min())
@@ -485,7 +485,8 @@ def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
         raise InputError("probabilities", lowest, allowed)
     total = _row_sums(probabilities)
     worst = float(total.flat[np.abs(total - 1).argmax()])
-    if abs(worst - 1) > 1e-3:
+    rounding = 5e-4 * max(2, probabilities.shape[2]) + 1e-6  # of three decimals a class
+    if abs(worst - 1) > rounding:
         raise InputError("row sum of probabilities", worst, allowed)
     return probabilities
 

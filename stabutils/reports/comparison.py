@@ -243,6 +243,11 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         passing["update"] = pass_chance(PairGate(), before, after, gold)
         passing["again"] = pass_chance(PairGate(), before, gold=gold)
     paired = bool(np.isin(*seeds).any())
+    if layouts and paired:
+        common = ", ".join(map(str, np.intersect1d(*seeds)))
+        layouts += (
+            f"runs of one name in both are taken for one seed, and left out as one: {common}",
+        )
     return Comparison(
         {name: old[name].interval() for name in names},
         {name: new[name].interval() for name in names},
@@ -425,6 +430,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Read both, print how they were read, the comparison and the checks; 1 where one failed."""
+    if arguments.margin and not arguments.fail_on:
+        raise InputError("--margin", arguments.margin, "a share, together with --fail-on")
     columns = columns_of(arguments)
     before, after = (
         read_predictions(path, columns) for path in (arguments.before, arguments.after)
