@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -288,6 +289,7 @@ def test_linear_models(table):
     for column in ("label_entropy", "churn", "right_to_wrong", "wrong_to_wrong"):
         assert (row[column].value, row[column].se) == (0, 0)
         assert row[column].note == "no seed changes it"
+        assert (row[column].low, row[column].high, row[column].runs) == (0, 0, 1)
     assert row.reduction.value == row.churn_reduction.value == 1
     is_right = np.arange(EXAMPLES) >= 6
     assert row.accuracy.value == 0.9 and row.accuracy.runs == 1
@@ -500,6 +502,43 @@ def test_a_board_in_words_and_for_readers(table):
     ]
 
 
+def test_cells_for_readers():
+    wide = Interval(0.05, 0.025, 0.075, 5)
+    row = {"p_accuracy": 0.0004, "noise": 0.05, "cpu_ratio": 1.0, "share_left": 0.5, "passes": 2.0}
+    row |= {"over_anchor": wide, "churn": wide, "nll": wide, "x": wide, "arm": "a %", "p": 0.25}
+    table = pd.DataFrame([row])
+    assert readable(table, {name: name for name in row}).iloc[0].to_dict() == {
+        "p_accuracy": "< 0.001",
+        "noise": "5.0 %",
+        "cpu_ratio": "1.00",
+        "share_left": "0.50",
+        "passes": "2",
+        "over_anchor": "+5.00 points [+2.50, +7.50]",
+        "churn": "5.0 % [2.5, 7.5]",
+        "nll": "0.050 [0.025, 0.075]",
+        "x": "0.050 [0.025, 0.075]",
+        "arm": "a  %",
+        "p": "0.250",
+    }
+
+
+def test_votes_are_at_most_the_runs_of_either_arm():
+    few = arm(0.3, runs=3, start=40, name="few")
+    assert reduction(CONTROL, few) == reduction(CONTROL, few, n=3)
+    assert reduction(few, CONTROL) == reduction(few, CONTROL, n=3)
+    assert entropy_change(CONTROL, ARMS["calm"], HARD, n=3).value == pytest.approx(
+        entropy_at(3)(ARMS["calm"].labels)[HARD].mean() - entropy_at(3)(CONTROL.labels)[HARD].mean()
+    )
+    saved_at = [reduction(CONTROL, ARMS["calm"], n=votes).value for votes in (3, 5)]
+    assert saved_at[0] != saved_at[1]
+
+
+def test_all_queries_or_one_may_be_the_most_unstable():
+    labels = CONTROL.labels[:, :10]
+    assert unstable(labels, top=1).tolist() == list(range(10))
+    assert unstable(labels, top=0.01).tolist() == [metrics.label_entropy(labels).argmax()]
+
+
 def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(table):
     assert reduction(CONTROL, ARMS["rash"]) == table.reduction["rash"]
     assert reduction(CONTROL, ARMS["calm"], n=3).runs == 6
@@ -538,10 +577,21 @@ def test_what_a_board_says_in_three_sentences(table):
     table = table.reset_index()
     told = answer(table).split("\n")
     assert told[0].startswith("1 of 3 methods is significantly more stable than control")
-    assert told[1].startswith("The largest reduction of label entropy of these is that of calm: ")
-    assert told[1].endswith("for 2 trainings.")
+    words = described(table, ["calm"])
+    share, points = (re.search(pattern, words)[1] for pattern in (r"by (.*?);", r"accuracy (.*?);"))
+    assert told[1] == (
+        f"The largest reduction of label entropy of these is that of calm: {share}, at an accuracy "
+        f"change of {points}, for 2 trainings."
+    )
     assert told[2] == "Not more stable, or not as accurate: rash."  # idle is undecided
     assert better(table) == "calm" and better(table[1:]) == named([]) == "none"
+    worse = table.assign(better=table.better.replace("undecided at 6 runs", "does not hold"))
+    assert answer(worse).endswith(f"as accurate: {', '.join(table.arm[1:3])}.")
+    assert named(["a", "b"]) == "a, b"
+    last = table.assign(better=(table.arm == "rash").map({True: "holds", False: ""}))
+    assert "of these is that of rash" in answer(last)
+    unknown = table.assign(reduction=None)
+    assert "calm: reduces label entropy by not measured; accuracy" in described(unknown, ["calm"])
     two = table.assign(better=table.arm.isin(["calm", "idle"]).map({True: "holds", False: ""}))
     assert answer(two).startswith("2 of 3 methods are ") and len(answer(two).split("\n")) == 2
     none = answer(table[table.arm != "calm"].assign(trainings=1.0))

@@ -145,6 +145,25 @@ def test_weights_count_queries_as_copies_do():
     assert weighted.interval().se ** 2 == pytest.approx(expected)
 
 
+def test_two_weighted_runs_have_an_interval_over_queries():
+    labels, _ = answers(2, queries=12)
+    score = scores.churn(labels, np.tile([1, 2, 3], 4))
+    copied = scores.churn(np.repeat(labels, np.tile([1, 2, 3], 4), axis=1))
+    found = score.interval()
+    assert found.value == pytest.approx(copied.value) and found.note == "these two models only"
+    assert found.low >= 0 and found.high <= 1 and found.se != scores.churn(labels).interval().se
+    assert np.isnan(score.without).all() and score.moves is None
+
+
+def test_parts_of_churn_of_two_runs():
+    labels, gold = answers(2, noise=0.9)
+    found = scores.scores(labels, gold, 2)["wrong_to_wrong"]
+    expected = metrics.churn_parts(labels, gold)["wrong_to_wrong"]
+    assert found.moves is None and found.value == pytest.approx(expected)
+    interval = found.interval()
+    assert 0 <= interval.low < interval.value < interval.high <= 1
+
+
 def test_parts_of_churn_add_up_and_have_the_slow_values():
     labels, gold = answers(6)
     found = scores.scores(labels, gold, 4, weights=np.ones(30))
