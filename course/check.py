@@ -1,12 +1,13 @@
-"""The points of a course notebook, without nbgrader: python course/check.py <notebook>
+"""The points of course notebooks, without nbgrader.
 
-Runs the notebook from top to bottom with the hidden tests of the solution of the same name put
-back, whatever was done to the test cells. A cell with a test counts all its points or none; written
-answers are for a person to read.
+Runs each notebook from top to bottom with the hidden tests of its solution put back, whatever was
+done to the test cells. A cell with a test counts all its points or none; written answers are for a
+person to read. The name of a notebook begins with that of its exercise: 06_anchored_smith.ipynb.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from pathlib import Path
@@ -29,15 +30,9 @@ class Graded(NamedTuple):
 
 
 def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
-    """What each exercise of a notebook gets. Raises ValueError for a notebook without a solution of
-    its name.
-    """
-    if not (solutions / path.name).is_file():
-        known = ", ".join(sorted(each.name for each in solutions.glob("*.ipynb")))
-        raise ValueError(
-            f"{path.name}: got a notebook without a solution; expected the name of one of {known}"
-        )
-    notebook, tests = nbformat.read(path, 4), tested(nbformat.read(solutions / path.name, 4))
+    """What each exercise of a notebook gets. Raises ValueError for one without a solution."""
+    solution = solution_of(path, solutions)
+    notebook, tests = nbformat.read(path, 4), tested(nbformat.read(solution, 4))
     missing = tests.keys() - tested(notebook).keys()
     if missing:
         raise ValueError(
@@ -60,6 +55,19 @@ def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
     return {
         role(cell)["grade_id"]: graded(cell) for cell in notebook.cells if role(cell).get("grade")
     }
+
+
+def solution_of(path: Path, solutions: Path = SOLUTIONS) -> Path:
+    """The solution with whose name, less its ending, that of the notebook begins."""
+    known = sorted(solutions.glob("*.ipynb"))
+    for solution in known:
+        if path.name.startswith(solution.stem):
+            return solution
+    names = ", ".join(solution.stem for solution in known)
+    raise ValueError(
+        f"{path.name}: got a notebook without a solution; expected a name that begins with one of "
+        f"{names}"
+    )
 
 
 def role(cell) -> dict:
@@ -87,12 +95,28 @@ def graded(cell) -> Graded:
     return Graded(points, 0 if errors else points, *errors[:1])
 
 
+def shown(exercises: dict[str, Graded]) -> str:
+    """A line an exercise, and the total."""
+    lines, total, possible, written = [], 0, 0, 0
+    for name, (points, got, error) in exercises.items():
+        if got is None:
+            lines.append(f"{name:<20} read of {points}")
+            written += points
+        else:
+            lines.append(f"{name:<20} {got:>4} of {points}  {error}".rstrip())
+            total, possible = total + got, possible + points
+    lines.append(f"{'total':<20} {total:>4} of {possible}  and {written} for a person to give")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("notebooks", nargs="+", type=Path, metavar="notebook")
+    paths = parser.parse_args().notebooks
     try:
-        for argument in sys.argv[1:]:
-            for name, (points, got, error) in check(Path(argument)).items():
-                print(
-                    f"{name:<20} {'read' if got is None else got:>4} of {points}  {error}".rstrip()
-                )
+        for path in paths:
+            print(f"{path.name}\n{shown(check(path))}")
     except (ValueError, OSError) as problem:
         sys.exit(f"course: {problem}")

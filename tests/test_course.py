@@ -4,6 +4,7 @@ them apart.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import runpy
 import subprocess
@@ -11,7 +12,11 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+
+from stabutils.metrics import mixtures
+from stabutils.metrics.mixtures import Mixture
 
 COURSE = Path(__file__).resolve().parents[1] / "course"
 SOLUTIONS = sorted((COURSE / "solutions").glob("*.ipynb"))
@@ -101,7 +106,7 @@ def test_cells_are_as_nbgrader_wants_them(path):
 
 
 def graded(path):
-    """What the command says of a notebook: name -> (points got, points, error).
+    """What the command says of a notebook: name -> (points got, points, error), the total checked.
 
     In a process of its own: nbclient leaves tasks behind that fail when they are collected.
     """
@@ -109,9 +114,15 @@ def graded(path):
         [sys.executable, COURSE / "check.py", path], capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"^(\S+) +(read|\d+) of (\d+) *(.*)$", done.stdout, re.M)
-    assert len(lines) == len(done.stdout.splitlines())
-    return {name: (got, points, error) for name, got, points, error in lines}
+    title, *lines = done.stdout.splitlines()
+    assert title == path.name
+    rows = [re.fullmatch(r"(\S+) +(read|\d+) of (\d+) *(.*)", line).groups() for line in lines]
+    *exercises, (last, total, possible, rest) = rows
+    tested = [(int(got), int(points)) for _, got, points, _ in exercises if got != "read"]
+    written = sum(int(points) for _, got, points, _ in exercises if got == "read")
+    assert (last, rest) == ("total", f"and {written} for a person to give")
+    assert [int(total), int(possible)] == [sum(column) for column in zip(*tested, strict=True)]
+    return {name: (got, points, error) for name, got, points, error in exercises}
 
 
 @pytest.mark.slow
@@ -147,9 +158,68 @@ def test_hidden_tests_catch_what_can_be_seen_to_be_right(tmp_path):
     for cell in notebook.cells:
         name = cell.metadata.get("nbgrader", {}).get("grade_id", "")
         cell.source = answers.get(name, "pass" if name.endswith("-check") else cell.source)
-    path = tmp_path / "05_ensembles.ipynb"
+    path = tmp_path / "05_ensembles_smith.ipynb"
     nbformat.write(notebook, path)
     assert [got for got, _, _ in graded(path).values()] == ["1", "0", "0", "read"]
+
+
+def checked(name, until, **answers):
+    """Runs the test cell of this name in exercises 06, up to a line that needs the study's runs."""
+    [cell] = [
+        cell
+        for cell in read(COURSE / "solutions" / "06_anchored.ipynb").cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") == name
+    ]
+    tests, found, _ = cell.source.partition(until)
+    assert found
+    exec(tests, {"np": np} | answers)
+
+
+SCORERS = {
+    "the mean over the runs": lambda mixed, gold: np.mean(mixed.argmax(-1) == gold),
+    "run 0": lambda mixed, gold: np.mean(mixed[0].argmax(-1) == gold),
+    "the last run": lambda mixed, gold: np.mean(mixed[-1].argmax(-1) == gold),
+    "the averaged ensemble": lambda mixed, gold: np.mean(mixed.mean(0).argmax(-1) == gold),
+    "the vote": lambda mixed, gold: np.mean(np.median(mixed.argmax(-1), axis=0) == gold),
+}
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_a_weight_is_chosen_by_the_mean_over_the_runs(scorer):
+    def choose(network, linear, gold, weights=mixtures.WEIGHTS, lost=0.005):
+        scores = {}
+        for weight in weights:
+            scores[weight] = SCORERS[scorer](mixtures.mix(network, linear, weight), gold)
+        least = max(scores.values()) - lost - 1e-12
+        return max(weight for weight in weights if scores[weight] >= least)
+
+    refused = contextlib.nullcontext()
+    if scorer != "the mean over the runs":
+        refused = pytest.raises(AssertionError, match="mean over the runs|no vote, no other run")
+    with refused:
+        checked("choose-check", "held_out", choose=choose)
+
+
+def test_the_mixture_is_to_be_written_and_not_called():
+    def mix(network, linear, weight):
+        return Mixture(linear, weight)(network)
+
+    with pytest.raises(AssertionError, match="in your own words"):
+        checked("mix-check", "### BEGIN HIDDEN", mix=mix)
+    exercise = (COURSE / "exercises" / "06_anchored.ipynb").read_text(encoding="utf-8")
+    assert "import mixtures" not in exercise and "mixtures.mix(" not in exercise
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0)])
+def test_how_it_is_used(arguments, status):
+    command = [sys.executable, COURSE / "check.py", *arguments]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert done.returncode == status and "usage: check.py" in done.stdout + done.stderr
+
+
+def test_a_renamed_notebook_is_known_by_how_its_name_begins():
+    found = grading["solution_of"](Path("submitted/06_anchored_smith.ipynb"))
+    assert found == COURSE / "solutions" / "06_anchored.ipynb"
 
 
 def test_a_notebook_that_cannot_be_graded_is_refused(tmp_path):
@@ -157,7 +227,7 @@ def test_a_notebook_that_cannot_be_graded_is_refused(tmp_path):
     nbformat.write(notebook, tmp_path / "mine.ipynb")
     with pytest.raises(
         ValueError,
-        match=r"^mine\.ipynb: got a notebook without a solution; expected the name of one",
+        match=r"^mine\.ipynb: got a notebook without a solution; expected a name that begins",
     ):
         grading["check"](tmp_path / "mine.ipynb")
     notebook.cells = [
