@@ -33,7 +33,7 @@ from stabutils.metrics.intervals import (
 )
 from stabutils.reports import comparison
 from stabutils.reports.comparison import compare
-from stabutils.reports.gate import PairGate, pass_chance
+from stabutils.reports.gate import Check, PairGate, pass_chance
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import report
 
@@ -1017,6 +1017,28 @@ def test_a_gate_of_a_pair_by_hand():
         gate.passes(labels, labels)
 
 
+def test_a_gate_asks_for_all_that_it_names():
+    gold, before, after = [0, 0, 0, 0], [[0, 0, 0, 0]], [[0, 0, 0, 1], [0, 0, 0, 0]]
+    for gate, passed in (
+        ((0.5, 0.1), [False, True]),
+        ((0.1, 0.5), [False, True]),
+        ((1, 1), [True] * 2),
+    ):
+        assert PairGate(*gate).passes(before, after, gold)[0].tolist() == passed
+
+
+def test_a_check_in_words_and_for_programs():
+    interval = metrics.intervals.Interval(0.1, 0.05, 0.15, 5)
+    checks = [Check("churn", interval, limit) for limit in (0.01, 0.1, 0.2)]
+    words = ["failed", "undecided, which --strict fails", "passed"]
+    assert [check.in_words(True) for check in checks] == words
+    assert [check.in_words(False) for check in checks] == ["failed", "undecided", "passed"]
+    assert [check.status(True) for check in checks] == [1, 1, 0]
+    assert [check.status(False) for check in checks] == [1, 0, 0]
+    entry = {"name": "churn", "limit": 0.1, "outcome": "undecided", "value": 0.1, "low": 0.05}
+    assert checks[1].entry() == entry | {"high": 0.15, "runs": 5, "speaks_of": interval.speaks_of}
+
+
 def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
     """Fails if --max-churn is held against the interval over runs alone, which misses the queries:
     on few queries that is most of it.
@@ -1183,7 +1205,7 @@ def test_pairs_and_queries_of_a_comparison_by_hand(tmp_path):
     assert main.main(["compare", *files, *words]) == 0
     pairs = pd.read_csv(tmp_path / "p.csv")  # run by run, as they have one name
     assert pairs["before"].tolist() == pairs["after"].tolist() == ["run0", "run1"]
-    assert pairs["negative_flips"].tolist() == [7 / 8, 0]
+    assert pairs["churn"].tolist() == [1, 0] and pairs["negative_flips"].tolist() == [7 / 8, 0]
     assert pairs["positive_flips"].tolist() == [1 / 8, 0]
     assert pairs["mcnemar_p"].round(4).tolist() == [0.0391, 1]  # 2 (1 + 8) / 2^8 - 8 / 2^8
     queries = pd.read_csv(tmp_path / "q.csv").set_index("example")
