@@ -21,45 +21,59 @@ from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval, verdict
 
 UNITS = {
+    "abstention": "share of queries",
     "accuracy": "share of queries",
     "accuracy_change": "share of queries",
+    "ambiguity": "share of queries",
     "auroc": "0.5 is blind, 1 perfect",
+    "checkpoint_entropy": "nats",
     "churn": "share of queries",
     "churn_change": "share of queries",
-    "churn_weighted": "share of the weight of queries",
     "churn_reduction": "share of control's",
-    "checkpoint_entropy": "nats",
+    "churn_weighted": "share of the weight of queries",
     "clustering_chance": "Moran's I of shuffled places, middle 95 %",
+    "consistency": "share of queries",
+    "correct_consistency": "share of queries",
     "correlation": "-1 .. 1",
     "cpu_minutes": "minutes a run",
     "cpu_ratio": "of control's CPU-seconds",
     "decision_flips": "share of queries",
+    "discrepancy": "share of queries",
     "ece": "share",
     "error": "share of queries",
+    "half_way": "share of wrong labels",
     "jensen_shannon": "nats",
     "kappa": "1 is full agreement",
     "label_entropy": "nats",
     "label_entropy_change": "nats",
     "latency": "milliseconds a query",
+    "mcnemar_significant": "share of pairs of runs",
+    "memorised": "share of wrong labels",
     "morans_i": "1 is most alike",
+    "negative_flip_rate": "share of queries",
     "negative_flips": "share of queries",
     "negative_flips_reduction": "share of control's",
     "nll": "nats",
+    "over_linear": "share of queries",
+    "pass_chance": "share of pairs of models",
     "passes": "of control's",
     "positive_flips": "share of queries",
-    "pass_chance": "share of pairs of models",
     "precision": "share of those named",
+    "rashomon_capacity": "answers",
     "ratio": "times",
     "reduction": "share of control's label entropy",
     "reduction_unstable": "share of control's label entropy",
     "right_to_wrong": "share of queries",
+    "selective_churn": "share of queries",
+    "selective_error": "share of queries",
     "served_churn": "share of queries",
     "share_changed": "share of queries",
+    "share_inconsistent": "share of queries",
     "share_of_churn": "of the churn of all sources",
-    "over_linear": "share of queries",
     "share_of_ensemble": "of an ensemble's reduction",
     "share_unstable": "share of queries",
     "trainings": "of control's",
+    "viable_prediction_range": "of a probability",
     "wrong_to_wrong": "share of queries",
 }
 PERCENT = "share of"  # how the units begin that people read in %
@@ -268,7 +282,7 @@ def claim(
     >>> claim("churn", "Churn is {value}.", Interval(0.2, 0.1, 0.3, runs=5), 0.05).verdict
     'holds'
     """
-    shown, numbers = "not measured here", [math.nan] * 3
+    shown, numbers = "…", [math.nan] * 3  # not measured here
     if interval is not None:
         shown = f"{interval} ({interval.runs} runs)"
         numbers = [interval.value, interval.low, interval.high]

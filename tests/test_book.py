@@ -16,7 +16,7 @@ import yaml
 from stabutils import figures, records
 from stabutils.errors import Incomplete
 from stabutils.metrics.intervals import Interval
-from stabutils.publishing import book, claims, drawing, quotes
+from stabutils.publishing import book, claims, drawing, quotes, results
 
 # Extensions use names that Sphinx 11 will drop; all of them are pinned in requirements.lock.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
@@ -224,15 +224,16 @@ def test_its_figures_are_drawn_from_records_alone(tmp_path):
     found += [number("churn", 0.04, "linear (TF-IDF)", "drop"), number("churn", 0.13, "R", "drop")]
     records.Record("07_updates", {"change": "drop"}, {}, tuple(found), ()).write(folder)
     assert list(drawing._by_arm(folder, "01", "auroc")) == ["uncertainty", "margin"]
-    churns = drawing._churns(folder).set_index("arm")
+    [record] = results.records_of(folder, "07")
+    churns = drawing._churns(record).set_index("arm")
     assert churns.index.tolist() == ["control, drop", "linear (TF-IDF), drop"]
     assert churns.update_churn["control, drop"].value == 0.13
     assert churns.data_churn["linear (TF-IDF), drop"].value == 0.04
     plots = drawing._of_numbers(folder)
-    assert sorted(plots) == ["attributes", "four-churns", "one-run"]
+    assert sorted(plots) == ["attributes", "one-run"]
     names = [label.get_text() for label in plots["attributes"]().axes[0].get_yticklabels()]
     assert names == ["labels of the nearest training texts disagree"]
-    plots["four-churns"]()
+    assert figures.four_churns(churns.reset_index()).axes
 
 
 # ---- claims

@@ -23,6 +23,7 @@ from stabutils.metrics.intervals import Interval, from_variance, jackknife, over
 from stabutils.metrics.votes import partition, vote, vote_model
 from stabutils.mitigations import Mitigation
 from stabutils.study.runs import of_answers
+from stabutils.study.study import Study
 from stabutils.training.loop import train
 from stabutils.training.probes import PROBES
 from stabutils.training.state import Seeds
@@ -377,3 +378,44 @@ def test_over_linear_is_the_mean_difference_on_the_same_queries():
     worse, better = np.array([1, 1, 0, 0]), np.array([0, 1, 0, 0])
     found = over_linear(control, {"linear (a)": worse, "linear (b)": better})
     assert found.value == pytest.approx((0.75 + 0.5 + 1.0) / 3 - 0.75)
+
+
+# ---- reliability beside stability
+
+
+def test_the_table_of_reliability_is_the_plain_computation_arm_by_arm():
+    control, few = RUNS, pool(4, 80)
+    foreign = np.tile([[0.5, 0.5], [0.75, 0.25]], (12, 1, 1)).astype(np.float16)
+    kept = replace(control, extras={"out_of_scope": foreign})
+    table = reliability.table({"control": kept, "few": few})
+    assert table.n.tolist() == [4, 4] and table.runs.tolist() == [12, 4]
+    [at] = reliability.curve(few, (0.9,)).itertuples()
+    row = table.set_index("arm").loc["few"]
+    assert row.selective_error.value == at.error.value and row.auroc is None
+    assert row.churn.value == pytest.approx(metrics.churn(few.labels))
+    assert table.auroc[0].value == pytest.approx(reliability.detects(kept).mean())
+    keys = {number.key for number in reliability.numbers(table, ["few"])}
+    assert {"selective_error, control", "accuracy, control; few"} < keys
+    assert "accuracy, control" not in keys  # it is the board's
+
+
+def test_few_texts_of_each_intent_are_the_same_for_all_runs(tmp_path, monkeypatch):
+    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), workers=1, runs=3)
+    few = reliability.few_shot(study, 2)
+    assert np.bincount(few.data.train.labels).tolist() == [2] * 4
+    pairs = set(zip(study.data.train.texts, study.data.train.labels, strict=True))
+    assert set(zip(few.data.train.texts, few.data.train.labels, strict=True)) <= pairs
+    assert few.data.train.texts == reliability.few_shot(study, 2).data.train.texts
+    assert few.data.test is study.data.test
+    assert few.identify(Mitigation(), Seeds(0, 0, 0)) != study.identify(
+        Mitigation(), Seeds(0, 0, 0)
+    )
+    runs = few.retrain("control")
+    assert runs.labels.shape == (3, 20) and runs.accuracy.mean() < study.retrain().accuracy.mean()
+    assert len(reliability.few_shot(study, 99).data.train) == len(study.data.train)
+
+
+@pytest.mark.parametrize("text", ["five", "2.5", "0, 5", "-1"])
+def test_numbers_of_texts_that_are_none_are_refused(text):
+    with pytest.raises(InputError, match="few_shot: got"):
+        reliability.sizes_of(text)

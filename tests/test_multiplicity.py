@@ -4,6 +4,7 @@ must hold for any input."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from stabutils import metrics
+from stabutils.analysis import other_words
 from stabutils.errors import InputError
 from stabutils.metrics import multiplicity
 from stabutils.metrics.intervals import Interval, jackknife
+from stabutils.study.runs import of_answers
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True)
 some_labels = arrays(
@@ -571,3 +574,26 @@ def test_input_is_left_as_it_was(labels, gold, probabilities):
     metrics.channel_capacity(probabilities)
     metrics.viable_prediction_range(probabilities, np.zeros(25, int), 2)
     assert (labels == before[0]).all() and (probabilities == before[1]).all()
+
+
+def test_the_table_to_read_names_every_metric_and_keeps_its_number():
+    """Fails if a metric has no name elsewhere, or a number loses its interval."""
+    gold, draw = np.zeros(30, int), np.random.default_rng(3)
+    probabilities = draw.dirichlet(np.ones(3), (5, 30))
+    labels = probabilities.argmax(-1)
+    runs = replace(of_answers("control", labels, gold, np.arange(5)), probabilities=probabilities)
+    rows, table = other_words.numbers(runs), metrics.multiplicity_table(labels, gold, probabilities)
+    assert rows.metric.tolist() == table.metric.tolist() == list(other_words.MEANINGS)
+    for number, row in zip(rows.number, table.itertuples(), strict=True):
+        assert (number.metric, number.value, number.n) == (row.metric, row.value, row.n)
+        assert number.low is None if row.metric == "mcnemar_significant" else number.low == row.low
+    shown = other_words.readable(rows).set_index("elsewhere").here
+    value = metrics.consistency(labels)
+    assert shown["CON; mean self-consistency"].startswith(f"{100 * value:.1f} % [")
+    three = other_words.numbers(runs, n=3)
+    assert three.number[0].value == metrics.ambiguity(labels[:3], 3) and three.number[3].runs == 3
+    without = other_words.numbers(replace(runs, probabilities=None))
+    assert set(rows.metric) - set(without.metric) == {
+        "viable_prediction_range",
+        "rashomon_capacity",
+    }

@@ -20,7 +20,7 @@ from stabutils.study import dispatch
 from stabutils.study.store import Store
 from stabutils.study.study import Study
 
-LONG = ("02", "04", "06")  # three CPU-seconds each
+LONG = ("02", "04", "06", "09")  # three CPU-seconds each
 STUDIES = [
     pytest.param(path, marks=[pytest.mark.long] if path.stem[:2] in LONG else [], id=path.stem)
     for path in notebooks.notebooks([])
@@ -34,7 +34,15 @@ SMALL = {
     "blamed": 3,
     "turned": 2,
 }
-SMALL |= {"probed": 3, "pokes": 2, "sizes": "2, 4", "workers": 1}
+SMALL |= {
+    "probed": 3,
+    "pokes": 2,
+    "sizes": "2, 4",
+    "workers": 1,
+    "noise": "10, 20",
+    "few_shot": "2",
+}
+METHODS = {"09": "ZerO, R-Drop"}  # R-Drop is trained on wrong labels too
 
 
 @pytest.fixture
@@ -111,6 +119,8 @@ def execute(path: Path, values: dict, folder: Path) -> None:
 def test_a_plan_counts_what_the_notebook_trains(path, corpus, tmp_path, monkeypatch, capsys):
     known = notebooks.schema(path)
     values = {name: value for name, value in SMALL.items() if name in known}
+    if path.stem[:2] in METHODS:
+        values["methods"] = METHODS[path.stem[:2]]
     values |= {"dataset": str(corpus), "output": str(tmp_path / "out")}
     certain, planned = total(capsys, path.stem[:2], values)
     trained = []

@@ -9,13 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from stabutils import metrics
-from stabutils.analysis.subgroups import (
-    memorised,
-    noise_nearby,
-    size_classes,
-    subgroup_changes,
-)
+from stabutils.analysis.subgroups import harmed, numbers, size_classes, subgroup_changes, who_pays
 from stabutils.errors import InputError
+from stabutils.study.runs import of_answers
 
 GROUPS = np.repeat(["a", "b", "c", "d"], 25)
 GOLD = np.repeat([0, 1, 2, 3], 25)
@@ -131,19 +127,19 @@ def test_size_classes_have_as_many_intents_each():
     assert size_classes(train, np.array([1, 0]), ("few", "many")).tolist() == ["many", "few"]
 
 
-# ---- planted labels
-
-
-def test_memorised_by_hand_for_each_run_and_checkpoint():
-    labels, noisy = np.array([0, 0, 1]), np.array([1, 0, 0])
-    right = np.eye(2)[[[[1, 0, 0], [0, 0, 0]]]]  # one run, two checkpoints
-    assert memorised(right, labels, noisy).tolist() == [[1.0, 0.5]]
-    with pytest.raises(InputError, match="noisy labels"):
-        memorised(right, labels, labels)
-
-
-def test_noise_nearby_is_a_share_of_the_nearest_texts():
-    train = ["play some jazz", "play some rock", "wake me at seven", "wake me at eight"]
-    noisy = np.array([True, False, True, True])
-    texts = ["play some blues", "wake me at nine"]
-    assert noise_nearby(train, noisy, texts, neighbours=2).tolist() == [0.5, 1.0]
+def test_who_pays_is_said_for_each_method_and_group_with_intervals():
+    """Fails if a method is held against another, or the intent that pays is not named."""
+    wrong = [0.1, 0.1, np.where(GOLD == 1, 0.5, 0.1)]
+    labels = [answers(8, seed, own) for seed, own in enumerate(wrong)]
+    control, same, harm = (of_answers("arm", own, GOLD, np.arange(8)) for own in labels)
+    table = who_pays(control, {"same": same, "harm": harm}, GROUPS)
+    assert table.arm.tolist() == ["same"] * 4 + ["harm"] * 4
+    worst = table[table.arm == "harm"].iloc[0]
+    assert worst.group == "b" and worst.p_accuracy < 0.05 and worst.accuracy_change.high < 0
+    change = harm.labels[:, GOLD == 1] == 1, control.labels[:, GOLD == 1] == 1
+    assert worst.accuracy_change.value == pytest.approx(change[0].mean() - change[1].mean())
+    assert harmed(control, harm, ("a", "b", "c", "d")) == ["b"]
+    assert harmed(control, same, ("a", "b", "c", "d")) == []
+    keys = {number.key: number.value for number in numbers(table)}
+    assert len(keys) == 16
+    assert keys["accuracy_change, harm; b intents"] == worst.accuracy_change.value

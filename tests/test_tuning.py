@@ -18,6 +18,7 @@ from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.mitigations import regularizers
 from stabutils.mitigations.data_centric import TGTSS
+from stabutils.mitigations.neighbours import Mixout, UnitDropout, ZerO
 from stabutils.mitigations.regularizers import (
     CATALOGUE,
     EMA,
@@ -278,3 +279,21 @@ def test_a_regularizer_may_name_its_strength():
     for unknown in ("label smoothing strong", "TGTSS 0.4"):
         with pytest.raises(InputError, match=f"method: got '{unknown}'"):
             tuning.methods(study, unknown, "both")
+
+
+def test_neighbours_methods_stand_at_what_validation_chose_or_in_the_middle(tmp_path, monkeypatch):
+    """Fails if a strength that costs too much accuracy is taken, or one of another method."""
+    monkeypatch.setattr(Study, "records", tmp_path)
+    study = Study(dataset="assistant")
+    before = tuning.methods(study, "all", "neighbours", ())
+    assert before["ZerO"] == ZerO(0.9) and before["mixout to zero"] == Mixout(0.1, "zero")
+    rows = [("ZerO 0.5", 0.2, True), ("ZerO 0.9", 0.1, False), ("ZerO 1", 0.15, True)]
+    rows += [("mixout 0.3", 0.1, True), ("unit dropout 0.4", 0.3, True)]
+    table = pd.DataFrame(rows, columns=["candidate", "label_entropy", "kept"])
+    table.to_csv(tmp_path / "neighbours.csv", index=False)
+    after = tuning.methods(study, "all", "neighbours", ())
+    assert after["ZerO"] == ZerO(1.0) and after["mixout"] == Mixout(0.3)
+    assert after["mixout to zero"] == Mixout(0.1, "zero")
+    assert after["unit dropout"] == UnitDropout(0.4)
+    pretrained = tuning.catalogues(replace(study, model="gt/all-MiniLM-L6-v2"))["neighbours"]
+    assert set(after) - set(pretrained) == {"unit dropout"}

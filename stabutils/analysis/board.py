@@ -377,12 +377,15 @@ def _in_words(column: str, value: object) -> str:
     if not isinstance(value, Interval):
         forms = {
             "p": ".3f",
+            "noise": ".1%",
+            "negative_flips": ".1%",
             "trainings": ".3g",
             "passes": "g",
             "share_left": ".2f",
             "cpu_ratio": ".2f",
         }
-        shown = format(value, forms.get(column, ""))
+        column = column.split("_")[0] if column.startswith("p_") else column
+        shown = format(value, forms.get(column, "")).replace("%", " %")
         return "< 0.001" if column == "p" and shown == "0.000" else shown
     if column in ("accuracy_change", "over_anchor", "over_linear"):
         return records.shown(records.number("accuracy_change", value), "points")

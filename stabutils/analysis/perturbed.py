@@ -1,7 +1,6 @@
 """How trained networks answer texts that were changed a little, compared with retraining.
 
-variants = {"typos": [typos(study.data.test.texts, 0.1, seed) for seed in range(5)]}
-plain, changed = answered(study, variants, n=10)
+plain, changed = answered(study, variants_of(study.data.test.texts), n=10)
 compared(plain, changed, study.data.test.labels)
 """
 
@@ -9,29 +8,76 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
 
+from stabutils import records
+from stabutils.data.perturb import PERTURBATIONS
 from stabutils.errors import InputError
 from stabutils.metrics import detection
 from stabutils.metrics.intervals import jackknife
 from stabutils.metrics.measures import churn
-from stabutils.study.dispatch import Dispatch
+from stabutils.records import Number
 from stabutils.study.runs import Run
-from stabutils.study.study import Arm, Study, requested
+from stabutils.study.study import Arm, Study
 from stabutils.training import files
 
 KEEP = ("out_of_scope",)  # the probe that answers texts beside the test split
+COLUMNS = {  # of `compared`, to be shown
+    "kind": "change of the texts",
+    "share_changed": "answers changed",
+    "accuracy": "accuracy on changed texts",
+    "churn": "churn on changed texts",
+    "correlation": "correlation with label entropy",
+    "auroc": "AUROC of finding it",
+}
+Variants = Mapping[str, Sequence[Sequence[str]]]  # by kind of change, lists of texts
+
+
+def variants_of(texts: Sequence[str], draws: int = 2) -> dict[str, list[list[str]]]:
+    """Texts with words left out, with typos and with synonyms: for each kind so many draws.
+
+    A kind that changes no text, such as synonyms of another language, is left out.
+    """
+    found = {}
+    for kind, change in PERTURBATIONS.items():
+        changed = [change(texts, seed=seed) for seed in range(draws)]
+        if changed != [list(texts)] * draws:
+            found[kind] = changed
+    return found
+
+
+class Beside(Study):
+    """A study whose runs answer changed test texts too, and have names of their own for it."""
+
+    def identify(self, mitigation, seeds):
+        run, texts = super().identify(mitigation, seeds), self.data.out_of_scope["test"]
+        digest = hashlib.sha256(files.canonical(list(texts)).encode()).hexdigest()
+        return Run(f"{run.label} perturbed", seeds, run.identity | {"beside": digest})
+
+
+def beside(study: Study, variants: Variants) -> Beside:
+    """The study with changed texts beside its test split, where no training sees them.
+
+    Raises InputError where a list is not as long as the test split.
+    """
+    examples = len(study.data.test)
+    lists = [texts for draws in variants.values() for texts in draws]
+    if wrong := [len(texts) for texts in lists if len(texts) != examples]:
+        raise InputError("texts of a variant", wrong[0], f"{examples}, as many as test texts")
+    every = tuple(text for texts in lists for text in texts)
+    own = Beside(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
+    vars(own)["data"] = replace(study.data, out_of_scope={"test": every})  # in place of its cache
+    return own
 
 
 def answered(
     study: Study,
-    variants: Mapping[str, Sequence[Sequence[str]]],
+    variants: Variants,
     mitigation: Arm = "control",
     n: int | None = None,
-    start: int = 0,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """What the runs of an arm answer to the test texts, and to changed versions of them.
 
@@ -42,7 +88,7 @@ def answered(
     ----------
     study : whose data, model and recipe they have.
     variants : for each kind of change, several lists of texts (draws, examples).
-    mitigation, n, start : as of `Study.retrain`.
+    mitigation, n : as of `Study.retrain`.
 
     Returns
     -------
@@ -52,34 +98,11 @@ def answered(
     ------
     InputError where a list is not as long as the test split, Incomplete as `Study.retrain`.
     """
-    from stabutils.mitigations.composition import resolve
-    from stabutils.training import preparation
-
-    examples = len(study.data.test)
-    lists = [texts for draws in variants.values() for texts in draws]
-    if wrong := [len(texts) for texts in lists if len(texts) != examples]:
-        raise InputError("texts of a variant", wrong[0], f"{examples}, as many as test texts")
-    beside = tuple(text for texts in lists for text in texts)
-    data = replace(study.data, out_of_scope={"test": beside})
-    task = preparation.prepare(study.model, data, study.task.recipe, study.pooling)
-    digest = hashlib.sha256(files.canonical(list(beside)).encode()).hexdigest()
-
-    def identify(mitigation, seeds):
-        run = study.identify(mitigation, seeds)
-        return Run(f"{run.label} perturbed", seeds, run.identity | {"beside": digest})
-
-    mitigation = resolve(mitigation)
-    request = requested(study, mitigation, n, start)
-    runs = [identify(mitigation, run.seeds) for run in request.runs]
-    dispatch = Dispatch(task, study.answers, identify, study.workers, study.cluster)
-    dispatch.train(mitigation, runs, KEEP)
-    asked = (study.answers.stored(run, KEEP) for run in runs)
-    stored = [answers for answers in asked if answers is not None]
-    plain = np.stack([answers["labels"] for answers in stored]).astype(np.int64)
-    labels = np.stack([answers["kept.out_of_scope"].argmax(-1) for answers in stored])
-    labels = labels.reshape(len(runs), len(lists), examples)
+    runs = beside(study, variants).retrain(mitigation, n, keep=KEEP)
+    labels = runs.extras["out_of_scope"].argmax(-1)
+    labels = labels.reshape(len(runs), -1, len(study.data.test))
     ends = np.cumsum([len(draws) for draws in variants.values()])
-    return plain, dict(zip(variants, np.split(labels, ends[:-1], axis=1), strict=True))
+    return runs.labels, dict(zip(variants, np.split(labels, ends[:-1], axis=1), strict=True))
 
 
 def flips(plain: np.ndarray, changed: np.ndarray) -> np.ndarray:
@@ -115,11 +138,11 @@ def compared(
 
     Returns
     -------
-    One row a kind, intervals over runs: flips (share of the answers that change, 0 to 1; compare
-    with the churn of `plain`), accuracy on the perturbed texts, churn (between runs on the same
-    perturbed texts), and of a run's flips against the label entropy of all other runs, query by
-    query: rank_correlation (Spearman, -1 to 1) and auroc (of finding any entropy, 0.5 is blind).
-    Empty columns where all other runs agree on every query, or on none.
+    One row a kind, intervals over runs: share_changed (of the answers, 0 to 1; compare with the
+    churn of `plain`), accuracy on the perturbed texts, churn (between runs on the same perturbed
+    texts), and of a run's flips against the label entropy of all other runs, query by query:
+    correlation (Spearman, -1 to 1) and auroc (of finding any entropy, 0.5 is blind). Empty
+    columns where all other runs agree on every query, or on none.
     """
     shares = {kind: flips(plain, labels) for kind, labels in changed.items()}
     points = detection.judge(shares, plain)
@@ -130,14 +153,24 @@ def compared(
         rows.append(
             {
                 "kind": kind,
-                "flips": jackknife(np.mean, shares[kind].mean(axis=1)),
+                "share_changed": jackknife(np.mean, shares[kind].mean(axis=1)),
                 "accuracy": jackknife(np.mean, right),
                 "churn": jackknife(_mean_churn, labels),
-                "rank_correlation": ranks.get(kind),
+                "correlation": ranks.get(kind),
                 "auroc": points.get(kind),
             }
         )
     return pd.DataFrame(rows)
+
+
+def numbers(table: pd.DataFrame) -> list[Number]:
+    """The intervals of `compared`, as a record keeps them."""
+    found = []
+    for row in table.to_dict("records"):
+        for name in list(COLUMNS)[1:]:
+            if row[name] is not None:
+                found.append(records.number(name, row[name], row["kind"], "changed texts"))
+    return found
 
 
 def _mean_churn(labels: np.ndarray) -> float:

@@ -4,16 +4,34 @@ foreign ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from stabutils.errors import InputError
+from stabutils import records
+from stabutils.data.datasets import Split
+from stabutils.errors import InputError, check, floats
+from stabutils.metrics import scores
 from stabutils.metrics.detection import auroc
 from stabutils.metrics.intervals import Interval, jackknife, over_both
+from stabutils.records import Number
 from stabutils.study.runs import Runs
+from stabutils.study.study import Study
 
+COLUMNS = {  # of `table`, to be shown
+    "arm": "trained as",
+    "runs": "runs",
+    "n": "votes",
+    "label_entropy": "label entropy (nats)",
+    "churn": "churn",
+    "accuracy": "accuracy",
+    "ece": "calibration error",
+    "selective_churn": "churn, most confident 90 %",
+    "selective_error": "error, most confident 90 %",
+    "auroc": "out-of-scope texts found (AUROC)",
+}
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
@@ -100,3 +118,103 @@ def detects(runs: Runs) -> np.ndarray:
     doubt = np.concatenate([runs.doubt, 1 - beside.max(-1).astype(float)], axis=1)
     foreign = np.arange(doubt.shape[1]) >= len(runs.gold)
     return np.array([auroc(own, foreign) for own in doubt])
+
+
+def table(arms: Mapping[str, Runs], n: int = 5) -> pd.DataFrame:
+    """Reliability beside stability, a row an arm.
+
+    Parameters
+    ----------
+    arms : runs by name, at least 3 each, of one test split; with keep=("out_of_scope",) where they
+        are to find such texts.
+    n : votes of label entropy, where all arms have so many runs.
+
+    Returns
+    -------
+    Columns arm, runs, n (votes), and as intervals label_entropy (nats), churn, accuracy and ece
+    (shares); of the 90 % of queries that a run is most confident on, selective_churn and
+    selective_error (shares); auroc of out-of-scope texts by uncertainty, None where these are not
+    kept.
+
+    References
+    ----------
+    Tran et al. 2022, "Plex: Towards Reliability using Pretrained Large Model Extensions", whose
+    tasks these are as far as texts have them, as described in its abstract.
+    """
+    rows, votes = [], min(n, *map(len, arms.values()))
+    for name, runs in arms.items():
+        [confident] = curve(runs, (0.9,)).itertuples()
+        beside = runs.extras.get("out_of_scope")
+        known = beside is not None and beside.shape[1] > 0
+        row = {
+            "arm": name,
+            "runs": len(runs),
+            "n": votes,
+            "label_entropy": scores.label_entropy(runs.labels, votes).interval(),
+            "churn": scores.churn(runs.labels).interval(),
+            "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+            "ece": jackknife(np.mean, runs.ece).within(0, 1),
+            "selective_churn": confident.churn,
+            "selective_error": confident.error,
+        }
+        rows.append(row | {"auroc": finds(runs) if known else None})
+    return pd.DataFrame(rows)
+
+
+def numbers(table: pd.DataFrame, few: Sequence[str] = ()) -> list[Number]:
+    """The intervals of `table`, as a record keeps them.
+
+    few : arms that were trained on few texts, which stand on no board
+    """
+    found = []
+    for row in table.to_dict("records"):
+        arm, condition = row["arm"], ""
+        names = ["selective_churn", "selective_error"]
+        if arm in few:
+            arm, condition = "control", arm
+            names += ["label_entropy", "churn", "accuracy", "ece"]
+        found += [records.number(name, row[name], arm, condition) for name in names]
+        if row["auroc"] is not None:
+            of_foreign = " and ".join(filter(None, ["out of scope", condition]))
+            found.append(records.number("auroc", row["auroc"], arm, of_foreign))
+    return found
+
+
+# ---- few examples
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """The numbers of texts an intent that a notebook lists; none for "" and "0".
+
+    Raises
+    ------
+    InputError
+
+    Examples
+    --------
+    >>> sizes_of("5, 10"), sizes_of("")
+    ((5, 10), ())
+    """
+    if text.strip() in ("", "0"):
+        return ()
+    numbers = floats("few_shot", text)
+    if any(number != round(number) or number < 1 for number in numbers):
+        raise InputError("few_shot", text, "numbers of texts of at least 1, separated by commas")
+    return tuple(map(int, numbers))
+
+
+def few_shot(study: Study, size: int) -> Study:
+    """The study with at most so many training texts of each intent, drawn by its seed.
+
+    All its runs have the same texts, and train as long as its recipe trains so few. What it trains
+    is stored and never published: its corpus is another one.
+    """
+    check("texts an intent", size, int, {"least": 1})
+    train = study.data.train
+    order = np.random.default_rng(study.seed).permutation(len(train))
+    by_label = [order[train.labels[order] == label] for label in np.unique(train.labels)]
+    rows = np.sort(np.concatenate([own[:size] for own in by_label]))
+    few = Split(tuple(train.texts[row] for row in rows), train.labels[rows])
+    own = replace(study)
+    vars(own)["data"] = replace(study.data, train=few)  # in place of its cache
+    return own

@@ -1,4 +1,4 @@
-"""Who pays for a method: accuracy, churn and negative flips by group; what planted labels do.
+"""Who pays for a method: accuracy, churn and negative flips by group.
 
 Pure functions of arrays. Groups are intents, classes of intents by their size, or planted regions:
 any name for each example. `board.who_pays` has the interval of each intent; here one test of all
@@ -7,16 +7,30 @@ groups tells which of their changes are more than luck.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from stabutils.analysis.regions import words_of
+from stabutils import records
+from stabutils.analysis import board
 from stabutils.errors import InputError
+from stabutils.records import Number
+from stabutils.study.runs import Runs
 
 MEASURES = ("accuracy", "churn", "negative_flips")
+COLUMNS = {  # of `who_pays`, to be shown
+    "arm": "method",
+    "group": "intents",
+    "examples": "queries",
+    "accuracy_change": "accuracy, change",
+    "p_accuracy": "p, accuracy",
+    "churn_change": "churn, change",
+    "p_churn": "p, churn",
+    "negative_flips": "negative flips",
+    "p_negative_flips": "p, flips",
+}
 NOTHING = 1e-9  # a spread over shuffles that is rounding only
 
 
@@ -44,6 +58,18 @@ def size_classes(
     sizes = np.bincount(train_labels, minlength=int(np.max(labels)) + 1)
     places = rankdata(sizes, method="ordinal").astype(int) - 1
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
+
+
+def unequal(train_labels: np.ndarray, times: float = 2.0) -> bool:
+    """Whether the most frequent intent has at least so many times the rarest one's examples.
+
+    Examples
+    --------
+    >>> unequal(np.array([0, 0, 1, 1, 1])), unequal(np.array([0, 1, 1, 1]))
+    (False, True)
+    """
+    sizes = np.unique(train_labels, return_counts=True)[1]
+    return bool(sizes.max() >= times * sizes.min())
 
 
 def subgroup_changes(
@@ -105,60 +131,46 @@ def subgroup_changes(
     return table.iloc[order].reset_index(drop=True)
 
 
-def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """How much of planted label noise a network has learned by heart, checkpoint by checkpoint.
+def who_pays(control: Runs, arms: Mapping[str, Runs], groups: np.ndarray) -> pd.DataFrame:
+    """What each method changes in each group of queries.
 
     Parameters
     ----------
-    training : probabilities on the training split (..., training examples, classes), such as
-        `runs.extras["training"]` (runs, checkpoints, training examples, classes).
-    labels : (training examples,) as they were. noisy : likewise, as the network was trained on.
+    arms : runs by name. groups : (queries,), a name each.
 
     Returns
     -------
-    (...), 0 to 1: the share of the examples with another label that are answered with it.
-
-    Raises
-    ------
-    InputError where no label differs.
-
-    Examples
-    --------
-    >>> memorised(np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]), [0, 0, 0], [1, 0, 1])
-    array(0.5)
+    The rows of `subgroup_changes` for each `arm`, with accuracy_change and churn_change as
+    intervals over runs and queries. Intervals speak of other queries too; p-values of other runs
+    on these.
     """
-    labels, noisy = np.asarray(labels), np.asarray(noisy)
-    planted = labels != noisy
-    if not planted.any():
-        raise InputError("noisy labels", 0, "at least one that differs")
-    answers = np.asarray(training)[..., planted, :].argmax(-1)
-    return np.asarray((answers == noisy[planted]).mean(-1))
+    rows = []
+    for name, runs in arms.items():
+        changes = subgroup_changes(control.labels, runs.labels, control.gold, groups)
+        here = [groups == group for group in changes.group]
+        changes.insert(0, "arm", name)
+        changes["accuracy_change"] = [board.accuracy_change(control, runs, own) for own in here]
+        changes["churn_change"] = [board.churn_change(control, runs, own) for own in here]
+        rows.append(changes)
+    return pd.concat(rows, ignore_index=True)
 
 
-def noise_nearby(
-    train: Sequence[str], noisy: np.ndarray, texts: Sequence[str], neighbours: int = 10
-) -> np.ndarray:
-    """The share of the nearest training texts whose label was replaced: (texts,), 0 to 1.
+def numbers(payers: pd.DataFrame) -> list[Number]:
+    """The intervals of `who_pays`, as a record keeps them."""
+    found = []
+    for row in payers.itertuples():
+        intents = f"{row.group} intents"
+        found.append(records.number("accuracy_change", row.accuracy_change, row.arm, intents))
+        found.append(records.number("churn_change", row.churn_change, row.arm, intents))
+    return found
 
-    Parameters
-    ----------
-    train : training texts. noisy : bool (training texts,), whose label was replaced.
-    texts : queries. neighbours : how many of the training texts, by the cosine of TF-IDF vectors.
 
-    Examples
-    --------
-    >>> train = ["play jazz", "play rock", "wake me"]
-    >>> noise_nearby(train, np.array([True, False, False]), ["jazz please", "wake"], neighbours=1)
-    array([1., 0.])
-    """
-    words = words_of()
-    known = words.fit_transform(train)
-    shares = []
-    for start in range(0, len(texts), 256):
-        cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
-        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :neighbours]
-        shares.append(np.asarray(noisy)[nearest].mean(axis=1))
-    return np.concatenate(shares)
+def harmed(control: Runs, arm: Runs, label_names: Sequence[str], level: float = 0.05) -> list[str]:
+    """The intents that lose accuracy under a method (`subgroup_changes` of all intents)."""
+    names = np.array(label_names)[control.gold]
+    changes = subgroup_changes(control.labels, arm.labels, control.gold, names)
+    lost = (changes.p_accuracy < level) & (changes.accuracy < changes.control_accuracy)
+    return changes.group[lost].tolist()
 
 
 # ---- shuffles of runs

@@ -275,7 +275,7 @@ def runs_and_queries(over_runs: Interval, over_queries: Interval, cells: float =
     The two variances add. What varies by single cells (one run's answer to one query) is in both,
     so its variance is taken off once where it is known; the sum never falls below either part.
     Without `cells` the interval is conservative. t with Satterthwaite's degrees of freedom. In
-    simulations of correlated flips on queries of unequal difficulty it covered 93 to 99 % for 3 to
+    simulations of correlated flips on queries of unequal difficulty it covered 90 to 100 % for 3 to
     50 runs, single arms, differences and ratios (docs/statistics.md has the table).
 
     Parameters

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from stabutils.errors import InputError, check
 from stabutils.mitigations.data_centric import DropContested, nearest, only
 from stabutils.mitigations.regularizers import ScalarMitigation, doses, symmetric_kl, weighted
-from stabutils.training.hooks import Mitigation
 from stabutils.training.loop import batch_indices, task_loss
 from stabutils.training.networks import Around, Compact
 from stabutils.training.state import Batch, one_hot
@@ -574,7 +573,7 @@ def contrast(plain: Tensor, changed: Tensor, labels: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------- catalogue
 
 # The three strengths that tuning tries, weakest first.
-CATALOGUE: dict[str, tuple[Mitigation, ...]] = {
+CATALOGUE: dict[str, tuple[ScalarMitigation | DensityMatched, ...]] = {
     "manifold smoothing": doses(ManifoldSmoothing, 0.3, 1.0, 3.0),
     "GradInit": doses(GradInit, 0.03, 0.1, 0.3),
     "ZerO": doses(ZerO, 0.5, 0.9, 1.0),

@@ -19,7 +19,7 @@ INTRODUCTION = """# Claims and verdicts
 
 Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the
 interval alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is
-*undecided*; – means that it was not measured there. Intervals are over runs and queries:
+*undecided*; – means that its number stands in no record there. Intervals are over runs and queries:
 they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
 whether a method is better at all, its accuracy guarded, with a correction for how many were
 tried, is said on the boards ([results](results.md)). `compact` is a small network trained from
@@ -75,14 +75,22 @@ def _verdict(folder: Path, definition: records.Definition) -> str:
 
 
 def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
-    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
-    limit = "chance" if isinstance(beyond, str) else f"{beyond:.4g}"
-    if unit and beyond:
-        limit = f"{100 * beyond:.4g} {unit}"
+    limit = _limit(definition)
     sentence = definition.sentence.replace("{value}", "…").replace("….", "…")
     shown = f"[{definition.notebook[:2]}](../notebooks/{definition.notebook}.ipynb)"
     cells = [_cell(folder, definition) for folder in folders]
     return [sentence, f"{definition.side} {limit}", shown, *cells]
+
+
+def _limit(definition: records.Definition) -> str:
+    """The threshold of a claim, in the unit of its number, or whose number it is."""
+    beyond, unit = definition.beyond, records.unit_of(_metric(definition))
+    if isinstance(beyond, str):
+        metric, arm, *_ = re.split("[,;] ", beyond)
+        return "chance" if metric == "clustering_chance" else f"that of the {arm}"
+    if unit and beyond:
+        return f"{100 * beyond:.4g} {unit}"
+    return f"{beyond:.4g}"
 
 
 def _metric(definition: records.Definition) -> str:
@@ -91,7 +99,7 @@ def _metric(definition: records.Definition) -> str:
 
 def _cell(folder: Path, definition: records.Definition) -> str:
     claim = _claim(folder, definition)
-    if claim is None or claim.value != claim.value:
+    if claim is None:
         return NOWHERE
     metric = _metric(definition)
     number = records.Number(metric, claim.value, claim.low, claim.high)
@@ -100,8 +108,10 @@ def _cell(folder: Path, definition: records.Definition) -> str:
 
 
 def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:
-    path = folder / f"{definition.notebook}.json"
-    if not path.is_file():
-        return None
-    claims = {claim.name: claim for claim in records.read(path).claims}
-    return claims.get(definition.name)
+    """The claim as its notebook judged it there, else judged by what other notebooks measured."""
+    own = results.records_of(folder, definition.notebook)
+    claims = [claim for record in own for claim in record.claims]
+    numbers = [number for record in results.records_of(folder) for number in record.numbers]
+    claims += records.judged(definition.notebook, numbers)
+    named = (claim for claim in claims if claim.name == definition.name)
+    return next((claim for claim in named if claim.value == claim.value), None)

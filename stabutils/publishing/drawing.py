@@ -16,6 +16,7 @@ from stabutils.analysis.regions import Clustering
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import Interval
 from stabutils.publishing import claims, results
+from stabutils.records import Record
 
 ATTRIBUTES = {  # of a test query, in words
     "conflict": "labels of the nearest training texts disagree",
@@ -59,7 +60,15 @@ def draw(folder: Path, target: Path) -> list[Path]:
     if len(lengths):
         plots["training-length"] = lambda: figures.lengths(lengths, record["recipe"]["epochs"])
     corpus, model = results.corpus_and_model(folder)
-    return _save_all(plots, target, f"{corpus} · {model} · {len(labels)} runs of control")
+    network = f"{corpus} · {model}"
+    drawn = _save_all(plots, target, f"{network} · {len(labels)} runs of control")
+    for record in results.records_of(folder, "07"):
+        churns, levels = _churns(record), record.parameters["levels"]
+        if len(churns):
+            plot = partial(figures.four_churns, churns)
+            crossed = f"{network} · {levels} seeds by {levels} sets of training texts"
+            drawn += _save_all({"four-churns": plot}, target, crossed)
+    return drawn
 
 
 def _of_numbers(folder: Path) -> dict[str, Callable]:
@@ -74,9 +83,6 @@ def _of_numbers(folder: Path) -> dict[str, Callable]:
         words = {ATTRIBUTES.get(name, name): value for name, value in attributes.items()}
         axis = "rank correlation with label entropy"
         plots["attributes"] = lambda: figures.intervals(words, axis, 0)
-    churns = _churns(folder)
-    if len(churns):
-        plots["four-churns"] = lambda: figures.four_churns(churns)
     return plots
 
 
@@ -90,19 +96,18 @@ def _by_arm(folder: Path, notebook: str, metric: str) -> dict[str, Interval]:
     return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
 
 
-def _churns(folder: Path) -> pd.DataFrame:
+def _churns(record: Record) -> pd.DataFrame:
     """The rows of `figures.four_churns`, of what notebook 07 found."""
     rows: dict[str, dict] = {}
-    for record in results.records_of(folder, "07"):
-        change = record.parameters.get("change")
-        for number in record.of("churn"):
-            part, _, changed = number.condition.partition(", ")
-            if changed:
-                arm = f"{number.arm}, {changed}"
-                rows.setdefault(arm, {"arm": arm})[part] = number.interval
-            elif number.arm.startswith(board.LINEAR) and part == change:
-                still = {"data_churn": number.interval, "update_churn": number.interval}
-                rows[number.arm] = {"arm": f"{number.arm}, {change}", **still}
+    change = record.parameters["change"]
+    for number in record.of("churn"):
+        part, _, changed = number.condition.partition(", ")
+        if changed:
+            arm = f"{number.arm}, {changed}"
+            rows.setdefault(arm, {"arm": arm})[part] = number.interval
+        elif number.arm.startswith(board.LINEAR) and part == change:
+            still = {"data_churn": number.interval, "update_churn": number.interval}
+            rows[number.arm] = {"arm": f"{number.arm}, {change}", **still}
     return pd.DataFrame(list(rows.values()))
 
 

@@ -97,6 +97,11 @@ def refuse(number: str, knobs: Knobs, methods: bool = True) -> None:
 
         for name in ("change", "resampled"):
             Change.parse(knobs[name])
+    if number == "09":
+        from stabutils.analysis import reliability, wrong_labels
+
+        wrong_labels.shares_of(knobs["noise"])
+        reliability.sizes_of(knobs["few_shot"])
     if methods and number in CATALOGUES:
         chosen(number, Study.of(knobs), knobs["methods"])
 
@@ -111,6 +116,7 @@ def chosen(number: str, study: Study, methods: str) -> dict[str, Arm]:
         "anchored": single.QUICK,
         "both": ("R-Drop", "MC dropout", "TGTSS"),
         "updates": ("warm start",),
+        "neighbours": ("ZerO",),
     }
     catalogue = CATALOGUES[number]
     return tuning.methods(study, methods, catalogue, quick[catalogue])
@@ -118,6 +124,7 @@ def chosen(number: str, study: Study, methods: str) -> dict[str, Arm]:
 
 FEWEST = {"probed": 3, "levels": 2, "pokes": 2}
 THREE = {"least": 3}
+FOUR = {"least": 4}  # of which two are left out
 SIX = {"least": 6}  # of ensembles of 2 and 3
 OF_UPDATES = {"least": 3, "most": 100}  # seeds between a model and the one that replaces it
 RULES: dict[str, dict[str, dict]] = {
@@ -128,6 +135,7 @@ RULES: dict[str, dict[str, dict]] = {
     "05": {"runs": SIX, "runs_per_method": THREE},
     "06": {"runs": SIX, "runs_per_method": THREE},
     "07": {"runs": OF_UPDATES, "runs_per_method": OF_UPDATES},
+    "09": {"runs": THREE, "runs_per_method": THREE, "runs_per_condition": FOUR},
 }
 CATALOGUES = {own: catalogue for catalogue, own in tuning.NOTEBOOKS.items()} | {"05": "both"}
 
@@ -252,6 +260,28 @@ def _pair(name: str, study: Study, arm: Arm, n: int) -> Iterator[Part]:
     yield Part(f"{name}, updated", study, arm, n, start=APART)
 
 
+def _other_questions(study: Study, knobs: Knobs) -> Iterator[Part]:
+    from stabutils.analysis import perturbed, reliability, wrong_labels
+
+    n, few = knobs["runs_per_method"], knobs["runs_per_condition"]
+    methods, shares = chosen("09", study, knobs["methods"]), wrong_labels.shares_of(knobs["noise"])
+    yield from _trial(study, methods, n)
+    noisy = wrong_labels.noisy_arms(shares, methods)
+    for name in {name: None for name, _, _ in noisy}:
+        yield Part(f"{name}, right labels", study, methods.get(name, "control"), few)
+    for (name, kind, share), arm in noisy.items():
+        keep = ("training",) if share == shares[-1] else ()
+        yield Part(f"{name}, {100 * share:.3g} % {kind} noise", study, arm, few, keep=keep)
+    variants = perturbed.variants_of(study.data.test.texts)
+    beside = perturbed.beside(study, variants)
+    yield Part("control, changed texts beside", beside, n=few, keep=perturbed.KEEP)
+    if study.data.out_of_scope.get("test"):
+        yield Part("control, out-of-scope texts", study, n=n, keep=perturbed.KEEP)
+    for size in reliability.sizes_of(knobs["few_shot"]):
+        own = reliability.few_shot(study, size)
+        yield Part(f"{size} texts an intent", own, n=few, keep=perturbed.KEEP)
+
+
 PARTS: dict[str, Callable[[Study, Knobs], Iterator[Part]]] = {
     "01": _measuring,
     "02": _clusters,
@@ -260,4 +290,5 @@ PARTS: dict[str, Callable[[Study, Knobs], Iterator[Part]]] = {
     "05": _ensembles,
     "06": _anchored,
     "07": _updates,
+    "09": _other_questions,
 }

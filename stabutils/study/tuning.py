@@ -263,12 +263,19 @@ def _at_strengths(names: Sequence[str]) -> dict[str, Arm]:
             weakest = CATALOGUE[method][0]
             counts = isinstance(weakest.dose, int) and strength.isdecimal()
             dose = int(strength) if counts else float(strength)
-            found[name] = type(weakest)(dose)
+            kind: type = type(weakest)
+            found[name] = kind(dose)
     return found
 
 
 # Catalogue -> the notebook whose `methods` are out of it.
-NOTEBOOKS = {"regularizers": "03", "data_centric": "04", "anchored": "06", "updates": "07"}
+NOTEBOOKS = {
+    "regularizers": "03",
+    "data_centric": "04",
+    "anchored": "06",
+    "updates": "07",
+    "neighbours": "09",
+}
 
 
 def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
@@ -281,7 +288,29 @@ def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
         "data_centric": {**data_centric.CATALOGUE, **settings(settings_tried(study))},
         "anchored": {**single.catalogue(pretrained=not study.model.startswith("compact"))},
         "updates": dict(updates.CATALOGUE),
+        "neighbours": of_neighbours(study),
     }
+
+
+def of_neighbours(study: Study) -> dict[str, Arm]:
+    """The methods of neighbouring papers that suit the study's model, by name.
+
+    Of the strengths that validation tried (`neighbours.csv`) the one of least label entropy, of
+    those that keep control's accuracy; where none was tried the middle one.
+    """
+    from stabutils.mitigations import neighbours
+    from stabutils.mitigations.neighbours import UnitDropout
+
+    path = study.records / "neighbours.csv"
+    found: dict[str, Arm] = {}
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame({"candidate": [""]})
+    for name, own in neighbours.CATALOGUE.items():
+        candidates = {f"{name} {each.dose:g}": each for each in own}
+        rows = table[table.candidate.isin(candidates)]
+        found[name] = own[1] if rows.empty else candidates[_least(rows)]
+    if study.model.startswith("compact"):
+        return found
+    return {name: arm for name, arm in found.items() if not isinstance(arm, UnitDropout)}
 
 
 def settings_tried(study: Study) -> pd.DataFrame | None:
@@ -301,7 +330,10 @@ def settings(table: pd.DataFrame | None) -> dict[str, Mitigation]:
     if table is None:
         return {}
     every = candidates()
-    own = {kind: _least(table, f"{kind},") for kind in ("TGTSS", "matched smoothing")}
+    own = {
+        kind: _least(table[table.candidate.str.startswith(f"{kind},")])
+        for kind in ("TGTSS", "matched smoothing")
+    }
     same = own["TGTSS"].replace("TGTSS", "matched smoothing")
     named = {
         "TGTSS (chosen)": own["TGTSS"],
@@ -313,8 +345,9 @@ def settings(table: pd.DataFrame | None) -> dict[str, Mitigation]:
     return {name: every[candidate] for name, candidate in named.items()}
 
 
-def _least(table: pd.DataFrame, beginning: str) -> str:
-    rows = table[table.candidate.str.startswith(beginning)].set_index("candidate")
+def _least(table: pd.DataFrame) -> str:
+    """The candidate of least label entropy among those that keep the accuracy, or among all."""
+    rows = table.set_index("candidate")
     kept = rows[rows.kept]
     return (rows if kept.empty else kept).label_entropy.idxmin()
 

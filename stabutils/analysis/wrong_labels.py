@@ -1,0 +1,265 @@
+"""What wrong training labels do: to label entropy, to the queries near them, and what is learned of
+them by heart.
+
+arms = noisy_arms(shares_of("2, 5, 10"), {"R-Drop": RDrop(1.0)})
+noisy = {key: study.retrain(arm, n=5) for key, arm in arms.items()}
+table({"control": study.retrain(n=5)}, noisy)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from stabutils import records
+from stabutils.analysis import enrichment
+from stabutils.analysis.regions import words_of
+from stabutils.errors import InputError, floats
+from stabutils.metrics import scores
+from stabutils.metrics.intervals import Interval, jackknife
+from stabutils.records import Number
+from stabutils.study.runs import Runs
+from stabutils.study.study import Arm, Study
+
+Key = tuple[str, str, float]  # arm, kind of noise, share of the training labels
+KINDS = ("uniform", "confusable")
+NEAREST = 10  # training texts of a query
+MEASURES = ("label_entropy", "churn", "accuracy")
+METHODS = ("R-Drop", "label smoothing")  # without teachers, which would learn from right labels
+COLUMNS = {  # of `table` and `by_heart`, to be shown
+    "arm": "trained as",
+    "noise": "share of wrong labels",
+    "label_entropy": "label entropy (nats)",
+    "churn": "churn",
+    "accuracy": "accuracy",
+    "half_way": "learned by heart half-way",
+    "memorised": "at the end",
+}
+
+
+def shares_of(text: str) -> tuple[float, ...]:
+    """The shares of labels that a notebook lists in percent; none for "" and "0".
+
+    Raises
+    ------
+    InputError
+
+    Examples
+    --------
+    >>> shares_of("2, 10"), shares_of("")
+    ((0.02, 0.1), ())
+    """
+    if text.strip() in ("", "0"):
+        return ()
+    percents = sorted(set(floats("noise", text)))
+    if not 0 < percents[0] <= percents[-1] < 100:
+        raise InputError("noise", text, "percents above 0 and below 100, separated by commas")
+    return tuple(percent / 100 for percent in percents)
+
+
+def noisy_arms(shares: Sequence[float], methods: Mapping[str, Arm]) -> dict[Key, Arm]:
+    """What is trained on wrong labels of both kinds: control at each share, METHODS at the largest.
+
+    methods : of a notebook, of which those are taken
+    """
+    from stabutils.mitigations import resolve
+    from stabutils.mitigations.interventions import LabelNoise
+
+    arms: dict[Key, Arm] = {}
+    for kind in KINDS:
+        for share in shares:
+            arms["control", kind, share] = LabelNoise(share, kind)
+        for name in METHODS if shares else ():
+            if name in methods:
+                arms[name, kind, shares[-1]] = (
+                    LabelNoise(shares[-1], kind),
+                    resolve(methods[name]),
+                )
+    return arms
+
+
+def retrained(study: Study, arms: Mapping[Key, Arm], n: int) -> dict[Key, Runs]:
+    """The runs of `noisy_arms`, those of the largest share with keep=("training",).
+
+    These are asked for without it as well: what a run answers to the training texts is too much to
+    be published, and its other answers are not.
+    """
+    found, largest = {}, max((share for _, _, share in arms), default=0.0)
+    for key, arm in arms.items():
+        keep = ("training",) if key[2] == largest else ()
+        found[key] = study.retrain(arm, n=n, keep=keep)
+        if keep:
+            study.retrain(arm, n=n)
+    return found
+
+
+def labels_of(study: Study, kind: str, share: float) -> np.ndarray:
+    """The labels that noisy runs of the study are trained on: (training examples,)."""
+    from stabutils.mitigations.interventions import LabelNoise
+
+    task = study.task
+    return LabelNoise(share, kind).labels(task.train_labels, task.classes, task.train)
+
+
+def table(clean: Mapping[str, Runs], noisy: Mapping[Key, Runs], n: int = 5) -> pd.DataFrame:
+    """How stable and how accurate runs are by the noise that they are trained on.
+
+    Parameters
+    ----------
+    clean : runs of each arm on the labels as they are, as many as on noisy ones.
+    noisy : runs by arm, kind and share of the noise.
+    n : votes of label entropy, where there are so many runs.
+
+    Returns
+    -------
+    One row an arm, kind and share, 0 included: arm (and kind, in words), noise (share), and as
+    intervals over runs and queries label_entropy (nats), churn and accuracy (shares).
+    """
+    rows, least = [], min(map(len, [*clean.values(), *noisy.values()]))
+    pairs = dict.fromkeys((arm, kind) for arm, kind, _ in noisy)
+    every = {(*pair, 0.0): clean[pair[0]] for pair in pairs} | dict(noisy)
+    for (arm, kind, share), runs in every.items():
+        rows.append(
+            {
+                "arm": f"{arm}, {kind}",
+                "noise": share,
+                "label_entropy": scores.label_entropy(runs.labels, min(n, least)).interval(),
+                "churn": scores.churn(runs.labels).interval(),
+                "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def by_heart(study: Study, noisy: Mapping[Key, Runs]) -> pd.DataFrame:
+    """How much of the wrong labels networks answer with, early and at the end.
+
+    noisy : runs by arm, kind and share; those without keep=("training",) are left out
+
+    Returns
+    -------
+    One row an arm and kind: noise (the share), half_way and memorised (at the end), shares of the
+    wrong labels as intervals over runs.
+    """
+    rows = []
+    for (arm, kind, share), runs in noisy.items():
+        if "training" not in runs.extras:
+            continue
+        labels = labels_of(study, kind, share)
+        found = memorised(runs.extras["training"], study.data.train.labels, labels)
+        half_way, last = found[:, found.shape[1] // 2], found[:, -1]
+        row = {"arm": f"{arm}, {kind}", "noise": share}
+        row["half_way"] = jackknife(np.mean, half_way).within(0, 1)
+        rows.append(row | {"memorised": jackknife(np.mean, last).within(0, 1)})
+    return pd.DataFrame(rows)
+
+
+def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+    """How much of planted label noise a network has learned by heart, checkpoint by checkpoint.
+
+    Parameters
+    ----------
+    training : probabilities on the training split (..., training examples, classes), such as
+        `runs.extras["training"]` (runs, checkpoints, training examples, classes).
+    labels : (training examples,) as they were. noisy : likewise, as the network was trained on.
+
+    Returns
+    -------
+    (...), 0 to 1: the share of the examples with another label that are answered with it.
+
+    Raises
+    ------
+    InputError where no label differs.
+
+    Examples
+    --------
+    >>> memorised(np.array([[0.2, 0.8], [0.9, 0.1], [0.6, 0.4]]), [0, 0, 0], [1, 0, 1])
+    array(0.5)
+    """
+    labels, noisy = np.asarray(labels), np.asarray(noisy)
+    planted = labels != noisy
+    if not planted.any():
+        raise InputError("noisy labels", 0, "at least one that differs")
+    answers = np.asarray(training)[..., planted, :].argmax(-1)
+    return np.asarray((answers == noisy[planted]).mean(-1))
+
+
+def noise_nearby(
+    train: Sequence[str], noisy: np.ndarray, texts: Sequence[str], neighbours: int = NEAREST
+) -> np.ndarray:
+    """The share of the nearest training texts whose label was replaced: (texts,), 0 to 1.
+
+    Parameters
+    ----------
+    train : training texts. noisy : bool (training texts,), whose label was replaced.
+    texts : queries. neighbours : how many of the training texts, by the cosine of TF-IDF vectors.
+
+    Examples
+    --------
+    >>> train = ["play jazz", "play rock", "wake me"]
+    >>> noise_nearby(train, np.array([True, False, False]), ["jazz please", "wake"], neighbours=1)
+    array([1., 0.])
+    """
+    words = words_of()
+    known = words.fit_transform(train)
+    shares = []
+    for start in range(0, len(texts), 256):
+        cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :neighbours]
+        shares.append(np.asarray(noisy)[nearest].mean(axis=1))
+    return np.concatenate(shares)
+
+
+def nearby(study: Study, share: float) -> np.ndarray:
+    """`noise_nearby` of the test texts; both kinds of noise replace the labels of the same texts.
+
+    Which texts these are is a draw, so that what differs near them is the noise's doing.
+    """
+    train, test = study.data.train, study.data.test
+    planted = labels_of(study, KINDS[0], share) != train.labels
+    return noise_nearby(train.texts, planted, test.texts)
+
+
+def groups_of(near: np.ndarray, least: int = 5) -> dict[str, np.ndarray]:
+    """Queries by how many of their nearest training texts have a wrong label: bool (queries,).
+
+    Groups of fewer than `least` queries are left out.
+
+    Examples
+    --------
+    >>> list(groups_of(np.array([0, 0, 0.1, 0.3, 0.2]), least=2))
+    ['none nearby', '2 or more nearby']
+    """
+    count = np.rint(near * NEAREST)
+    groups = {
+        "none nearby": count == 0,
+        "1 nearby": count == 1,
+        "2 or more nearby": count > 1,
+    }
+    return {name: here for name, here in groups.items() if here.sum() >= least}
+
+
+def correlations(noisy: Mapping[Key, Runs], near: np.ndarray) -> dict[str, Interval]:
+    """Rank correlation of control's label entropy with the wrong labels near a query, by kind.
+
+    noisy : of which control's runs on most noise of each kind count. near : (queries,), `nearby`.
+    """
+    largest = max(share for _, _, share in noisy)
+    attribute = pd.DataFrame({"near": near})
+    runs = {kind: noisy["control", kind, largest] for kind in KINDS}
+    return {kind: enrichment.gradients(own.labels, attribute)["near"] for kind, own in runs.items()}
+
+
+def numbers(
+    response: pd.DataFrame, learned: pd.DataFrame, correlations: Mapping[str, Interval]
+) -> list[Number]:
+    """What `table`, `by_heart` and `correlations` found, as a record keeps it."""
+    found = []
+    for measured in (response, learned):
+        for name in measured.columns.intersection([*MEASURES, "half_way", "memorised"]):
+            for arm, share, value in zip(measured.arm, measured.noise, measured[name], strict=True):
+                found.append(records.number(name, value, arm, f"{100 * share:.3g} % wrong labels"))
+    near = {f"near {kind} noise": value for kind, value in correlations.items()}
+    return found + records.by_condition("correlation", "control", near)
