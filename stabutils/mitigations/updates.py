@@ -50,7 +50,7 @@ class _Continued(Successor):
 
     def deployed(self, training) -> torch.Tensor:
         """The weights of the deployed model, flat."""
-        return torch.from_numpy(training.teachers["weights"][0]).to(training.device)
+        return torch.tensor(training.teachers["weights"][0], device=training.device)
 
 
 def flat(model: torch.nn.Module) -> torch.Tensor:
