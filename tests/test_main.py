@@ -99,7 +99,6 @@ def test_a_value_of_another_type_is_refused_by_name(text, kind):
         (["run", "09", "-p", "noise", "5, 100"], "noise"),
         (["run", "09", "--plan", "-p", "few_shot", "2.5"], "few_shot"),
         (["run", "09", "-p", "runs_per_condition", "3"], "runs_per_condition"),
-        (["run", "03", "-p", "methods", "ZerO"], "asked for in 09"),
         (["report", "no-such-file.csv"], "no-such-file.csv"),
     ],
 )

@@ -101,11 +101,17 @@ def by_strength(boards: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     "R-Drop 1" and "R-Drop 0.5".
     """
     rows = pd.concat(boards, names=["corpus", "row"]).reset_index("corpus")
-    strength = rows.setting.str.extract(r"^\w+\(\w+=([\d.]+)\)$", expand=False).astype(float)
+    strength = rows.setting.map(_strength)
     method = rows.arm.str.replace(r" [\d.]+$", "", regex=True)
     several = strength.groupby(method).transform("nunique") > 1
     rows["arm"] = rows.arm.mask(several, method + strength.map(" {:g}".format))
     return {name: own.drop(columns="corpus") for name, own in rows.groupby("corpus", sort=False)}
+
+
+def _strength(setting: str) -> float:
+    """The one number of a mitigation in words; nan where it has none, or several."""
+    match = re.fullmatch(r"\w+\(\w+=([\d.]+)\)", setting)
+    return float(match[1]) if match else np.nan
 
 
 def costs(root: Path) -> dict[str, dict]:
