@@ -62,8 +62,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
     corpus, model = results.corpus_and_model(folder)
     network = f"{corpus} · {model}"
     drawn = _save_all(plots, target, f"{network} · {len(labels)} runs of control")
-    for record in results.records_of(folder, "07"):
-        churns, levels = _churns(record), record.parameters["levels"]
+    for updates in results.records_of(folder, "07"):
+        churns, levels = _churns(updates), updates.parameters["levels"]
         if len(churns):
             plot = partial(figures.four_churns, churns)
             crossed = f"{network} · {levels} seeds by {levels} sets of training texts"
