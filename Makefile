@@ -47,15 +47,13 @@ study: $(READY) ## run the study's notebooks; reports and figures go to results/
 	$(PY) -m stabutils run $(NOTEBOOKS) $(ARGUMENTS)
 
 # A cell may take ten minutes: the longest trains 35 runs, three minutes on two free cores, and CI's are not always free.
-# Notebook 09 trains for a minute more; what it calls has tests of its own. `make notebooks NOTEBOOKS=09` executes it.
 # Files go in this order, the long notebooks first: sorted by number of tests, xdist's way, one core would wait for them.
 test: $(READY) ## lint and check types, then all tests, the notebooks included
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/09_other_questions.ipynb \
-		notebooks tests stabutils
+		--nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks tests stabutils
 
 # Not in CI. What survives is listed; `.mutvenv/bin/python -m mutmut show NAME` says what it is.
 mutants: .mutvenv/.ready ## change the code of the metrics in one place at a time: does a test notice?

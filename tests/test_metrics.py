@@ -431,6 +431,24 @@ def test_rows_may_be_off_by_rounding_and_no_more(off, fits):
             metrics.jensen_shannon(rows)
 
 
+@pytest.mark.parametrize(
+    "row, fits",
+    [
+        ([0.333, 0.333, 0.332, 0.0], True),  # three decimals may miss half a thousandth each
+        ([0.333, 0.333, 0.33, 0.0], False),
+        ([0.333, 0.3334, 0.3316, 0.0], False),  # four decimals round closer
+        ([0.6, 0.25, 0.1, 0.0], False),  # what was left out is no rounding
+    ],
+)
+def test_three_decimals_may_miss_what_their_rounding_takes(row, fits):
+    rows = [[row + [0.0] * 96]]
+    if fits:
+        assert metrics.nll(rows, [0]) == pytest.approx(-np.log(0.333))
+    else:
+        with pytest.raises(InputError, match="row sum of probabilities: got 0.9"):
+            metrics.nll(rows, [0])
+
+
 def test_many_classes_in_half_precision_still_sum_to_one_in_any_memory_layout(rng):
     halves = rng.dirichlet(np.ones(2000), (2, 3)).astype(np.float16)
     for layout in (halves, np.asfortranarray(halves)):

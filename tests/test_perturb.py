@@ -175,5 +175,9 @@ def test_flips_and_their_table_by_hand():
     assert table.share_changed["same"].value == 0 and table.share_changed["moved"].value == 0.5 / 4
     assert table.churn["same"].value == pytest.approx(churn(plain))
     assert table.accuracy["same"].value == pytest.approx(np.mean(plain == 0))
+    # every run answers the changed version alike, so that only other queries would change the share
+    assert table.share_changed["moved"].se == pytest.approx(np.std([0, 0, 0, 0.5], ddof=1) / 2)
+    for name in ("share_changed", "accuracy", "churn"):
+        assert table[name]["moved"].speaks_of == "new runs and new queries"
     assert table.auroc["same"].value == 0.5 < table.auroc["moved"].value
     assert table.correlation["same"].value == 0 < table.correlation["moved"].value

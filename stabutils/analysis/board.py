@@ -385,7 +385,9 @@ def _in_words(column: str, value: object) -> str:
             "cpu_ratio": ".2f",
         }
         column = column.split("_")[0] if column.startswith("p_") else column
-        shown = format(value, forms.get(column, "")).replace("%", " %")
+        shown = format(value, forms.get(column, ""))
+        if forms.get(column, "").endswith("%"):
+            shown = shown.replace("%", " %")
         return "< 0.001" if column == "p" and shown == "0.000" else shown
     if column in ("accuracy_change", "over_anchor", "over_linear"):
         return records.shown(records.number("accuracy_change", value), "points")

@@ -16,8 +16,8 @@ import pandas as pd
 from stabutils import records
 from stabutils.data.perturb import PERTURBATIONS
 from stabutils.errors import InputError
-from stabutils.metrics import detection
-from stabutils.metrics.intervals import jackknife
+from stabutils.metrics import detection, scores
+from stabutils.metrics.intervals import over_both
 from stabutils.metrics.measures import churn
 from stabutils.records import Number
 from stabutils.study.runs import Run
@@ -138,9 +138,9 @@ def compared(
 
     Returns
     -------
-    One row a kind, intervals over runs: share_changed (of the answers, 0 to 1; compare with the
-    churn of `plain`), accuracy on the perturbed texts, churn (between runs on the same perturbed
-    texts), and of a run's flips against the label entropy of all other runs, query by query:
+    One row a kind, intervals over runs and queries: share_changed (of the answers, 0 to 1; compare
+    with the churn of `plain`), accuracy on the perturbed texts, churn (between runs on the same
+    perturbed texts), and of a run's flips against the label entropy of all other runs, by query:
     correlation (Spearman, -1 to 1) and auroc (of finding any entropy, 0.5 is blind). Empty
     columns where all other runs agree on every query, or on none.
     """
@@ -149,13 +149,13 @@ def compared(
     ranks = detection.judge(shares, plain, detection.ORDERS)
     rows = []
     for kind, labels in changed.items():
-        right = (labels == gold).mean(axis=(1, 2))
+        right = (labels == gold).mean(axis=1)
         rows.append(
             {
                 "kind": kind,
-                "share_changed": jackknife(np.mean, shares[kind].mean(axis=1)),
-                "accuracy": jackknife(np.mean, right),
-                "churn": jackknife(_mean_churn, labels),
+                "share_changed": scores.of_runs(shares[kind], (0, 1)).interval(),
+                "accuracy": scores.of_runs(right, (0, 1)).interval(),
+                "churn": over_both(_mean_churn, labels.swapaxes(1, 2)).within(0, 1),
                 "correlation": ranks.get(kind),
                 "auroc": points.get(kind),
             }
@@ -174,5 +174,5 @@ def numbers(table: pd.DataFrame) -> list[Number]:
 
 
 def _mean_churn(labels: np.ndarray) -> float:
-    """Of labels (runs, draws, examples): between runs that answer the same draw."""
-    return float(np.mean([churn(draw) for draw in labels.swapaxes(0, 1)]))
+    """Of labels (runs, examples, draws): between runs that answer the same draw."""
+    return float(np.mean([churn(draw) for draw in np.moveaxis(labels, 2, 0)]))
