@@ -9,15 +9,17 @@ import pytest
 import tiny
 
 from stabutils import metrics
-from stabutils.analysis import wrong_labels
+from stabutils.analysis import anchors, wrong_labels
 from stabutils.analysis.wrong_labels import memorised, noise_nearby
 from stabutils.errors import InputError
-from stabutils.mitigations import describe
+from stabutils.mitigations import Mitigation
+from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.interventions import LabelNoise
 from stabutils.mitigations.neighbours import ZerO
 from stabutils.mitigations.regularizers import RDrop
 from stabutils.study.runs import of_answers
 from stabutils.study.study import Study
+from stabutils.training.state import Seeds
 
 DRAW = np.random.default_rng(0)
 GOLD = np.zeros(40, int)
@@ -36,18 +38,53 @@ def test_shares_that_are_none_are_refused(text):
         wrong_labels.shares_of(text)
 
 
-def test_control_is_trained_at_each_share_and_what_has_no_teacher_at_the_largest():
+def test_control_is_trained_at_each_share_and_some_methods_at_the_largest():
     arms = wrong_labels.noisy_arms((0.02, 0.1), {"R-Drop": RDrop(2.0), "ZerO": ZerO()})
-    assert set(arms) == {
-        (name, kind, share)
+    assert arms == {
+        (name, kind, share): arm
         for kind in ("uniform", "confusable")
-        for name, share in (("control", 0.02), ("control", 0.1), ("R-Drop", 0.1))
+        for name, share, arm in (
+            ("control", 0.02, "control"),
+            ("control", 0.1, "control"),
+            ("R-Drop", 0.1, RDrop(2.0)),
+        )
     }
-    assert arms["control", "uniform", 0.02] == LabelNoise(0.02, "uniform")
-    noise, method = arms["R-Drop", "confusable", 0.1]
-    assert describe(noise) == "LabelNoise(share=0.1, kind=confusable, seed=0)"
-    assert method == RDrop(2.0)
     assert wrong_labels.noisy_arms((), {"R-Drop": RDrop()}) == {}
+
+
+def test_who_has_teachers_is_trained_where_these_learn_from_wrong_labels_too(tmp_path, monkeypatch):
+    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), workers=1, epochs=2, runs=4)
+    key = ("any", "confusable", 0.3)
+    noise = LabelNoise(0.3, "confusable")
+    assert wrong_labels.request(study, key, "control") == (study, (noise, Mitigation()))
+    assert wrong_labels.request(study, key, RDrop()) == (study, (noise, RDrop()))
+    own, arm = wrong_labels.request(study, key, TGTSS())
+    assert arm == TGTSS() and own.data.test is study.data.test
+    wrong = noise.labels(study.task.train_labels, 4, study.task.train)
+    assert np.array_equal(own.data.train.labels, wrong)
+    assert np.array_equal(own.task.train_labels, wrong)
+    assert np.mean(wrong != study.data.train.labels) == pytest.approx(0.3, abs=0.02)
+    teacher = own.dispatch.teachers(arm, [own.identify(arm, Seeds(0, 0, 0))])[0]
+    assert teacher.identity["dataset"] == own.data.fingerprint != study.data.fingerprint
+    noisy = wrong_labels.retrained(study, {("TGTSS", "confusable", 0.3): TGTSS()}, 3)
+    same = own.retrain(TGTSS(), n=3).labels
+    assert np.array_equal(noisy["TGTSS", "confusable", 0.3].labels, same)
+
+
+def test_an_anchor_is_fitted_to_the_same_wrong_labels(tmp_path, monkeypatch):
+    study = Study(dataset=str(tiny.project(tmp_path, monkeypatch)), workers=1, epochs=2, runs=4)
+    arms = wrong_labels.noisy_arms((0.1, 0.4), {"R-Drop": RDrop()})
+    noisy = wrong_labels.retrained(study, arms, 3)
+    found = wrong_labels.anchored(study, noisy)
+    assert set(found) == {(wrong_labels.ANCHORED, kind, 0.4) for kind in wrong_labels.KINDS}
+    taught_right = anchors.anchor_of(study)
+    for kind in wrong_labels.KINDS:
+        own, control = found[wrong_labels.ANCHORED, kind, 0.4], noisy["control", kind, 0.4]
+        taught_wrong = anchors.anchor_of(wrong_labels.mislabelled(study, kind, 0.4))
+        assert np.abs(taught_wrong - taught_right).max() > 0.1
+        expected = np.sqrt(control.probabilities * taught_wrong)
+        expected /= expected.sum(-1, keepdims=True)
+        assert own.probabilities == pytest.approx(expected, abs=1e-5)
 
 
 def test_right_labels_stand_beside_each_kind_of_wrong_ones():

@@ -5,7 +5,6 @@ foreign ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from stabutils.metrics.detection import auroc
 from stabutils.metrics.intervals import Interval, jackknife, over_both
 from stabutils.records import Number
 from stabutils.study.runs import Runs
-from stabutils.study.study import Study
+from stabutils.study.study import Study, with_training_texts
 
 COLUMNS = {  # of `table`, to be shown
     "arm": "trained as",
@@ -215,6 +214,4 @@ def few_shot(study: Study, size: int) -> Study:
     by_label = [order[train.labels[order] == label] for label in np.unique(train.labels)]
     rows = np.sort(np.concatenate([own[:size] for own in by_label]))
     few = Split(tuple(train.texts[row] for row in rows), train.labels[rows])
-    own = replace(study)
-    vars(own)["data"] = replace(study.data, train=few)  # in place of its cache
-    return own
+    return with_training_texts(study, few)

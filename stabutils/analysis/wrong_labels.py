@@ -14,20 +14,23 @@ import numpy as np
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis import enrichment
+from stabutils.analysis import anchors, enrichment
 from stabutils.analysis.regions import words_of
+from stabutils.data.datasets import Split
 from stabutils.errors import InputError, floats
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import Interval, jackknife
+from stabutils.metrics.mixtures import Mixture
 from stabutils.records import Number
 from stabutils.study.runs import Runs
-from stabutils.study.study import Arm, Study
+from stabutils.study.study import Arm, Study, with_training_texts
 
 Key = tuple[str, str, float]  # arm, kind of noise, share of the training labels
 KINDS = ("uniform", "confusable")
 NEAREST = 10  # training texts of a query
 MEASURES = ("label_entropy", "churn", "accuracy")
-METHODS = ("R-Drop", "label smoothing")  # without teachers, which would learn from right labels
+METHODS = ("R-Drop", "label smoothing", "TGTSS", "TGTSS (chosen)")
+ANCHORED = "anchored at a half"
 COLUMNS = {  # of `table` and `by_heart`, to be shown
     "arm": "trained as",
     "noise": "share of wrong labels",
@@ -64,20 +67,39 @@ def noisy_arms(shares: Sequence[float], methods: Mapping[str, Arm]) -> dict[Key,
 
     methods : of a notebook, of which those are taken
     """
-    from stabutils.mitigations import resolve
-    from stabutils.mitigations.interventions import LabelNoise
-
     arms: dict[Key, Arm] = {}
     for kind in KINDS:
         for share in shares:
-            arms["control", kind, share] = LabelNoise(share, kind)
+            arms["control", kind, share] = "control"
         for name in METHODS if shares else ():
             if name in methods:
-                arms[name, kind, shares[-1]] = (
-                    LabelNoise(shares[-1], kind),
-                    resolve(methods[name]),
-                )
+                arms[name, kind, shares[-1]] = methods[name]
     return arms
+
+
+def request(study: Study, key: Key, arm: Arm) -> tuple[Study, Arm]:
+    """Which study is asked for which arm, to train on the wrong labels of a key.
+
+    An arm that has teachers is asked of `mislabelled`, whose teachers learn from wrong labels too.
+    """
+    from stabutils.mitigations import resolve
+    from stabutils.mitigations.interventions import LabelNoise
+    from stabutils.training.state import Seeds
+
+    _, kind, share = key
+    method = resolve(arm)
+    if method.teacher_seeds(Seeds(0, 0, 0)):
+        return mislabelled(study, kind, share), method
+    return study, (LabelNoise(share, kind), method)
+
+
+def mislabelled(study: Study, kind: str, share: float) -> Study:
+    """The study with the wrong labels that LabelNoise draws.
+
+    What it trains is stored and never published: its corpus is another one.
+    """
+    texts = study.data.train.texts
+    return with_training_texts(study, Split(texts, labels_of(study, kind, share)))
 
 
 def retrained(study: Study, arms: Mapping[Key, Arm], n: int) -> dict[Key, Runs]:
@@ -89,10 +111,27 @@ def retrained(study: Study, arms: Mapping[Key, Arm], n: int) -> dict[Key, Runs]:
     found, largest = {}, max((share for _, _, share in arms), default=0.0)
     for key, arm in arms.items():
         keep = ("training",) if key[2] == largest else ()
-        found[key] = study.retrain(arm, n=n, keep=keep)
+        own, asked = request(study, key, arm)
+        found[key] = own.retrain(asked, n=n, keep=keep)
         if keep:
-            study.retrain(arm, n=n)
+            own.retrain(asked, n=n)
     return found
+
+
+def anchored(study: Study, noisy: Mapping[Key, Runs]) -> dict[Key, Runs]:
+    """Control on the most wrong labels of each kind, `at_half` with a linear model of the same
+    labels."""
+    largest = max((share for _, _, share in noisy), default=0.0)
+    return {
+        (ANCHORED, kind, share): at_half(mislabelled(study, kind, share), runs)
+        for (name, kind, share), runs in noisy.items()
+        if name == "control" and share == largest
+    }
+
+
+def at_half(study: Study, runs: Runs) -> Runs:
+    """Runs beside the linear model of a study's training texts, at a weight of one half."""
+    return anchors.mixed(runs, Mixture(anchors.anchor_of(study), 0.5))
 
 
 def labels_of(study: Study, kind: str, share: float) -> np.ndarray:

@@ -271,7 +271,8 @@ def _other_questions(study: Study, knobs: Knobs) -> Iterator[Part]:
         yield Part(f"{name}, right labels", study, methods.get(name, "control"), few)
     for (name, kind, share), arm in noisy.items():
         keep = ("training",) if share == shares[-1] else ()
-        yield Part(f"{name}, {100 * share:.3g} % {kind} noise", study, arm, few, keep=keep)
+        own, asked = wrong_labels.request(study, (name, kind, share), arm)
+        yield Part(f"{name}, {100 * share:.3g} % {kind} noise", own, asked, few, keep=keep)
     variants = perturbed.variants_of(study.data.test.texts)
     beside = perturbed.beside(study, variants)
     yield Part("control, changed texts beside", beside, n=few, keep=perturbed.KEEP)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from stabutils.data.datasets import Dataset, load_dataset
+from stabutils.data.datasets import Dataset, Split, load_dataset
 from stabutils.errors import InputError, check
 from stabutils.mitigations.composition import resolve
 from stabutils.provenance import provenance
@@ -158,6 +158,13 @@ class Study:
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, keep=keep)
         return Forecast().count(self.dispatch, mitigation, request)
+
+
+def with_training_texts(study: Study, train: Split) -> Study:
+    """The study with other training texts or labels, and all else as it is."""
+    own = replace(study)
+    vars(own)["data"] = replace(study.data, train=train)  # in place of its cache
+    return own
 
 
 def run_of(study: Study, mitigation: Mitigation, seeds: Seeds) -> Run:
