@@ -948,7 +948,7 @@ def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
 @pytest.mark.parametrize(
     "before, after, thing",
     [
-        ([[0, 1]], [[0, 1]] * 2, "shape of before"),
+        ([0, 1], [[0, 1]] * 2, "shape of before"),
         ([[0, 1]] * 2, [0, 1], "shape of after"),
         ([[0, 1]] * 2, [[0]] * 2, "examples in after"),
     ],
@@ -957,6 +957,52 @@ def test_what_cannot_be_compared_is_named(before, after, thing):
     with pytest.raises(InputError) as caught:
         compare(before, after)
     assert caught.value.thing == thing
+
+
+def test_two_models_of_one_run_each_by_hand():
+    """Of ten queries one is fixed, two regress and one is wrong in two ways."""
+    gold = np.zeros(10, int)
+    before, after = [[1, 0, 0, 1, *[0] * 6]], [[0, 1, 1, 2, *[0] * 6]]
+    found = compare(before, after, gold)
+    assert {name: part.value for name, part in found.between.items()} == pytest.approx(
+        {"churn": 0.4, "positive_flips": 0.1, "negative_flips": 0.2, "wrong_to_wrong": 0.1}
+    )
+    assert found.difference["accuracy"].value == pytest.approx(-0.1)
+    assert found.between["churn"].note == "these two models only"
+    assert found.verdict == "cannot be tested here" and not found.retrained
+    assert "Retraining alone flips answers too" in found.summary()
+    whole = {check.name: check for check in found.checks(comparison.FAIL_ON, 0.05)}
+    assert whole["negative-flips"].interval.value == pytest.approx(0.2)
+    assert whole["accuracy"].interval.value == pytest.approx(0.1)
+    # of a share of queries the jackknife's standard error is that of a mean
+    assert found.between["churn"].se == pytest.approx(np.sqrt(0.4 * 0.6 / 9))
+    (pair,) = found.pairs
+    assert pair.mcnemar_p == metrics.mcnemar(before[0], after[0], gold)
+    assert set(compare(before, after).regressions) == {"churn"}
+
+
+def test_one_run_beside_several_is_compared_with_each_of_them():
+    draw = np.random.default_rng(3)
+    deployed, candidates, gold = (draw.integers(0, 2, (runs, 60)) for runs in (1, 3, 1))
+    found = compare(deployed, candidates, gold[0])
+    expected = np.mean(candidates != deployed)
+    assert found.between["churn"].value == pytest.approx(expected)
+    assert len(found.pairs) == 3 and not found.passing
+
+
+@pytest.mark.parametrize("header", ["example,label,gold", "text,pred,gold", "label,gold"])
+def test_files_of_one_run_each_can_be_compared_and_not_reported_on(tmp_path, header):
+    paths = []
+    for name, answers in (("before", "aabb"), ("after", "abbb")):
+        paths.append(tmp_path / f"{name}.csv")
+        named = header.count(",") == 2
+        rows = [f"q{i},{answer},a" if named else f"{answer},a" for i, answer in enumerate(answers)]
+        paths[-1].write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    before, after = (read_predictions(path, least=1) for path in paths)
+    assert before.labels.shape == (1, 4) and before.gold is not None
+    assert compare(before, after).between["negative_flips"].value == 0.25
+    with pytest.raises(InputError, match="before.csv: got"):
+        read_predictions(paths[0])
 
 
 def test_predictions_hold_what_a_report_takes():

@@ -50,7 +50,7 @@ FORMS = (
 )
 MORE_RUNS = (
     "at least 2: one alone has nothing to differ from; train again with another seed, ask the "
-    "system again, put one run of each of two releases into one file, or bring a column checkpoint "
+    "system again, give the answers of another release to compare, or bring a column checkpoint "
     "with what the one run answered at several points of its training"
 )
 
@@ -96,7 +96,9 @@ def told(columns: object) -> dict[str, list[str]]:
     return roles
 
 
-def assign(header: list[str], said: dict[str, list[str]], name: str) -> dict[str, list[str]]:
+def assign(
+    header: list[str], said: dict[str, list[str]], name: str, least: int = 2
+) -> dict[str, list[str]]:
     """Which columns play which role.
 
     Parameters
@@ -107,6 +109,8 @@ def assign(header: list[str], said: dict[str, list[str]], name: str) -> dict[str
         What the user says of them, as `told` gives it.
     name
         What messages call the file.
+    least
+        Runs that there must be: 2, or 1.
 
     Returns
     -------
@@ -151,7 +155,7 @@ def assign(header: list[str], said: dict[str, list[str]], name: str) -> dict[str
     named = _identifiers(rest, POSITIONS)
     if "example" not in roles and len(named) == 1:
         roles["example"] = named
-    _refuse_incomplete(header, roles, name)
+    _refuse_incomplete(header, roles, name, least)
     return roles
 
 
@@ -251,11 +255,11 @@ def question(name: str, columns: list[str], example: str, what: str = "") -> Inp
     return InputError(f"columns of {name}", ", ".join(columns), f"told apart: {what}? As in {how}")
 
 
-def _refuse_incomplete(header, roles, name):
+def _refuse_incomplete(header, roles, name, least):
     """Refuse a long form that lacks a role."""
     labelled = "label" in roles or roles.get("probabilities", ["none"]) != ["none"]
     many = {"run", "checkpoint"} & set(roles)
-    if labelled and "example" in roles and many:
+    if labelled and (least == 1 and not many or "example" in roles and many):
         return
     if labelled and "example" in roles:
         raise InputError(f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS)

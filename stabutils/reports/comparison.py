@@ -17,6 +17,8 @@ from stabutils.metrics.intervals import (
     GUARD,
     Interval,
     over_both,
+    over_examples,
+    these_models,
     together,
     verdict,
 )
@@ -46,6 +48,10 @@ from stabutils.reports.stability import (
 )
 
 FAIL_ON = ("churn", "negative-flips", "accuracy")
+ALONE = (
+    "one run cannot tell. Retraining alone flips answers too: retrain both, and compare several "
+    "runs of each, to see whether this change flips more"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +65,10 @@ class Comparison:
 
     regressions: how much worse after is, above 0 where it is worse: `churn` (between runs of after,
     more than between runs of before), `negative-flips` (from before to after, more than one run of
-    before to another), `accuracy` (lost). pairs: single models side by side. passing: the chance
-    that a release gate on one pair of models passes, of an update and of before trained again.
+    before to another), `accuracy` (lost); where one of them has a single run, `churn` and
+    `negative-flips` are whole, from before to after. pairs: single models side by side. passing:
+    the chance that a release gate on one pair of models passes, of an update and of before trained
+    again.
     flips: one row for each query, see `to_csv`.
     """
 
@@ -76,6 +84,11 @@ class Comparison:
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
     passing: Mapping[str, Interval] = field(default_factory=dict, repr=False)
     flips: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def retrained(self) -> bool:
+        """Whether both have several runs, so that something can be said of retrainings."""
+        return any(name.startswith("label_entropy") for name in self.difference)
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -102,9 +115,8 @@ class Comparison:
             if self.guard == "cannot be tested here"
             else f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
         )
-        lines.append(
-            f"After is more stable: {self.verdict} (lower label entropy: {self.stability}; {guard})"
-        )
+        stable = f"{self.verdict} (lower label entropy: {self.stability}; {guard})"
+        lines.append(f"After is more stable: {stable if self.retrained else ALONE}")
         if self.passing:
             update, again = (100 * self.passing[name].value for name in ("update", "again"))
             lines.append(
@@ -173,8 +185,9 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     Parameters
     ----------
     before, after
-        Labels (runs, examples) of two runs or more each, on the same examples; or two
-        `Predictions`, or two `Runs` of a study, which bring gold and seeds along.
+        Labels (runs, examples), on the same examples; or two `Predictions`, or two `Runs` of a
+        study, which bring gold and seeds along. Of a single run on one side it says what changes
+        from one to the other on these and other queries, and nothing of stability.
     gold
         (examples,), adds accuracy and the parts of churn.
     seeds
@@ -221,6 +234,12 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         seeds = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
     else:
         seeds = run_names = _seeds(seeds, sizes)
+    if min(sizes) < 2:
+        found = _of_models(before, after, gold)
+        pairs = pairs_of(before, after, gold, run_names, own=False)
+        return replace(
+            found, layouts=layouts, pairs=pairs, flips=_flips(before, after, gold, code, files[0])
+        )
     n = min(5, *sizes)
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
     served = [
@@ -264,6 +283,45 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
     )
 
 
+def _of_models(before, after, gold) -> Comparison:
+    """Of models of which one at least was not retrained: what changes, over the queries."""
+
+    def accuracy(labels, right):
+        return float(np.mean(labels == right))
+
+    def change(earlier, later, right):
+        return accuracy(later, right) - accuracy(earlier, right)
+
+    between, regressions = _between(before, after, gold), {}
+    old: dict[str, Interval] = {}
+    new: dict[str, Interval] = {}
+    difference: dict[str, Interval] = {}
+    regressions["churn"] = between["churn"]
+    if gold is not None:
+        note = between["churn"].note
+        for found, statistic, models in (
+            (old, accuracy, (before,)),
+            (new, accuracy, (after,)),
+            (difference, change, (before, after)),
+        ):
+            interval = _over_queries(statistic, *models, gold=gold)
+            found["accuracy"] = replace(interval, note=note)
+        regressions["negative-flips"] = between["negative_flips"]
+        regressions["accuracy"] = _negative(difference["accuracy"])
+    unknown, queries = verdict(None, 0.0), before.shape[1]
+    guard = verdict(difference.get("accuracy"), -GUARD)
+    regressions = {name: with_unseen(own, queries) for name, own in regressions.items()}
+    return Comparison(
+        old, new, difference, between, unknown, guard, unknown, regressions=regressions
+    )
+
+
+def _over_queries(statistic, *models, gold) -> Interval:
+    """The interval of these models on other queries, whichever of them it is of."""
+    interval, count = over_examples(statistic, *models, examples=(gold,)), sum(map(len, models))
+    return replace(interval, runs=count, note=these_models(count))
+
+
 def _served(side, labels, fallback, threshold) -> dict[str, np.ndarray]:
     """Of runs with probabilities: whether each query is answered, and by which label or the
     fallback.
@@ -286,10 +344,13 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
 
         flips = over_both(more_flips, before, after, seeds=seeds, examples=(gold,))
         found["negative-flips"] = with_unseen(flips, queries)
-        lost = difference["accuracy"]
-        lost = replace(lost, value=-lost.value, low=-lost.high, high=-lost.low)
-        found["accuracy"] = with_unseen(lost, queries)
+        found["accuracy"] = with_unseen(_negative(difference["accuracy"]), queries)
     return found
+
+
+def _negative(change: Interval) -> Interval:
+    """A change with its sign turned."""
+    return replace(change, value=-change.value, low=-change.high, high=-change.low)
 
 
 def _flips(before, after, gold, code, read) -> pd.DataFrame:
@@ -357,8 +418,8 @@ def _same_names(before, after, gold, other=None):
     """Both sets of runs, and gold, in one code; `other` is the gold labels of after."""
     sizes = [shape_of(before, "before"), shape_of(after, "after")]
     for thing, size in zip(("before", "after"), sizes, strict=True):
-        if len(size) != 2 or size[0] < 2:
-            raise InputError(f"shape of {thing}", size, "(runs, examples), at least 2 runs")
+        if len(size) != 2 or size[0] < 1:
+            raise InputError(f"shape of {thing}", size, "(runs, examples), a run or more")
     if sizes[0][1] != sizes[1][1]:
         raise InputError("examples in after", sizes[1][1], f"{sizes[0][1]}, as many as in before")
     if gold is None:
@@ -382,8 +443,11 @@ def _seeds(seeds, sizes):
     return seeds
 
 
-def _between(before, after, gold, seeds):
-    """Churn from before to after over all cross pairs and the queries, and its parts with gold."""
+def _between(before, after, gold, seeds=None):
+    """Churn from before to after over all cross pairs and the queries, and its parts with gold.
+
+    Over the queries alone where one of them has a single run.
+    """
     parts = ("churn", "positive_flips", "negative_flips", "wrong_to_wrong")
     if gold is None:
         parts, gold = parts[:1], np.zeros(before.shape[1], int)  # churn does not depend on it
@@ -393,14 +457,19 @@ def _between(before, after, gold, seeds):
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
-        interval = over_both(share, before, after, seeds=seeds, examples=(gold,))
+        if min(len(before), len(after)) < 2:
+            interval = _over_queries(share, before, after, gold=gold)
+        else:
+            interval = over_both(share, before, after, seeds=seeds, examples=(gold,))
         found[part] = interval.within(0, 1)
     return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils compare`."""
-    parser.add_argument("before", help=".csv, .parquet, .npy or .safetensors, of two runs or more")
+    parser.add_argument(
+        "before", help=".csv, .parquet, .npy or .safetensors; of several runs, better"
+    )
     parser.add_argument("after", help="the same examples, answered after the change")
     parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
@@ -414,7 +483,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="exit with status 1 on a significant regression: more churn between runs than before, "
         "more negative flips from before to after than from before to before trained again, or "
-        "lower accuracy; may be given several times",
+        "lower accuracy; of a single run, churn and negative flips from before to after count "
+        "whole; may be given several times",
     )
     parser.add_argument(
         "--margin",
@@ -434,7 +504,7 @@ def command(arguments: argparse.Namespace) -> int:
         raise InputError("--margin", arguments.margin, "a share, together with --fail-on")
     columns = columns_of(arguments)
     before, after = (
-        read_predictions(path, columns) for path in (arguments.before, arguments.after)
+        read_predictions(path, columns, least=1) for path in (arguments.before, arguments.after)
     )
     threshold = threshold_of(arguments, {"before": before, "after": after})
     comparison = compare(before, after, threshold=threshold)

@@ -94,7 +94,9 @@ class Predictions:
 
 
 def read_predictions(
-    path: str | Path, columns: Mapping[str, str | Sequence[str]] | str | None = None
+    path: str | Path,
+    columns: Mapping[str, str | Sequence[str]] | str | None = None,
+    least: int = 2,
 ) -> Predictions:
     """Predictions in a .csv, .tsv, .jsonl, .parquet (each perhaps .gz), .npy or .safetensors file.
 
@@ -107,14 +109,16 @@ def read_predictions(
         Role -> column, for roles run, example, label, gold, text, weight, checkpoint and
         probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
         "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide form.
+    least
+        Runs that there must be, where there are no checkpoints: 2, or 1.
 
     Returns
     -------
     Predictions
         A long form may have a probability column p_<label> for each label, and checkpoints of each
-        run: at least two, as many for each run, the last one (by number) being its answer. One run
-        alone is read only with checkpoints. Words such as NA, None and null are labels like any
-        other; labels that differ in nothing that can be seen are one.
+        run: at least two, as many for each run, the last one (by number) being its answer. Words
+        such as NA, None and null are labels like any other; labels that differ in nothing that can
+        be seen are one.
 
     Raises
     ------
@@ -142,11 +146,11 @@ def read_predictions(
         allowed = "a file, not a folder" if path.is_dir() else "a file that exists"
         raise InputError("predictions", str(path), allowed)
     if form not in ARRAYS:
-        return _from_table(read_table(path, path.name), said)
+        return _from_table(read_table(path, path.name), said, least)
     if said:
         raise InputError("columns", said, f"none, {path.name} holds arrays")
     arrays = _npy(path) if form == ".npy" else _safetensors(path)
-    return _from_arrays(arrays, path.name)
+    return _from_arrays(arrays, path.name, least)
 
 
 # ---- tables
@@ -201,12 +205,13 @@ class _Cells:
         return numbers
 
 
-def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
-    roles = assign(table.header, said, table.name)
+def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predictions:
+    roles = assign(table.header, said, table.name, least)
     first = next(table.chunks, None)
     if first is None:
         raise InputError("predictions", table.name, "rows below the header")
-    wide = not {"run", "checkpoint"} & set(roles)
+    wide = len(roles.get("label", ())) > 1
+    alone = not wide and not {"run", "checkpoint"} & set(roles)  # a row an example, of one run
     if not wide and "label" in roles and "label" not in said:
         suspects = answers_elsewhere(table.header, first, roles)
         if suspects:
@@ -216,7 +221,7 @@ def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
     rated = [] if wide else _rated_columns(table.header, roles)
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
     unused = [column for column in _unused(table.header, roles) if column not in rated]
-    unnamed = wide and "example" not in roles
+    unnamed = (wide or alone) and "example" not in roles
     names = row_names(unused) if unnamed else []
     callers = unused if unnamed and not names else identities(unused)
     beside = dict.fromkeys([*rated, *names, *callers])
@@ -226,7 +231,7 @@ def _from_table(table: Table, said: dict[str, list[str]]) -> Predictions:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
     _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, callers, wide)
+    return _predictions(_one_spelling(cells, rated), rated, callers, wide, least)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
@@ -438,7 +443,7 @@ class _Grid:
         return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
 
 
-def _grid(cells: _Cells, wide: bool) -> _Grid:
+def _grid(cells: _Cells, wide: bool, least: int) -> _Grid:
     """The rows in order. InputError for an example that a run answers twice, or not at all."""
     examples, example = _ids("example", cells)
     _refuse_silence(cells, examples, example)
@@ -449,17 +454,19 @@ def _grid(cells: _Cells, wide: bool) -> _Grid:
     elif "run" in cells.roles:
         runs, run = _ids("run", cells)
     points, point = _moments(cells) if "checkpoint" in cells.codes else ([""], 0)
-    if len(runs) < 2 and len(points) < 2:
+    if len(runs) < least and len(points) < 2:
         raise InputError(f"runs in {cells.table.name}", len(runs), MORE_RUNS)
     times = ("",) if wide else _times(runs, points)
     order = _order(run * len(points) + point, example, times, examples)
     return _Grid(runs, points, examples, order.reshape(len(times), len(examples)))
 
 
-def _predictions(cells: _Cells, rated: list[str], beside: list[str], wide: bool) -> Predictions:
+def _predictions(
+    cells: _Cells, rated: list[str], beside: list[str], wide: bool, least: int
+) -> Predictions:
     """Every run's answers side by side."""
     name, codes, words = cells.table.name, cells.codes, cells.words
-    grid = _grid(cells, wide)
+    grid = _grid(cells, wide, least)
     runs, examples = grid.runs, grid.examples
     fixed = {
         role: _fixed(codes[role][0][grid.rows], words[role], role, examples)
@@ -699,7 +706,7 @@ def _by_shape(array) -> dict[str, ndarray]:
     return {"probabilities" if np.ndim(array) == 3 else "labels": array}
 
 
-def _from_arrays(arrays: dict[str, ndarray], name: str) -> Predictions:
+def _from_arrays(arrays: dict[str, ndarray], name: str, least: int) -> Predictions:
     labels, probabilities, classes = arrays.get("labels"), arrays.get("probabilities"), None
     if probabilities is not None:
         kind, shape = probabilities.dtype.kind, probabilities.shape
@@ -713,7 +720,7 @@ def _from_arrays(arrays: dict[str, ndarray], name: str) -> Predictions:
         allowed = "labels (runs, examples) or probabilities of three axes"
         raise InputError(f"arrays in {name}", sorted(arrays), allowed)
     labels, gold, names = encode(labels, arrays.get("gold"), classes=classes)
-    if len(labels) < 2:
+    if len(labels) < least:
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)
     runs, examples = (tuple(map(str, range(size))) for size in labels.shape)
     same_code(labels, gold, names, [f"run {run}" for run in runs])
