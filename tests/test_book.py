@@ -236,6 +236,27 @@ def test_its_figures_are_drawn_from_records_alone(tmp_path):
     assert figures.four_churns(churns.reset_index()).axes
 
 
+def test_the_movable_figure_has_the_mixtures_and_ensembles_of_the_records(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    mixtures = [
+        number(metric, value, kind, condition)
+        for condition, churn, accuracy in (("weight 0", 0.1, 0.8), ("weight 1", 0.0, 0.7))
+        for metric, value in (("churn", churn), ("accuracy", accuracy))
+        for kind in ("geometric", "arithmetic")
+    ]
+    elsewhere = number("churn", 0.5, "anchored", "linear model wrong")
+    records.Record("06_anchored", {}, {}, (*mixtures, elsewhere), ()).write(folder)
+    found = number("churn", 0.04, "ensemble of 2"), number("accuracy", 0.82, "ensemble of 2")
+    others = number("churn", 0.1, "control"), number("churn", 0.02, "ensemble of 3")
+    records.Record("05_ensembles", {}, {}, (*found, *others), ()).write(folder)
+    weights = book.weights(tmp_path)["toy"]
+    assert [point["name"] for point in weights["curve"]] == ["weight 0", "weight 1"]
+    assert weights["curve"][0]["churn"] == pytest.approx([0.1, 0.09, 0.11])
+    assert weights["curve"][1]["accuracy"][0] == 0.7
+    assert [point["name"] for point in weights["others"]] == ["ensemble of 2"]
+    assert json.loads(json.dumps(book.weights(ROOT)))["massive"]["curve"][0]["name"] == "weight 0"
+
+
 # ---- claims
 
 

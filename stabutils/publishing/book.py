@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from stabutils import records
 from stabutils.errors import Incomplete
 from stabutils.publishing import pages
 
@@ -148,6 +149,40 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += contents(Path(app.srcdir), name)
 
 
+def weights(root: Path) -> dict[str, dict[str, list]]:
+    """What an anchor's weight buys on each published corpus, for `docs/_static/weights.js`.
+
+    Returns
+    -------
+    By folder of `records/`: "curve", the mixtures from weight 0 to 1, and "others", ensembles; for
+    each its name, and churn and accuracy as [value, low, high], shares of the queries.
+    """
+    found = {}
+    for path in sorted(root.glob("records/*/06_anchored.json"), reverse=True):
+        mixtures = _points(path, "geometric", "weight ")
+        ensembles = _points(path.with_name("05_ensembles.json"), "ensemble of ", "")
+        found[path.parent.name] = {"curve": mixtures, "others": ensembles}
+    return found
+
+
+def _points(path: Path, arm: str, condition: str) -> list[dict]:
+    """Churn and accuracy of a record's arms and conditions that begin so, in its order."""
+    points: dict[str, dict] = {}
+    for number in records.read(path).of("churn") + records.read(path).of("accuracy"):
+        if number.arm.startswith(arm) and number.condition.startswith(condition):
+            name = number.condition or number.arm
+            known = points.setdefault(name, {"name": name})
+            known[number.metric] = [number.value, number.low, number.high]
+    return [point for point in points.values() if "accuracy" in point]
+
+
+def _draw_weights(app: Sphinx, name: str, template: str, context: dict, tree: object) -> None:
+    if name == app.config.root_doc:
+        data = json.dumps(weights(Path(app.srcdir))).replace("<", "\\u003c")
+        app.add_js_file(None, body=f"const weights = {data};")
+        app.add_js_file("weights.js", loading_method="defer")
+
+
 def _formula(translator, node: nodes.math | nodes.math_block) -> None:
     from docutils.nodes import SkipNode
 
@@ -160,5 +195,6 @@ def _formula(translator, node: nodes.math | nodes.math_block) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension with Sphinx."""
     app.connect("source-read", _read)
+    app.connect("html-page-context", _draw_weights)
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
