@@ -136,6 +136,9 @@ def test_who_pays_is_said_for_each_method_and_group_with_intervals():
     assert table.arm.tolist() == ["same"] * 4 + ["harm"] * 4
     worst = table[table.arm == "harm"].iloc[0]
     assert worst.group == "b" and worst.p_accuracy < 0.05 and worst.accuracy_change.high < 0
+    alone = subgroup_changes(control.labels, harm.labels, GOLD, GROUPS).iloc[0]
+    assert worst.p_accuracy == pytest.approx(2 * alone.p_accuracy)  # of two methods
+    assert table.p_accuracy.max() == 1
     change = harm.labels[:, GOLD == 1] == 1, control.labels[:, GOLD == 1] == 1
     assert worst.accuracy_change.value == pytest.approx(change[0].mean() - change[1].mean())
     assert harmed(control, harm, ("a", "b", "c", "d")) == ["b"]

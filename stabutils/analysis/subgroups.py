@@ -140,9 +140,9 @@ def who_pays(control: Runs, arms: Mapping[str, Runs], groups: np.ndarray) -> pd.
 
     Returns
     -------
-    The rows of `subgroup_changes` for each `arm`, with accuracy_change and churn_change as
-    intervals over runs and queries. Intervals speak of other queries too; p-values of other runs
-    on these.
+    The rows of `subgroup_changes` for each `arm`, their p-values times the number of arms
+    (Bonferroni), with accuracy_change and churn_change as intervals over runs and queries.
+    Intervals speak of other queries too; p-values of other runs on these.
     """
     rows = []
     for name, runs in arms.items():
@@ -152,7 +152,10 @@ def who_pays(control: Runs, arms: Mapping[str, Runs], groups: np.ndarray) -> pd.
         changes["accuracy_change"] = [board.accuracy_change(control, runs, own) for own in here]
         changes["churn_change"] = [board.churn_change(control, runs, own) for own in here]
         rows.append(changes)
-    return pd.concat(rows, ignore_index=True)
+    table = pd.concat(rows, ignore_index=True)
+    for measure in MEASURES:
+        table[f"p_{measure}"] = np.minimum(1, len(arms) * table[f"p_{measure}"])
+    return table
 
 
 def numbers(payers: pd.DataFrame) -> list[Number]:
