@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import (
@@ -54,6 +53,8 @@ def _aurocs(scores: ndarray, positive: ndarray) -> ndarray:
 
     The Mann-Whitney form, on the ranks of a whole block at once.
     """
+    from scipy.stats import rankdata  # takes half a second to import
+
     ranks = rankdata(scores, axis=1)
     hits = positive.sum(axis=1)
     pairs = hits * (positive.shape[1] - hits)
@@ -74,6 +75,8 @@ def rank_correlation(score: ArrayLike, target: ArrayLike) -> float:
 
 def _rank_correlations(scores: ndarray, targets: ndarray) -> ndarray:
     """Of each row: (rows,)."""
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values, axis=1) for values in (scores, targets)]
     one, other = (part - part.mean(axis=1, keepdims=True) for part in ranks)
     norm = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 from numpy.typing import ArrayLike
-from scipy.stats import binom
 
 from stabutils.errors import InputError
 from stabutils.metrics import measures
@@ -405,6 +404,8 @@ def selective_answers(labels: ArrayLike, alpha: float = 0.05) -> ndarray:
     """
     if not 0 < alpha < 1:
         raise InputError("alpha", alpha, "a number between 0 and 1, such as 0.05")
+    from scipy.stats import binom  # takes half a second to import
+
     answer, most, second = _two_most_frequent(_labels(labels))
     at_least_as_uneven = 2 * binom.sf(most - 1, most + second, 0.5)
     return np.where(at_least_as_uneven <= alpha, answer.astype(int), ABSTAINED)
@@ -742,6 +743,8 @@ def _two_most_frequent(labels):
 
 def _mid_p(one, other):
     """Two-sided mid-p of the split of one + other fair coins."""
+    from scipy.stats import binom
+
     fewer, total = np.minimum(one, other), np.add(one, other)
     observed = binom.pmf(fewer, total, 0.5)
     uneven = 2 * binom.cdf(fewer, total, 0.5) - observed

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from numpy import ndarray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse.csgraph import connected_components
 from scipy.special import gammaln, rel_entr
 
 from stabutils.data.labels import CODE, spellings
@@ -166,6 +164,8 @@ def same_code(
 
 def _refuse_no_common_label(answers, names, who):
     """Runs that share labels, perhaps by way of other runs, form one group; two are two codes."""
+    from scipy.sparse.csgraph import connected_components
+
     present = np.array([np.bincount(row, minlength=len(names)) > 0 for row in answers])
     part = connected_components(present @ present.T)[1]
     group = part == part[0]
@@ -231,6 +231,8 @@ def best_match(one: ndarray, other: ndarray, size: int) -> ndarray:
     >>> best_match(np.array([0, 0, 1]), np.array([1, 1, 0]), 2).tolist()
     [1, 0]
     """
+    from scipy.optimize import linear_sum_assignment
+
     table = np.zeros((size, size))
     np.add.at(table, (one, other), 1)
     match = np.empty(size, int)

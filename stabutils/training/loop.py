@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,16 @@ def diverged(training: Training, what: str) -> Diverged:
     )
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's own, without torch's compiler, which plain steps do not need: to import it takes each
+    process a second.
+    """
+
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+
+
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW; no decay on biases and norms (vectors), the head at its own rate."""
     head = {id(p) for p in model.head.parameters()}
@@ -286,7 +297,7 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         )
         groups.setdefault(key, []).append(parameter)
     fused = next(model.parameters()).device.type != "mps"
-    return torch.optim.AdamW(
+    return AdamW(
         [
             {"params": ps, "peak": lr, "lr": lr, "weight_decay": decay}
             for (lr, decay), ps in groups.items()
