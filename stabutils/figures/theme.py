@@ -81,9 +81,10 @@ def show(figure: Figure, name: str, caption: str, folder: Path | str | None = No
     """
     from IPython.display import Markdown, display
 
-    if folder is not None:
-        save(figure, name, Path(folder), caption)
-    picture = _png(figure)
+    if folder is None:
+        picture = _png(figure)
+    else:
+        picture = save(figure, name, Path(folder), caption)[0].read_bytes()
     plt.close(figure)
     data = {"image/png": picture, "text/plain": caption}
     display(data, raw=True, metadata={"image/png": {"alt": caption}})
