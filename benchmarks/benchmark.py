@@ -312,9 +312,9 @@ def frozen_answers(dataset: str, runs: int, epochs: int) -> dict:
 # ---- what is around
 
 
-def overhead(dataset: str, rounds: int) -> dict:
+def overhead(dataset: str, rounds: int, epochs: int | None = None) -> dict:
     """CPU-seconds that store, summaries and progress bar add to a training, as a share of it."""
-    study = Study(dataset=dataset, workers=1, published=False)
+    study = Study(dataset=dataset, epochs=epochs, workers=1, published=False)
     task, kept = study.task, os.environ.get("STABUTILS_RUNS")
 
     def whole() -> None:
@@ -433,11 +433,10 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     if given.quick:
         minilm_recipe, share = replace(minilm_recipe, epochs=1), 1.0
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
-    ways = (
-        ("nothing", "ours")
-        if given.quick
-        else ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
-    )
+    ways: tuple[str, ...] = ("nothing", "Trainer", "plain loop", "ours", "ours bf16")
+    around: tuple[str, int, int | None] = ("assistant", rounds, None)
+    if given.quick:
+        ways, around = ("ours",), (given.dataset, rounds, recipe.epochs)
 
     def compact() -> Task:
         return prepare_compact(data, recipe, CompactShape())
@@ -454,7 +453,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "frozen answers": lambda: frozen_answers(
             given.dataset, min(seeds, 2), minilm_recipe.epochs
         ),
-        "overhead": lambda: overhead(given.dataset if given.quick else "assistant", rounds),
+        "overhead": lambda: overhead(*around),
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
         "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
     }
