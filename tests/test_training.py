@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -273,6 +274,14 @@ def test_predict_answers_in_input_order_and_restores_the_mode():
     assert not model.training
     assert torch.allclose(together, single, atol=1e-6)
     assert torch.allclose(together, predict(model, TASK.test, TASK.recipe, size=3), atol=1e-6)
+
+
+def test_a_training_does_without_torchs_compiler(control, monkeypatch):
+    """Which takes a process a second to import, and most processes of a study train only a few
+    runs.
+    """
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # an import of it fails
+    assert tiny.same(control, train(TASK, CONTROL, Seeds(0, 0, 0)))
 
 
 def test_clipping_bounds_the_first_step(monkeypatch):
