@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import project_root
-from stabutils.publishing import book, claims, drawing, quotes
+from stabutils.publishing.ahead import Ahead
 from stabutils.publishing.notebooks import (
     Failed,
+    defaults,
     entry,
     execute,
     html,
@@ -24,6 +26,7 @@ from stabutils.publishing.notebooks import (
     plan,
     publish_one,
     schema,
+    study_of,
 )
 from stabutils.records import write_document
 from stabutils.reports import anchor, comparison
@@ -38,17 +41,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         return plan(plans)
     finished = []
-    for path, values in plans.items():
-        if arguments.output:
-            values = {**values, "output": arguments.output}
-        folder = output_of(path, values)
-        execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
-        page = html(folder / path.name)
-        finished.append(entry(path, page))
-        print(f"{path.stem}: {page}")
+    with ahead_of(plans) as ahead:
+        for path, values in plans.items():
+            if arguments.output:
+                values = {**values, "output": arguments.output}
+            folder = output_of(path, values)
+            ahead.wait(path.stem[:2])
+            execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
+            page = html(folder / path.name)
+            finished.append(entry(path, page))
+            print(f"{path.stem}: {page}")
     if arguments.json:
         write_document(arguments.json, "run", 0, {"notebooks": finished})
     return 0
+
+
+def ahead_of(plans: dict[Path, dict[str, object]]) -> Ahead:
+    """What trains for notebooks while those before them are executed."""
+    every = {path.stem[:2]: defaults(path) | values for path, values in plans.items()}
+    studies = {n: study_of(knobs) for n, knobs in every.items() if "dataset" in knobs}
+    return Ahead({number: (study, every[number]) for number, study in studies.items()})
 
 
 def publish(arguments: argparse.Namespace) -> int:
@@ -68,6 +80,8 @@ def publish(arguments: argparse.Namespace) -> int:
 
 def draw(arguments: argparse.Namespace) -> int:
     """figures/<dataset>/ and the numbers quoted in prose, from records/ alone."""
+    from stabutils.publishing import claims, drawing, quotes
+
     for folder in sorted((project_root() / "records").glob("*/answers")):
         for path in drawing.draw(folder.parent, project_root() / "figures" / folder.parent.name):
             print(path)
@@ -84,6 +98,8 @@ def draw(arguments: argparse.Namespace) -> int:
 
 def pages(arguments: argparse.Namespace) -> int:
     """site/: the book, as pages that need no network."""
+    from stabutils.publishing import book
+
     print(book.build(project_root(), project_root() / "site"))
     return 0
 

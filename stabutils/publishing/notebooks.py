@@ -23,7 +23,7 @@ from stabutils import records
 from stabutils.data.datasets import NAMES
 from stabutils.errors import InputError, check
 from stabutils.provenance import project_root
-from stabutils.publishing import drawing, pages
+from stabutils.publishing import pages
 from stabutils.publishing.cells import of_corpus
 from stabutils.publishing.plans import parts_of, refuse
 from stabutils.reports.reading import SAMPLE, read_predictions
@@ -185,7 +185,8 @@ def parse(name: str, text: object, kind: object) -> object:
 def plan(plans: dict[Path, dict[str, object]]) -> int:
     """Say what would be trained, an arm a line, what notebooks share once, and stop."""
     lines: list[str] = []
-    forecast, most, certain = Forecast(), 0, True
+    # A run of which two notebooks keep different things is trained once for both.
+    forecast, most, certain = Forecast(), 0, len(plans) == 1
     for path, values in plans.items():
         knobs = defaults(path) | values
         if "dataset" not in knobs:
@@ -325,6 +326,8 @@ def publish_queries(study: Study, folder: Path) -> None:
     """The texts that the published figures and tables show: corpora themselves are not
     published.
     """
+    from stabutils.publishing import drawing  # brings seaborn
+
     test, names = study.data.test, study.data.label_names
     rows = drawing.telling(study.retrain("control").labels)
     queries = pd.DataFrame(

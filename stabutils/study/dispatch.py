@@ -87,6 +87,16 @@ class Dispatch:
             )
             raise Incomplete(f"{count}. {'; '.join(failures.values())}")
 
+    def help(self, mitigation: Mitigation, run: Run, keep: Sequence[str] = ()) -> None:
+        """Train a run, unless another process is at it; of others' trainings wait for teachers
+        only.
+        """
+        teachers = self.teachers(mitigation, [run])
+        if not all(self.answers.has(each, mitigation.teacher_extras) for each in teachers):
+            self.train(Mitigation(), teachers, mitigation.teacher_extras)
+        for _ in self._trained(mitigation, [run], keep):
+            pass
+
     def teachers(self, mitigation: Mitigation, runs: Sequence[Run]) -> list[Run]:
         """The control trainings that some runs of a mitigation learn from, each once."""
         seeds = [teacher for run in runs for teacher in mitigation.teacher_seeds(run.seeds)]

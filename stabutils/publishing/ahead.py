@@ -1,0 +1,122 @@
+"""What several notebooks train, trained before they ask for it: each run once, no core idle.
+
+A notebook by itself leaves cores idle at the end of each arm and while it computes and draws,
+starts processes of its own, and trains a run again for what only another notebook keeps of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from typing import Any
+
+from joblib import cpu_count
+
+from stabutils.mitigations import Mitigation, resolve
+from stabutils.publishing.plans import parts_of
+from stabutils.study.dispatch import Dispatch, end_with, progress
+from stabutils.study.runs import Run
+from stabutils.study.study import Study, requested
+
+Plans = Mapping[str, tuple[Study, Mapping[str, Any]]]  # study and parameters by notebook
+
+
+@dataclass
+class Training:
+    """A run to be trained, with all that any notebook keeps of it.
+
+    Attributes
+    ----------
+    number : of the first notebook that needs it
+    study : as it was given, without what it has computed since
+    """
+
+    number: str
+    study: Study
+    mitigation: Mitigation
+    run: Run
+    keep: set[str]
+
+
+class Ahead:
+    """Trains for notebooks, in their order, while those before are executed.
+
+    What cannot be trained here fails again where a notebook asks for it, and is reported there.
+    """
+
+    def __init__(self, plans: Plans) -> None:
+        self.plans = plans
+        studies = [study for study, _ in plans.values()]
+        alone = len(studies) < 2 or any(study.model != "compact" for study in studies)
+        self.workers = 0 if alone else studies[0].workers or cpu_count()
+        self.futures: dict[str, list] = {}
+
+    def __enter__(self) -> Ahead:
+        if self.workers:
+            self.pool = ProcessPoolExecutor(self.workers, get_context("spawn"), deaf)
+            found = self.pool.submit(trainings, self.plans)
+            for training in [] if found.exception() else found.result():
+                future = self.pool.submit(train, training, os.getpid())
+                self.futures.setdefault(training.number, []).append(future)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.workers:
+            self.pool.shutdown(cancel_futures=True)
+
+    def wait(self, number: str) -> None:
+        """Until all that a notebook is known to need, and no earlier one, is trained."""
+        own = self.futures.get(number, [])
+        if own:
+            words = {"desc": f"trainings for {number}", "unit": "run", "leave": False}
+            with progress(total=len(own), **words) as bar:
+                for _ in as_completed(own):
+                    bar.update()
+
+
+def deaf() -> None:
+    """Who interrupts a command interrupts no training: those that began end within seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def train(training: Training, driver: int) -> None:
+    """One training in a worker process."""
+    end_with(driver)
+    help = dispatch_of(training.study).help
+    help(training.mitigation, training.run, sorted(training.keep))
+
+
+@cache
+def dispatch_of(study: Study) -> Dispatch:
+    """That of a study, whose texts a process reads once."""
+    return study.dispatch
+
+
+def trainings(plans: Plans) -> list[Training]:
+    """Each run that notebooks are known to train, once, teachers before their students."""
+    found: dict[str, Training] = {}
+    studies: dict[Study, Study] = {}  # equal ones read their texts once
+    for number, (given, knobs) in plans.items():
+        for part in parts_of(number, studies.setdefault(given, given), knobs):
+            study = studies.setdefault(part.study, part.study)
+            dispatch = study.dispatch
+            if part.arm is None or dispatch.cluster or dispatch.device != "cpu":
+                continue
+            arm = resolve(part.arm)
+            request = requested(study, arm, part.n, part.start, part.seeds, part.keep)
+            published = dispatch.answers.published(request)
+            runs = [run for run in request.runs if run.name not in published]
+            missing = [run for run in runs if not dispatch.answers.has(run, part.keep)]
+            taught = [(Mitigation(), run) for run in dispatch.teachers(arm, missing)]
+            for each, run in [*taught, *((arm, run) for run in missing)]:
+                keep = part.keep if each is arm else arm.teacher_extras
+                if dispatch.answers.has(run, keep):
+                    continue
+                training = Training(number, replace(study), each, run, set())
+                found.setdefault(run.name, training).keep.update(keep)
+    return list(found.values())

@@ -1,0 +1,78 @@
+"""What several notebooks train is trained once, by the time each of them asks for it."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from stabutils.mitigations import Mitigation
+from stabutils.mitigations.data_centric import TGTSS
+from stabutils.publishing import ahead, plans
+from stabutils.publishing.ahead import Ahead, trainings
+from stabutils.study.forecast import Forecast
+from stabutils.study.study import Study
+from stabutils.training.probes import PROXIES
+
+OWN = {
+    "01": {"probed": 3},
+    "02": {"levels": 0, "pokes": 0, "crossed_epochs": None},
+    "04": {"turned": 0, "blamed": 3},
+}
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """Plans of three notebooks on a tiny corpus, whose trainings are of three steps."""
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
+    corpus = tiny.write_csv(tmp_path / "tiny.csv")
+    study = Study(dataset=str(corpus), runs=4, epochs=3, workers=2)
+    knobs = {"runs": 4, "runs_per_method": 3, "methods": "TGTSS"}
+    return {number: (study, knobs | own) for number, own in OWN.items()}
+
+
+def test_runs_of_several_notebooks_are_trained_once_with_all_that_is_kept_of_them(asked):
+    found = trainings(asked)
+    names = [training.run.name for training in found]
+    assert len(set(names)) == len(names)
+    of_control = {
+        training.run.seeds.init: (training.number, training.keep)
+        for training in found
+        if training.mitigation == Mitigation() and training.study.task.identity["layers"]
+    }
+    teachers = {seed: ("04", {"training"}) for seed in (100_000, 100_100, 100_200)}
+    assert of_control == teachers | {
+        **dict.fromkeys(range(4), ("01", set())),
+        4: ("01", {*PROXIES, "hidden"}),  # for notebook 02 too
+        **dict.fromkeys((5, 6), ("01", {*PROXIES})),  # and the placebo of 04
+    }
+    rows = {training.run.name: row for row, training in enumerate(found)}
+    taught = [training for training in found if training.mitigation == TGTSS()]
+    assert len(taught) == 3
+    for training in taught:
+        for teacher in training.study.dispatch.teachers(training.mitigation, [training.run]):
+            assert rows[teacher.name] < rows[training.run.name]
+
+
+def untrained(parts) -> int:
+    """How many trainings these parts of a plan still take, at most."""
+    return sum([*part.count(Forecast()).values()][-1] for part in parts)
+
+
+def test_what_a_notebook_waited_for_is_all_that_it_is_known_to_need(asked):
+    parts = {number: plans.parts_of(number, *own) for number, own in asked.items()}
+    known = {
+        number: [part for part in own if part.arm is not None] for number, own in parts.items()
+    }
+    assert all(untrained(own) for own in known.values())
+    with Ahead(asked) as found:
+        for number, own in known.items():
+            found.wait(number)
+            assert untrained(own) == 0
+
+
+def test_one_notebook_trains_for_itself(asked, monkeypatch):
+    monkeypatch.setattr(
+        ahead, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a process began")
+    )
+    with Ahead({"02": asked["02"]}) as found:
+        found.wait("02")
