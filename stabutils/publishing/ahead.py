@@ -58,10 +58,11 @@ class Ahead:
 
     def __enter__(self) -> Ahead:
         if self.workers:
-            self.pool = ProcessPoolExecutor(self.workers, get_context("spawn"), deaf)
+            spawn, driver = get_context("spawn"), os.getpid()
+            self.pool = ProcessPoolExecutor(self.workers, spawn, begin, (driver,))
             found = self.pool.submit(trainings, self.plans)
             for training in [] if found.exception() else found.result():
-                future = self.pool.submit(train, training, os.getpid())
+                future = self.pool.submit(train, training)
                 self.futures.setdefault(training.number, []).append(future)
         return self
 
@@ -79,14 +80,17 @@ class Ahead:
                     bar.update()
 
 
-def deaf() -> None:
-    """Who interrupts a command interrupts no training: those that began end within seconds."""
+def begin(driver: int) -> None:
+    """Make this a worker process, which ends with the one that started it.
+
+    Who interrupts a command interrupts no training: those that began end within seconds.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def train(training: Training, driver: int) -> None:
-    """One training in a worker process."""
     end_with(driver)
+
+
+def train(training: Training) -> None:
+    """One training in a worker process."""
     help = dispatch_of(training.study).help
     help(training.mitigation, training.run, sorted(training.keep))
 
