@@ -33,7 +33,7 @@ from stabutils.metrics.intervals import (
 )
 from stabutils.reports import comparison
 from stabutils.reports.comparison import compare
-from stabutils.reports.gate import Check, PairGate, pass_chance
+from stabutils.reports.gate import Check, PairGate, decisions, pass_chance
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import report
 
@@ -1064,6 +1064,16 @@ def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
     assert check["speaks_of"] == "these two models only" and check["low"] > 0.05
 
 
+def test_a_model_answers_from_the_threshold_on():
+    shares = [[[0.7, 0.3], [0.6, 0.4]], [[0.5, 0.5], [1.0, 0.0]]]
+    assert decisions(shares, 0.7).tolist() == [[1, 0], [0, 1]]
+    assert decisions(shares, 0).tolist() == [[1, 1]] * 2
+    assert decisions(shares, 1).tolist() == [[0, 0], [0, 1]]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(InputError, match="threshold: got .*; expected a confidence of 0 .. 1"):
+            decisions(shares, wrong)
+
+
 def test_flips_across_a_threshold_by_hand(tmp_path, capsys):
     """Three runs, two queries: the first is always answered; the second once with a confidence
     below 0.7, so two of three pairs of runs differ on it.
@@ -1212,6 +1222,8 @@ def test_pairs_and_queries_of_a_comparison_by_hand(tmp_path):
     assert queries.loc["q0", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0.5, 0]
     assert queries.loc["q7", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0, 0.5]
     assert len(compare(before, after, gold).pairs) == 4  # without names each beside each
+    ungraded = [(pair.churn, pair.negative_flips) for pair in compare(before, after).pairs]
+    assert ungraded == [(1, None), (1 / 8, None), (7 / 8, None), (0, None)]
 
 
 def test_of_files_with_probabilities_a_comparison_says_who_crosses_the_threshold(tmp_path, capsys):
