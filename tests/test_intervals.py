@@ -597,6 +597,7 @@ def test_wrong_input_is_named(call, thing):
     (lambda: runs_needed(Interval(0.1, 0, 0.2, 2, "these two models only", 0.1, 49), 0.1),
      "interval: got 'these two models only'; expected an interval over at least 3 runs"),
     (lambda: runs_needed(Interval(0.1, 0, 0.2, 5), 0.1), "interval: got nan; expected"),
+    (lambda: over_examples(mean), "runs: got 0; expected at least 3, or else arrays of"),
 ])  # fmt: skip
 def test_a_message_says_what_was_given(call, message):
     with pytest.raises(InputError) as error:

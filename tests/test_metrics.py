@@ -466,6 +466,15 @@ def test_three_decimals_may_miss_what_their_rounding_takes(row, fits):
             metrics.nll(rows, [0])
 
 
+def test_each_row_is_allowed_its_own_rounding_and_the_worst_of_the_others_is_named():
+    thirds, short = [0.333, 0.333, 0.332, 0.0], [0.333, 0.333, 0.33, 0.0]
+    finer = [0.5, 0.49853, 0.0, 0.0]
+    with pytest.raises(InputError, match="row sum of probabilities: got 0.9985"):
+        metrics.nll([[thirds, finer]], [0, 0])
+    with pytest.raises(InputError, match="row sum of probabilities: got 0.996"):
+        metrics.nll([[short] * 4], [0] * 4)
+
+
 def test_many_classes_in_half_precision_still_sum_to_one_in_any_memory_layout(rng):
     halves = rng.dirichlet(np.ones(2000), (2, 3)).astype(np.float16)
     for layout in (halves, np.asfortranarray(halves)):
