@@ -211,10 +211,13 @@ def test_queries_of_no_weight_do_not_count(rng):
     assert over_queries(lambda mean: mean, row, weights=weights, runs=3) == expected
 
 
-def test_weights_of_half_precision_are_added_up_in_full(rng):
-    row, weights = rng.normal(size=3000), rng.random(3000).astype(np.float16)
-    expected = over_queries(lambda mean: mean, row, weights=weights.astype(float), runs=3)
+def test_numbers_of_half_precision_are_added_up_in_full(rng):
+    row, weights = rng.random((2, 3000)).astype(np.float16)
+    exact, heavy = row.astype(float), weights.astype(float)
+    expected = over_queries(lambda mean: mean, exact, weights=heavy, runs=3)
     assert over_queries(lambda mean: mean, row, weights=weights, runs=3) == expected
+    assert over_queries(lambda mean: mean, exact, weights=weights, runs=3) == expected
+    assert from_deletions(0.5, row) == from_deletions(0.5, exact)
 
 
 def both(of_runs, of_queries, cells=0.0):
