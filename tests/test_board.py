@@ -345,6 +345,8 @@ def test_what_a_network_is_more_accurate_than_the_best_linear_model(table):
         lambda own, other: own - other, right, [runs.labels, answers], [runs.seeds] * 2
     )
     plain.alike(over_linear(runs, models), expected)
+    with pytest.raises(InputError, match="seeds: got .*; expected different ones within an arm"):
+        over_linear(replace(runs, seeds=runs.seeds // 2), models)
     assert table.over_linear["calm"] == over_linear(runs, {"linear": models["linear b"]})
     shown = readable(table.reset_index(), {"over_linear": "more"}).more[0]
     assert shown.startswith(f"{100 * expected.value:+.2f} points")
