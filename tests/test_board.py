@@ -127,7 +127,7 @@ def test_rows_and_their_order(table):
         assert (table.trainings[name], table.passes[name]) == (1, 1)
     assert table.columns[1] == "label_entropy" and table.p.dtype == float
     nothing = board(CONTROL, {}).iloc[0]
-    assert nothing.arm == "control" and nothing.reduction is None
+    assert nothing.arm == "control" and nothing.reduction is None and np.isnan(nothing.p)
 
 
 def test_the_placebo_stands_behind_methods_that_are_worse():
