@@ -150,6 +150,7 @@ def test_gold_labels_lose_the_same_examples(rng):
     right = over_examples(accuracy, [gold, gold], examples=[gold])
     assert (right.value, *ends(right)) == (1, 1, 1)
     assert jackknife(accuracy, [gold, gold], examples=[gold]) == right  # two runs: over examples
+    assert jackknife_arms(accuracy, [[gold, gold]], [[0, 1]], [gold]) == right
 
 
 @pytest.mark.parametrize("queries, df", [(20, 19), (50, 49), (400, 49)])

@@ -1012,7 +1012,11 @@ def test_a_gate_of_a_pair_by_hand():
     assert first.tolist() == [True, True, True, False]
     assert gate.passes(labels[3:], labels, gold)[0].tolist() == [False, False, False, True]
     assert pass_chance(gate, labels, gold=gold).value == 6 / 12
-    assert pass_chance(gate, labels[:1], labels, gold).value == 3 / 4
+    chance = pass_chance(gate, labels[:1], labels, gold)
+    assert (chance.value, chance.runs) == (3 / 4, 1)
+    again = pass_chance(PairGate(0.1, None), [[0, 0], [0, 0], [0, 1]])  # 1 of 3 pairs, as of 1.5
+    low, high = metrics.intervals.jeffreys(0.5, 1.5)
+    assert (again.value, again.low, again.high, again.runs) == (1 / 3, low, high, 3)
     with pytest.raises(InputError, match="gold"):
         gate.passes(labels, labels)
 
@@ -1025,6 +1029,11 @@ def test_a_gate_asks_for_all_that_it_names():
         ((1, 1), [True] * 2),
     ):
         assert PairGate(*gate).passes(before, after, gold)[0].tolist() == passed
+
+
+def test_a_gate_in_words():
+    both = "at most 2 % churn and accuracy not lower by more than 0.5 points"
+    assert str(PairGate(max_churn=0.02)) == both and str(PairGate(0.02, None)) == both[:17]
 
 
 def test_a_check_in_words_and_for_programs():
