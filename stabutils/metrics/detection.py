@@ -77,7 +77,7 @@ def _rank_correlations(scores: ndarray, targets: ndarray) -> ndarray:
     ranks = [rankdata(values, axis=1) for values in (scores, targets)]
     one, other = (part - part.mean(axis=1, keepdims=True) for part in ranks)
     norm = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return np.sum(one * other, axis=1) / np.maximum(norm, 1e-300)
+    return np.where(norm > 0, np.sum(one * other, axis=1) / np.maximum(norm, 1e-300), 0.0)
 
 
 def minority_share(labels: ndarray) -> ndarray:
