@@ -230,6 +230,15 @@ def test_swapping_control_and_arm_swaps_what_is_fixed_and_what_regresses():
     assert gain == pytest.approx(ARMS["calm"].accuracy.mean() - CONTROL.accuracy.mean())
 
 
+def test_shares_of_flips_end_at_nothing_and_all():
+    """Two of three runs correct every answer, one none: 2/3 +- more than 1/3."""
+    wrong = np.tile((GOLD + 1) % CLASSES, (3, 1))
+    mostly = np.stack([GOLD, GOLD, wrong[0]])
+    old, new = (replace(arm(0.5, runs=3), labels=labels) for labels in (wrong, mostly))
+    found = module.flips(old, replace(new, seeds=new.seeds + 9))["positive_flips"]
+    assert found.value == pytest.approx(2 / 3) and (found.low, found.high) == (0, 1)
+
+
 def test_p_is_adjusted_over_the_methods_only(table):
     raw = [table.reduction[name].p_value() for name in ARMS]
     assert [table.p[name] for name in ARMS] == pytest.approx(multipletests(raw, method="holm")[1])
