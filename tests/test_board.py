@@ -387,6 +387,8 @@ def test_unstable_examples_are_chosen_on_runs_that_are_not_scored(table):
 def test_what_is_refused():
     with pytest.raises(InputError, match="runs of few: got 2; expected at least 3"):
         board(CONTROL, {"few": arm(0.1, runs=2)})
+    with pytest.raises(InputError, match="runs of control: got 2; expected at least 3"):
+        board(arm(0.5, runs=2), ARMS)
     with pytest.raises(InputError, match="runs of chooser: got 2; expected at least 3"):
         board(CONTROL, ARMS, chooser=arm(0.9, runs=2, start=200))
     with pytest.raises(InputError, match="gold labels of other"):
