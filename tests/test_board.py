@@ -123,8 +123,25 @@ def test_rows_and_their_order(table):
     assert table.runs.tolist() == [6] + [len(ARMS[name]) for name in table.index[1:3]] + [6, 1, 6]
     assert (table.trainings["calm"], table.trainings["control"]) == (2, 1)
     assert np.isnan(table.trainings["rash"])
-    assert table.columns[1] == "label_entropy" and table.attrs["n"] == 5
-    assert board(CONTROL, {"it": ARMS["rash"]}, n=3).attrs["n"] == 3
+    for name in ("control", "placebo"):
+        assert (table.trainings[name], table.passes[name]) == (1, 1)
+    assert table.columns[1] == "label_entropy" and table.p.dtype == float
+    nothing = board(CONTROL, {}).iloc[0]
+    assert nothing.arm == "control" and nothing.reduction is None and np.isnan(nothing.p)
+
+
+def test_the_placebo_stands_behind_methods_that_are_worse():
+    lucky = arm(0.2, start=100, name="control")
+    rows = board(CONTROL, {"rash": ARMS["rash"]}, placebo=lucky)
+    assert rows.reduction[0].value < rows.reduction[1].value
+    assert rows.arm.tolist() == ["rash", "placebo", "control"]
+
+
+def test_label_entropy_is_quoted_at_five_runs_or_as_many_as_all_have(table):
+    few, calm = arm(0.3, runs=3, start=40), ARMS["calm"]
+    assert table.attrs["n"] == board(CONTROL, {"calm": calm}).attrs["n"] == 5
+    assert board(CONTROL, {"calm": calm}, n=4).attrs["n"] == 4
+    assert board(CONTROL, {"few": few}).attrs["n"] == board(few, {"calm": calm}).attrs["n"] == 3
 
 
 @pytest.mark.parametrize("name", [*ARMS, "placebo"])
@@ -166,6 +183,13 @@ def test_an_arms_own_numbers(table, name):
         assert row[column].value == pytest.approx(expected.value)
         assert row[column].se == pytest.approx(expected.se)
         assert 0 <= row[column].low and row[column].speaks_of == "new runs on these queries"
+        if column != "jensen_shannon":
+            clipped = expected.within(0, 1 if column == "ece" else np.inf)
+            assert (row[column].low, row[column].high) == (clipped.low, clipped.high)
+    wild = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    ends = board(CONTROL, {"wild": replace(ARMS["calm"], ece=wild, nll=wild)}).iloc[0]
+    sure = board(CONTROL, {"sure": replace(ARMS["calm"], ece=1 - wild)}).iloc[0]
+    assert ends.ece.low == ends.nll.low == 0 and sure.ece.high == 1
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -206,6 +230,15 @@ def test_swapping_control_and_arm_swaps_what_is_fixed_and_what_regresses():
     assert gain == pytest.approx(ARMS["calm"].accuracy.mean() - CONTROL.accuracy.mean())
 
 
+def test_shares_of_flips_end_at_nothing_and_all():
+    """Two of three runs correct every answer, one none: 2/3 +- more than 1/3."""
+    wrong = np.tile((GOLD + 1) % CLASSES, (3, 1))
+    mostly = np.stack([GOLD, GOLD, wrong[0]])
+    old, new = (replace(arm(0.5, runs=3), labels=labels) for labels in (wrong, mostly))
+    found = module.flips(old, replace(new, seeds=new.seeds + 9))["positive_flips"]
+    assert found.value == pytest.approx(2 / 3) and (found.low, found.high) == (0, 1)
+
+
 def test_p_is_adjusted_over_the_methods_only(table):
     raw = [table.reduction[name].p_value() for name in ARMS]
     assert [table.p[name] for name in ARMS] == pytest.approx(multipletests(raw, method="holm")[1])
@@ -217,6 +250,7 @@ def test_tables_put_together_are_one_family(table):
     other = board(CONTROL, {f"idle {i}": arm(0.5, start=20 + 10 * i) for i in range(4)})
     together = with_verdicts(pd.concat([table.reset_index(), other[other.arm != "control"]]))
     methods = together[together.arm.map(module.is_method)]
+    assert "index" not in together and together.index.tolist() == list(range(10))
     assert len(methods) == 7 and together.arm.iloc[-1] == "control"
     raw = [reduction.p_value() for reduction in methods.reduction]
     assert methods.p.tolist() == pytest.approx(multipletests(raw, method="holm")[1])
@@ -290,7 +324,9 @@ def test_linear_models(table):
         assert (row[column].value, row[column].se) == (0, 0)
         assert row[column].note == "no seed changes it"
         assert (row[column].low, row[column].high, row[column].runs) == (0, 0, 1)
-    assert row.reduction.value == row.churn_reduction.value == 1
+    for whole in (row.reduction, row.churn_reduction):
+        assert (whole.value, whole.low, whole.high, whole.se, whole.runs) == (1, 1, 1, 0, 1)
+        assert whole.note == "no seed changes it"
     is_right = np.arange(EXAMPLES) >= 6
     assert row.accuracy.value == 0.9 and row.accuracy.runs == 1
     assert row.accuracy.se == pytest.approx(is_right.std(ddof=1) / np.sqrt(EXAMPLES))
@@ -298,6 +334,7 @@ def test_linear_models(table):
     change = plain.interval(lambda old, new: new - old, right, [CONTROL.labels, answers])
     assert row.accuracy_change.value == pytest.approx(change.value)
     assert row.accuracy_change.se == pytest.approx(change.se)
+    assert row.accuracy_change.over_runs.df == pytest.approx(5)  # control's runs alone
     for column in ("accuracy_change", "positive_flips", "negative_flips"):
         assert row[column].runs == row[column].over_runs.runs == 6  # control's
     correct = CONTROL.labels == GOLD
@@ -317,6 +354,8 @@ def test_what_a_network_is_more_accurate_than_the_best_linear_model(table):
         lambda own, other: own - other, right, [runs.labels, answers], [runs.seeds] * 2
     )
     plain.alike(over_linear(runs, models), expected)
+    with pytest.raises(InputError, match="seeds: got .*; expected different ones within an arm"):
+        over_linear(replace(runs, seeds=runs.seeds // 2), models)
     assert table.over_linear["calm"] == over_linear(runs, {"linear": models["linear b"]})
     shown = readable(table.reset_index(), {"over_linear": "more"}).more[0]
     assert shown.startswith(f"{100 * expected.value:+.2f} points")
@@ -333,6 +372,11 @@ def test_unstable_examples_are_chosen_on_runs_that_are_not_scored(table):
     chooser = arm(0.9, start=200, name="chooser")
     other = board(CONTROL, ARMS, placebo=PLACEBO, chooser=chooser, top=0.2).set_index("arm")
     assert not pd.isna(other.reduction_unstable["placebo"])
+    some = unstable(chooser.labels, 0.2)
+    for found, n in ((other, 5), (board(CONTROL, ARMS, chooser=chooser, n=3, top=0.2), 3)):
+        entropies = [entropy_at(n)(runs.labels[:, some]).mean() for runs in (CONTROL, ARMS["calm"])]
+        expected = 1 - entropies[1] / entropies[0]
+        assert found.reduction_unstable.iloc[0].value == pytest.approx(expected)
     assert "reduction_unstable" not in board(CONTROL, ARMS)
     assert HARD[unstable(chooser.labels, 0.2)].all() and len(unstable(chooser.labels, 0.2)) == 12
     for wrong in (0, 1.5):
@@ -343,6 +387,10 @@ def test_unstable_examples_are_chosen_on_runs_that_are_not_scored(table):
 def test_what_is_refused():
     with pytest.raises(InputError, match="runs of few: got 2; expected at least 3"):
         board(CONTROL, {"few": arm(0.1, runs=2)})
+    with pytest.raises(InputError, match="runs of control: got 2; expected at least 3"):
+        board(arm(0.5, runs=2), ARMS)
+    with pytest.raises(InputError, match="runs of chooser: got 2; expected at least 3"):
+        board(CONTROL, ARMS, chooser=arm(0.9, runs=2, start=200))
     with pytest.raises(InputError, match="gold labels of other"):
         board(CONTROL, {"other": replace(ARMS["calm"], gold=GOLD[::-1])})
     with pytest.raises(InputError, match="seeds of placebo: got .*; expected fresh runs"):
@@ -402,6 +450,12 @@ def test_an_intent_of_few_queries_is_not_judged():
         == set(names[sizes > sizes.min()])
         < {*names}
     )
+
+
+def test_an_intent_of_five_queries_is_judged_unless_told_otherwise():
+    gold = np.repeat([0, 1, 2], [51, 5, 4])
+    pair = [replace(runs, gold=gold) for runs in (CONTROL, ARMS["calm"])]
+    assert {*who_pays(*pair, ["many", "five", "four"]).intent} == {"many", "five"}
 
 
 def test_who_pays_names_the_intent_that_is_hurt():
@@ -539,6 +593,12 @@ def test_all_queries_or_one_may_be_the_most_unstable():
     assert unstable(labels, top=0.01).tolist() == [metrics.label_entropy(labels).argmax()]
 
 
+def test_of_equally_unstable_queries_the_first_are_taken():
+    one_odd = np.zeros((3, 400), int)
+    one_odd[0] = np.random.default_rng(0).random(400) < 0.5  # every second query, of one entropy
+    assert unstable(one_odd, top=0.25).tolist() == np.flatnonzero(one_odd[0])[:100].tolist()
+
+
 def test_a_reduction_by_itself_is_the_boards_and_a_change_that_of_some_examples(table):
     assert reduction(CONTROL, ARMS["rash"]) == table.reduction["rash"]
     assert reduction(CONTROL, ARMS["calm"], n=3).runs == 6
@@ -562,6 +622,8 @@ def test_one_arm_saves_more_than_another():
     assert reduction_gap(CONTROL, *arms[:0:-1], n=4).value == pytest.approx(-expected.value)
     least = reduction(CONTROL, ARMS["calm"]).value - reduction(CONTROL, ARMS["rash"]).value
     assert reduction_gap(*arms).value == pytest.approx(least)
+    arms[2] = ARMS["idle"]  # six runs each
+    assert reduction_gap(*arms).value == reduction_gap(*arms, n=5).value
 
 
 def test_groups_of_queries_change_by_themselves():

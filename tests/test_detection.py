@@ -333,7 +333,8 @@ def test_planted_regions_strong_ones_first_with_intervals_inside_their_bounds():
         assert (interval.value, interval.se) == pytest.approx(
             (plain_interval.value, plain_interval.se)
         )
-        assert interval.high <= 1
+        clipped = plain_interval.within(0, 1)
+        assert (interval.low, interval.high) == pytest.approx((clipped.low, clipped.high))
     strong = roc_auc_score(np.arange(300) < 100, label_entropy(labels)[kept])
     assert found["noise:strong"].value == pytest.approx(strong)
 
@@ -354,11 +355,30 @@ def test_the_mean_of_runs_is_judged_at_once(voted):
     assert found.value == pytest.approx(roc_auc_score(positive, proxies["knows"].mean(axis=0)))
     slow = jackknife(lambda rows: roc_auc_score(positive, rows.mean(axis=0)), proxies["knows"])
     assert found.se == pytest.approx(slow.se) and 0 <= found.low <= found.high <= 1
+    scores = [[0, 1, 2, 3], [0, 1, 2, 3], [0, 4, 2, 3]]  # 1 without the last, else 3/4
+    by_hand = mean_auroc(np.array(scores, float), [False, False, True, True])
+    assert by_hand.value == 3.5 / 4 and by_hand.high == 1 < by_hand.value + by_hand.se
 
 
 def test_there_is_a_reference_for_each_criterion(voted):
     found = references(voted[0])
     assert found == {each.name: reference(voted[0], each) for each in (FINDS, ORDERS)}
+
+
+def test_four_runs_are_enough_and_three_are_not():
+    labels = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]])  # any two differ on the first
+    scores = np.array([[3.0, 1.0, 2.0]] * 4)
+    assert judgeable(labels) and judge({"knows": scores}, labels)["knows"].value == 1
+    assert reference(labels).value == 1
+    assert not judgeable(labels[:3]) and judge({"knows": scores[:3]}, labels[:3]) == {}
+    with pytest.raises(InputError, match="runs: got 3; expected at least 4"):
+        reference(labels[:3])
+
+
+def test_a_query_that_just_a_tenth_of_the_others_answers_otherwise_is_unstable():
+    labels = np.zeros((11, 5), int)
+    labels[range(4), range(4)] = 1  # 1 of 10 others leaves the majority on queries 0 .. 3
+    assert judgeable(labels)
 
 
 # ---- rank correlation

@@ -19,6 +19,7 @@ from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_kappa
 
 from stabutils import metrics
 from stabutils.errors import InputError
+from stabutils.metrics.measures import flips
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True)
 some_labels = arrays(
@@ -160,6 +161,16 @@ def test_churn_between_is_the_loop_over_cross_pairs(labels, gold):
     close(swapped["churn"], parts["churn"])
 
 
+def test_flips_by_hand_and_as_parts_of_churn(labels, gold):
+    changes = flips(np.array([0, 1, 1, 0]), np.array([0, 0, 2, 1]), np.zeros(4, int))
+    assert changes["churn"].tolist() == [False, True, True, True]
+    assert changes["positive_flips"].tolist() == [False, True, False, False]
+    assert changes["negative_flips"].tolist() == [False, False, False, True]
+    parts = metrics.churn_between(labels[:1], labels[1:2], gold)
+    for name, change in flips(*labels[:2], gold).items():
+        close(change.mean(), parts[name])
+
+
 def test_share_unstable_is_the_mean_over_all_subsets(labels):
     labels[:, :5] = 1
     subsets = [labels[list(runs)] for runs in itertools.combinations(range(7), 4)]
@@ -221,6 +232,12 @@ def test_jensen_shannon_is_the_same_in_blocks_and_zero_for_equal_runs(rng):
     wide = rng.dirichlet([0.05] * 300, (2, 1500))  # more than one block
     close(metrics.jensen_shannon(wide), np.mean(jensenshannon(*wide, axis=1) ** 2))
     assert 0 <= metrics.jensen_shannon(np.stack([wide[0]] * 3)) < 1e-12
+
+
+def test_rows_that_miss_one_a_little_count_as_shares(probabilities):
+    off = np.linspace(0.9995, 1.0005, probabilities[..., :1].size)
+    scaled = probabilities * off.reshape(probabilities[..., :1].shape)
+    close(metrics.jensen_shannon(scaled), metrics.jensen_shannon(probabilities))
 
 
 def test_gold_confidence_uses_the_population_spread(probabilities, rng):
@@ -447,6 +464,15 @@ def test_three_decimals_may_miss_what_their_rounding_takes(row, fits):
     else:
         with pytest.raises(InputError, match="row sum of probabilities: got 0.9"):
             metrics.nll(rows, [0])
+
+
+def test_each_row_is_allowed_its_own_rounding_and_the_worst_of_the_others_is_named():
+    thirds, short = [0.333, 0.333, 0.332, 0.0], [0.333, 0.333, 0.33, 0.0]
+    finer = [0.5, 0.49853, 0.0, 0.0]
+    with pytest.raises(InputError, match="row sum of probabilities: got 0.9985"):
+        metrics.nll([[thirds, finer]], [0, 0])
+    with pytest.raises(InputError, match="row sum of probabilities: got 0.996"):
+        metrics.nll([[short] * 4], [0] * 4)
 
 
 def test_many_classes_in_half_precision_still_sum_to_one_in_any_memory_layout(rng):

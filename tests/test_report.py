@@ -33,7 +33,7 @@ from stabutils.metrics.intervals import (
 )
 from stabutils.reports import comparison
 from stabutils.reports.comparison import compare
-from stabutils.reports.gate import Check, PairGate, pass_chance
+from stabutils.reports.gate import Check, PairGate, decisions, pass_chance
 from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.reports.stability import report
 
@@ -1058,7 +1058,11 @@ def test_a_gate_of_a_pair_by_hand():
     assert first.tolist() == [True, True, True, False]
     assert gate.passes(labels[3:], labels, gold)[0].tolist() == [False, False, False, True]
     assert pass_chance(gate, labels, gold=gold).value == 6 / 12
-    assert pass_chance(gate, labels[:1], labels, gold).value == 3 / 4
+    chance = pass_chance(gate, labels[:1], labels, gold)
+    assert (chance.value, chance.runs) == (3 / 4, 1)
+    again = pass_chance(PairGate(0.1, None), [[0, 0], [0, 0], [0, 1]])  # 1 of 3 pairs, as of 1.5
+    low, high = metrics.intervals.jeffreys(0.5, 1.5)
+    assert (again.value, again.low, again.high, again.runs) == (1 / 3, low, high, 3)
     with pytest.raises(InputError, match="gold"):
         gate.passes(labels, labels)
 
@@ -1071,6 +1075,11 @@ def test_a_gate_asks_for_all_that_it_names():
         ((1, 1), [True] * 2),
     ):
         assert PairGate(*gate).passes(before, after, gold)[0].tolist() == passed
+
+
+def test_a_gate_in_words():
+    both = "at most 2 % churn and accuracy not lower by more than 0.5 points"
+    assert str(PairGate(max_churn=0.02)) == both and str(PairGate(0.02, None)) == both[:17]
 
 
 def test_a_check_in_words_and_for_programs():
@@ -1108,6 +1117,16 @@ def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
     assert run(two, "-o", tmp_path / "r.html", "--json", target, "--max-churn", 0.05) == 1
     [check] = json.loads(target.read_text(encoding="utf-8"))["checks"]
     assert check["speaks_of"] == "these two models only" and check["low"] > 0.05
+
+
+def test_a_model_answers_from_the_threshold_on():
+    shares = [[[0.7, 0.3], [0.6, 0.4]], [[0.5, 0.5], [1.0, 0.0]]]
+    assert decisions(shares, 0.7).tolist() == [[1, 0], [0, 1]]
+    assert decisions(shares, 0).tolist() == [[1, 1]] * 2
+    assert decisions(shares, 1).tolist() == [[0, 0], [0, 1]]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(InputError, match="threshold: got .*; expected a confidence of 0 .. 1"):
+            decisions(shares, wrong)
 
 
 def test_flips_across_a_threshold_by_hand(tmp_path, capsys):
@@ -1258,6 +1277,8 @@ def test_pairs_and_queries_of_a_comparison_by_hand(tmp_path):
     assert queries.loc["q0", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0.5, 0]
     assert queries.loc["q7", ["flip_probability", "regressed", "fixed"]].tolist() == [0.5, 0, 0.5]
     assert len(compare(before, after, gold).pairs) == 4  # without names each beside each
+    ungraded = [(pair.churn, pair.negative_flips) for pair in compare(before, after).pairs]
+    assert ungraded == [(1, None), (1 / 8, None), (7 / 8, None), (0, None)]
 
 
 def test_of_files_with_probabilities_a_comparison_says_who_crosses_the_threshold(tmp_path, capsys):

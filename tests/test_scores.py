@@ -71,6 +71,8 @@ def test_churn_by_hand():
     assert score.each.tolist() == pytest.approx([2 / 3, 0, 1])
     assert score.without.tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3])
     assert score.value == pytest.approx(5 / 9) and score.runs == 3 and score.bounds == (0, 1)
+    assert score.without.dtype == float and score.weights.tolist() == [1, 1, 1]
+    assert score.moves.dtype == np.float32  # the largest part of a score, in half the memory
     # First query: 1, 1, 0 without each of the runs, variance 2/3 x (1/9 + 1/9 + 4/9); others 0.
     assert np.sum(score.moves**2) == pytest.approx(2 / 3 * (6 / 9) / 9)
 
@@ -79,6 +81,7 @@ def test_accuracy_by_hand():
     """Cells: the textbook variance of each query's mean over runs, over queries squared."""
     score = scores.accuracy([[0, 1], [1, 1], [0, 0], [0, 1]], [0, 1])
     assert (score.value, score.each.tolist()) == (0.75, [0.75, 0.75])
+    assert score.bounds == (0, 1) and score.weights.tolist() == [1, 1]
     assert score.without.tolist() == pytest.approx([4 / 6, 5 / 6, 5 / 6, 4 / 6])
     assert np.sum(score.moves**2) == pytest.approx(2 * (0.25 / 4) / 4)
 
@@ -155,6 +158,13 @@ def test_two_weighted_runs_have_an_interval_over_queries():
     assert np.isnan(score.without).all() and score.moves is None
 
 
+def test_weights_of_half_precision_are_added_up_in_full():
+    labels, _ = answers(4, queries=3000)
+    weights = np.random.default_rng(0).random(3000).astype(np.float16)
+    found, expected = (scores.churn(labels, some) for some in (weights, weights.astype(float)))
+    assert found.value == expected.value and found.interval() == expected.interval()
+
+
 def test_parts_of_churn_of_two_runs():
     labels, gold = answers(2, noise=0.9)
     found = scores.scores(labels, gold, 2)["wrong_to_wrong"]
@@ -184,6 +194,13 @@ def test_parts_of_churn_add_up_and_have_the_slow_values():
         assert found[name].value == pytest.approx(value)
         assert found[name].without == pytest.approx(without, abs=1e-12)
     assert found["churn_weighted"].interval() == found["churn"].interval()
+    assert found["accuracy"].value == pytest.approx(np.mean(labels == gold))
+    assert found["wrong_to_wrong"].bounds == found["share_unstable@6"].bounds == (0, 1)
+    assert found["wrong_to_wrong"].weights.tolist() == [1] * 30
+    uneven = np.arange(30)
+    weighted = scores.scores(labels, None, 4, weights=uneven)["churn_weighted"]
+    assert weighted.value == pytest.approx(scores.churn(labels, uneven).value)
+    assert weighted.value != pytest.approx(found["churn"].value)
     both = found["right_to_wrong"].each + found["wrong_to_wrong"].each
     assert both == pytest.approx(found["churn"].each)
     assert list(scores.scores(labels, None, 4)) == ["churn", "label_entropy@4", "share_unstable@6"]
@@ -200,7 +217,10 @@ def test_wrong_in_two_ways_is_the_slow_one():
         ]
         return np.mean(pairs, axis=0)
 
-    found = scores.scores(labels, gold, 4)["wrong_to_wrong"].interval()
+    score = scores.scores(labels, gold, 4)["wrong_to_wrong"]
+    cells = plain.of_cells(lambda mean: mean, wrong_in_two_ways, [labels], [np.arange(6)])
+    assert np.sum(score.moves**2) == pytest.approx(cells)
+    found = score.interval()
     expected = plain.interval(lambda mean: mean, wrong_in_two_ways, [labels])
     plain.alike(found, expected.within(0, 1))
 
@@ -225,6 +245,11 @@ def test_without_seeds_no_run_is_shared():
     apart = scores.compare(difference, both)
     assert apart == scores.compare(difference, both, [np.arange(5), 50 + np.arange(5)])
     assert apart != scores.compare(difference, both, [np.arange(5), np.arange(5)])
+    few = scores.churn(answers(3)[0])  # fewer than those beside it
+    one, other = (
+        scores.compare(difference, [few, both[0]], s) for s in (None, [[-1, -2, -3], range(5)])
+    )
+    assert one == other
 
 
 @pytest.mark.parametrize("runs", [2, 5])
@@ -275,11 +300,15 @@ def test_two_runs_speak_of_queries_alone():
     assert found.note == found.speaks_of == "these two models only" and found.over_runs is None
     mixed = scores.compare(difference, [scores.churn(one), scores.churn(answers(6)[0])])
     assert mixed.note == "these models only" and mixed.runs == 2
+    three = scores.churn(answers(3)[0])
+    assert scores.compare(difference, [scores.churn(one), three]).note == "these models only"
 
 
 def test_one_run_has_a_mean_and_an_interval_over_queries():
     values = np.array([[0.0, 1.0, 1.0, 1.0]])
-    interval = scores.of_runs(values, (0, 1)).interval()
+    score = scores.of_runs(values, (0, 1))
+    interval = score.interval()
+    assert score.moves is None and np.isnan(score.without).all()
     assert interval.value == 0.75 and interval.note == "this model only"
     assert interval.se == pytest.approx(0.5 / np.sqrt(4))
     assert 0 <= interval.low < 0.75 < interval.high <= 1
@@ -292,6 +321,8 @@ def test_of_one_query_the_interval_is_over_runs_and_two_runs_have_none():
     assert interval.speaks_of == "new runs on these queries"
     with pytest.raises(InputError, match="queries: got 1; expected at least 2"):
         scores.churn(labels[:2]).interval()
+    two = scores.churn([[0, 1], [0, 2]]).interval()  # two queries are enough
+    assert two.value == 0.5 and two.note == "these two models only" and two.se == pytest.approx(0.5)
 
 
 def test_a_share_of_nothing_is_not_a_number():
@@ -381,6 +412,16 @@ def test_kappa_has_the_value_of_statsmodels_and_the_plain_jackknife():
     assert two.note == "these two models only" and two.low < two.value < two.high
 
 
+def test_kappa_is_at_most_one_and_a_class_may_be_missing_from_a_run():
+    labels = np.tile([0, 1] * 6 + [2], (4, 1))
+    labels[0, -1] = 1  # the only run without the third class
+    for some in (labels, labels[:2]):
+        interval = scores.kappa(some)
+        assert interval.value == pytest.approx(metrics.fleiss_kappa(some))
+        assert interval.low < interval.value and interval.high == 1
+        assert interval.value + 2 * interval.se > 1  # what is clipped
+
+
 @pytest.mark.parametrize("labels", [np.ones((3, 4), int), [[0, 1, 2]] * 3])
 def test_kappa_of_runs_that_agree_is_one(labels):
     interval = scores.kappa(labels)
@@ -409,9 +450,12 @@ def test_ends_of_jensen_shannon_are_those_of_its_range():
     assert found.value == pytest.approx(np.log(2) * 2 / 3) and found.high == np.log(2)
     two = scores.jensen_shannon(apart[1:])
     assert two.value == pytest.approx(np.log(2)) and two.high <= np.log(2)
+    assert two.low == pytest.approx(np.log(2))
     nearly = apart[[0, 0, 0]]
     nearly[2, :3] = [0.5, 0.5]
     assert scores.jensen_shannon(nearly).low == 0
+    nearly[2, 1:3] = [1, 0]
+    assert scores.jensen_shannon(nearly[1:]).low == 0
 
 
 def test_change_and_reduction_are_of_the_new_arm_against_the_old():
@@ -432,6 +476,15 @@ def test_change_and_reduction_are_of_the_new_arm_against_the_old():
     nothing = scores.churn(np.zeros((5, 30), int))
     assert scores.reduction(after, nothing) is None and scores.reduction(nothing, before).value == 1
     assert saved.high < scores.reduction(nothing, before).high == 1
+    odd = np.zeros((5, 30), int)
+    odd[0, 0] = 1  # without this run nothing is left to be saved
+    assert scores.reduction(after, scores.churn(odd)) is None
+    two = [scores.churn(some[:2]) for some in (new, np.zeros((5, 30), int))]
+    assert scores.reduction(*two) is None and scores.reduction(*two[::-1]).value == 1
+    apart = scores.churn(np.arange(5)[:, None] + np.zeros((5, 30), int))  # all pairs differ
+    assert scores.reduction(after, apart).value == pytest.approx(1 - after.value)
+    hardly = scores.reduction(scores.churn(odd), before)
+    assert hardly.high == 1 < hardly.value + 2 * hardly.se
 
 
 def _churns(labels):
@@ -487,6 +540,29 @@ def test_slopes_are_those_of_the_function():
     function = lambda a, b, c: a**2 / b + 3 * c  # noqa: E731
     found = scores.gradient(function, np.array([2.0, 4.0, 0.0]))
     assert found == pytest.approx([1.0, -0.25, 3.0], rel=1e-6)
+    small = scores.gradient(lambda a, b: a / b, np.array([0.002, 0.004]))
+    assert small == pytest.approx([250, -125], rel=1e-6)
+
+
+def test_defaults_are_five_votes_of_entropy_and_ten_of_the_share_unstable():
+    labels, gold = answers(12)
+    assert scores.label_entropy(labels).value == scores.label_entropy(labels, 5).value
+    assert scores.share_unstable(labels).value == scores.share_unstable(labels, 10).value
+    assert scores.share_unstable(labels).bounds == (0, 1)
+    assert "share_unstable@10" in scores.scores(labels, gold, 5)
+
+
+def test_values_of_half_precision_are_added_up_in_full():
+    values = np.random.default_rng(0).random((3, 3000)).astype(np.float16)
+    found, expected = (scores.of_runs(some) for some in (values, values.astype(float)))
+    assert found.value == expected.value and np.array_equal(found.each, expected.each)
+    two = scores.of_runs([[0, 1], [1, 1]])
+    assert two.without.tolist() == [1, 0.5] and two.moves.shape == (2, 2)
+
+
+def test_class_ids_that_no_float_tells_apart():
+    labels, _ = answers(5)
+    assert scores.churn(labels + 2**62).value == scores.churn(labels).value
 
 
 @pytest.mark.parametrize("n", [1, 5, 2.0])

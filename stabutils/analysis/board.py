@@ -184,7 +184,7 @@ def board(
     for name, runs in rows.items():
         chosen = None if runs is chooser else most_unstable
         table.append({"arm": name, **_row(control, runs, n, chosen)})
-    table += [{"arm": name, **_linear_row(control, own, n)} for name, own in linear.items()]
+    table += [{"arm": name, **_linear_row(control, own)} for name, own in linear.items()]
     networks = [control, *rows.values()] if linear else []
     for row, runs in zip(table, networks, strict=False):
         row["over_linear"] = over_linear(runs, linear)
@@ -545,7 +545,7 @@ def flips(before: Runs, after: Runs) -> dict[str, Interval]:
     return found
 
 
-def _linear_row(control: Runs, labels: np.ndarray, n: int) -> dict:
+def _linear_row(control: Runs, labels: np.ndarray) -> dict:
     labels = np.asarray(labels)
     if labels.shape != control.gold.shape:
         allowed = f"{control.gold.shape}, one label a query"

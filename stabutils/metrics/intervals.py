@@ -480,7 +480,7 @@ def runs_to_detect(interval: Interval, difference: float, power=0.8) -> int | No
     if not 0 < power < 1:
         raise InputError("power", power, "a number between 0 and 1, such as 0.8")
     of_runs, degrees = over_runs.se**2 * over_runs.runs, over_runs.df / (over_runs.runs - 1)
-    stays = 0.0 if interval is over_runs else max(0.0, interval.se**2 - over_runs.se**2)
+    stays = max(0.0, interval.se**2 - over_runs.se**2)
     needed = (difference / (special.ndtri(UPPER) + special.ndtri(power))) ** 2
     if needed <= stays:
         return None

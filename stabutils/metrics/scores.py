@@ -268,8 +268,8 @@ def _chance_agreement(votes: ndarray) -> float:
 
 def _kappa(churn, chance):
     """Agreement beyond chance; 1 where every vote is for one class, as in `fleiss_kappa`."""
-    certain = np.asarray(chance) >= 1
-    return np.where(certain, 1.0, 1 - churn / np.where(certain, 1.0, 1 - chance))
+    certain = np.asarray(chance) >= 1  # then there is no churn
+    return 1 - churn / np.where(certain, 1.0, 1 - chance)
 
 
 def jensen_shannon(probabilities: ndarray) -> Interval:
