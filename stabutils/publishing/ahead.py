@@ -91,8 +91,8 @@ def begin(driver: int) -> None:
 
 def train(training: Training) -> None:
     """One training in a worker process."""
-    help = dispatch_of(training.study).help
-    help(training.mitigation, training.run, sorted(training.keep))
+    train_one = dispatch_of(training.study).train_one
+    train_one(training.mitigation, training.run, sorted(training.keep))
 
 
 @cache

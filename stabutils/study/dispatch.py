@@ -87,7 +87,7 @@ class Dispatch:
             )
             raise Incomplete(f"{count}. {'; '.join(failures.values())}")
 
-    def help(self, mitigation: Mitigation, run: Run, keep: Sequence[str] = ()) -> None:
+    def train_one(self, mitigation: Mitigation, run: Run, keep: Sequence[str] = ()) -> None:
         """Train a run, unless another process is at it; of others' trainings wait for teachers
         only.
         """
