@@ -44,7 +44,6 @@ def test_runs_of_several_notebooks_are_trained_once_with_all_that_is_kept_of_the
         **dict.fromkeys(range(4), ("01", set())),
         4: ("01", {*PROXIES, "hidden"}),  # for notebook 02 too
         **dict.fromkeys((5, 6), ("01", {*PROXIES})),  # and the placebo of 04
-        **dict.fromkeys((100, 101, 102), ("04", set())),  # of nobody else
     }
     rows = {training.run.name: row for row, training in enumerate(found)}
     taught = [training for training in found if training.mitigation == TGTSS()]
