@@ -220,3 +220,13 @@ def test_bf16_is_held_against_fp32_seed_by_seed(benchmarks):
     assert found["churn_change, bf16"] == pytest.approx((2 + 2 + 2) / 12 - (2 + 1 + 1) / 12)
     assert found["accuracy_change, bf16"] == pytest.approx(-1 / 12)
     assert found["accuracy, bf16"] == 0.75
+
+
+def test_the_committed_record_can_be_added_to(benchmarks, tmp_path):
+    """Fails where `--parts` could not read what is there, and what it kept would be lost."""
+    import measure
+
+    committed = BENCHMARKS.parent / "records" / "benchmark.json"
+    record = measure.read(committed)
+    assert record.numbers["throughput_ratio_fp32"]["runs"] == 5
+    assert record.write(tmp_path).read_bytes() == committed.read_bytes()
