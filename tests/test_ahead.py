@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from multiprocessing import active_children
+
 import pytest
 import tiny
 
@@ -76,3 +78,13 @@ def test_one_notebook_trains_for_itself(asked, monkeypatch):
     )
     with Ahead({"02": asked["02"]}) as found:
         found.wait("02")
+
+
+def test_who_stops_the_notebooks_stops_what_trains_for_them(asked):
+    with pytest.raises(KeyboardInterrupt), Ahead(asked) as found:
+        workers = active_children()
+        raise KeyboardInterrupt
+    for worker in workers:
+        worker.join(10)
+    assert workers and found.futures
+    assert all(worker.exitcode for worker in workers)  # ended by a signal, not by themselves

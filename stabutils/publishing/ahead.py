@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any
 
 from joblib import cpu_count
@@ -68,7 +68,9 @@ class Ahead:
 
     def __exit__(self, *_: object) -> None:
         if self.workers:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()
 
     def wait(self, number: str) -> None:
         """Until all that a notebook is known to need, and no earlier one, is trained."""
@@ -83,7 +85,8 @@ class Ahead:
 def begin(driver: int) -> None:
     """Make this a worker process, which ends with the one that started it.
 
-    Who interrupts a command interrupts no training: those that began end within seconds.
+    Who interrupts a command interrupts the one that started it, and that one ends its workers; what
+    they train goes on from where it was last saved.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(driver)
