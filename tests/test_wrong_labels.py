@@ -94,6 +94,9 @@ def test_right_labels_stand_beside_each_kind_of_wrong_ones():
     )
     assert table.arm.tolist() == ["control, uniform", "control, confusable"] * 2
     assert table.noise.tolist() == [0, 0, 0.1, 0.1]
+    uniform = wrong_labels.of_kind(table, "uniform")
+    assert uniform.arm.tolist() == ["control"] * 2 and uniform.noise.tolist() == [0, 0.1]
+    assert list(uniform.churn) == list(table.churn[table.arm == "control, uniform"])
     expected = [clean, clean, *noisy.values()]
     found = [interval.value for interval in table.churn]
     assert found == pytest.approx([metrics.churn(own.labels) for own in expected])

@@ -172,6 +172,13 @@ def table(clean: Mapping[str, Runs], noisy: Mapping[Key, Runs], n: int = 5) -> p
     return pd.DataFrame(rows)
 
 
+def of_kind(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """The rows of one kind of noise in `table`, its arms without the kind."""
+    ending = f", {kind}"
+    rows = table[table.arm.str.endswith(ending)]
+    return rows.assign(arm=rows.arm.str.removesuffix(ending))
+
+
 def by_heart(study: Study, noisy: Mapping[Key, Runs]) -> pd.DataFrame:
     """How much of the wrong labels networks answer with, early and at the end.
 
