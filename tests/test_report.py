@@ -974,8 +974,10 @@ def test_two_models_of_one_run_each_by_hand():
     whole = {check.name: check for check in found.checks(comparison.FAIL_ON, 0.05)}
     assert whole["negative-flips"].interval.value == pytest.approx(0.2)
     assert whole["accuracy"].interval.value == pytest.approx(0.1)
-    # of a share of queries the jackknife's standard error is that of a mean
-    assert found.between["churn"].se == pytest.approx(np.sqrt(0.4 * 0.6 / 9))
+    churn = found.between["churn"]
+    assert (churn.low, churn.high) == pytest.approx([float(end) for end in jeffreys(4, 10)])
+    unmoved = compare(before, before, gold).between["churn"]
+    assert unmoved.low == 0 and unmoved.high == pytest.approx(float(jeffreys(0, 10)[1]))
     (pair,) = found.pairs
     assert pair.mcnemar_p == metrics.mcnemar(before[0], after[0], gold)
     assert set(compare(before, after).regressions) == {"churn"}
@@ -991,13 +993,17 @@ def test_one_run_beside_several_is_compared_with_each_of_them():
 
 
 @pytest.mark.parametrize("header", ["example,label,gold", "text,pred,gold", "label,gold"])
-def test_files_of_one_run_each_can_be_compared_and_not_reported_on(tmp_path, header):
+def test_files_of_one_run_each_can_be_compared_and_not_reported_on(tmp_path, header, capsys):
     paths = []
     for name, answers in (("before", "aabb"), ("after", "abbb")):
         paths.append(tmp_path / f"{name}.csv")
         named = header.count(",") == 2
         rows = [f"q{i},{answer},a" if named else f"{answer},a" for i, answer in enumerate(answers)]
         paths[-1].write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    limit = ["--fail-on", "negative-flips", "--margin", "0.05"]
+    assert main.main(["compare", *map(str, paths), *limit]) == 0
+    said = capsys.readouterr().out
+    assert "negative-flips: undecided (25.00 % of the answers [" in said
     before, after = (read_predictions(path, least=1) for path in paths)
     assert before.labels.shape == (1, 4) and before.gold is not None
     assert compare(before, after).between["negative_flips"].value == 0.25
@@ -1212,7 +1218,7 @@ def test_a_comparison_fails_on_what_it_is_asked_for(tmp_path, capsys):
     assert "undecided" in capsys.readouterr().out
     bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
     assert main.main(["compare", str(bare), str(bare), "--fail-on", "accuracy"]) == 2
-    assert "it needs gold labels" in capsys.readouterr().err
+    assert "accuracy needs gold labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -362,7 +362,8 @@ def who_pays(
 def readable(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """Some columns of a board in words: column -> its header.
 
-    Shares stand in percent with one decimal, changes of accuracy in points, entropies in nats.
+    Shares stand in percent with one decimal, changes of accuracy and churn in points, entropies in
+    nats.
     """
     cells = {}
     for name, header in columns.items():
@@ -389,7 +390,7 @@ def _in_words(column: str, value: object) -> str:
         if forms.get(column, "").endswith("%"):
             shown = shown.replace("%", " %")
         return "< 0.001" if column == "p" and shown == "0.000" else shown
-    if column in ("accuracy_change", "over_anchor", "over_linear"):
+    if column in ("accuracy_change", "churn_change", "over_anchor", "over_linear"):
         return records.shown(records.number("accuracy_change", value), "points")
     if column in records.UNITS:
         number = records.number(column, value)

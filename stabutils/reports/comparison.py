@@ -16,6 +16,7 @@ from stabutils.metrics import scores
 from stabutils.metrics.intervals import (
     GUARD,
     Interval,
+    jeffreys,
     over_both,
     over_examples,
     these_models,
@@ -149,7 +150,7 @@ class Comparison:
             raise InputError("--margin", margin, "a share of 0 .. 1")
         for name in fail_on:
             if name not in self.regressions:
-                needs = "" if name not in FAIL_ON else " (it needs gold labels)"
+                needs = "" if name not in FAIL_ON else f" ({name} needs gold labels)"
                 raise InputError("--fail-on", name, ", ".join(self.regressions) + needs)
         return [Check(name, self.regressions[name], margin) for name in fail_on]
 
@@ -316,6 +317,12 @@ def _of_models(before, after, gold) -> Comparison:
     )
 
 
+def _of_count(share: Interval, queries: int) -> Interval:
+    """The share of so many queries with Jeffreys' interval, which holds for few of them too."""
+    low, high = jeffreys(round(share.value * queries), queries)
+    return replace(share, low=float(low), high=float(high))
+
+
 def _over_queries(statistic, *models, gold) -> Interval:
     """The interval of these models on other queries, whichever of them it is of."""
     interval, count = over_examples(statistic, *models, examples=(gold,)), sum(map(len, models))
@@ -459,6 +466,8 @@ def _between(before, after, gold, seeds=None):
 
         if min(len(before), len(after)) < 2:
             interval = _over_queries(share, before, after, gold=gold)
+            if len(before) == len(after):  # a count of queries
+                interval = _of_count(interval, before.shape[1])
         else:
             interval = over_both(share, before, after, seeds=seeds, examples=(gold,))
         found[part] = interval.within(0, 1)
@@ -516,10 +525,14 @@ def command(arguments: argparse.Namespace) -> int:
         save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
     print(comparison)
     for check in checks:
-        interval = f"[{100 * check.interval.low:+.2f}, {100 * check.interval.high:+.2f}]"
-        outcome = check.in_words(arguments.strict)
+        value, low, high = (
+            100 * getattr(check.interval, name) for name in ("value", "low", "high")
+        )
+        measured = f"worse by {value:+.2f} points [{low:+.2f}, {high:+.2f}]"
+        if not comparison.retrained and check.name != "accuracy":
+            measured = f"{value:.2f} % of the answers [{low:.2f}, {high:.2f}]"
         print(
-            f"{check.name}: {outcome} (worse by {100 * check.interval.value:+.2f} points "
-            f"{interval}, {check.interval.speaks_of}; allowed {100 * check.limit:g})"
+            f"{check.name}: {check.in_words(arguments.strict)} ({measured}, "
+            f"{check.interval.speaks_of}; allowed {100 * check.limit:g})"
         )
     return status
