@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from stabutils import metrics
-from stabutils.analysis.subgroups import harmed, numbers, size_classes, subgroup_changes, who_pays
+from stabutils.analysis.subgroups import (
+    groups_of,
+    harmed,
+    numbers,
+    size_classes,
+    subgroup_changes,
+    who_pays,
+)
+from stabutils.data.datasets import Dataset, Split
 from stabutils.errors import InputError
 from stabutils.study.runs import of_answers
 
@@ -145,4 +155,17 @@ def test_who_pays_is_said_for_each_method_and_group_with_intervals():
     assert harmed(control, same, ("a", "b", "c", "d")) == []
     keys = {number.key: number.value for number in numbers(table)}
     assert len(keys) == 16
-    assert keys["accuracy_change, harm; b intents"] == worst.accuracy_change.value
+    assert keys["accuracy_change, harm; b"] == worst.accuracy_change.value
+
+
+def test_groups_are_what_was_planted_else_the_sizes_of_intents():
+    labels, texts = np.array([2, 0, 1]), ("one", "two", "three")
+    train = Split(tuple("abcdefghijklm"), np.repeat([0, 1, 2], [9, 3, 1]))
+    test = Split(texts, labels)
+    sized = Dataset("toy", train, test, test, ("x", "y", "z"))
+    assert groups_of(sized).tolist() == ["rare intents", "frequent intents", "middle intents"]
+    tags = ("clear", "rare:strong", "noise:weak")
+    planted = replace(sized, test=Split(texts, labels, tags))
+    assert groups_of(planted).tolist() == ["clear queries", "rare queries", "noise queries"]
+    alike = replace(sized, train=Split(texts, labels))
+    assert groups_of(alike) is None

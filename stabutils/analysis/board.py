@@ -380,6 +380,7 @@ def _in_words(column: str, value: object) -> str:
             "p": ".3f",
             "noise": ".1%",
             "negative_flips": ".1%",
+            "control_negative_flips": ".1%",
             "trainings": ".3g",
             "passes": "g",
             "share_left": ".2f",

@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 
 from stabutils import records
 from stabutils.analysis import board
+from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.records import Number
 from stabutils.study.runs import Runs
@@ -22,13 +23,14 @@ from stabutils.study.runs import Runs
 MEASURES = ("accuracy", "churn", "negative_flips")
 COLUMNS = {  # of `who_pays`, to be shown
     "arm": "method",
-    "group": "intents",
+    "group": "queries of",
     "examples": "queries",
     "accuracy_change": "accuracy, change",
     "p_accuracy": "p, accuracy",
     "churn_change": "churn, change",
     "p_churn": "p, churn",
     "negative_flips": "negative flips",
+    "control_negative_flips": "control's",
     "p_negative_flips": "p, flips",
 }
 NOTHING = 1e-9  # a spread over shuffles that is rounding only
@@ -70,6 +72,18 @@ def unequal(train_labels: np.ndarray, times: float = 2.0) -> bool:
     """
     sizes = np.unique(train_labels, return_counts=True)[1]
     return bool(sizes.max() >= times * sizes.min())
+
+
+def groups_of(data: Dataset) -> np.ndarray | None:
+    """The group of each test query: what was planted there, where something was; else the size of
+    its intent (`size_classes`), where intents differ in it; None where neither is so.
+    """
+    train, test = data.train.labels, data.test
+    if test.tags:
+        return np.array([tag.partition(":")[0] + " queries" for tag in test.tags])
+    if unequal(train):
+        return np.char.add(size_classes(train, test.labels), " intents")
+    return None
 
 
 def subgroup_changes(
@@ -162,9 +176,8 @@ def numbers(payers: pd.DataFrame) -> list[Number]:
     """The intervals of `who_pays`, as a record keeps them."""
     found = []
     for row in payers.itertuples():
-        intents = f"{row.group} intents"
-        found.append(records.number("accuracy_change", row.accuracy_change, row.arm, intents))
-        found.append(records.number("churn_change", row.churn_change, row.arm, intents))
+        found.append(records.number("accuracy_change", row.accuracy_change, row.arm, row.group))
+        found.append(records.number("churn_change", row.churn_change, row.arm, row.group))
     return found
 
 
