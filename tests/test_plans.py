@@ -42,7 +42,7 @@ SMALL |= {
     "noise": "10, 20",
     "few_shot": "2",
 }
-METHODS = {"09": "ZerO, R-Drop"}  # R-Drop is trained on wrong labels too
+METHODS = {"09": "ZerO, R-Drop, TGTSS"}  # the latter two are trained on wrong labels too
 
 
 @pytest.fixture
