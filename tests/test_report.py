@@ -983,6 +983,20 @@ def test_two_models_of_one_run_each_by_hand():
     assert set(compare(before, after).regressions) == {"churn"}
 
 
+def test_a_threshold_counts_for_one_run_each_too():
+    """Of four queries one is answered by the first model only, and one by the second only."""
+    first, second = ([0.9, 0.6, 0.9, 0.9], [0.6, 0.9, 0.9, 0.9])
+    sides = []
+    for confidence in (first, second):
+        probabilities = np.stack([confidence, 1 - np.array(confidence)], axis=-1)[None]
+        labels, names = np.zeros((1, 4), int), ("a", "b")
+        examples = ("1", "2", "3", "4")
+        sides.append(Predictions(labels, names, ("1",), examples, "", probabilities=probabilities))
+    between = compare(*sides, threshold=0.7).between
+    assert between["decision_flips"].value == between["served_churn"].value == 0.5
+    assert between["churn"].value == 0
+
+
 def test_one_run_beside_several_is_compared_with_each_of_them():
     draw = np.random.default_rng(3)
     deployed, candidates, gold = (draw.integers(0, 2, (runs, 60)) for runs in (1, 3, 1))

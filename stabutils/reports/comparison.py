@@ -235,18 +235,22 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         seeds = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
     else:
         seeds = run_names = _seeds(seeds, sizes)
+    served = [
+        _served(side, labels, len(code), threshold)
+        for side, labels in zip(files, (before, after), strict=True)
+    ]
     if min(sizes) < 2:
         found = _of_models(before, after, gold)
+        if all(served):
+            for name in served[0]:
+                earlier, later = (side[name] for side in served)
+                found.between[name] = _between(earlier, later, None)["churn"]
         pairs = pairs_of(before, after, gold, run_names, own=False)
         return replace(
             found, layouts=layouts, pairs=pairs, flips=_flips(before, after, gold, code, files[0])
         )
     n = min(5, *sizes)
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
-    served = [
-        _served(side, labels, len(code), threshold)
-        for side, labels in zip(files, (before, after), strict=True)
-    ]
     between = _between(before, after, gold, seeds)
     if all(served):
         for name in served[0]:
