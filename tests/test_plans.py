@@ -41,6 +41,7 @@ SMALL |= {
     "workers": 1,
     "noise": "10, 20",
     "few_shot": "2",
+    "wider": 3,
 }
 METHODS = {"09": "ZerO, R-Drop, TGTSS"}  # the latter two are trained on wrong labels too
 

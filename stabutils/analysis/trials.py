@@ -15,6 +15,7 @@ from stabutils.study.runs import Runs
 from stabutils.study.study import Arm, Study
 
 BAG = "compact-bag"  # `compact` without its attention layer: an ablation that competes
+WIDE = "compact-wide"  # the parameters, and the training time, of five of `compact`
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +46,16 @@ class Trial:
 
     def best(self, table: pd.DataFrame) -> str:
         """The mitigation of the largest reduction on a board of this trial."""
-        mitigations = [arm for arm in table.arm if arm in self.arms and arm != BAG]
+        mitigations = [arm for arm in table.arm if arm in self.arms and arm not in (BAG, WIDE)]
         return mitigations[0]
 
 
-def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Trial:
+def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int, wider: int = 0) -> Trial:
     """Train what is missing of control, of each method and of a placebo.
 
     The placebo is control once more under fresh seeds. For `compact` the bag of its word vectors
-    competes too, as a model of its own, with more runs (`bag_runs`), for they are cheap.
+    competes too, as a model of its own, with more runs (`bag_runs`), for they are cheap; and, with
+    as many runs as `wider` says, a network of the size of five.
     """
     control = study.retrain("control")
     placebo = study.retrain("control", n=runs_per_method, start=study.runs)
@@ -61,13 +63,23 @@ def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int) -> Tri
     costs = {name: price(method, study.task.recipe) for name, method in methods.items()}
     settings = {name: describe_arm(method) for name, method in methods.items()}
     studies = [study]
-    if study.model == "compact":
-        bag = replace(study, model=BAG)
-        arms[BAG] = bag.retrain("control", n=bag_runs(study, runs_per_method))
-        costs[BAG], settings[BAG] = (1.0, 1.0), "control"
-        studies.append(bag)
+    for name, (n, cost) in other_networks(study, runs_per_method, wider).items():
+        other = replace(study, model=name)
+        arms[name] = other.retrain("control", n=n)
+        costs[name], settings[name] = (cost, cost), "control"
+        studies.append(other)
     linear = linear_models(study)
     return Trial(control, placebo, arms, costs, linear, settings, tuple(studies))
+
+
+def other_networks(
+    study: Study, runs_per_method: int, wider: int = 0
+) -> dict[str, tuple[int, float]]:
+    """The networks that compete with `compact`: how many runs, and what each costs of its runs."""
+    if study.model != "compact":
+        return {}
+    others = {BAG: (bag_runs(study, runs_per_method), 1.0)}
+    return others | ({WIDE: (wider, 5.0)} if wider else {})
 
 
 def bag_runs(study: Study, runs_per_method: int) -> int:

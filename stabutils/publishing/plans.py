@@ -85,7 +85,7 @@ def refuse(number: str, knobs: Knobs, methods: bool = True) -> None:
     for name, rule in RULES.get(number, {}).items():
         if name in knobs:
             check(name, knobs[name], int, rule)
-    for name in ("probed", "levels", "pokes") if number in ("01", "02", "07") else ():
+    for name in FEWEST if number in ("01", "02", "06", "07") else ():
         if knobs.get(name):  # 0 leaves a section out
             check(name, knobs[name], int, {"least": FEWEST[name]})
     if "sizes" in knobs:
@@ -122,7 +122,7 @@ def chosen(number: str, study: Study, methods: str) -> dict[str, Arm]:
     return tuning.methods(study, methods, catalogue, quick[catalogue])
 
 
-FEWEST = {"probed": 3, "levels": 2, "pokes": 2}
+FEWEST = {"probed": 3, "levels": 2, "pokes": 2, "wider": 3}
 THREE = {"least": 3}
 FOUR = {"least": 4}  # of which two are left out
 SIX = {"least": 6}  # of ensembles of 2 and 3
@@ -165,15 +165,15 @@ def _clusters(study: Study, knobs: Knobs) -> Iterator[Part]:
         yield Part(f"rounding, {length} epochs", own, interventions.Poke(), n=pokes)
 
 
-def _trial(study: Study, methods: Mapping[str, Arm], n: int) -> Iterator[Part]:
+def _trial(study: Study, methods: Mapping[str, Arm], n: int, wider: int = 0) -> Iterator[Part]:
     """What `trials.trial` asks for beside control."""
-    from stabutils.analysis.trials import BAG, bag_runs
+    from stabutils.analysis.trials import other_networks
 
     yield Part("placebo", study, n=n, start=study.runs)
     for name, method in methods.items():
         yield Part(name, study, method, n)
-    if study.model == "compact":
-        yield Part(BAG, replace(study, model=BAG), n=bag_runs(study, n))
+    for name, (own, _) in other_networks(study, n, wider).items():
+        yield Part(name, replace(study, model=name), n=own)
 
 
 def _regularizers(study: Study, knobs: Knobs) -> Iterator[Part]:
@@ -229,7 +229,7 @@ def _anchored(study: Study, knobs: Knobs) -> Iterator[Part]:
         fresh = replace(study, published=False)
         for name, arm in weighed.items():
             yield Part(f"weight beside {name}", fresh, arm, 3, start=tuning.START)
-    yield from _trial(study, methods, knobs["runs_per_method"])
+    yield from _trial(study, methods, knobs["runs_per_method"], knobs["wider"])
 
 
 def _updates(study: Study, knobs: Knobs) -> Iterator[Part]:
