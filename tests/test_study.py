@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from stabutils import metrics
 from stabutils.errors import Incomplete, InputError
-from stabutils.mitigations import Mitigation
+from stabutils.mitigations import Mitigation, resolve
 from stabutils.mitigations.regularizers import LabelSmoothing
 from stabutils.study import dispatch, paths, publication
-from stabutils.study.study import Study
+from stabutils.study.study import Study, requested
 from stabutils.training import loop
 from stabutils.training.files import PACKED, DamagedRun, slug
 from stabutils.training.state import Seeds
@@ -47,6 +47,20 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(loop, "train", counted)
     return seen
+
+
+def test_probabilities_are_published_where_mixtures_and_ensembles_need_them(tiny_study):
+    """Of control's plain sample, and of the old and the new models of an update."""
+
+    def whole(study, arm=None, **given):
+        return requested(study, arm or resolve("control"), **given).whole
+
+    usual = {"epochs": None, "batch_size": None}
+    same, changed = tiny_study(**usual), tiny_study(change="drop 10 %", **usual)
+    assert whole(same) and whole(changed) and whole(changed, start=100)
+    assert not whole(same, start=100) and not whole(same, n=1) and not whole(changed, n=1)
+    assert not whole(changed, LabelSmoothing()) and not whole(changed, keep=["margin"])
+    assert not whole(changed, seeds=[Seeds(0, 0, 0, 1), Seeds(0, 0, 0, 2)])
 
 
 # ---- knobs

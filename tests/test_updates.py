@@ -225,6 +225,21 @@ def test_beside_an_anchor_updates_lie_between_the_network_and_the_linear_model(s
         updates.anchored(Updates(unsaid(plain.before), plain.after), anchor)
 
 
+def test_who_knows_the_deployed_model_may_have_an_anchor_too(study):
+    """At all of the weight old and new answer as their linear models do, pair by pair."""
+    plain, own = (updates.update(study, arm, n=3) for arm in ("control", WarmStart()))
+    [anchor] = map(updates.of_linear, of_changed_data(study, np.r_[:3, APART : APART + 3]).values())
+    arms, costs = {"plain": plain, "warm start": own}, {"plain": (1.0, 1.0), "warm start": (1.5, 1)}
+    found, prices = updates.successors_anchored(arms, costs, anchor, passes=2.0)
+    assert prices == {"warm start, anchored at a half": (1.5, 2.0)}
+    beside = found["warm start, anchored at a half"]
+    assert beside.matched
+    both = own.after.probabilities * anchor.after.probabilities
+    assert np.array_equal(beside.after.labels, both.argmax(-1))
+    without = Updates(own.before, unsaid(own.after), matched=True)
+    assert updates.successors_anchored({"warm start": without}, costs, anchor, 2.0) == ({}, {})
+
+
 def unsaid(runs):
     """The same runs with labels alone."""
     return replace(runs, probabilities=None)

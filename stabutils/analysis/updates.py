@@ -166,7 +166,26 @@ def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates
     its probabilities in the geometric mean, 0 .. 1.
     """
     before = _beside(updates.before, anchors.before, weight)
-    return Updates(before, _beside(updates.after, anchors.after, weight))
+    return Updates(before, _beside(updates.after, anchors.after, weight), updates.matched)
+
+
+def successors_anchored(
+    arms: Mapping[str, Updates],
+    costs: Mapping[str, tuple[float, float]],
+    linear: Updates,
+    passes: float,
+) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+    """Methods that know the deployed model, old and new each beside its linear model.
+
+    linear : updates of the linear model. passes : of an answer beside it. Returns updates and
+    prices by name, of those whose runs have probabilities.
+    """
+    found, prices = {}, {}
+    for name, own in arms.items():
+        if own.matched and own.after.probabilities is not None:
+            found[f"{name}, anchored at a half"] = anchored(own, linear)
+            prices[f"{name}, anchored at a half"] = (costs[name][0], passes)
+    return found, prices
 
 
 def _beside(runs: Runs, anchors: Runs, weight: float, kind: str = "geometric") -> Runs:

@@ -250,5 +250,6 @@ def requested(
     words = [f"{name} {value}" for name, value in knobs.items() if value is not None]
     kind = [probes.published_part(keep), "crossed" if seeds else ""]
     part = " ".join(filter(None, [*kind, *words]))
-    whole = arm == "control" and not part and n >= study.runs
+    sample = not any(kind) and (not part or bool(study.change))
+    whole = arm == "control" and sample and n >= study.runs  # mixtures and ensembles need it
     return Request(arm, runs, study.model, keep, part, whole)
