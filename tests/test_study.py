@@ -429,8 +429,15 @@ def test_less_never_takes_the_place_of_more(tiny_study, trained):
     other = tiny_study(**own, seed=7)
     other.retrain()
     publish(other)
-    names = {path.name for path in (made.records / "answers").iterdir()}
-    assert names == {f"compact-control{PACKED}", f"compact-control-seed-7{PACKED}"}
+    bag = tiny_study(**own | {"runs": 4, "model": "compact-bag"})
+    bag.retrain(n=2)
+    assert publish(bag) is not None  # a network that competes, with fewer runs than control
+    bag.retrain(n=3)
+    publish(bag)
+    names = {path.name.removesuffix(PACKED) for path in (made.records / "answers").iterdir()}
+    assert names == {"compact-control", "compact-control-seed-7", "compact-bag-control"}
+    assert len(bag.answers.published(bag.requests[-1])) == 3
+    trained[5:] = []
     more = tiny_study(**own | {"runs": 3})
     assert np.array_equal(more.retrain().labels[:2], whole.labels)
     publish(more)

@@ -115,6 +115,12 @@ def write(path: Path, runs: Runs, classes: int, about: Mapping, whole: bool = Fa
     return path
 
 
+def more(path: Path, runs: Runs, whole: bool) -> bool:
+    """Whether a committed file holds what runs in its place would not: runs, or probabilities."""
+    arrays, record = files.read_file(path) or ({}, {"runs": ()})
+    return len(record["runs"]) > len(runs) or ("shares" in arrays and not whole)
+
+
 def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
     """The committed answers of an arm by run name, of those runs of which all of `keep` was
     committed.

@@ -55,12 +55,14 @@ def publish(study: Study, request: Request) -> Path | None:
     """Publish the answers of a request; None where that is done, or would replace more by less."""
     published = study.answers.published(request)
     runs = study.answers.stack(request)
-    small = request.arm == "control" and not (request.part or request.whole)
-    if small or "unpublished" in request.part or not isinstance(runs, Runs):
+    if "unpublished" in request.part or not isinstance(runs, Runs):
         return None
+    path = paths.published_answers(study.records, request.model, request.arm, request.part)
     complete = published.keys() >= set(runs.names)
     whole = request.whole and runs.probabilities is not None
     if complete and not (whole and "shares" not in published[runs.names[0]]):
+        return None
+    if committed.more(path, runs, whole):
         return None
     identity = request.runs[0].identity
     about = {
@@ -69,7 +71,6 @@ def publish(study: Study, request: Request) -> Path | None:
         "recipe": identity["recipe"],
         "identity": identity["model"],
     }
-    path = paths.published_answers(study.records, request.model, request.arm, request.part)
     return committed.write(
         path, runs, len(study.data.label_names), about | provenance(), request.whole
     )
