@@ -144,7 +144,7 @@ def test_its_python_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
         preparation,
         "prepare",
         lambda model, data, recipe, pooling: tiny.prepare(
-            model, data, replace(recipe, epochs=1), pooling
+            model, data, replace(recipe, epochs=2), pooling
         ),
     )
     monkeypatch.setattr(

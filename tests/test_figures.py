@@ -142,7 +142,9 @@ def affordable():
 
 def refused():
     line = [interval(0.01, 0.01), interval(0.1, 0.02)]
-    return pd.DataFrame({"coverage": [0.5, 1.0], "churn": line, "error": line})
+    return pd.DataFrame(
+        {"coverage": [0.5, 1.0], "churn": line, "served_churn": line, "error": line}
+    )
 
 
 def mixed():

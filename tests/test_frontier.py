@@ -330,6 +330,16 @@ def test_refusing_by_hand():
         reliability.selective(values, doubt, 0)
 
 
+def test_to_abstain_is_an_answer_that_users_see():
+    """Three runs, three queries; each abstains on one, which is the fourth label."""
+    labels = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 2]])
+    doubt = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9]])
+    seen = np.array([[3, 1, 2], [0, 3, 2], [0, 2, 3]])
+    found = reliability.served(labels, doubt, 2 / 3)
+    assert found == pytest.approx(metrics.churn(seen)) and found > metrics.churn(labels)
+    assert reliability.served(labels, doubt, 1.0) == pytest.approx(metrics.churn(labels))
+
+
 def test_the_curve_ends_at_churn_and_error():
     """Fails if churn among the answered is not churn when all is answered, or the doubted come
     first.
@@ -341,6 +351,7 @@ def test_the_curve_ends_at_churn_and_error():
     assert last.churn.value == pytest.approx(metrics.churn(runs.labels))
     expected = {
         "churn": (metrics.churn, runs.labels),
+        "served_churn": (metrics.churn, runs.labels),
         "error": (np.mean, (runs.labels != runs.gold).astype(float)),
     }
     for name, (statistic, values) in expected.items():

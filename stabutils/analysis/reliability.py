@@ -5,6 +5,7 @@ foreign ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,21 +47,42 @@ def otherwise(labels: np.ndarray) -> np.ndarray:
     return np.stack([np.sum(labels != own, axis=0) for own in labels]) / (len(labels) - 1)
 
 
-def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
-    """Mean of `values` where each run answers only its share `coverage` of queries of least doubt,
-    mean over runs.
+def answered(doubt: np.ndarray, coverage: float) -> np.ndarray:
+    """Which queries each run answers: its share `coverage` of least doubt, bool (runs, examples).
 
-    values, doubt: (runs, examples). At least one query is answered; of equal doubt the first ones
-    are.
+    doubt: (runs, examples). At least one query is answered; of equal doubt the first ones are.
+
+    >>> answered(np.array([[0.9, 0.1, 0.3]]), 2 / 3).tolist()
+    [[False, True, True]]
+    """
+    if not 0 < coverage <= 1:
+        raise InputError("coverage", coverage, "a share above 0, at most 1")
+    number = max(1, round(coverage * doubt.shape[1]))
+    ranks = doubt.argsort(axis=1, kind="stable").argsort(axis=1)
+    return ranks < number
+
+
+def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
+    """Mean of `values` over what each run answers (`answered`), mean over runs.
+
+    values, doubt: (runs, examples).
 
     >>> selective(np.array([[1.0, 0.0, 0.0]]), np.array([[0.9, 0.1, 0.3]]), 2 / 3)
     0.0
     """
-    if not 0 < coverage <= 1:
-        raise InputError("coverage", coverage, "a share above 0, at most 1")
-    answered = max(1, round(coverage * doubt.shape[1]))
-    least = np.argsort(doubt, axis=1, kind="stable")[:, :answered]
-    return float(np.take_along_axis(values, least, axis=1).mean())
+    return float(values[answered(doubt, coverage)].mean())
+
+
+def served(labels: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
+    """Churn of what users see, where each run abstains from its most doubtful queries and to
+    abstain is an answer like any other.
+
+    labels, doubt: (runs, examples).
+
+    >>> served(np.array([[0, 1], [0, 1]]), np.array([[0.1, 0.2], [0.2, 0.1]]), 1 / 2)
+    1.0
+    """
+    return float(otherwise(np.where(answered(doubt, coverage), labels, -1)).mean())
 
 
 def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
@@ -71,8 +93,8 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
     Returns
     -------
     Columns coverage, churn (how many of the other runs would have given another answer to those it
-    answers) and error, as Intervals over runs and queries, conservative. What is left out is a run,
-    or a replica where the runs are ensembles.
+    answers), served_churn (`served`) and error, as Intervals over runs and queries, conservative.
+    What is left out is a run, or a replica where the runs are ensembles.
     """
     if len(runs) < 3:
         raise InputError("runs", len(runs), "at least 3")
@@ -83,16 +105,13 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
         def churn(labels: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
             return selective(otherwise(labels), doubt, coverage)
 
-        def error(wrong: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
-            return selective(wrong, doubt, coverage)
-
-        rows.append(
-            {
-                "coverage": coverage,
-                "churn": over_both(churn, runs.labels, runs.doubt).within(0, 1),
-                "error": over_both(error, wrong, runs.doubt).within(0, 1),
-            }
-        )
+        by_coverage = {"churn": churn, "served_churn": partial(served, coverage=coverage)}
+        row = {
+            name: over_both(measure, runs.labels, runs.doubt).within(0, 1)
+            for name, measure in by_coverage.items()
+        }
+        error = over_both(partial(selective, coverage=coverage), wrong, runs.doubt).within(0, 1)
+        rows.append({"coverage": coverage, **row, "error": error})
     return pd.DataFrame(rows)
 
 

@@ -59,16 +59,21 @@ def votes(
 
 
 def selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
-    """Churn and error among the queries answered, where a model abstains from the most uncertain.
+    """Churn and error where a model abstains from the most uncertain queries.
 
     Parameters
     ----------
     curves : name -> table of `analysis.reliability.curve`
     """
     table = pd.concat([rows.assign(arm=name) for name, rows in curves.items()])
-    figure = responses(table, "coverage", "queries answered (%)", ["churn", "error"], scale=100)
-    for axis, name in zip(figure.axes, ("churn", "error"), strict=True):
-        axis.set(ylabel=f"{name} among them (%)", ylim=0)
+    names = {
+        "churn": "churn among them (%)",
+        "served_churn": "churn of all queries,\nto abstain being an answer (%)",
+        "error": "error among them (%)",
+    }
+    figure = responses(table, "coverage", "queries answered (%)", [*names], scale=100)
+    for axis, name in zip(figure.axes, names.values(), strict=True):
+        axis.set(ylabel=name, ylim=0)
     return figure
 
 

