@@ -3,7 +3,7 @@
 A number stands between two comments, which name its record, its key and the unit that readers see:
 `<!--massive/01_measuring_instability: churn in %-->` and `<!--end-->`. What is between them is
 written from the record, and a test fails when the two disagree. Whole tables are quoted as
-`<!--table: methods-->`.
+`<!--table: corpora-->`.
 """
 
 from __future__ import annotations
@@ -129,64 +129,34 @@ def _benchmark(root: Path) -> str:
     return table(["times as fast", "measured (rounds or seeds)", "goal", "reached"], rows)
 
 
-def _board(root: Path, corpus: str, notebook: str = "") -> str:
-    """What the board of a corpus says, in a sentence and a table."""
-    board = results.board(root / "records" / corpus, notebook)
-    methods = board[board.arm.map(is_method)] if len(board) else board
-    if not len(methods):
+def _board(root: Path, corpus: str) -> str:
+    """What the board of a corpus and network says, in a sentence and a table."""
+    boards = {folder.name: results.board(folder) for folder in results.published(root)}
+    boards = {name: board for name, board in boards.items() if len(board)}
+    if corpus not in boards:
         return f"No board is published for {corpus} yet."
+    board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
+    methods = board[board.arm.map(is_method)]
     better, best = methods[methods.better == "holds"], methods.iloc[0]
-    rows = [
-        [
-            row.arm,
-            in_percent(row.reduction),
-            in_percent(row.accuracy_change, "", 2, "+"),
-            f"{row.trainings:.3g}",
-            row.better,
-        ]
-        for row in board.itertuples()
-        if row.arm != "control"
-    ]
+    rows = [_row(row) for row in board.itertuples() if row.arm != "control"]
     sentence = (
-        f"On {corpus}, {len(better)} of {len(methods)} methods are significantly more stable than "
-        f"control and keep its accuracy to half a point. {best.arm} gives the largest reduction of "
-        f"label entropy: {in_percent(best.reduction)} ({best.behind}).\n"
+        f"{len(better)} of {len(methods)} methods are significantly more stable than control and "
+        f"keep its accuracy to half a point. {best.arm} gives the largest reduction of label "
+        f"entropy: {in_percent(best.reduction)} ({best.behind}).\n"
     )
-    header = ["method", "reduction of label entropy", "accuracy, points", "trainings", "better"]
-    return sentence + table(header, rows)
+    header = ["method", f"reduction of LE@{n}", "churn", "accuracy, points"]
+    return sentence + table([*header, "trainings", "passes", "measured on"], rows)
 
 
-def _methods(root: Path) -> str:
-    """Every published method: what it does on each corpus and model, and what it costs."""
-    tables = {folder.name: results.board(folder) for folder in results.published(root)}
-    tables = results.by_strength({name: board for name, board in tables.items() if len(board)})
-    tables = {name: board.set_index("arm") for name, board in tables.items()}
-    tables = dict(sorted(tables.items(), key=lambda entry: -len(entry[1])))
-    arms = dict.fromkeys(arm for board in tables.values() for arm in board.index)
-    rows = []
-    for arm in arms:
-        if arm == "control":
-            continue
-        own = [board.loc[arm] if arm in board.index else None for board in tables.values()]
-        prices = [_prices(own, name) for name in ("trainings", "passes")]
-        rows.append([arm, *prices, *map(_cell, own)])
-    return table(["method", "trainings", "passes", *tables], rows)
-
-
-def _prices(rows: Sequence[pd.Series | None], name: str) -> str:
-    values = [f"{row[name]:.3g}" for row in rows if row is not None]
-    return ", ".join(dict.fromkeys(values))
-
-
-def _cell(row: pd.Series | None) -> str:
-    """Bold where the board says that the method is better."""
-    if row is None:
-        return ""
+def _row(row) -> list[str]:
+    """Of a board; bold where it says that the method is better."""
     reduction = in_percent(row.reduction)
     if row.better == "holds":
         reduction = f"**{reduction}**"
     churn, accuracy = in_percent(row.churn), in_percent(row.accuracy_change, "", 2, "+")
-    return f"{reduction} ({row.behind})<br>churn {churn}<br>accuracy {accuracy}"
+    prices = f"{row.trainings:.3g}", f"{row.passes:.3g}"
+    behind = row.behind if is_method(row.arm) or row.runs > 1 else "no seed"
+    return [row.arm, reduction, churn, accuracy, *prices, behind]
 
 
 def _tried(root: Path, corpus: str, name: str) -> str:
@@ -227,7 +197,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "board": _board,
     "corpora": _corpora,
     "executed": _executed,
-    "methods": _methods,
     "tried": _tried,
 }
 
