@@ -4,7 +4,7 @@ foreign ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -105,7 +105,10 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
         def churn(labels: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
             return selective(otherwise(labels), doubt, coverage)
 
-        by_coverage = {"churn": churn, "served_churn": partial(served, coverage=coverage)}
+        by_coverage: dict[str, Callable[..., float]] = {
+            "churn": churn,
+            "served_churn": partial(served, coverage=coverage),
+        }
         row = {
             name: over_both(measure, runs.labels, runs.doubt).within(0, 1)
             for name, measure in by_coverage.items()
