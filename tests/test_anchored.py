@@ -411,6 +411,31 @@ def test_vectors_are_computed_once_and_a_damaged_file_is_not_believed(
     assert fingerprint(checkpoint) == task.identity["sha256"]
 
 
+def test_linear_models_are_fitted_once_for_all_processes(checkpoint, tmp_path, monkeypatch):
+    task, rows = task_of(checkpoint, tmp_path / "kept"), torch.arange(30)
+    settings, split = Linear("tfidf"), "validation"
+    fits = []
+    original = features.fit
+    monkeypatch.setattr(features, "fit", lambda *of: fits.append(of) or original(*of))
+
+    def asked(rows):
+        for cached in (features._logits, features._model):
+            cached.cache_clear()  # as in another process
+        return linear_logits(task, settings, split, rows)
+
+    first = asked(rows)
+    assert np.array_equal(asked(rows.flip(0)), first) and len(fits) == 1
+    assert not np.array_equal(asked(torch.arange(29)), first) and len(fits) == 2
+    for path in (tmp_path / "kept").glob("linear-*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.warns(match="set aside"):
+        assert np.array_equal(asked(rows), first)
+    assert len(fits) == 3
+    monkeypatch.setattr(features, "_source_of_fit", lambda: "another way to fit")
+    asked(rows)
+    assert len(fits) == 4
+
+
 def test_what_has_no_frozen_vectors_is_refused(checkpoint):
     with pytest.raises(InputError, match="model: got 'compact'; expected a checkpoint"):
         train(TASK, Anchored(features="both"), SEEDS)

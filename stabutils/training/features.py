@@ -1,7 +1,8 @@
 """Vectors of a frozen encoder and linear models of a task: computed once, used by every run.
 
-Both are functions of the data (and of the checkpoint) alone. Vectors are kept in a file beside the
-runs where the task names a folder for that; a process keeps the last models that it fitted.
+Both are functions of the data (and of the checkpoint) alone. Vectors and what linear models answer
+are kept in files beside the runs where the task names a folder for that; a process keeps the last
+models that it fitted.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
+import sklearn
 import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
+from stabutils.data import linear
 from stabutils.data.datasets import Split
 from stabutils.data.linear import Linear, LinearModel, fit, out_of_fold
 from stabutils.errors import InputError
@@ -79,16 +83,22 @@ def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
     task = corpus.task
     about = {"model": task.identity, "longest": task.recipe.max_length, "layer": layer}
     about["texts"] = _digest({"texts": task.texts})
-    path = None
-    if task.cache is not None:
-        path = task.cache / f"layer-{files.slug(str(layer))}-{_digest(about)[:16]}.safetensors"
-        arrays, record = files.read_file(path) or ({}, {})
-        if record == about:
-            return arrays
-    vectors = _computed(task, layer)
-    if path is not None:
-        files.write_file(path, files.encode(vectors, about))
-    return vectors
+    name = f"layer-{files.slug(str(layer))}"
+    return _kept(task, name, about, lambda: _computed(task, layer))
+
+
+def _kept(
+    task: Task, name: str, about: dict, compute: Callable[[], files.Arrays]
+) -> dict[str, np.ndarray]:
+    """What `compute` gives, or what the task's folder has of the same; it is written there else."""
+    if task.cache is None:
+        return compute()
+    path = task.cache / f"{name}-{_digest(about)[:16]}.safetensors"
+    arrays, record = files.read_file(path) or ({}, {})
+    if record != about:
+        arrays = compute()
+        files.write_file(path, files.encode(arrays, about))
+    return arrays
 
 
 def _computed(task: Task, layer: int | str) -> dict[str, np.ndarray]:
@@ -166,6 +176,30 @@ def _model(corpus: Corpus, settings: Linear, rows: bytes, layer: int | str) -> L
 
 @lru_cache(maxsize=8)
 def _logits(
+    corpus: Corpus, settings: Linear, split: str, rows: bytes, layer: int | str
+) -> np.ndarray:
+    about = {
+        "corpus": corpus.digest,
+        "settings": repr(settings),
+        "split": split,
+        "rows": hashlib.sha256(rows).hexdigest(),
+        "layer": str(layer),
+        "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
+    }
+
+    def compute() -> files.Arrays:
+        return {"logits": _fitted_logits(corpus, settings, split, rows, layer)}
+
+    return _kept(corpus.task, "linear", about, compute)["logits"]
+
+
+@cache
+def _source_of_fit() -> str:
+    """A digest of the code that fits linear models."""
+    return hashlib.sha256(Path(linear.__file__).read_bytes()).hexdigest()
+
+
+def _fitted_logits(
     corpus: Corpus, settings: Linear, split: str, rows: bytes, layer: int | str
 ) -> np.ndarray:
     task = corpus.task
