@@ -7,12 +7,13 @@ from multiprocessing import active_children
 import pytest
 import tiny
 
+from stabutils.analysis.perturbed import Beside
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.publishing import ahead, plans
 from stabutils.publishing.ahead import Ahead, trainings
 from stabutils.study.forecast import Forecast
-from stabutils.study.study import Study
+from stabutils.study.study import Study, StudyOfTexts
 from stabutils.training.probes import PROXIES
 
 OWN = {
@@ -53,6 +54,20 @@ def test_runs_of_several_notebooks_are_trained_once_with_all_that_is_kept_of_the
     for training in taught:
         for teacher in training.study.dispatch.teachers(training.mitigation, [training.run]):
             assert rows[teacher.name] < rows[training.run.name]
+
+
+def test_a_worker_trains_what_the_notebook_asks_for(asked):
+    """A process makes its study anew, of the knobs; one of other texts would be another study."""
+    study, knobs = asked["01"]
+    more = {"noise": "10", "few_shot": "2", "runs_per_condition": 4, "methods": "ZerO"}
+    both = {"01": asked["01"], "09": (study, knobs | more)}
+    parts = plans.parts_of("09", *both["09"])
+    assert {type(part.study) for part in parts} == {Study, StudyOfTexts, Beside}
+    found = trainings(both)
+    assert {training.number for training in found} == {"01", "09"}
+    for training in found:
+        own = training.study.identify(training.mitigation, training.run.seeds)
+        assert own.name == training.run.name
 
 
 def untrained(parts) -> int:

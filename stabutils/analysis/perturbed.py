@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from stabutils.metrics.intervals import over_both
 from stabutils.metrics.measures import churn
 from stabutils.records import Number
 from stabutils.study.runs import Run
-from stabutils.study.study import Arm, Study
+from stabutils.study.study import Arm, Study, StudyOfTexts
 from stabutils.training import files
 
 KEEP = ("out_of_scope",)  # the probe that answers texts beside the test split
@@ -49,7 +49,7 @@ def variants_of(texts: Sequence[str], draws: int = 2) -> dict[str, list[list[str
     return found
 
 
-class Beside(Study):
+class Beside(StudyOfTexts):
     """A study whose runs answer changed test texts too, and have names of their own for it."""
 
     def identify(self, mitigation, seeds):
@@ -68,9 +68,7 @@ def beside(study: Study, variants: Variants) -> Beside:
     if wrong := [len(texts) for texts in lists if len(texts) != examples]:
         raise InputError("texts of a variant", wrong[0], f"{examples}, as many as test texts")
     every = tuple(text for texts in lists for text in texts)
-    own = Beside(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
-    vars(own)["data"] = replace(study.data, out_of_scope={"test": every})  # in place of its cache
-    return own
+    return Beside.with_data(study, replace(study.data, out_of_scope={"test": every}))
 
 
 def answered(

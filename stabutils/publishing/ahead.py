@@ -21,7 +21,7 @@ from stabutils.mitigations import Mitigation, resolve
 from stabutils.publishing.plans import parts_of
 from stabutils.study.dispatch import Dispatch, end_with, progress
 from stabutils.study.runs import Run
-from stabutils.study.study import Study, requested
+from stabutils.study.study import Study, StudyOfTexts, requested
 
 Plans = Mapping[str, tuple[Study, Mapping[str, Any]]]  # study and parameters by notebook
 
@@ -110,6 +110,8 @@ def trainings(plans: Plans) -> list[Training]:
     studies: dict[Study, Study] = {}  # equal ones read their texts once
     for number, (given, knobs) in plans.items():
         for part in parts_of(number, studies.setdefault(given, given), knobs):
+            if isinstance(part.study, StudyOfTexts):
+                continue  # a worker process makes a study of its knobs
             study = studies.setdefault(part.study, part.study)
             dispatch = study.dispatch
             if part.arm is None or dispatch.cluster or dispatch.device != "cpu":

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from stabutils.data.datasets import Dataset, Split, load_dataset
 from stabutils.errors import InputError, check
@@ -160,11 +160,20 @@ class Study:
         return Forecast().count(self.dispatch, mitigation, request)
 
 
-def with_training_texts(study: Study, train: Split) -> Study:
+class StudyOfTexts(Study):
+    """A study whose texts were given, and are not those that its knobs lead to."""
+
+    @classmethod
+    def with_data(cls, study: Study, data: Dataset) -> Self:
+        """A study with the knobs of another one and texts of its own."""
+        own = cls(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
+        vars(own)["data"] = data  # in place of its cache
+        return own
+
+
+def with_training_texts(study: Study, train: Split) -> StudyOfTexts:
     """The study with other training texts or labels, and all else as it is."""
-    own = replace(study)
-    vars(own)["data"] = replace(study.data, train=train)  # in place of its cache
-    return own
+    return StudyOfTexts.with_data(study, replace(study.data, train=train))
 
 
 def run_of(study: Study, mitigation: Mitigation, seeds: Seeds) -> Run:
