@@ -603,15 +603,6 @@ def test_the_frontier_names_no_method_that_is_not_better_unless_asked():
     assert "ensemble of 2" in {text.get_text() for text in axis.texts}
 
 
-def test_the_dashed_line_is_that_of_the_largest_ensemble():
-    names = ["linear", "vote of 5", "logits of 2", "ensemble distillation", "control"]
-    axis = figures.frontier(priced().assign(arm=names)).axes[0]
-    [line] = [line for line in axis.lines if line.get_linestyle() == "--"]
-    assert line.get_ydata()[0] == pytest.approx(40)
-    without = figures.frontier(priced().assign(arm=["linear", "a", "b", "c", "control"])).axes[0]
-    assert not [line for line in without.lines if line.get_linestyle() == "--"]
-
-
 def test_an_update_s_frontier_begins_at_0_and_fills_what_is_not_dominated():
     axis = figures.updates_frontier(updated()).axes[0]
     assert frontier_marks(axis) == {8: "white", 4: theme.BLUE, 3: theme.RED}

@@ -435,7 +435,7 @@ def answer(table: pd.DataFrame) -> str:
         f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is "
         "that of "
         f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} "
-        "trainings."
+        f"training{'s' * (best.trainings != 1)}."
     )
     rest = methods[methods.better == "does not hold"].arm
     if len(rest):

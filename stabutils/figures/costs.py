@@ -25,7 +25,7 @@ from stabutils.figures.theme import BLUE, GREY, LOOKS, RED, RULE, short
 MOST_NAMED = 9  # networks of a figure
 FREE = 0.25  # where a cost of 0 stands on the logarithmic axis
 COSTS = (0.5, 1, 2, 3, 5, 10, 20, 50, 100)
-COST = "training cost, in runs of control (logarithmic; shaded: next to nothing)"
+COST = "training cost, in runs of control (shaded: next to nothing; equal costs side by side)"
 PASSES = {"one pass an answer": "o", "up to five passes": "s", "more passes": "D"}
 OPTIMAL = {"color": BLUE, "marker": "o"}
 OTHER = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
@@ -39,7 +39,7 @@ def frontier(
 
     Filled: networks that are significantly more stable than control and Pareto-optimal among
     networks, by intervals. Triangles: linear models; the legend says how many networks they
-    dominate. Dashed: the ensemble of the largest reduction.
+    dominate.
 
     Parameters
     ----------
@@ -53,9 +53,6 @@ def frontier(
     rows = rows.assign(optimal=better & (rows.dominated == ""))
     figure, axis = plt.subplots(figsize=(10, 6))
     rows = _against_cost(figure, axis, rows, "reduction")
-    ensembles = rows.height[rows.arm.str.contains(r"^(?:ensemble|vote|logits) of \d")]
-    if len(ensembles):
-        axis.axhline(ensembles.max(), color=BLUE, linestyle="--", linewidth=1, zorder=0)
     axis.axhline(0, **RULE)
     axis.set(ylabel="reduction of label entropy, % of control's")
     ranked = rows[better].sort_values(["optimal", "height"], ascending=False)
@@ -93,7 +90,7 @@ def _against_cost(figure: Figure, axis: Axes, rows: pd.DataFrame, measure: str) 
     rows = rows.assign(height=height, across=np.maximum(rows.trainings.astype(float), FREE))
     linear = rows.arm.str.startswith(LINEAR)
     groups = rows.groupby("across").height
-    rows["across"] *= 1.4 ** ((groups.rank("first") - 0.5) / groups.transform("size") - 0.5)
+    rows["across"] *= 1.3 ** ((groups.rank("first") - 0.5) / groups.transform("size") - 0.5)
     axis.vlines(rows.across, low, np.minimum(high, 110), color=GREY, linewidth=1)
     for row in rows.itertuples():
         mark = list(PASSES.values())[sum((row.passes > 1, row.passes > 5))]
