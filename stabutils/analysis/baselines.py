@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,13 @@ def linear_models(study: Study) -> dict[str, np.ndarray]:
     return {name: own.argmax(axis=1) for name, own in linear_probabilities(study).items()}
 
 
-def linear_probabilities(study: Study, data: int | None = None) -> dict[str, np.ndarray]:
+def linear_probabilities(
+    study: Study, data: int | None = None, without: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Probabilities (queries, classes) of the linear models of a study's corpus, by name.
 
     Of a checkpoint also those on its vectors as it comes, alone and beside TF-IDF. data: the data
-    seed, where the study changes its training data.
+    seed, where the study changes its training data. without: names of models to leave out.
     """
     from stabutils.mitigations import Mitigation
     from stabutils.training.features import linear_logits
@@ -41,12 +43,16 @@ def linear_probabilities(study: Study, data: int | None = None) -> dict[str, np.
     return {
         name: np.exp(linear_logits(task, settings, "test", targets.indices))
         for name, settings in kinds.items()
+        if name not in without
     }
 
 
 def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
-    """The linear models of changed training data, one for each data seed, as Runs by name."""
-    answers = [linear_probabilities(study, int(seed)) for seed in seeds]
+    """The linear models of changed training data, one for each data seed, as Runs by name.
+
+    Without the one on frozen vectors alone: a fit of it takes minutes, and it is not mixed in.
+    """
+    answers = [linear_probabilities(study, int(seed), ("linear (frozen)",)) for seed in seeds]
     found = {}
     for name in answers[0]:
         own = np.stack([each[name] for each in answers])
