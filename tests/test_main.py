@@ -206,6 +206,7 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_r
     lines = [line for line in errors.splitlines() if line and "Executing" not in line]
     assert process.returncode == 130 and len(lines) == 1, errors
     assert lines[0].startswith("stabutils: stopped. ") and "the same command" in lines[0]
+    assert "0 runs are stored in " in lines[0] and "Traceback" not in errors
     assert json.loads((tmp_path / "end.json").read_text(encoding="utf-8"))["status"] == 130
     kept = nbformat.read(tmp_path / "mine" / "own.ipynb", 4)
     text = "".join(cell.outputs[0].get("text", "") for cell in kept.cells if cell.get("outputs"))
