@@ -214,6 +214,16 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_r
     assert list(map(Path, text.split()[:2])) == [root, root / "runs"]
 
 
+def test_a_notebook_is_found_by_its_number_alone():
+    assert notebooks.notebooks(["1"]) == notebooks.notebooks(["01"])
+
+
+def test_without_jupyter_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    assert main.main(["run", "--plan"]) == 2
+    assert capsys.readouterr().err.endswith('expected pip install "stabutils[study]"\n')
+
+
 def test_a_misspelt_parameter_ends_the_command_with_status_2(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "stabutils", "run", "01", "-p", "sede", "7"],

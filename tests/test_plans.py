@@ -92,7 +92,7 @@ def test_a_plan_says_what_is_read_and_about_how_long_the_rest_takes(corpus, caps
     assert main.main(["run", "01", "--plan", *words, "-p", "probed", "0"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == (
-        "in all: 0 published and 3 stored runs are read, to train 1, about 1 minutes on 1 free cores"
+        "in all: 0 published and 3 stored runs are read, to train 1, about 1 min on 1 free cores"
     )
     control = Study(**knobs)
     assert plans.cpu_seconds(control) == runs.cpu_seconds[0]

@@ -88,7 +88,7 @@ class Ahead:
         """How long all trainings take together, by those that a progress bar has seen."""
         count = sum(map(len, self.futures.values()))
         minutes = max(1, round(bar.format_dict["elapsed"] / bar.n * count / 60))
-        return f"{count} runs in all, about {minutes} minutes"
+        return f"{count} runs in all, about {minutes} min"
 
 
 def begin(driver: int) -> None:

@@ -23,7 +23,7 @@ from joblib import cpu_count
 
 from stabutils import records
 from stabutils.data.datasets import NAMES
-from stabutils.errors import InputError, check
+from stabutils.errors import InputError, check, needs
 from stabutils.provenance import project_root
 from stabutils.publishing import pages
 from stabutils.publishing.cells import of_corpus
@@ -74,6 +74,7 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
     """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain
     values.
     """
+    needs("nbformat")
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
@@ -218,7 +219,7 @@ def plan(plans: dict[Path, dict[str, object]]) -> list[str]:
         processes = control.workers or cpu_count()
         minutes = effort * cpu_seconds(control) / processes / 60
         if np.isfinite(minutes):
-            last += f", about {max(1, round(minutes))} minutes on {processes} free cores"
+            last += f", about {max(1, round(minutes))} min on {processes} free cores"
     return [*lines, last]
 
 
