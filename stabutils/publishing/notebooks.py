@@ -214,8 +214,8 @@ def plan(plans: dict[Path, dict[str, object]]) -> list[str]:
             effort += to_train * part.cost(study)
     words = f"{len(forecast.published)} published and {len(forecast.stored)} stored runs are read"
     last = f"in all: {words}, to train {'' if certain else 'at most '}{most}"
-    if most:
-        control = next(iter(studies))
+    control = next(iter(studies), None)
+    if most and control.dispatch.device == "cpu" and not control.dispatch.cluster:
         processes = control.workers or cpu_count()
         minutes = effort * cpu_seconds(control) / processes / 60
         if np.isfinite(minutes):
