@@ -33,13 +33,17 @@ from stabutils.reports import anchor, comparison
 from stabutils.reports.stability import add_arguments
 from stabutils.reports.stability import command as write_report
 from stabutils.study import verify
+from stabutils.study.paths import run_store
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run notebooks and say where their pages lie: below `results_root()`, or where -o says."""
     plans = parameters(notebooks(arguments.notebooks), arguments.preset, arguments.parameters)
+    lines = plan(plans)
     if arguments.plan:
-        return plan(plans)
+        print(*lines, sep="\n")
+        return 0
+    print(lines[-1], flush=True)
     finished = []
     with ahead_of(plans) as ahead:
         for path, values in plans.items():
@@ -72,7 +76,8 @@ def publish(arguments: argparse.Namespace) -> int:
     ]  # 08 is about no corpus
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
-        return plan(plans)
+        print(*plan(plans), sep="\n")
+        return 0
     for path, values in plans.items():
         print(publish_one(path, values))
     return 0
@@ -190,8 +195,15 @@ def main(argv: list[str] | None = None) -> int:
     except (Failed, Incomplete, OSError) as error:
         return ended(arguments, 1, error)
     except KeyboardInterrupt as error:
-        where = f" {error}" if str(error) else ""
-        return ended(arguments, 130, f"stopped.{where}")
+        return ended(arguments, 130, f"stopped. {error}{kept(arguments.name)}".strip())
+
+
+def kept(command: str) -> str:
+    """What a command that was stopped leaves behind, where it trains runs."""
+    if command not in ("run", "publish", "notebooks"):
+        return ""
+    count = len(list(run_store().glob("*.safetensors")))
+    return f"{count} runs are stored in {run_store()}: the same command goes on from there"
 
 
 def ended(arguments: argparse.Namespace, status: int, error: Exception | str) -> int:

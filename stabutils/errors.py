@@ -6,6 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, get_args
 
 
@@ -59,6 +60,12 @@ def check(name: str, value: Any, kind: Any, rule: Mapping) -> None:
         right = right and value in rule["choices"]
     if not right:
         raise InputError(name, value, words + (" or None" if optional else ""))
+
+
+def needs(package: str) -> None:
+    """Refuse what a package is needed for that `pip install stabutils` alone does not bring."""
+    if find_spec(package) is None:
+        raise InputError(package, "not installed", 'pip install "stabutils[study]"')
 
 
 def floats(name: str, text: str) -> list[float]:

@@ -75,7 +75,8 @@ def untrained(parts) -> int:
     return sum([*part.count(Forecast()).values()][-1] for part in parts)
 
 
-def test_what_a_notebook_waited_for_is_all_that_it_is_known_to_need(asked):
+def test_what_a_notebook_waited_for_is_all_that_it_is_known_to_need(asked, monkeypatch, capsys):
+    monkeypatch.setenv("STABUTILS_BAR", "lines")
     parts = {number: plans.parts_of(number, *own) for number, own in asked.items()}
     known = {
         number: [part for part in own if part.arm is not None] for number, own in parts.items()
@@ -85,6 +86,9 @@ def test_what_a_notebook_waited_for_is_all_that_it_is_known_to_need(asked):
         for number, own in known.items():
             found.wait(number)
             assert untrained(own) == 0
+    count = sum(map(len, found.futures.values()))
+    said = f"trainings for 01 ({count} runs in all, about 1 min): "
+    assert said in capsys.readouterr().err
 
 
 def test_one_notebook_trains_for_itself(asked, monkeypatch):

@@ -18,7 +18,7 @@ from stabutils.__main__ import main
 from stabutils.data.linear import Linear, fit
 from stabutils.errors import InputError
 from stabutils.metrics.mixtures import choose_weight, curve, mix
-from stabutils.reports.anchor import Anchor, answer_from_file, assess, load, probabilities_of
+from stabutils.reports.anchor import Anchor, assess, load, probabilities_of, read_rated, serve
 from stabutils.reports.reading import read_predictions
 
 DATA = tiny.dataset()
@@ -54,7 +54,9 @@ def test_a_saved_anchor_answers_as_it_did(features, kind, tmp_path):
     for given in (None, network):
         expected = before.answer(NEW, given, vectors)
         assert np.array_equal(after.answer(NEW, given, vectors), expected)
-        found = answer_from_file(path, NEW, given, vectors)
+        names, answer = serve(path)
+        found = answer(NEW, given, vectors)
+        assert tuple(names) == DATA.label_names
         np.testing.assert_allclose(found, expected, atol=1e-6)
         assert np.allclose(found.sum(-1), 1, atol=1e-5)
 
@@ -67,10 +69,13 @@ def test_a_service_needs_no_more_than_the_function(tmp_path):
     code = f"""
 import sys
 sys.modules["stabutils"] = None
-{inspect.getsource(answer_from_file)}
+{inspect.getsource(serve)}
 import json, numpy
 network = numpy.load({str(tmp_path / "network.npy")!r})
-print(json.dumps(answer_from_file({str(path)!r}, {list(NEW)!r}, network).tolist()))
+names, answer = serve({str(path)!r})
+assert names[0] == {DATA.label_names[0]!r}
+singles = [answer([text], network[[row]])[0] for row, text in enumerate({list(NEW)!r})]
+print(json.dumps(numpy.array(singles).tolist()))
 """
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
@@ -113,20 +118,38 @@ def test_an_assessment_chooses_on_validation_and_scores_on_test():
 
 def test_test_texts_choose_nothing():
     validation, test = system("validation"), system("test")
-    shuffled = replace(DATA, test=replace(DATA.test, labels=DATA.test.labels[::-1]))
-    one, other = (assess(data, validation, test) for data in (DATA, shuffled))
+    labels = np.where(np.arange(len(DATA.test)) < 6, 0, DATA.test.labels)
+    relabelled = replace(DATA, test=replace(DATA.test, labels=labels))
+    one, other = (assess(data, validation, test) for data in (DATA, relabelled))
     assert one.anchor.weight == other.anchor.weight
     assert one.anchor.model.strength == other.anchor.model.strength
     assert one.alone != other.alone
 
 
 def test_a_perfect_system_needs_no_anchor():
-    """And a system that knows nothing is better replaced than mixed with."""
+    """And a system that knows little is better replaced than mixed with."""
     perfect = [system(split, strength=30) for split in ("validation", "test")]
-    clueless = [system(split, strength=0) for split in ("validation", "test")]
-    assert assess(DATA, *perfect, kind="arithmetic").chosen["accuracy_change"].value <= 0
-    found = assess(DATA, *clueless)
-    assert found.anchor.weight > 0.5 and found.chosen["accuracy_change"].low > 0
+    weak = [system(split, strength=0.8) for split in ("validation", "test")]
+    found = assess(DATA, *perfect, kind="arithmetic")
+    assert found.chosen["accuracy_change"].value <= 0
+    assert "nothing to reduce" in found.summary() and "None" not in found.summary()
+    found = assess(DATA, *weak)
+    assert found.anchor.weight == 1 and found.chosen["accuracy_change"].value > 0.2
+    assert "chosen on validation: 1 (use the linear model alone)" in found.summary()
+    assert "differs by 0.000 [0.000, 0.000], not significantly more accurate" in found.summary()
+
+
+def test_logits_and_rows_in_another_order_are_refused():
+    validation, test = system("validation"), system("test")
+    shuffled = np.random.default_rng(0).permutation(len(DATA.test))
+    for wrong, said in (
+        (np.log(test), "probabilities: got -"),
+        (np.round(2 * test, 3), "row sum of probabilities"),
+        (test[:, shuffled], "accuracy of the test probabilities: .* more than chance"),
+        (test[..., ::-1], "accuracy of the test probabilities"),
+    ):
+        with pytest.raises(InputError, match=said):
+            assess(DATA, validation, wrong)
 
 
 def test_frozen_vectors_are_handed_in():
@@ -188,10 +211,14 @@ def test_the_command_line_assesses_and_saves_an_anchor_that_answers(files, capsy
     words = capsys.readouterr().out
     assert expected.summary() in words and words.endswith(f"anchor: {output}\n")
     network = system("test")[0]
-    answers = answer_from_file(output, DATA.test.texts, network)
+    answers = serve(output)[1](DATA.test.texts, network)
     by_hand = expected.anchor.answer(DATA.test.texts, network)
     np.testing.assert_allclose(answers, by_hand, atol=1e-6)
-    assert pd.read_csv(files / "curve.csv").weight.tolist() == expected.test.weight.tolist()
+    written = pd.read_csv(files / "curve.csv")
+    assert written.weight.tolist() == expected.test.weight.tolist()
+    churn = expected.test.churn[3]
+    ends = written.loc[3, ["churn", "churn_low", "churn_high"]]
+    np.testing.assert_allclose(ends.astype(float), [churn.value, churn.low, churn.high])
 
 
 def test_columns_named_for_labels_are_put_in_order(files, capsys):
@@ -201,6 +228,18 @@ def test_columns_named_for_labels_are_put_in_order(files, capsys):
         given.append(str(files / f"{split}.csv"))
     assert main(["anchor", *given, "-o", str(files / "mine.safetensors")]) == 0
     assert assess(DATA, system("validation"), system("test")).summary() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named_by", ["text", "example"])
+def test_rows_that_have_their_text_may_stand_in_any_order_and_need_no_label(files, named_by):
+    rows = table("test", [1, 0, 2, 3]).drop(columns="label")
+    if named_by == "example":
+        rows = rows.assign(example=rows.text).drop(columns="text")
+    else:
+        rows["example"] = -rows.example
+    rows.sample(frac=1, random_state=0).to_csv(files / "rows.csv", index=False)
+    found = probabilities_of(read_rated(files / "rows.csv", {}), DATA, "test")
+    np.testing.assert_allclose(found, system("test"), rtol=1e-6)
 
 
 def test_frozen_vectors_come_from_a_file(files, capsys):
@@ -222,13 +261,15 @@ def test_frozen_vectors_come_from_a_file(files, capsys):
 
 def test_predictions_that_do_not_belong_to_the_corpus_are_refused(files):
     right = table("test", [0, 1, 2, 3])
-    other_texts = right.assign(text=list(DATA.test.texts[::-1]) * 5)
+    other_texts = right.assign(text=[f"not {text}" for text in DATA.test.texts] * 5)
+    other_gold = right.assign(gold=[DATA.label_names[0]] * len(right))
     no_probabilities = right.drop(columns=[f"p_{name}" for name in DATA.label_names])
     renamed = right.rename(columns={"p_music": "p_sports"}).replace({"label": {"music": "sports"}})
     for wrong, said in (
         (other_texts, "texts of the predictions on test"),
         (no_probabilities, "predictions on test: got 'labels only'"),
         (renamed, "labels of the predictions on test: got 'music'"),
+        (other_gold, "gold labels of the predictions on test"),
     ):
         wrong.to_csv(files / "wrong.csv", index=False)
         with pytest.raises(InputError, match=said):

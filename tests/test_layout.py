@@ -87,4 +87,5 @@ def test_no_function_hides_a_module_of_its_name():
 def test_a_study_is_short():
     from stabutils.study.study import Study
 
-    assert len(inspect.getsource(Study).splitlines()) <= 120
+    described = len(Study.__doc__.splitlines())
+    assert len(inspect.getsource(Study).splitlines()) - described <= 115

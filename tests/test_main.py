@@ -206,11 +206,22 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_executed_where_the_command_r
     lines = [line for line in errors.splitlines() if line and "Executing" not in line]
     assert process.returncode == 130 and len(lines) == 1, errors
     assert lines[0].startswith("stabutils: stopped. ") and "the same command" in lines[0]
+    assert "0 runs are stored in " in lines[0] and "Traceback" not in errors
     assert json.loads((tmp_path / "end.json").read_text(encoding="utf-8"))["status"] == 130
     kept = nbformat.read(tmp_path / "mine" / "own.ipynb", 4)
     text = "".join(cell.outputs[0].get("text", "") for cell in kept.cells if cell.get("outputs"))
     root = (tmp_path / "stabutils-results").resolve()
     assert list(map(Path, text.split()[:2])) == [root, root / "runs"]
+
+
+def test_a_notebook_is_found_by_its_number_alone():
+    assert notebooks.notebooks(["1"]) == notebooks.notebooks(["01"])
+
+
+def test_without_jupyter_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    assert main.main(["run", "--plan"]) == 2
+    assert capsys.readouterr().err.endswith('expected pip install "stabutils[study]"\n')
 
 
 def test_a_misspelt_parameter_ends_the_command_with_status_2(tmp_path):

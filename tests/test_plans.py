@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
 import re
 import runpy
@@ -15,6 +16,8 @@ import tiny
 
 from stabutils import __main__ as main
 from stabutils import figures
+from stabutils.mitigations.data_centric import TGTSS
+from stabutils.mitigations.regularizers import RDrop
 from stabutils.publishing import notebooks, plans
 from stabutils.study import dispatch
 from stabutils.study.store import Store
@@ -59,7 +62,8 @@ def total(capsys, number: str, values: dict) -> tuple[bool, int]:
     words = [word for name, value in values.items() for word in ("-p", name, str(value))]
     assert main.main(["run", number, "--plan", *words]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    return "at most" not in last, int(last.split()[-1])
+    bound, count = re.search(r"to train (at most )?(\d+)", last).groups()
+    return not bound, int(count)
 
 
 def test_a_plan_says_the_recipe_counts_once_what_is_shared_and_adds_up(capsys, monkeypatch):
@@ -77,7 +81,25 @@ def test_a_plan_says_the_recipe_counts_once_what_is_shared_and_adds_up(capsys, m
     assert trained["03", "placebo"] == trained["03", "small logits"] == 4
     assert trained["03", "TGTSS"] == 4 + 4  # of its teachers, seeds 78 .. 81, control's lack extras
     assert trained["04", "control"] == trained["04", "TGTSS"] == 0
-    assert last == f"in all: to train at most {sum(trained.values())}"
+    read = "in all: 0 published and 0 stored runs are read"
+    assert last == f"{read}, to train at most {sum(trained.values())}"  # and no time: none is known
+
+
+def test_a_plan_says_what_is_read_and_about_how_long_the_rest_takes(corpus, capsys):
+    knobs = {"dataset": str(corpus), "runs": 4, "epochs": 3, "workers": 1}
+    runs = Study(**knobs).retrain("control", n=3)
+    words = [word for name, value in knobs.items() for word in ("-p", name, str(value))]
+    assert main.main(["run", "01", "--plan", *words, "-p", "probed", "0"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "in all: 0 published and 3 stored runs are read, to train 1, about 1 min on 1 free cores"
+    )
+    control = Study(**knobs)
+    assert plans.cpu_seconds(control) == runs.cpu_seconds[0]
+    assert math.isnan(plans.cpu_seconds(Study(**knobs | {"seed": 50})))
+    longer = plans.Part("longer", Study(**knobs | {"epochs": 6}), RDrop(1.0))
+    assert longer.cost(control) == 2 * RDrop.cost[0]
+    assert plans.Part("taught", control, TGTSS()).cost(control) == 1  # and its teacher once more
 
 
 def test_a_small_corpus_is_planned_with_more_epochs_and_the_plan_says_so(corpus, capsys):

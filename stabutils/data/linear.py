@@ -99,7 +99,7 @@ class LinearModel:
 
     @cached_property
     def _slopes(self) -> ndarray:
-        return self.coefficients.T.astype(float)
+        return self.coefficients.T.astype(float, order="C")  # else each product copies it
 
     def margins(self, texts: Sequence[str], vectors: ndarray | None = None) -> ndarray:
         """How much speaks for each class: (texts, classes), the largest is the answer.

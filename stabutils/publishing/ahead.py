@@ -78,8 +78,17 @@ class Ahead:
         if own:
             words = {"desc": f"trainings for {number}", "unit": "run", "leave": False}
             with progress(total=len(own), **words) as bar:
+                first = own is next(iter(self.futures.values()))
                 for _ in as_completed(own):
                     bar.update()
+                    if first and bar.n == 2 * self.workers:
+                        bar.set_description_str(f"{words['desc']} ({self.estimate(bar)})")
+
+    def estimate(self, bar: Any) -> str:
+        """How long all trainings take together, by those that a progress bar has seen."""
+        count = sum(map(len, self.futures.values()))
+        minutes = max(1, round(bar.format_dict["elapsed"] / bar.n * count / 60))
+        return f"{count} runs in all, about {minutes} min"
 
 
 def begin(driver: int) -> None:

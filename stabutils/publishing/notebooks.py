@@ -14,18 +14,20 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from joblib import cpu_count
 
 from stabutils import records
 from stabutils.data.datasets import NAMES
-from stabutils.errors import InputError, check
+from stabutils.errors import InputError, check, needs
 from stabutils.provenance import project_root
 from stabutils.publishing import pages
 from stabutils.publishing.cells import of_corpus
-from stabutils.publishing.plans import parts_of, refuse
+from stabutils.publishing.plans import cpu_seconds, parts_of, refuse
 from stabutils.reports.reading import SAMPLE, read_predictions
 from stabutils.reports.stability import escape_formula
 from stabutils.study.forecast import Forecast
@@ -57,6 +59,7 @@ def notebooks(wanted: list[str]) -> list[Path]:
         folder = str(project_root() / "notebooks")
         allowed = "the notebooks of a clone, inside of it or copied here: a package has none"
         raise InputError("notebooks", folder, allowed)
+    wanted = [name.zfill(2) for name in wanted]  # 1 is 01
     for name in wanted:
         if not any(path.name.startswith(name) for path in every):
             raise InputError(
@@ -71,6 +74,7 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
     """Name -> (type, default) of a notebook's parameters cell: annotated assignments of plain
     values.
     """
+    needs("nbformat")
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
@@ -182,28 +186,41 @@ def parse(name: str, text: object, kind: object) -> object:
     return value
 
 
-def plan(plans: dict[Path, dict[str, object]]) -> int:
-    """Say what would be trained, an arm a line, what notebooks share once, and stop."""
+def plan(plans: dict[Path, dict[str, object]]) -> list[str]:
+    """What would be trained, an arm a line, what notebooks share once; in all, in the last line."""
     lines: list[str] = []
     # A run of which two notebooks keep different things is trained once for both.
     forecast, most, certain = Forecast(), 0, len(plans) == 1
+    studies: dict[Study, Study] = {}  # equal ones read their texts once
+    effort = 0.0  # in trainings of control
     for path, values in plans.items():
         knobs = defaults(path) | values
         if "dataset" not in knobs:
             lines.append(f"{path.stem}: nothing is trained")
             continue
         study = study_of(knobs)
+        study = studies.setdefault(study, study)
         recipe = recipe_in_words(study)
         if recipe not in lines:
             lines.append(recipe)
         for part in parts_of(path.stem[:2], study, knobs):
+            part = replace(part, study=studies.setdefault(part.study, part.study))
             counts = part.count(forecast)
             words = ", ".join(f"{what} {count}" for what, count in counts.items())
             lines.append(f"{path.stem}: {part.name}: {words}")
             certain &= "to train" in counts
-            most += list(counts.values())[-1]
-    print(*lines, f"in all: to train {'' if certain else 'at most '}{most}", sep="\n")
-    return 0
+            to_train = list(counts.values())[-1]
+            most += to_train
+            effort += to_train * part.cost(study)
+    words = f"{len(forecast.published)} published and {len(forecast.stored)} stored runs are read"
+    last = f"in all: {words}, to train {'' if certain else 'at most '}{most}"
+    control = next(iter(studies), None)
+    if most and control.dispatch.device == "cpu" and not control.dispatch.cluster:
+        processes = control.workers or cpu_count()
+        minutes = effort * cpu_seconds(control) / processes / 60
+        if np.isfinite(minutes):
+            last += f", about {max(1, round(minutes))} min on {processes} free cores"
+    return [*lines, last]
 
 
 def defaults(path: Path) -> dict[str, object]:
@@ -236,6 +253,7 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     from nbclient.exceptions import DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of a notebook that is stopped
     # The notebook runs in a folder of its own: what is relative means the caller's.
     if os.environ.get("STABUTILS_DATA"):
         os.environ["STABUTILS_DATA"] = str(Path(os.environ["STABUTILS_DATA"]).resolve())
@@ -267,10 +285,10 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(kept_so_far(target)) from None
+            raise stopped(target) from None
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":
-                raise KeyboardInterrupt(kept_so_far(target)) from None
+                raise stopped(target) from None
             raise Failed(
                 f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                 f"(all of it is in {target})"
@@ -280,15 +298,12 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     nbformat.write(tidy(nbformat.read(target, as_version=4)), target)
 
 
-def kept_so_far(notebook: Path) -> str:
-    """Tidy what was executed of a notebook that was stopped; what stays, in words."""
+def stopped(notebook: Path) -> KeyboardInterrupt:
+    """Tidy what was executed of a notebook that was stopped; the error that says so."""
     import nbformat
 
     nbformat.write(tidy(nbformat.read(notebook, as_version=4)), notebook)
-    return (
-        f"{notebook} has what was executed so far, and every finished run is stored: the same "
-        "command goes on from there"
-    )
+    return KeyboardInterrupt(f"{notebook} has what was executed so far; ")
 
 
 def entry(path: Path, page: Path) -> dict:

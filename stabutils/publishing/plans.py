@@ -5,6 +5,7 @@ A test runs the notebooks on a tiny corpus and holds the trainings that they mad
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from stabutils.errors import check
 from stabutils.study import tuning
 from stabutils.study.forecast import Forecast
-from stabutils.study.study import Arm, Study, requested
+from stabutils.study.study import Arm, Study, recipe_of, requested
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
@@ -55,6 +56,27 @@ class Part:
         if not self.certain:
             counts["to train at most"] = counts.pop("to train")
         return counts
+
+    def cost(self, control: Study) -> float:
+        """About what each of its trainings takes, teachers included, in those of a control run."""
+        from stabutils.mitigations import price, resolve
+
+        arm = resolve(self.arm or "control")
+        [own] = requested(self.study, arm, 1, self.start, self.seeds and self.seeds[:1]).runs
+        recipe, teachers = recipe_of(self.study), len(arm.teacher_seeds(own.seeds))
+        return price(arm, recipe)[0] / (1 + teachers) * recipe.epochs / recipe_of(control).epochs
+
+
+def cpu_seconds(study: Study) -> float:
+    """What the first run of control took, where it is published or stored; else nan."""
+    from stabutils.mitigations import Mitigation
+
+    request, answers = requested(study, Mitigation(), 1), study.answers
+    [run] = request.runs
+    measured = answers.published(request).get(run.name)
+    if measured is None and answers.has(run):
+        measured = answers.stored(run)
+    return math.nan if measured is None else float(measured["cpu_seconds"])
 
 
 def parts_of(number: str, study: Study, knobs: Knobs) -> list[Part]:

@@ -9,8 +9,8 @@
     found.anchor.save("anchor.safetensors")
     anchor.load("anchor.safetensors").answer(["wake me at six"], network_probabilities)
 
-The file holds arrays and one JSON text (no pickle). `answer_from_file` is all that a service needs
-to use it: numpy, scikit-learn and safetensors, nothing of this package.
+The file holds arrays and one JSON text (no pickle). `serve` is all that a service needs to use it:
+numpy, scipy, scikit-learn and safetensors, nothing of this package.
 """
 
 from __future__ import annotations
@@ -26,13 +26,19 @@ from numpy import ndarray
 
 from stabutils.data.datasets import Dataset, load_dataset
 from stabutils.data.linear import FEATURES, VECTORIZERS, Linear, LinearModel, fit
+from stabutils.data.tables import read_table
 from stabutils.errors import InputError
+from stabutils.metrics import nll
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
-from stabutils.reports.reading import Predictions, read_predictions
+from stabutils.reports.codes import agreement
+from stabutils.reports.reading import ARRAYS, Predictions, read_predictions
+from stabutils.reports.stability import add_columns, columns_of
 from stabutils.training import files
 
 CONTENT = "anchor"  # what the record of a file says it is
+ADVICE = {0.0: " (the system alone: no anchor helps)", 1.0: " (use the linear model alone)"}
+SLIGHT = 0.2  # Cohen's kappa up to which an agreement is slight (Landis and Koch 1977)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +106,11 @@ def load(path: str | Path) -> Anchor:
     return Anchor(model, record["weight"], record["kind"], tuple(record["label_names"]))
 
 
-def answer_from_file(path, texts, probabilities=None, vectors=None):
-    """`load(path).answer(texts, probabilities, vectors)` without this package: to copy into a
-    service.
+def serve(path):
+    """Names of the labels, and a function that answers as `Anchor.answer` does: to copy into a
+    service, for it needs nothing of this package.
 
-    It reads the file without verifying it.
+    It reads the file once, without verifying it.
     """
     import json
 
@@ -117,23 +123,28 @@ def answer_from_file(path, texts, probabilities=None, vectors=None):
     with safe_open(path, "np") as file:
         record = json.loads(file.metadata()["record"])
         arrays = {name: file.get_tensor(name) for name in file.keys()}
-    blocks = []
+    vectorizers = []
     for entry in record["vectorizers"]:
         options = entry["options"] | {"ngram_range": tuple(entry["options"]["ngram_range"])}
-        vectorizer = TfidfVectorizer(**options, vocabulary=entry["terms"])
-        vectorizer.idf_ = arrays[f"idf {entry['name']}"]
-        blocks.append(vectorizer.transform(texts))
-    if vectors is not None:
-        blocks.append(csr_array(np.asarray(vectors, float)))
-    margins = hstack(blocks) @ arrays["coefficients"].T.astype(float) + arrays["intercepts"]
-    own = softmax(margins / record["temperature"], axis=1)
-    if probabilities is None:
-        return own
+        vectorizers.append(TfidfVectorizer(**options, vocabulary=entry["terms"]))
+        vectorizers[-1].idf_ = arrays[f"idf {entry['name']}"]
+    slopes = arrays["coefficients"].T.astype(float, order="C")
     weight, smallest = record["weight"], np.finfo(np.float32).tiny
-    if record["kind"] == "arithmetic":
-        return (1 - weight) * probabilities + weight * own
-    logs = [np.log(np.maximum(part, smallest)) for part in (probabilities, own)]
-    return softmax((1 - weight) * logs[0] + weight * logs[1], axis=-1)
+
+    def answer(texts, probabilities=None, vectors=None):
+        blocks = [vectorizer.transform(texts) for vectorizer in vectorizers]
+        if vectors is not None:
+            blocks.append(csr_array(np.asarray(vectors, float)))
+        margins = hstack(blocks, format="csr") @ slopes + arrays["intercepts"]
+        own = softmax(margins / record["temperature"], axis=1)
+        if probabilities is None:
+            return own
+        if record["kind"] == "arithmetic":
+            return (1 - weight) * probabilities + weight * own
+        logs = [np.log(np.maximum(part, smallest)) for part in (probabilities, own)]
+        return softmax((1 - weight) * logs[0] + weight * logs[1], axis=-1)
+
+    return record["label_names"], answer
 
 
 # ---- what it would buy
@@ -163,16 +174,29 @@ class Assessment:
 
     def summary(self) -> str:
         """The numbers as lines of plain text."""
-        before, after = self.test.iloc[0], self.chosen
+        before, after, weight = self.test.iloc[0], self.chosen, self.anchor.weight
+        reduced = f"Label entropy reduced by {after['reduction']}"
+        if after["reduction"] is None:
+            reduced = "Label entropy is 0, or close to it, without an anchor: nothing to reduce"
+        better = "" if self.better_than_alone == "holds" else "not "
+        against = f"by {after['over_anchor']}, {better}significantly more accurate"
         lines = [
-            f"Weight of the anchor, chosen on validation: {self.anchor.weight:g}",
+            f"Weight of the anchor, chosen on validation: {weight:g}{ADVICE.get(weight, '')}",
             f"Accuracy    {before.accuracy} -> {after['accuracy']}",
             f"Churn       {before.churn} -> {after['churn']}",
-            f"Label entropy reduced by {after['reduction']}",
+            reduced,
             f"Linear model alone: accuracy {self.alone:.3f}, churn over seeds 0",
-            f"Mixture more accurate than the linear model alone: {self.better_than_alone}",
+            f"Mixture less the linear model alone: accuracy differs {against}",
         ]
         return "\n".join(lines)
+
+    def plain(self) -> pd.DataFrame:
+        """`test` as numbers: beside each score its ends, columns <score>_low and <score>_high."""
+        columns = {"weight": self.test.weight}
+        for name in self.test.columns[1:]:
+            for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+                columns[name + suffix] = [getattr(cell, end, None) for cell in self.test[name]]
+        return pd.DataFrame(columns)
 
 
 def assess(
@@ -200,13 +224,11 @@ def assess(
     Raises
     ------
     InputError
-        for probabilities that do not fit the corpus.
+        for probabilities that do not fit the corpus, that are none (logits), or whose agreement
+        with the gold labels is slight, as where their rows stand in another order.
     """
     for name, given in (("validation", validation), ("test", test)):
-        expected = (len(getattr(data, name)), len(data.label_names))
-        if np.ndim(given) != 3 or np.shape(given)[1:] != expected:
-            allowed = f"(runs, {expected[0]}, {expected[1]}): runs, examples, classes"
-            raise InputError(f"shape of the {name} probabilities", np.shape(given), allowed)
+        _refuse_misfits(name, given, getattr(data, name).labels, len(data.label_names))
     vectors = vectors or {}
     model = fit(settings, data.train, data.validation, len(data.label_names), vectors)
     held_out = model.probabilities(data.validation.texts, vectors.get("validation"))
@@ -219,6 +241,23 @@ def assess(
     return Assessment(anchor, table, row.drop("weight").to_dict(), alone)
 
 
+def _refuse_misfits(split: str, probabilities: ndarray, gold: ndarray, classes: int) -> None:
+    """Refuse another shape, what is no probability, and rows that seem to be of other texts."""
+    shape = np.shape(probabilities)
+    if len(shape) != 3 or shape[1:] != (len(gold), classes):
+        allowed = f"(runs, {len(gold)}, {classes}): runs, examples, classes"
+        raise InputError(f"shape of the {split} probabilities", shape, allowed)
+    nll(probabilities, gold)  # it refuses what is no probability
+    labels = np.argmax(probabilities, axis=-1)
+    accuracy, chance = agreement(labels.ravel(), np.tile(gold, len(labels)))
+    if accuracy - chance <= SLIGHT * (1 - chance):
+        allowed = (
+            f"far more than chance, {chance:.3f}; are the rows in the order of the corpus's "
+            f"{split} texts, and the classes in that of its labels?"
+        )
+        raise InputError(f"accuracy of the {split} probabilities", f"{accuracy:.3f}", allowed)
+
+
 # ---- the command line
 
 
@@ -226,7 +265,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils anchor`."""
     parser.add_argument("dataset", help="the corpus: a name, a file or a folder of splits")
     of_runs = "probabilities of two runs or more: .csv, .parquet, .npy or .safetensors"
-    parser.add_argument("validation", help=f"{of_runs}, on the validation texts, in their order")
+    parser.add_argument("validation", help=f"{of_runs}, on the validation texts")
     parser.add_argument("test", help="the same on the test texts")
     parser.add_argument("-o", "--output", default="anchor.safetensors", help="the anchor's file")
     parser.add_argument("--features", choices=FEATURES, default="tfidf")
@@ -234,6 +273,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
     parser.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
     parser.add_argument("--csv", help="write what every weight gives on the test texts")
+    add_columns(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -241,36 +281,60 @@ def command(arguments: argparse.Namespace) -> int:
     from safetensors.numpy import load_file
 
     data, settings = load_dataset(arguments.dataset), Linear(arguments.features)
+    columns = columns_of(arguments)
     validation, test = (
-        probabilities_of(read_predictions(getattr(arguments, split)), data, split)
+        probabilities_of(read_rated(getattr(arguments, split), columns), data, split)
         for split in ("validation", "test")
     )
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
     found = assess(data, validation, test, settings, arguments.kind, vectors)
     path = found.anchor.save(Path(arguments.output))
     if arguments.csv:
-        found.test.to_csv(arguments.csv, index=False)
+        found.plain().to_csv(arguments.csv, index=False)
     print(data, found.summary(), f"anchor: {path}", sep="\n")
     return 0
 
 
-def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> ndarray:
-    """Probabilities (runs, examples, classes) as `assess` takes them, classes in order of the
-    corpus.
+def read_rated(path: str | Path, columns: Mapping[str, str | Sequence[str]]) -> Predictions:
+    """Predictions of a file; a table needs no column of labels, its columns p_<label> say them."""
+    path, rated = Path(path), {}
+    if path.suffix.lower() not in ARRAYS and path.is_file():
+        header = read_table(path, path.name).header
+        rated = {"probabilities": [column for column in header if column.startswith("p_")]}
+    return read_predictions(path, {**rated, **columns})
 
-    Columns that are named for the labels are put in order; those of an array must be so. Raises
-    InputError where there are no probabilities, or texts or gold labels are not those of the split.
+
+def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> ndarray:
+    """Probabilities (runs, examples, classes) as `assess` takes them, texts and classes in the
+    order of the corpus.
+
+    Columns that are named for labels, and rows that have their text in a column or as their id, are
+    put in order; others must be so. Raises InputError where there are no probabilities, or texts,
+    labels or gold labels are not those of the split.
     """
-    thing, part, names = f"predictions on {split}", getattr(data, split), list(data.label_names)
-    probabilities = predictions.probabilities
+    thing, part, texts = f"predictions on {split}", getattr(data, split), getattr(data, split).texts
+    probabilities, given = predictions.probabilities, list(predictions.label_names)
+    names = given if predictions.numbered else list(data.label_names)
     if probabilities is None:
         raise InputError(thing, "labels only", "probabilities, a column p_<label> for each label")
-    given = list(predictions.label_names)
-    if not predictions.numbered:
-        if set(given) != set(names):
-            strange = sorted(set(given) ^ set(names))[0]
-            raise InputError(f"labels of the {thing}", strange, "the labels of the corpus")
-        probabilities = probabilities[..., [given.index(name) for name in names]]
-    if predictions.texts is not None and predictions.texts != tuple(part.texts):
-        raise InputError(f"texts of the {thing}", "others", f"the {split} texts, in their order")
-    return probabilities
+    if set(given) != set(names):
+        strange = sorted(set(given) ^ set(names))[0]
+        raise InputError(f"labels of the {thing}", strange, "the labels of the corpus")
+    ids = predictions.texts or predictions.examples
+    rows = np.arange(len(ids))
+    if sorted(ids) == sorted(texts):
+        rows[_sorted_rows(texts)] = _sorted_rows(ids)
+    elif predictions.texts is not None:
+        raise InputError(f"texts of the {thing}", "others", f"the {split} texts")
+    classes = [given.index(name) for name in names]
+    if predictions.gold is not None:
+        gold = np.argsort(classes)[predictions.gold[rows]]
+        if not np.array_equal(gold, part.labels):
+            allowed = f"the labels of the {split} texts, in their order"
+            raise InputError(f"gold labels of the {thing}", "others", allowed)
+    return probabilities[:, rows][..., classes]
+
+
+def _sorted_rows(texts: Sequence[str]) -> list[int]:
+    """The rows of texts in alphabetical order, equal ones as they stand."""
+    return sorted(range(len(texts)), key=texts.__getitem__)

@@ -263,6 +263,6 @@ def lines(**settings: object):
                 self.disable = True
                 self.display()
 
-    layout = "{desc}: {n_fmt} of {total_fmt} runs, {elapsed}"
+    layout = "{desc}: {n_fmt} of {total_fmt} runs, {elapsed}, then about {remaining}"
     usual = {"mininterval": 10, "miniters": 1, "bar_format": layout}
     return Lines(**settings | usual)

@@ -16,10 +16,13 @@ class Forecast:
     ----------
     extras : of the runs that the requests so far would train, by name: what is kept beside their
         answers
+    stored, published : names of the runs whose answers the requests so far would only read
     """
 
     def __init__(self) -> None:
         self.extras: dict[str, set[str]] = {}
+        self.stored: set[str] = set()
+        self.published: set[str] = set()
 
     def count(self, dispatch: Dispatch, mitigation: Mitigation, request: Request) -> dict[str, int]:
         """How many runs a request is for, how many are stored and published, and how many
@@ -29,6 +32,8 @@ class Forecast:
         names = {run.name for run in request.runs}
         stored = {run.name for run in request.runs if answers.has(run, keep)}
         published = names & answers.published(request).keys()
+        self.published |= published
+        self.stored |= stored - published
         missing = missing_runs(request, dict.fromkeys(stored | published))
         return {
             "runs": len(request.runs),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 from stabutils.data.datasets import Dataset, Split, load_dataset
-from stabutils.errors import InputError, check
+from stabutils.errors import InputError, check, needs
 from stabutils.mitigations.composition import resolve
 from stabutils.provenance import provenance
 from stabutils.study import paths
@@ -38,33 +38,51 @@ DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(
 ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
 
 
-def knob(default: object, help: str, **rule: object) -> Any:
-    """A field of `Study` with its default, what it means, and what is allowed (`errors.check`)."""
-    return field(default=default, metadata={"help": help, **rule})
+def knob(default: object, **rule: object) -> Any:
+    """A field of `Study` with its default, and what is allowed (`errors.check`)."""
+    return field(default=default, metadata=rule)
 
 
 @dataclass(frozen=True)
 class Study:
-    """The knobs of a study; InputError names the one that is wrong, before any compute."""
+    """The knobs of a study; InputError names the one that is wrong, before any compute.
 
-    dataset: str = knob("assistant", "a corpus by name, or a path to your own")
-    model: str = knob("compact", "compact, or a transformers checkpoint (folder, package, hub id)")
-    runs: int = knob(10, "retrainings", least=2)
-    seed: int = knob(0, "base seed: run r trains with seed + r", least=0)
-    epochs: int | None = knob(None, "passes over the data; None: by model", least=1)
-    batch_size: int | None = knob(None, "None: by model", least=1)
-    learning_rate: float | None = knob(None, "peak; None: by model", above=0)
-    weight_decay: float | None = knob(None, "None: by model", least=0)
-    max_length: int | None = knob(None, "tokens read of a text", least=1)
-    pooling: str = knob(
-        "auto", "of a checkpoint's vectors", choices=("auto", "mean", "first", "last")
-    )
-    precision: str = knob("fp32", "of the training", choices=("fp32", "bf16"))
-    change: str = knob("", "of the training data by a run's data seed, such as drop 10 %")
-    device: str = knob("auto", "what trains; auto: a CUDA GPU, else the CPU", choices=DEVICES)
-    workers: int = knob(0, "processes; 0: one a core", least=0)
-    cluster: str = knob("", "address of a Dask scheduler, or local")
-    published: bool = knob(True, "read published answers where there are some")
+    Parameters
+    ----------
+    dataset : a corpus by name, or a path to your own
+    model : compact, or a transformers checkpoint (folder, package, hub id)
+    runs : retrainings
+    seed : base seed: run r trains with seed + r
+    epochs : passes over the training data; this and the next three: None means by model
+    batch_size : texts a step
+    learning_rate : its peak
+    weight_decay : of AdamW
+    max_length : tokens read of a text; None means by model
+    pooling : of a checkpoint's vectors: auto, mean, first or last
+    precision : of the training: fp32 or bf16
+    change : of the training data by a run's data seed, such as "drop 10 %"
+    device : what trains: cpu, mps, cuda, cuda:1, ...; auto is a CUDA GPU, else the CPU
+    workers : processes; 0: one a core
+    cluster : address of a Dask scheduler, or local
+    published : read published answers where there are some
+    """
+
+    dataset: str = knob("assistant")
+    model: str = knob("compact")
+    runs: int = knob(10, least=2)
+    seed: int = knob(0, least=0)
+    epochs: int | None = knob(None, least=1)
+    batch_size: int | None = knob(None, least=1)
+    learning_rate: float | None = knob(None, above=0)
+    weight_decay: float | None = knob(None, least=0)
+    max_length: int | None = knob(None, least=1)
+    pooling: str = knob("auto", choices=("auto", "mean", "first", "last"))
+    precision: str = knob("fp32", choices=("fp32", "bf16"))
+    change: str = knob("")
+    device: str = knob("auto", choices=DEVICES)
+    workers: int = knob(0, least=0)
+    cluster: str = knob("")
+    published: bool = knob(True)
 
     def __post_init__(self):
         hints = get_type_hints(type(self))
@@ -83,6 +101,7 @@ class Study:
 
     @cached_property
     def task(self) -> Task:
+        needs("torch")
         from stabutils.training import changes, preparation
 
         task = preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
@@ -240,6 +259,7 @@ def requested(
     keep: Sequence[str] = (),
 ) -> Request:
     """The runs that `retrain` is asked for with these arguments. Raises InputError."""
+    needs("torch")
     from stabutils.training import probes
     from stabutils.training.state import Seeds
 
