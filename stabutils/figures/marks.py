@@ -31,6 +31,7 @@ MEASURES = {  # words of an axis, and by what its numbers are multiplied
     "negative_flips": ("negative flips (% of queries)", 100),
     "positive_flips": ("positive flips (% of queries)", 100),
     "reduction": ("reduction of label entropy (%)", 100),
+    "served_churn": ("churn, to abstain being an answer (%)", 100),
 }
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 GAPS = (8, 13, 21, 34, 50, 72)  # pixels from a point to its label
