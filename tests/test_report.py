@@ -401,7 +401,10 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},y{i % 2},n{i % 2}\n" for i in r
             "got 'label, prediction1, prediction2'; expected told apart",
         ),
         ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
-        ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\""),
+        (
+            "run,example,label,weight\n1,a,x,much\n2,a,x,much\n",
+            "mine.csv, line 2: weight: got 'much'",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, text, words):
@@ -476,7 +479,7 @@ def test_checkpoints_of_several_runs_leave_churn_alone(tmp_path):
     "text, words",
     [
         (SEEN.replace("0,2,a,x,x\n", ""), "example 'a' of run '0, checkpoint 2': got 'no row'"),
-        (SEEN.replace("0,2,", "0,last,"), "column checkpoint: got \"'last'\""),
+        (SEEN.replace("0,2,", "0,last,"), "mine.csv, line 3: checkpoint: got 'last'"),
         (
             "".join(line for line in SEEN.splitlines(True) if not line.startswith(("0,2", "0,9"))),
             "a column checkpoint",
@@ -1140,7 +1143,7 @@ def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
 
 
 def test_a_model_answers_from_the_threshold_on():
-    shares = [[[0.7, 0.3], [0.6, 0.4]], [[0.5, 0.5], [1.0, 0.0]]]
+    shares = [[0.7, 0.6], [0.5, 1.0]]
     assert decisions(shares, 0.7).tolist() == [[1, 0], [0, 1]]
     assert decisions(shares, 0).tolist() == [[1, 1]] * 2
     assert decisions(shares, 1).tolist() == [[0, 0], [0, 1]]
@@ -1177,8 +1180,50 @@ def test_flips_across_a_threshold_by_hand(tmp_path, capsys):
     assert run(*words) == 0  # at the default of 0.5 all are answered
     assert "At a confidence threshold of 0.5, 0.0 %" in capsys.readouterr().out
     bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
-    with pytest.raises(InputError, match="--threshold"):
+    with pytest.raises(InputError, match="--threshold.* column confidence .*p_<label>"):
         run(bare, "-o", tmp_path / "r.html", "--threshold", 0.7)
+    logged = "".join(f"{row},{'ab'[i % 2]},x,{x}\n" for i, (row, x, _) in enumerate(rows))
+    log = write(tmp_path, "run,example,label,score\n" + logged, "log.csv")
+    words = ["--columns", "confidence=score", "--threshold", 0.7]
+    capsys.readouterr()
+    assert run(log, "-o", tmp_path / "r.html", *words) == 0
+    assert "At a confidence threshold of 0.7, 33.3 %" in capsys.readouterr().out
+    files = [str(log), str(path), *map(str, words[2:])]
+    assert main.main(["compare", *files, "--confidence", "score"]) == 2  # no such column in path
+    assert main.main(["compare", str(path), str(path), *map(str, words[2:])]) == 0
+
+
+def test_the_confidence_of_an_answer_is_read_and_checked(tmp_path):
+    text = "run,example,label,confidence\n1,a,x,0.9\n1,b,y,0.5\n2,b,x,0.6\n2,a,x,1\n"
+    read = read_predictions(write(tmp_path, text))
+    assert read.confidence.tolist() == [[0.9, 0.5], [1, 0.6]] and "labels: long" in repr(read)
+    for wrong in ("1.2", "high", "", "-0.1", "nan"):
+        path = write(tmp_path, text.replace("0.5", wrong))
+        with pytest.raises(InputError, match=f"mine.csv, line 3: confidence: got '{wrong}'"):
+            read_predictions(path)
+        assert read_predictions(path, "confidence=none").confidence is None
+    wide = "example,run1,run2,c1,c2,confidence\na,x,y,0.5,0.6,z\nb,x,x,0.7,0.8,z\n"
+    path = write(tmp_path, wide)
+    assert read_predictions(path).confidence is None  # one column cannot be that of two runs
+    assert read_predictions(path, "confidence=c1 c2").confidence.tolist() == [
+        [0.5, 0.7],
+        [0.6, 0.8],
+    ]
+    with pytest.raises(InputError, match="2, in the order of the columns of labels: run1, run2"):
+        read_predictions(path, "confidence=c1")
+    both = "run,example,label,p_x,p_y,confidence\n1,a,x,0.904,0.096,0.9\n2,a,y,0.4,0.6,{}\n"
+    assert read_predictions(write(tmp_path, both.format("0.6"))).confidence.tolist() == [
+        [0.9],
+        [0.6],
+    ]
+    with pytest.raises(InputError, match="of run '2': got 0.4; expected 0.6, the highest"):
+        read_predictions(write(tmp_path, both.format("0.4")))
+
+
+def test_checkpoints_with_confidence_rank_by_uncertainty(tmp_path):
+    rows = "1,1,a,x,0.2\n1,2,a,x,0.9\n1,1,b,x,0.3\n1,2,b,x,0.6\n"
+    path = write(tmp_path, "run,checkpoint,example,label,confidence\n" + rows)
+    assert report(read_predictions(path)).examples["doubt"].round(3).tolist() == [0.1, 0.4]
 
 
 def test_negative_flips_of_a_report_are_half_of_those_of_either_way():

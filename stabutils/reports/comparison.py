@@ -30,6 +30,7 @@ from stabutils.reports.gate import (
     Check,
     Pair,
     PairGate,
+    confidence_of,
     decisions,
     pairs_of,
     pass_chance,
@@ -197,7 +198,7 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         one name.
     threshold
         Confidence from which a query is answered, and below which it goes to a fallback. Of
-        `Predictions` with probabilities the comparison says how many queries change sides
+        `Predictions` with probabilities or confidence the comparison says how many queries change sides
         (`decision_flips`), and how many users meet another answer or the fallback instead of one
         (`served_churn`).
 
@@ -334,12 +335,13 @@ def _over_queries(statistic, *models, gold) -> Interval:
 
 
 def _served(side, labels, fallback, threshold) -> dict[str, np.ndarray]:
-    """Of runs with probabilities: whether each query is answered, and by which label or the
+    """Of runs with confidence: whether each query is answered, and by which label or the
     fallback.
     """
-    if getattr(side, "probabilities", None) is None:
+    confidence = confidence_of(side)
+    if confidence is None:
         return {}
-    answered = decisions(side.probabilities, threshold)
+    answered = decisions(confidence, threshold)
     return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
 
 

@@ -185,14 +185,22 @@ def pairs_of(before, after, gold, names: Sequence[Sequence[object]], own: bool) 
     return tuple(pairs)
 
 
-def decisions(probabilities, threshold: float) -> np.ndarray:
+def confidence_of(answers) -> np.ndarray | None:
+    """Probability of each answer (runs, examples), of `Predictions` or `Runs`; None: not known."""
+    probabilities = getattr(answers, "probabilities", None)
+    if probabilities is None:
+        return getattr(answers, "confidence", None)
+    return np.asarray(probabilities).max(axis=2)
+
+
+def decisions(confidence, threshold: float) -> np.ndarray:
     """1 where a model answers, 0 where it is less sure than the threshold: (runs, examples).
 
     Examples
     --------
-    >>> decisions([[[0.9, 0.1], [0.6, 0.4]]], 0.7).tolist()
+    >>> decisions([[0.9, 0.6]], 0.7).tolist()
     [[1, 0]]
     """
     if not 0 <= threshold <= 1:
         raise InputError("threshold", threshold, "a confidence of 0 .. 1")
-    return (np.asarray(probabilities).max(axis=2) >= threshold).astype(int)
+    return (np.asarray(confidence) >= threshold).astype(int)

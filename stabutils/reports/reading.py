@@ -68,6 +68,8 @@ class Predictions:
         (examples,).
     probabilities
         (runs, examples, classes), 0 .. 1.
+    confidence
+        (runs, examples), 0 .. 1: the probability of each answer, where there is no other.
     weights
         (examples,).
     checkpoints
@@ -91,6 +93,12 @@ class Predictions:
     checkpoints: ndarray | None = None
     numbered: bool = False
     identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    confidence: ndarray | None = None
+
+    def __repr__(self) -> str:
+        runs, examples = self.labels.shape
+        size = f"{runs} runs, {examples:,} examples, {len(self.label_names)} labels"
+        return f"Predictions({size}: {self.layout})"
 
 
 def read_predictions(
@@ -106,8 +114,8 @@ def read_predictions(
         The file; text in UTF-8. Arrays in a .safetensors file: labels or probabilities, and perhaps
         gold and weights.
     columns
-        Role -> column, for roles run, example, label, gold, text, weight, checkpoint and
-        probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
+        Role -> column, for roles run, example, label, gold, text, weight, checkpoint, confidence
+        and probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
         "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide form.
     least
         Runs that there must be, where there are no checkpoints: 2, or 1.
@@ -192,17 +200,23 @@ class _Cells:
         rows = (self.codes[role] == code).any(axis=0)
         return self.table.where(int(rows.argmax()))
 
-    def numbers(self, role: str) -> ndarray:
-        """The words of a role as numbers. InputError for one that is none."""
-        try:
-            numbers = np.array(list(map(float, self.words[role])))
-        except ValueError as error:
-            problem = str(error).rpartition(": ")[2]
-            raise InputError(f"column {role}", problem, "numbers") from None
-        if not np.isfinite(numbers).all():
-            wrong = self.words[role][int(np.isfinite(numbers).argmin())]
-            raise InputError(f"column {role}", wrong, "finite numbers")
+    def numbers(self, role: str, lowest=-np.inf, highest=np.inf, allowed="a number") -> ndarray:
+        """The words of a role as numbers. InputError with the line of one that is not allowed."""
+        numbers = np.array(list(map(_number, self.words[role])))
+        right = np.isfinite(numbers) & (numbers >= lowest) & (numbers <= highest)
+        if not right.all():
+            wrong = int(right.argmin())
+            where = self.first_row(role, wrong)
+            raise InputError(f"{where}: {role}", self.words[role][wrong], allowed)
         return numbers
+
+
+def _number(word: str) -> float:
+    """The number that a word stands for; nan where it stands for none."""
+    try:
+        return float(word)
+    except ValueError:
+        return np.nan
 
 
 def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predictions:
@@ -497,6 +511,7 @@ def _predictions(
         shares = _probabilities(rated, names, cells, grid.answers)
         probabilities = shares.reshape(*labels.shape, -1)
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
+    confidence = _confidence(cells, grid, probabilities) if "confidence" in codes else None
     return Predictions(
         labels,
         names,
@@ -510,6 +525,7 @@ def _predictions(
         checkpoints,
         numbered="example" not in cells.roles,
         identity=_telling(identity),
+        confidence=confidence,
     )
 
 
@@ -626,6 +642,27 @@ def _probabilities(rated, names, cells: _Cells, answers) -> ndarray:
     return np.stack(
         [cells.numbers(column)[cells.codes[column][0]][answers] for column in columns], axis=1
     )
+
+
+ROUNDED = 0.01  # two numbers of two decimals, or one of them in per cent, differ by no more
+
+
+def _confidence(cells: _Cells, grid: _Grid, probabilities: ndarray | None) -> ndarray:
+    """The probability of each answer (runs, examples). InputError where probabilities differ."""
+    allowed = "a number of 0 .. 1 (--columns confidence=none leaves the column out)"
+    numbers = cells.numbers("confidence", 0, 1, allowed)
+    rows = cells.codes["confidence"][:, grid.answers]
+    confidence = numbers[rows].reshape(len(grid.runs), -1)
+    if probabilities is not None:
+        off = np.abs(confidence - probabilities.max(axis=2)) > ROUNDED
+        if off.any():
+            run, example = np.argwhere(off)[0]
+            where = f"confidence of example {grid.examples[example]!r} of run {grid.runs[run]!r}"
+            highest = probabilities[run, example].max()
+            allowed = f"{highest:g}, the highest probability beside it, or only one of the two "
+            allowed += "(--columns confidence=none)"
+            raise InputError(where, float(confidence[run, example]), allowed)
+    return confidence
 
 
 def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -> None:
