@@ -277,11 +277,15 @@ def _refuse_incomplete(header, roles, name, least):
         return
     if labelled and "example" in roles:
         raise InputError(f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS)
-    apart = ""
-    if len(header) == 1:
-        apart = next((mark for mark in ";\t|," if mark in header[0]), "")
-    expected = f"one separator as the file's ending says, not {apart!r}" if apart else FORMS
-    raise InputError(f"columns of {name}", ", ".join(header), expected)
+    if labelled and many:
+        allowed = (
+            "a column that tells the examples apart, such as example or id: --columns "
+            "example=<column>. The query does where no run is asked it twice; else number the rows "
+            "of each run in a new column"
+        )
+        value = f"no column of them: {', '.join(header)}"
+        raise InputError(f"examples in {name}", value, allowed)
+    raise InputError(f"columns of {name}", ", ".join(header), FORMS)
 
 
 def answers_elsewhere(

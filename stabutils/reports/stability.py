@@ -596,6 +596,8 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         row = {"name": title(name), "value": value, "range": ends, "behind": _behind(interval)}
         rows.append(row | {"says": says})
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
+    unstable = _unstable(report)
+    changing = int(np.any(report.votes != report.votes[0], axis=0).sum())
     cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
     return render(
         "reports/report.html",
@@ -608,11 +610,13 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         cards=cards,
         classes=len(report.label_names),
         figures=_figures(report) if page else [],
-        unstable=_unstable(report),
+        unstable=unstable,
+        more_unstable=0 if report.alone else changing - len(unstable),
         texts="text" in report.examples,
         regions=report.regions().to_dict("records") if page else [],
         notes=report.notes,
-        changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}",
+        changing=f"{changing:,}",
+        speaks_of="" if report.alone else report.numbers["churn"].speaks_of,
     )
 
 
@@ -692,7 +696,7 @@ def _plots(report: Report) -> dict[str, tuple]:
             "Which answers stand against each other where runs disagree.",
             f"Most often {first}: {100 * share.value:.0f} % of all disagreements.",
             lambda: figures.intervals(
-                against, "share of all disagreements of two runs", limits=(0, 1)
+                against, "share of all disagreements of two runs (%)", limits=(0, 1), scale=100
             ),
         )
     if report.runs_needed and churn.se > 0:
@@ -778,8 +782,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils report`."""
     parser.add_argument(
         "predictions",
+        nargs="+",
         help=".csv, .parquet, .npy or .safetensors, of two runs or more, or of one with "
-        "checkpoints",
+        "checkpoints; or several tables of one run each",
     )
     parser.add_argument(
         "-o", "--output", default="report.html", help="the page to write (%(default)s)"
@@ -879,7 +884,8 @@ def command(arguments: argparse.Namespace) -> int:
     threshold = threshold_of(arguments, {"the file": read})
     identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
     numbers = report(read, identical_data=identical_data, threshold=threshold, max_churn=limit)
-    page = numbers.to_html(arguments.output, Path(arguments.predictions).name)
+    source = ", ".join(Path(path).name for path in arguments.predictions)
+    page = numbers.to_html(arguments.output, source)
     table = numbers.to_csv(arguments.csv) if arguments.csv else None
     checks = []
     if limit is not None:
@@ -897,5 +903,5 @@ def command(arguments: argparse.Namespace) -> int:
     }
     for check in checks:
         limit_shown = f"{100 * check.limit:g}"
-        print(words[check.outcome].format(limit_shown, runs=check.interval.runs))
+        print(words[check.outcome].format(limit_shown, runs=check.interval.runs) + check.advice)
     return status
