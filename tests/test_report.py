@@ -1364,7 +1364,7 @@ def test_a_comparison_fails_on_what_it_is_asked_for(tmp_path, capsys):
     assert main.main(["compare", *same, *words]) == 0
     [check] = json.loads(target.read_text(encoding="utf-8"))["checks"]
     assert check["outcome"] == "undecided" and check["runs_to_decide"] > 5
-    assert f"{check['runs_to_decide']:,} runs of each system would" in capsys.readouterr().out
+    assert f"{check['runs_to_decide']:,} runs per system would" in capsys.readouterr().out
     bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
     assert main.main(["compare", str(bare), str(bare), "--fail-on", "accuracy"]) == 2
     assert "accuracy needs gold labels" in capsys.readouterr().err

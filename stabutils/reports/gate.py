@@ -70,7 +70,7 @@ class Check:
         if self.runs_to_decide is None:
             runs = "" if self.interval.note else f" ({MOST_RUNS:,} runs would not)"
             return f"; to decide it{runs}, take more queries or another limit"
-        runs = f"{self.runs_to_decide:,} runs of each system"
+        runs = f"{self.runs_to_decide:,} runs per system"
         return f"; {runs} would decide it with a chance of 80 %, if it is as measured"
 
     def status(self, strict: bool) -> int:
