@@ -509,7 +509,7 @@ def test_rare_classes_stay_in_train(tmp_path):
             "text,intention\nx,y\n",
             "a.csv, line 1: columns: got 'text, intention'; expected a column label or intent",
         ),
-        ("a.csv", "text;label\nx;y\n", "line 1: columns: got 'text;label'"),
+        ("a.csv", "text/label\nx/y\n", "line 1: columns: got 'text/label'"),
         ("a.csv", "text,text,label\nx,y,z\n", "one column of texts, not two"),
         ("a.csv", "text,label,intent\nx,y,z\n", "one column of labels, not two"),
         ("a.csv", "", "line 1: columns: got ''"),

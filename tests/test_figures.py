@@ -464,10 +464,18 @@ def test_runs_needed_are_those_of_the_interval_over_runs():
     narrow, wide = figures.how_many_runs(both).axes[0].lines[:2]
     place = np.flatnonzero(narrow.get_xdata() == 10)
     assert narrow.get_ydata()[place] == pytest.approx(100 * 2.2622 * 0.005, rel=1e-3)
-    assert wide.get_ydata()[place] == pytest.approx(100 * 2.2622 * 0.013, rel=1e-3)
+    assert wide.get_ydata()[place] == pytest.approx(100 * 2.0860 * 0.013, rel=1e-3)  # t(20)
     assert wide.get_ydata()[-1] > 100 * 1.96 * 0.012
     alone = figures.how_many_runs(over_runs).axes[0]
     assert alone.get_legend() is None
+
+
+@pytest.mark.parametrize("runs", [5, 10, 40])
+def test_the_curve_over_queries_passes_through_the_interval_that_is_stated(runs):
+    churn = scores.churn(np.random.default_rng(0).integers(0, 3, (runs, 200))).interval()
+    wide = figures.how_many_runs(churn).axes[0].lines[1]
+    here = wide.get_ydata()[wide.get_xdata() == runs]
+    assert here == pytest.approx(50 * (churn.high - churn.low))
 
 
 def test_many_runs_are_on_the_axis():

@@ -103,7 +103,7 @@ def test_strict_without_a_gate_is_refused_and_with_one_says_why_it_fails(tmp_pat
     assert main.main(["report", files[0], "--strict", "-o", str(tmp_path / "r.html")]) == 2
     capsys.readouterr()
     assert main.main(["compare", *files, "--strict", "--fail-on", "churn"]) == 1
-    assert "churn: undecided, which --strict fails (worse by" in capsys.readouterr().out
+    assert "churn: undecided, which --strict fails (better by" in capsys.readouterr().out
 
 
 def test_three_models_against_two_are_not_called_two_models():

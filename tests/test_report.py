@@ -25,11 +25,13 @@ from stabutils import __main__ as main
 from stabutils import metrics
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import (
+    Interval,
     jackknife,
     jackknife_arms,
     jeffreys,
     over_examples,
     runs_needed,
+    runs_to_detect,
 )
 from stabutils.reports import comparison
 from stabutils.reports.comparison import compare
@@ -156,7 +158,7 @@ def test_two_runs_have_an_interval_over_examples():
     assert (
         found.runs_needed == {}
         and "A third" in found.notes[0]
-        and "these two runs only" in found._repr_html_()
+        and "these two models only" in found._repr_html_()
     )
 
 
@@ -365,10 +367,28 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},y{i % 2},n{i % 2}\n" for i in r
         (LONG + "2,b,no,no,<b>no</b>\n", "example 'b' of run '2': got '2 rows'"),
         (LONG.replace("2,b,yes,no,<b>no</b>\n", ""), "example 'b' of run '2': got 'no row'"),
         (LONG + "2,c,no,no,c\n", "example 'c' of run '1': got 'no row'"),
-        (LONG.replace("2,a,yes,yes", "2,a,yes,no"), "gold of example 'a': got ['no', 'yes']"),
+        (
+            LONG.replace("2,a,yes,yes", "2,a,yes,no"),
+            "line 4: gold of example 'a' of run '2': got 'no'",
+        ),
         (LONG.replace("2,a,yes,yes,is it?", "2,a,yes,yes,other"), "text of example 'a'"),
-        (LONG.replace("no,<b>", ",<b>"), "gold: got \"none for example 'b'\""),
-        (LONG.replace("1,a,yes,", "1,a,,"), "labels in mine.csv: got \"none for example 'a'\""),
+        (
+            LONG.replace("no,<b>", ",<b>"),
+            "line 3: gold of example 'b' of run '1': got 'an empty cell'; expected",
+        ),
+        (
+            LONG.replace("1,a,yes,", "1,a,,"),
+            "mine.csv, line 2: label of example 'a' of run '1': got 'an empty",
+        ),
+        (
+            LONG.replace("yes,no,<b>", "yes,,<b>"),
+            "line 5: gold of example 'b' of run '2': got 'an e",
+        ),
+        ("example,run1,run2\na,x,x\nb,x,\n", "line 3: label of example 'b' of run 'run2': got 'an"),
+        (
+            "run,query,gold,predicted\n1,q,x,x\n2,q,x,y\n",
+            "expected a column that tells the examples",
+        ),
         ("example,run1,run2\na,x,x\na,x,y\n", "example 'a': got '2 rows'"),
         ("example,run1\na,x\nb,x\n", "runs in mine.csv: got 'no column of them"),
         ("run,example,label\n1,a,x\n1,b,x\n", "runs in mine.csv: got 1"),
@@ -401,7 +421,10 @@ DISJOINT = "example,run1,run2\n" + "".join(f"{i},y{i % 2},n{i % 2}\n" for i in r
             "got 'label, prediction1, prediction2'; expected told apart",
         ),
         ("run,example,label,weight\n1,a,x,1\n2,a,x,much\n", "weight of example 'a'"),
-        ("run,example,label,weight\n1,a,x,much\n2,a,x,much\n", "column weight: got \"'much'\""),
+        (
+            "run,example,label,weight\n1,a,x,much\n2,a,x,much\n",
+            "mine.csv, line 2: weight: got 'much'",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, text, words):
@@ -476,7 +499,7 @@ def test_checkpoints_of_several_runs_leave_churn_alone(tmp_path):
     "text, words",
     [
         (SEEN.replace("0,2,a,x,x\n", ""), "example 'a' of run '0, checkpoint 2': got 'no row'"),
-        (SEEN.replace("0,2,", "0,last,"), "column checkpoint: got \"'last'\""),
+        (SEEN.replace("0,2,", "0,last,"), "mine.csv, line 3: checkpoint: got 'last'"),
         (
             "".join(line for line in SEEN.splitlines(True) if not line.startswith(("0,2", "0,9"))),
             "a column checkpoint",
@@ -552,8 +575,47 @@ def test_columns_and_files_that_do_not_exist(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             read_predictions(tmp_path / name)
-    with pytest.raises(InputError, match="one separator as the file's ending says, not ';'"):
-        read_predictions(write(tmp_path, LONG.replace(",", ";")))
+
+
+def test_separators_of_other_countries_are_read(tmp_path):
+    expected = read_predictions(write(tmp_path, LONG)).labels.tolist()
+    for mark in ";\t|":
+        assert (
+            read_predictions(write(tmp_path, LONG.replace(",", mark))).labels.tolist() == expected
+        )
+    with pytest.raises(InputError, match="';' between cells"):
+        read_predictions(write(tmp_path, LONG.replace(",", ";") + '3;"a'))
+
+
+def test_one_file_for_each_run(tmp_path, capsys):
+    rows = ("x,x,hm\n", "y,x,hm\n", "y,y,oh\n")
+    texts = [[rows[0], rows[2]], [rows[1], rows[2]], [rows[0], rows[2]]]
+    paths = [
+        write(tmp_path, "".join(["label,gold,text\n", *lines]), f"old{i}.csv")
+        for i, lines in enumerate(texts)
+    ]
+    read = read_predictions(paths)
+    assert read.labels.tolist() == [[0, 1], [1, 1], [0, 1]]
+    assert read.runs == ("old0", "old1", "old2") and read.texts == ("hm", "oh")
+    assert run(*paths, "-o", tmp_path / "r.html") == 0
+    assert "3 runs x 2 examples (run: file name;" in capsys.readouterr().out
+    named = [f"run,example,label\n{i},b,x\n{i},a,{i}\n" for i in "12"]
+    files = [write(tmp_path, text, f"{i}.csv") for i, text in enumerate(named)]
+    assert read_predictions(files).runs == ("1", "2")  # as the files say themselves
+    with pytest.raises(
+        InputError, match="columns of 0.csv: .* those of old0.csv: label, gold, text"
+    ):
+        read_predictions([paths[0], files[0]])
+    with pytest.raises(InputError, match="of different names"):
+        read_predictions([paths[0], paths[0]])
+    for text, says in (
+        ("label,gold,text\nx,x,hm\n", "example '1' of run 'old1': got 'no row'"),
+        ("label,gold,text\nx,x,other\ny,y,oh\n", "old1.csv, line 2: text of example '0' of run"),
+        ("label,gold,text\ny,y,oh\nx,,hm\n", "old1.csv, line 3: gold of example '1': got 'an e"),
+    ):
+        paths[1].write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=says):
+            read_predictions(paths)
 
 
 def test_arrays_that_cannot_be_read(tmp_path):
@@ -604,6 +666,15 @@ def test_order_of_rows_does_not_matter(tmp_path_factory, runs, examples, random)
 
 
 # ---- page, table, command ----
+
+
+def test_page_says_whom_its_intervals_speak_of_and_how_many_queries_it_leaves_out():
+    labels = np.zeros((3, 40), int)
+    labels[0, :22] = 1
+    page = report(labels)._repr_html_()
+    assert "95 % intervals: they speak of new runs and new queries." in page
+    assert "7 more unstable queries are not shown; the option --csv" in page  # 22 less 15
+    assert "not shown" not in report(labels[:, 10:])._repr_html_()
 
 
 def test_page_escapes_what_the_data_says(tmp_path):
@@ -767,6 +838,13 @@ def test_command_maps_columns(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("instead", ["old.csv", Path("old.csv"), pd.DataFrame({"run": [1, 2]})])
+def test_a_file_or_table_in_the_place_of_labels_is_told_where_to_go(instead):
+    for ask in (lambda: report(instead), lambda: compare(instead, instead)):
+        with pytest.raises(InputError, match=r"st.read_predictions\(path\)"):
+            ask()
+
+
 def test_needs_no_torch():
     code = (
         "import sys, stabutils.reports.stability, stabutils.reports.comparison; "
@@ -920,7 +998,8 @@ def test_compare_files_pairs_runs_by_name_and_queries_by_id(tmp_path, capsys):
     old, new = (read_predictions(tmp_path / f"{name}.csv") for name in ("old", "new"))
     found, plain = compare(old, new), compare(before, after, gold, seeds=(range(5), range(5)))
     one_seed = (
-        "runs of one name in both are taken for one seed, and left out as one: s0, s1, s2, s3, s4"
+        "runs of the same name in both files share a seed, it is assumed: s0, s1, s2, s3, s4 "
+        "(Between counts each run before beside each run after, also beside the one of the same name)"
     )
     assert (
         str(found) == f"{old.layout}\n{new.layout}\n{one_seed}\n{plain}"
@@ -1017,7 +1096,8 @@ def test_files_of_one_run_each_can_be_compared_and_not_reported_on(tmp_path, hea
     limit = ["--fail-on", "negative-flips", "--margin", "0.05"]
     assert main.main(["compare", *map(str, paths), *limit]) == 0
     said = capsys.readouterr().out
-    assert "negative-flips: undecided (25.00 % of the answers [" in said
+    assert "negative-flips: undecided, which passes without --strict (25.00 % of the" in said
+    assert "allowed: 5 %); to decide it, take more queries" in said
     before, after = (read_predictions(path, least=1) for path in paths)
     assert before.labels.shape == (1, 4) and before.gold is not None
     assert compare(before, after).between["negative_flips"].value == 0.25
@@ -1107,11 +1187,13 @@ def test_a_check_in_words_and_for_programs():
     checks = [Check("churn", interval, limit) for limit in (0.01, 0.1, 0.2)]
     words = ["failed", "undecided, which --strict fails", "passed"]
     assert [check.in_words(True) for check in checks] == words
-    assert [check.in_words(False) for check in checks] == ["failed", "undecided", "passed"]
+    words[1] = "undecided, which passes without --strict"
+    assert [check.in_words(False) for check in checks] == words
     assert [check.status(True) for check in checks] == [1, 1, 0]
     assert [check.status(False) for check in checks] == [1, 0, 0]
     entry = {"name": "churn", "limit": 0.1, "outcome": "undecided", "value": 0.1, "low": 0.05}
-    assert checks[1].entry() == entry | {"high": 0.15, "runs": 5, "speaks_of": interval.speaks_of}
+    entry |= {"high": 0.15, "runs": 5, "speaks_of": interval.speaks_of, "runs_to_decide": None}
+    assert checks[1].entry() == entry
 
 
 def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
@@ -1140,7 +1222,7 @@ def test_the_gate_speaks_of_new_runs_and_new_queries(tmp_path):
 
 
 def test_a_model_answers_from_the_threshold_on():
-    shares = [[[0.7, 0.3], [0.6, 0.4]], [[0.5, 0.5], [1.0, 0.0]]]
+    shares = [[0.7, 0.6], [0.5, 1.0]]
     assert decisions(shares, 0.7).tolist() == [[1, 0], [0, 1]]
     assert decisions(shares, 0).tolist() == [[1, 1]] * 2
     assert decisions(shares, 1).tolist() == [[0, 0], [0, 1]]
@@ -1177,8 +1259,50 @@ def test_flips_across_a_threshold_by_hand(tmp_path, capsys):
     assert run(*words) == 0  # at the default of 0.5 all are answered
     assert "At a confidence threshold of 0.5, 0.0 %" in capsys.readouterr().out
     bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
-    with pytest.raises(InputError, match="--threshold"):
+    with pytest.raises(InputError, match="--threshold.* column confidence .*p_<label>"):
         run(bare, "-o", tmp_path / "r.html", "--threshold", 0.7)
+    logged = "".join(f"{row},{'ab'[i % 2]},x,{x}\n" for i, (row, x, _) in enumerate(rows))
+    log = write(tmp_path, "run,example,label,score\n" + logged, "log.csv")
+    words = ["--columns", "confidence=score", "--threshold", 0.7]
+    capsys.readouterr()
+    assert run(log, "-o", tmp_path / "r.html", *words) == 0
+    assert "At a confidence threshold of 0.7, 33.3 %" in capsys.readouterr().out
+    files = [str(log), str(path), *map(str, words[2:])]
+    assert main.main(["compare", *files, "--confidence", "score"]) == 2  # no such column in path
+    assert main.main(["compare", str(path), str(path), *map(str, words[2:])]) == 0
+
+
+def test_the_confidence_of_an_answer_is_read_and_checked(tmp_path):
+    text = "run,example,label,confidence\n1,a,x,0.9\n1,b,y,0.5\n2,b,x,0.6\n2,a,x,1\n"
+    read = read_predictions(write(tmp_path, text))
+    assert read.confidence.tolist() == [[0.9, 0.5], [1, 0.6]] and len(repr(read)) < 200
+    for wrong in ("1.2", "high", "", "-0.1", "nan"):
+        path = write(tmp_path, text.replace("0.5", wrong))
+        with pytest.raises(InputError, match=f"mine.csv, line 3: confidence: got '{wrong}'"):
+            read_predictions(path)
+        assert read_predictions(path, "confidence=none").confidence is None
+    wide = "example,run1,run2,c1,c2,confidence\na,x,y,0.5,0.6,z\nb,x,x,0.7,0.8,z\n"
+    path = write(tmp_path, wide)
+    assert read_predictions(path).confidence is None  # one column cannot be that of two runs
+    assert read_predictions(path, "confidence=c1 c2").confidence.tolist() == [
+        [0.5, 0.7],
+        [0.6, 0.8],
+    ]
+    with pytest.raises(InputError, match="2, in the order of the columns of labels: run1, run2"):
+        read_predictions(path, "confidence=c1")
+    both = "run,example,label,p_x,p_y,confidence\n1,a,x,0.904,0.096,0.9\n2,a,y,0.4,0.6,{}\n"
+    assert read_predictions(write(tmp_path, both.format("0.6"))).confidence.tolist() == [
+        [0.9],
+        [0.6],
+    ]
+    with pytest.raises(InputError, match="of run '2': got 0.4; expected 0.6, the highest"):
+        read_predictions(write(tmp_path, both.format("0.4")))
+
+
+def test_checkpoints_with_confidence_rank_by_uncertainty(tmp_path):
+    rows = "1,1,a,x,0.2\n1,2,a,x,0.9\n1,1,b,x,0.3\n1,2,b,x,0.6\n"
+    path = write(tmp_path, "run,checkpoint,example,label,confidence\n" + rows)
+    assert report(read_predictions(path)).examples["doubt"].round(3).tolist() == [0.1, 0.4]
 
 
 def test_negative_flips_of_a_report_are_half_of_those_of_either_way():
@@ -1228,8 +1352,19 @@ def test_a_comparison_fails_on_what_it_is_asked_for(tmp_path, capsys):
     assert main.main(["compare", *files, "--fail-on", "accuracy", "--margin", "0.9"]) == 0
     same = files_of(tmp_path, good, np.roll(good, 1, axis=0), gold)
     assert main.main(["compare", *same, *every]) == 0
-    assert main.main(["compare", *same, *every, "--strict"]) == 1
-    assert "undecided" in capsys.readouterr().out
+    capsys.readouterr()
+    target.unlink()
+    assert main.main(["compare", *same, *every, "--strict", "--json", str(target)]) == 1
+    out = capsys.readouterr().out
+    assert "undecided, which --strict fails" in out and "take more queries or another limit" in out
+    assert "at most 0 % churn and at most 0 % negative flips and accuracy not lower by" in out
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert None in {check["runs_to_decide"] for check in document["checks"]}
+    words = ["--fail-on", "accuracy", "--margin", "0.001", "--json", str(target)]
+    assert main.main(["compare", *same, *words]) == 0
+    [check] = json.loads(target.read_text(encoding="utf-8"))["checks"]
+    assert check["outcome"] == "undecided" and check["runs_to_decide"] > 5
+    assert f"{check['runs_to_decide']:,} runs per system would" in capsys.readouterr().out
     bare = write(tmp_path, "example,run1,run2\n1,a,b\n2,a,a\n", "bare.csv")
     assert main.main(["compare", str(bare), str(bare), "--fail-on", "accuracy"]) == 2
     assert "accuracy needs gold labels" in capsys.readouterr().err
@@ -1246,16 +1381,60 @@ def test_half_a_point_of_accuracy_may_be_lost_in_a_comparison(lost, guard):
     assert compare(before, after, np.zeros(4000, int)).guard == guard
 
 
+def test_the_chance_to_pass_is_that_of_the_checks_asked_for(tmp_path, capsys):
+    """Of three runs before one has one of ten queries wrong; of those after one has two wrong."""
+    gold = [0] * 10
+    before = [gold, gold, [1, *gold[1:]]]
+    after = [gold, [1, 1, *gold[2:]], gold]
+    files, target = files_of(tmp_path, before, after, gold), tmp_path / "c.json"
+    for words, asked, update, again in (
+        (["--fail-on", "negative-flips", "--margin", "0.1"], "10 % negative flips", 7 / 9, 1),
+        (["--fail-on", "churn", "--margin", "0.05"], "5 % churn", 4 / 9, 1 / 3),
+        (["--fail-on", "accuracy", "--margin", "0.2"], "more than 20 points", 1, 1),
+        ([], "more than 0.5 points", 2 / 3, 2 / 3),
+    ):
+        assert main.main(["compare", *files, *words, "--json", str(target)]) == 0
+        numbers = json.loads(target.read_text(encoding="utf-8"))["numbers"]
+        chance = {n["condition"]: n["value"] for n in numbers if n["metric"] == "pass_chance"}
+        assert chance == pytest.approx({"update": update, "again": again})
+        out = capsys.readouterr().out
+        assert f"{asked} passes {100 * update:.1f} % [" in out
+        assert f"and {100 * again:.1f} % [" in out
+
+
+def test_runs_to_decide_are_those_of_the_plan():
+    undecided = Interval(0.004, -0.001, 0.009, runs=5, se=0.002, df=4)
+    assert Check("churn", undecided, 0.001).runs_to_decide == runs_to_detect(undecided, 0.003)
+    assert Check("churn", undecided, 0.01).runs_to_decide is None  # decided
+    queries = Interval(
+        0.004, -0.001, 0.009, 5, se=0.002, df=20, over_runs=replace(undecided, se=0.0)
+    )
+    for interval in (queries, replace(undecided, note="these two models only")):
+        check = Check("churn", interval, 0.0)
+        assert check.runs_to_decide is None and "more queries" in check.advice
+
+
+def test_no_interval_of_a_comparison_is_impossible():
+    labels = [[0, 1, 1], [1, 1, 1], [1, 1, 0]]
+    for before, after in ((labels, labels[::-1]), (labels[:1], labels[1:2])):
+        found = compare(before, after, [0, 1, 0])
+        for part in (found.before, found.after, found.between):
+            assert all(0 <= share.low for share in part.values())
+            assert all(part[name].high <= 1 for name in part if not name.startswith("label"))
+        for interval in (*found.difference.values(), *found.regressions.values()):
+            assert -1 <= interval.low <= interval.value <= interval.high <= 1
+
+
 def test_runs_of_one_name_are_one_seed_and_it_says_so(tmp_path, capsys):
     labels, gold = answers(6, examples=60)
     files = files_of(tmp_path, labels[:3], labels[3:], gold)
     assert main.main(["compare", *files]) == 0
-    said = "runs of one name in both are taken for one seed, and left out as one: run0, run1, run2"
+    said = "runs of the same name in both files share a seed, it is assumed: run0, run1, run2"
     assert said in capsys.readouterr().out
     other = Path(files[1])
     other.write_text(other.read_text(encoding="utf-8").replace("run", "run1"), encoding="utf-8")
     assert main.main(["compare", *files]) == 0
-    assert "taken for one seed" not in capsys.readouterr().out
+    assert "share a seed" not in capsys.readouterr().out
     assert main.main(["compare", *files, "--margin", "0.005"]) == 2
     assert "together with --fail-on" in capsys.readouterr().err
 
@@ -1318,4 +1497,5 @@ def test_of_files_with_probabilities_a_comparison_says_who_crosses_the_threshold
     numbers = json.loads(target.read_text(encoding="utf-8"))["numbers"]
     between = {entry["metric"]: entry["value"] for entry in numbers if entry["arm"] == "between"}
     assert between["decision_flips"] == between["served_churn"] == 0.25 and between["churn"] == 0
-    assert "Between: decision flips" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Between: decision flips" in out and "from a confidence of 0.7 on, else by a" in out

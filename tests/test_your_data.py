@@ -224,8 +224,8 @@ def test_predictions_of_rasa(tmp_path):
             path.write_text(json.dumps(entries), encoding="utf-8")
         command = shown("Rasa, `rasa test").replace("'run': 1", f"'run': {run}")
         shell(tmp_path, command.replace("run1.csv", f"run{run}.csv"))
-    shell(tmp_path, shown("several such files"))
-    read = st.read_predictions(tmp_path / "predictions.csv")
+    assert shown("several such files") == "python -m stabutils report run1.csv run2.csv run3.csv"
+    read = st.read_predictions([tmp_path / "run1.csv", tmp_path / "run2.csv"])
     assert read.labels.shape == (2, 12) and st.report(read).numbers["accuracy"].value > 0.6
 
 

@@ -28,6 +28,7 @@ from stabutils.errors import InputError
 
 LONGEST = 1_000_000  # characters in a cell; more is an unclosed quote, not a text
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+OTHERS = ";\t|,"  # read where the header holds one of them, and not that of its ending
 TABLES = (*SEPARATORS, ".jsonl", ".parquet")
 CHUNK = 10_000  # rows; a step of Python for each row would cost more than all the rest
 
@@ -72,6 +73,27 @@ class Table:
         return f"{self.name}, {self.unit} {self.lines()[row]}"
 
 
+@dataclass(frozen=True, eq=False)
+class Joined(Table):
+    """Tables below each other, which have the same columns.
+
+    Parameters
+    ----------
+    parts
+        The tables, whose names and lines `where` tells.
+    """
+
+    parts: Sequence[Table] = ()
+
+    def where(self, row: int) -> str:
+        for part in self.parts:
+            lines = part.lines()
+            if row < len(lines):
+                return part.where(row)
+            row -= len(lines)
+        raise IndexError(row)
+
+
 def form_of(path: Path) -> str:
     """The ending that says how a file is written, lower-case; that of gzip does not count.
 
@@ -104,7 +126,10 @@ def read_table(path: Path, name: str = "") -> Table:
     text = read_text(path, name)
     if form == ".jsonl":
         return _json_lines(text, name)
-    return _separated(text, name, SEPARATORS[form])
+    first_line = re.search(r"[^\r\n]+", text) or [""]
+    separators = (SEPARATORS[form], *OTHERS)
+    separator = next((mark for mark in separators if mark in first_line[0]), SEPARATORS[form])
+    return _separated(text, name, separator)
 
 
 def read_bytes(path: Path, name: str = "") -> bytes:
@@ -243,7 +268,7 @@ def _lines(reader) -> list[int]:
 
 
 def _not_separated(error: csv.Error, name: str, line: int, separator: str) -> InputError:
-    between = "tabs" if separator == "\t" else "commas"
+    between = {"\t": "tabs", ",": "commas"}.get(separator, repr(separator))
     allowed = f"closed quotes, {between} between cells, at most {LONGEST:,} characters a cell"
     problem = str(error)
     if problem == "unexpected end of data":

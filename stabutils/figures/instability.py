@@ -306,9 +306,8 @@ def how_many_runs(churn: Interval) -> Figure:
     quantile, variance = stdtrit(runs - 1, 0.975), over_runs.se**2 * churn.runs / runs
     figure, axis = plt.subplots(figsize=(8, 3.4))
     axis.plot(runs, 100 * quantile * np.sqrt(variance), label="other runs, these queries")
-    queries = max(0.0, churn.se**2 - over_runs.se**2)
-    if queries:
-        both = 100 * quantile * np.sqrt(variance + queries)
+    if churn.se > over_runs.se:
+        both = 100 * _half_widths(churn, runs)
         axis.plot(runs, both, "--", color=GREY, label="other runs and other queries")
         axis.legend(frameon=False)
     here = 100 * stdtrit(churn.runs - 1, 0.975) * over_runs.se
@@ -326,6 +325,21 @@ def how_many_runs(churn: Interval) -> Figure:
     axis.set_ylim(0, None)
     label_points(axis, names, points)
     return figure
+
+
+def _half_widths(churn: Interval, runs: ndarray) -> ndarray:
+    """Of an interval over runs and queries at other numbers of runs.
+
+    What other queries would change stays as it is; degrees of freedom are Satterthwaite's, as in
+    `intervals.crossed`.
+    """
+    over_runs = churn.over_runs
+    of_runs = over_runs.se**2 * churn.runs / runs
+    variance = of_runs + churn.se**2 - over_runs.se**2
+    spread_of_queries = churn.se**4 / churn.df - over_runs.se**4 / over_runs.df
+    degrees = over_runs.df * (runs - 1) / (churn.runs - 1)
+    spread = of_runs**2 / degrees + max(0.0, spread_of_queries)
+    return stdtrit(variance**2 / spread, 0.975) * np.sqrt(variance)
 
 
 def sources(effects: Effects) -> Figure:

@@ -7,6 +7,7 @@ is measured.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -96,7 +97,14 @@ def _numbered(codes, written):
 
 
 def shape_of(values, thing: str) -> tuple[int, ...]:
-    """The shape of an array or of nested lists. InputError for lists of different length."""
+    """The shape of an array or of nested lists. InputError for lists of different length, and for
+    a file or a table of pandas in the place of an array.
+    """
+    if isinstance(values, (str, os.PathLike, pd.DataFrame)):
+        value = values if isinstance(values, str) else type(values).__name__
+        allowed = "an array (runs, examples), or st.read_predictions(path) of a file; a table of "
+        allowed += "pandas is written with to_csv first, or is an array by to_numpy"
+        raise InputError(thing, value, allowed)
     try:
         return np.shape(values)
     except ValueError:

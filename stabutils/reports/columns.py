@@ -23,6 +23,7 @@ COLUMNS = {  # what a column may be called when nobody says
     "text": ("text", "utterance", "query", "sentence"),
     "weight": ("weight", "traffic"),
     "checkpoint": ("checkpoint",),
+    "confidence": ("confidence",),
     "probabilities": ("p_<label>",),
 }
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
@@ -136,19 +137,21 @@ def assign(
     said = {role: _one_or_several(columns, header) for role, columns in said.items()}
     for role, columns in said.items():
         for column in columns:
-            if column not in header and (role, column) != ("probabilities", "none"):
+            left_out = column == "none" and role in ("probabilities", "confidence")
+            if column not in header and not left_out:
                 allowed = f"a column of {name}: {', '.join(header)}"
                 raise InputError(f"column for {role}", column, allowed)
     taken = {column for columns in said.values() for column in columns}
     free = [column for column in header if column not in taken]
     roles = dict(said)
-    for role in ("run", "example", "text", "weight", "checkpoint"):
+    for role in ("run", "example", "text", "weight", "checkpoint", "confidence"):
         if role not in roles and (column := _known(role, free)):
             roles[role] = [column]
     numbered = [column for column in free if A_RUN.fullmatch(column)]
     used = {column for columns in roles.values() for column in columns} | set(numbered)
     rest = [column for column in free if column not in used and not column.startswith("p_")]
     roles |= _labels_and_gold(rest, numbered, roles, name)
+    _confidence(roles, said, name)
     wide = len(roles.get("label", ())) > 1
     if wide:
         return {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
@@ -157,6 +160,17 @@ def assign(
         roles["example"] = named
     _refuse_incomplete(header, roles, name, least)
     return roles
+
+
+def _confidence(roles, said, name):
+    """Leave out confidence where that is said, or where it is not there for each run."""
+    columns = roles.get("confidence", ["none"])
+    runs = roles.get("label", ["label"])
+    if columns != ["none"] and len(columns) != len(runs) and "confidence" in said:
+        allowed = f"{len(runs)}, in the order of the columns of labels: {', '.join(runs)}"
+        raise InputError(f"columns for confidence in {name}", columns, allowed)
+    if columns == ["none"] or len(columns) != len(runs):
+        roles.pop("confidence", None)
 
 
 def _one_or_several(columns: list[str], header: list[str]) -> list[str]:
@@ -263,11 +277,15 @@ def _refuse_incomplete(header, roles, name, least):
         return
     if labelled and "example" in roles:
         raise InputError(f"runs in {name}", f"no column of them: {', '.join(header)}", MORE_RUNS)
-    apart = ""
-    if len(header) == 1:
-        apart = next((mark for mark in ";\t|," if mark in header[0]), "")
-    expected = f"one separator as the file's ending says, not {apart!r}" if apart else FORMS
-    raise InputError(f"columns of {name}", ", ".join(header), expected)
+    if labelled and many:
+        allowed = (
+            "a column that tells the examples apart, such as example or id: --columns "
+            "example=<column>. The query does where no run is asked it twice; else number the rows "
+            "of each run in a new column"
+        )
+        value = f"no column of them: {', '.join(header)}"
+        raise InputError(f"examples in {name}", value, allowed)
+    raise InputError(f"columns of {name}", ", ".join(header), FORMS)
 
 
 def answers_elsewhere(

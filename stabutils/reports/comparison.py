@@ -30,6 +30,7 @@ from stabutils.reports.gate import (
     Check,
     Pair,
     PairGate,
+    confidence_of,
     decisions,
     pairs_of,
     pass_chance,
@@ -42,6 +43,7 @@ from stabutils.reports.stability import (
     add_threshold,
     columns_of,
     conclude,
+    in_words,
     save_table,
     shown,
     threshold_of,
@@ -68,8 +70,8 @@ class Comparison:
     more than between runs of before), `negative-flips` (from before to after, more than one run of
     before to another), `accuracy` (lost); where one of them has a single run, `churn` and
     `negative-flips` are whole, from before to after. pairs: single models side by side. passing:
-    the chance that a release gate on one pair of models passes, of an update and of before trained
-    again.
+    the chance that a release gate on one pair of models (`gate`) passes, of an update and of before
+    trained again. threshold: confidence from which a query is answered, where confidence is known.
     flips: one row for each query, see `to_csv`.
     """
 
@@ -85,6 +87,8 @@ class Comparison:
     pairs: tuple[Pair, ...] = field(default=(), repr=False)
     passing: Mapping[str, Interval] = field(default_factory=dict, repr=False)
     flips: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    gate: PairGate = PairGate()
+    threshold: float | None = None
 
     @property
     def retrained(self) -> bool:
@@ -111,6 +115,8 @@ class Comparison:
             f"{'Between: ' + title(name).lower():<28}{shown(name, part)}"
             for name, part in self.between.items()
         ]
+        if self.threshold is not None:
+            lines.append(f"Answered from a confidence of {self.threshold:g} on, else by a fallback")
         guard = (
             "no gold labels, so accuracy is not guarded"
             if self.guard == "cannot be tested here"
@@ -119,11 +125,14 @@ class Comparison:
         stable = f"{self.verdict} (lower label entropy: {self.stability}; {guard})"
         lines.append(f"After is more stable: {stable if self.retrained else ALONE}")
         if self.passing:
-            update, again = (100 * self.passing[name].value for name in ("update", "again"))
+            update, again = (
+                " ".join(in_words("pass_chance", self.passing[name]))
+                for name in ("update", "again")
+            )
             lines.append(
-                f"A gate on one pair of models that asks for {PairGate()} passes {update:.0f} % of "
-                f"the pairs from before to after, and {again:.0f} % of those of before trained "
-                "again: what fails of the latter is luck"
+                f"A gate on one pair of models that asks for {self.gate} passes {update} of the "
+                f"pairs from before to after, and {again} of those of before trained again: what "
+                "fails of the latter is luck"
             )
         notes = {
             each.note
@@ -180,7 +189,9 @@ class Comparison:
         return save_table(path, table)
 
 
-def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Comparison:
+def compare(
+    before, after, gold=None, seeds=None, threshold=THRESHOLD, gate: PairGate | None = None
+) -> Comparison:
     """Did a change make a system more stable?
 
     Parameters
@@ -197,9 +208,11 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         one name.
     threshold
         Confidence from which a query is answered, and below which it goes to a fallback. Of
-        `Predictions` with probabilities the comparison says how many queries change sides
-        (`decision_flips`), and how many users meet another answer or the fallback instead of one
-        (`served_churn`).
+        `Predictions` with probabilities or confidence the comparison says how many queries change
+        sides (`decision_flips`), and how many users meet another answer or the fallback instead of
+        one (`served_churn`).
+    gate
+        Of which gate on one pair of models the chance to pass is told.
 
     Returns
     -------
@@ -247,7 +260,11 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
                 found.between[name] = _between(earlier, later, None)["churn"]
         pairs = pairs_of(before, after, gold, run_names, own=False)
         return replace(
-            found, layouts=layouts, pairs=pairs, flips=_flips(before, after, gold, code, files[0])
+            found,
+            layouts=layouts,
+            pairs=pairs,
+            flips=_flips(before, after, gold, code, files[0]),
+            threshold=threshold if all(served) else None,
         )
     n = min(5, *sizes)
     old, new = (scores.scores(labels, gold, n) for labels in (before, after))
@@ -258,19 +275,22 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
             old[name], new[name] = scores.churn(earlier), scores.churn(later)
             between[name] = _between(earlier, later, None, seeds)["churn"]
     names = [name for name in old if not name.startswith("share_unstable")]
-    difference = {name: scores.change(new[name], old[name], seeds[::-1]) for name in names}
+    difference = {name: _change(new[name], old[name], seeds[::-1]) for name in names}
     stability = verdict(difference[f"label_entropy@{n}"], 0.0, "below")
     guard = verdict(difference.get("accuracy"), -GUARD)
     more_stable, passing = stability, {}
     if gold is not None:
         more_stable = together(stability, guard)
-        passing["update"] = pass_chance(PairGate(), before, after, gold)
-        passing["again"] = pass_chance(PairGate(), before, gold=gold)
+    gate = gate or PairGate()
+    if gold is not None or not gate.needs_gold:
+        passing["update"] = pass_chance(gate, before, after, gold)
+        passing["again"] = pass_chance(gate, before, gold=gold)
     paired = bool(np.isin(*seeds).any())
     if layouts and paired:
         common = ", ".join(map(str, np.intersect1d(*seeds)))
         layouts += (
-            f"runs of one name in both are taken for one seed, and left out as one: {common}",
+            f"runs of the same name in both files share a seed, it is assumed: {common} (Between "
+            "counts each run before beside each run after, also beside the one of the same name)",
         )
     return Comparison(
         {name: old[name].interval() for name in names},
@@ -285,7 +305,15 @@ def compare(before, after, gold=None, seeds=None, threshold=THRESHOLD) -> Compar
         pairs_of(before, after, gold, run_names, paired),
         passing,
         _flips(before, after, gold, code, files[0]),
+        gate,
+        threshold if all(served) else None,
     )
+
+
+def _change(new: scores.Score, old: scores.Score, seeds) -> Interval:
+    """The interval of new - old, within what a difference of the two can be."""
+    low, high = new.bounds
+    return scores.change(new, old, seeds).within(low - high, high - low)
 
 
 def _of_models(before, after, gold) -> Comparison:
@@ -304,12 +332,12 @@ def _of_models(before, after, gold) -> Comparison:
     regressions["churn"] = between["churn"]
     if gold is not None:
         note = between["churn"].note
-        for found, statistic, models in (
-            (old, accuracy, (before,)),
-            (new, accuracy, (after,)),
-            (difference, change, (before, after)),
+        for found, statistic, models, lowest in (
+            (old, accuracy, (before,), 0),
+            (new, accuracy, (after,), 0),
+            (difference, change, (before, after), -1),
         ):
-            interval = _over_queries(statistic, *models, gold=gold)
+            interval = _over_queries(statistic, *models, gold=gold).within(lowest, 1)
             found["accuracy"] = replace(interval, note=note)
         regressions["negative-flips"] = between["negative_flips"]
         regressions["accuracy"] = _negative(difference["accuracy"])
@@ -334,12 +362,13 @@ def _over_queries(statistic, *models, gold) -> Interval:
 
 
 def _served(side, labels, fallback, threshold) -> dict[str, np.ndarray]:
-    """Of runs with probabilities: whether each query is answered, and by which label or the
+    """Of runs with confidence: whether each query is answered, and by which label or the
     fallback.
     """
-    if getattr(side, "probabilities", None) is None:
+    confidence = confidence_of(side)
+    if confidence is None:
         return {}
-    answered = decisions(side.probabilities, threshold)
+    answered = decisions(confidence, threshold)
     return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
 
 
@@ -354,14 +383,14 @@ def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
             return churn_between(old, new, right)["negative_flips"] - retrained
 
         flips = over_both(more_flips, before, after, seeds=seeds, examples=(gold,))
-        found["negative-flips"] = with_unseen(flips, queries)
+        found["negative-flips"] = with_unseen(flips.within(-1, 1), queries)
         found["accuracy"] = with_unseen(_negative(difference["accuracy"]), queries)
     return found
 
 
 def _negative(change: Interval) -> Interval:
     """A change with its sign turned."""
-    return replace(change, value=-change.value, low=-change.high, high=-change.low)
+    return replace(change, value=0 - change.value, low=0 - change.high, high=0 - change.low)
 
 
 def _flips(before, after, gold, code, read) -> pd.DataFrame:
@@ -520,8 +549,13 @@ def command(arguments: argparse.Namespace) -> int:
         read_predictions(path, columns, least=1) for path in (arguments.before, arguments.after)
     )
     threshold = threshold_of(arguments, {"before": before, "after": after})
-    comparison = compare(before, after, threshold=threshold)
-    checks = comparison.checks(list(dict.fromkeys(arguments.fail_on)), arguments.margin)
+    limits = dict.fromkeys(arguments.fail_on, arguments.margin)
+    gate = None
+    if limits:
+        names = ("churn", "accuracy", "negative-flips")
+        gate = PairGate(*map(limits.get, names))
+    comparison = compare(before, after, threshold=threshold, gate=gate)
+    checks = comparison.checks(list(limits), arguments.margin)
     status = conclude("compare", comparison.entries(), checks, arguments)
     if arguments.csv:
         comparison.to_csv(arguments.csv)
@@ -529,14 +563,24 @@ def command(arguments: argparse.Namespace) -> int:
         save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
     print(comparison)
     for check in checks:
-        value, low, high = (
-            100 * getattr(check.interval, name) for name in ("value", "low", "high")
-        )
-        measured = f"worse by {value:+.2f} points [{low:+.2f}, {high:+.2f}]"
-        if not comparison.retrained and check.name != "accuracy":
-            measured = f"{value:.2f} % of the answers [{low:.2f}, {high:.2f}]"
+        whole = not comparison.retrained and check.name != "accuracy"
         print(
-            f"{check.name}: {check.in_words(arguments.strict)} ({measured}, "
-            f"{check.interval.speaks_of}; allowed {100 * check.limit:g})"
+            f"{check.name}: {check.in_words(arguments.strict)} ({_measured(check, whole)})"
+            f"{check.advice}"
         )
     return status
+
+
+def _measured(check: Check, whole: bool) -> str:
+    """What a check measured, and what it allows: a share of the answers, or a loss in points."""
+    interval, limit = check.interval, f"{100 * check.limit:g}"
+    if whole:
+        measured, allowed = f"{100 * interval.value:.2f} % of the answers", f"{limit} %"
+    else:
+        measured, allowed = f"worse by {100 * interval.value:.2f} points", f"{limit} points"
+    if not whole and interval.value < 0:
+        interval = _negative(interval)
+        measured = f"better by {100 * interval.value:.2f} points"
+        allowed = f"worse by {allowed}"
+    ends = f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+    return f"{measured} {ends}, {interval.speaks_of}; allowed: {allowed}"

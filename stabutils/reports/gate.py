@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import GUARD, Interval, jeffreys, verdict
+from stabutils.metrics.intervals import GUARD, Interval, jeffreys, runs_to_detect, verdict
 from stabutils.metrics.measures import flips
 from stabutils.metrics.multiplicity import mcnemar
 
+MOST_RUNS = 1_000  # that anybody trains to decide a check
 OUTCOMES = {"holds": "failed", "does not hold": "passed"}
 
 
@@ -44,20 +45,51 @@ class Check:
     def outcome(self) -> str:
         return OUTCOMES.get(verdict(self.interval, self.limit), "undecided")
 
+    @property
+    def runs_to_decide(self) -> int | None:
+        """Runs of each system that decide an undecided check with a chance of 80 %, were its value
+        exact. None where it is decided, or by no 1,000 runs: that takes more queries.
+
+        Examples
+        --------
+        >>> Check("churn", Interval(0.2, 0.1, 0.3, 5, se=0.036, df=4), 0.15).runs_to_decide
+        23
+        """
+        distance = abs(self.interval.value - self.limit)
+        known = not self.interval.note and np.isfinite(self.interval.se)
+        if self.outcome != "undecided" or not distance or not known:
+            return None
+        runs = runs_to_detect(self.interval, distance)
+        return runs if runs and self.interval.runs < runs <= MOST_RUNS else None
+
+    @property
+    def advice(self) -> str:
+        """What would decide an undecided check, as the end of a line; "" where it is decided."""
+        if self.outcome != "undecided":
+            return ""
+        if self.runs_to_decide is None:
+            runs = "" if self.interval.note else f" ({MOST_RUNS:,} runs would not)"
+            return f"; to decide it{runs}, take more queries or another limit"
+        runs = f"{self.runs_to_decide:,} runs per system"
+        return f"; {runs} would decide it with a chance of 80 %, if it is as measured"
+
     def status(self, strict: bool) -> int:
         """Exit status: 1 where it failed (strict: where it did not pass), else 0."""
         return int(self.outcome == "failed" or strict and self.outcome != "passed")
 
     def in_words(self, strict: bool) -> str:
-        """The outcome, and why the gate fails where that is not plain."""
-        why = ", which --strict fails" if strict and self.outcome == "undecided" else ""
-        return self.outcome + why
+        """The outcome, and what one that is undecided means for the gate."""
+        if self.outcome != "undecided":
+            return self.outcome
+        means = "which --strict fails" if strict else "which passes without --strict"
+        return f"undecided, {means}"
 
     def entry(self) -> dict:
         """As a document for programs has it."""
         names = ("value", "low", "high", "runs", "speaks_of")
         numbers = {name: getattr(self.interval, name) for name in names}
-        return {"name": self.name, "limit": self.limit, "outcome": self.outcome} | numbers
+        check = {"name": self.name, "limit": self.limit, "outcome": self.outcome}
+        return check | numbers | {"runs_to_decide": self.runs_to_decide}
 
 
 def with_unseen(interval: Interval, queries: int) -> Interval:
@@ -81,15 +113,23 @@ class PairGate:
     ----------
     max_churn : largest share of queries that may get another answer; None: any
     accuracy_loss : by how much accuracy may fall, a share of queries; None: by anything
+    max_negative_flips : largest share of queries that may turn from right to wrong; None: any
     """
 
     max_churn: float | None = None
     accuracy_loss: float | None = GUARD
+    max_negative_flips: float | None = None
+
+    @property
+    def needs_gold(self) -> bool:
+        return self.accuracy_loss is not None or self.max_negative_flips is not None
 
     def __str__(self) -> str:
         asks = []
         if self.max_churn is not None:
             asks.append(f"at most {100 * self.max_churn:g} % churn")
+        if self.max_negative_flips is not None:
+            asks.append(f"at most {100 * self.max_negative_flips:g} % negative flips")
         if self.accuracy_loss is not None:
             asks.append(f"accuracy not lower by more than {100 * self.accuracy_loss:g} points")
         return " and ".join(asks)
@@ -104,15 +144,18 @@ class PairGate:
         """
         before, after = np.asarray(before), np.asarray(after)
         passed = np.ones((len(before), len(after)), bool)
+        if self.needs_gold and gold is None:
+            raise InputError("gold", None, "gold labels, as the gate asks for right answers")
         if self.max_churn is not None:
             churn = np.array([(after != labels).mean(axis=1) for labels in before])
             passed &= churn <= self.max_churn
         if self.accuracy_loss is not None:
-            if gold is None:
-                raise InputError("gold", None, "gold labels, as the gate asks for accuracy")
             right = [(labels == gold).sum(axis=1) for labels in (before, after)]
             lost = right[0][:, None] - right[1]
             passed &= lost <= self.accuracy_loss * before.shape[1] + 1e-9
+        if self.max_negative_flips is not None:
+            regressed = [((labels == gold) & (after != gold)).mean(axis=1) for labels in before]
+            passed &= np.array(regressed) <= self.max_negative_flips
         return passed
 
 
@@ -185,14 +228,22 @@ def pairs_of(before, after, gold, names: Sequence[Sequence[object]], own: bool) 
     return tuple(pairs)
 
 
-def decisions(probabilities, threshold: float) -> np.ndarray:
+def confidence_of(answers) -> np.ndarray | None:
+    """Probability of each answer (runs, examples), of `Predictions` or `Runs`; None: not known."""
+    probabilities = getattr(answers, "probabilities", None)
+    if probabilities is None:
+        return getattr(answers, "confidence", None)
+    return np.asarray(probabilities).max(axis=2)
+
+
+def decisions(confidence, threshold: float) -> np.ndarray:
     """1 where a model answers, 0 where it is less sure than the threshold: (runs, examples).
 
     Examples
     --------
-    >>> decisions([[[0.9, 0.1], [0.6, 0.4]]], 0.7).tolist()
+    >>> decisions([[0.9, 0.6]], 0.7).tolist()
     [[1, 0]]
     """
     if not 0 <= threshold <= 1:
         raise InputError("threshold", threshold, "a confidence of 0 .. 1")
-    return (np.asarray(probabilities).max(axis=2) >= threshold).astype(int)
+    return (np.asarray(confidence) >= threshold).astype(int)

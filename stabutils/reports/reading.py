@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from stabutils.data.labels import plain, spellings
 from stabutils.data.rows import cut_off
 from stabutils.data.tables import (
     TABLES,
+    Joined,
     Nested,
     Table,
     form_of,
@@ -68,6 +70,8 @@ class Predictions:
         (examples,).
     probabilities
         (runs, examples, classes), 0 .. 1.
+    confidence
+        (runs, examples), 0 .. 1: the probability of each answer, where there is no other.
     weights
         (examples,).
     checkpoints
@@ -91,10 +95,15 @@ class Predictions:
     checkpoints: ndarray | None = None
     numbered: bool = False
     identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    confidence: ndarray | None = None
+
+    def __repr__(self) -> str:
+        names = f"{len(self.label_names)} label names"
+        return f"Predictions(labels of shape {self.labels.shape}, {names}; {self.layout})"
 
 
 def read_predictions(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     columns: Mapping[str, str | Sequence[str]] | str | None = None,
     least: int = 2,
 ) -> Predictions:
@@ -103,11 +112,12 @@ def read_predictions(
     Parameters
     ----------
     path
-        The file; text in UTF-8. Arrays in a .safetensors file: labels or probabilities, and perhaps
-        gold and weights.
+        The file, or several tables of one run each, which is named after its file (or by a column
+        run) and answers the same examples as the others; text in UTF-8. Arrays in a .safetensors
+        file: labels or probabilities, and perhaps gold and weights.
     columns
-        Role -> column, for roles run, example, label, gold, text, weight, checkpoint and
-        probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
+        Role -> column, for roles run, example, label, gold, text, weight, checkpoint, confidence
+        and probabilities (`columns.COLUMNS` has names known anyway), or the same as text,
         "label=answer, gold=truth"; two or more columns as "label" are the runs of the wide form.
     least
         Runs that there must be, where there are no checkpoints: 2, or 1.
@@ -135,6 +145,10 @@ def read_predictions(
     ...     read_predictions(Path(folder, "mine.csv")).labels.tolist()
     [[0, 0], [0, 1]]
     """
+    if isinstance(path, (list, tuple)) and path:
+        if len(path) > 1:
+            return _from_table(*_joined(path, told(columns)), least)
+        path = path[0]
     if not isinstance(path, (str, os.PathLike)):
         raise InputError("predictions", path, "the path of a file")
     path, said = Path(path), told(columns)
@@ -154,6 +168,48 @@ def read_predictions(
 
 
 # ---- tables
+
+
+def _joined(paths: Sequence, said: dict[str, list[str]]) -> tuple[Table, dict[str, list[str]]]:
+    """One table of several files, and its roles: each file a run, where no column names runs."""
+    for path in paths:
+        read_predictions(path, said, least=1)  # refuses what is wrong in one of them
+    files = [Path(path) for path in paths]
+    names = [Path(file.name.removesuffix(".gz")).stem for file in files]
+    if len(set(names)) < len(names) or not all(form_of(file) in TABLES for file in files):
+        allowed = f"{', '.join(TABLES)}, and of different names, as each is one run"
+        raise InputError("several files", [file.name for file in files], allowed)
+    parts = [read_table(file, file.name) for file in files]
+    header = parts[0].header
+    for part in parts:
+        if part.header != header:
+            allowed = f"those of {parts[0].name}: {', '.join(header)}"
+            raise InputError(f"columns of {part.name}", ", ".join(part.header), allowed)
+    roles = assign(header, said, parts[0].name, 1)
+    if len(roles.get("label", ())) > 1:
+        allowed = f"one column of labels in each file, as each is one run, or {parts[0].name} alone"
+        raise InputError(f"labels in {parts[0].name}", roles["label"], allowed)
+    added = []
+    if "run" not in roles:
+        added = ["file name"] + ["row number"] * ("example" not in roles)
+    table = Joined(
+        " + ".join(part.name for part in parts),
+        [*header, *added],
+        _with_columns(parts, names, len(added)),
+        lambda: [line for part in parts for line in part.lines()],
+        separator=parts[0].separator,
+        parts=parts,
+    )
+    roles_added = zip(("run", "example"), added, strict=False)
+    return table, said | {role: [column] for role, column in roles_added}
+
+
+def _with_columns(parts: Sequence[Table], names: Sequence[str], count: int):
+    """The rows of each part with its name and their numbers, or the first of these, at the end."""
+    for part, name in zip(parts, names, strict=True):
+        numbers = map(str, count_from(0))
+        for rows in part.chunks:
+            yield [[*row, *(name, next(numbers))[:count]] for row in rows]
 
 
 class _Words(dict):
@@ -192,17 +248,34 @@ class _Cells:
         rows = (self.codes[role] == code).any(axis=0)
         return self.table.where(int(rows.argmax()))
 
-    def numbers(self, role: str) -> ndarray:
-        """The words of a role as numbers. InputError for one that is none."""
-        try:
-            numbers = np.array(list(map(float, self.words[role])))
-        except ValueError as error:
-            problem = str(error).rpartition(": ")[2]
-            raise InputError(f"column {role}", problem, "numbers") from None
-        if not np.isfinite(numbers).all():
-            wrong = self.words[role][int(np.isfinite(numbers).argmin())]
-            raise InputError(f"column {role}", wrong, "finite numbers")
+    def of_run(self, row: int) -> str:
+        """Of which run a row is, as messages name it; "" where that is not said by rows."""
+        if "run" not in self.codes:
+            return ""
+        return f" of run {self.words['run'][self.codes['run'][0][row]]!r}"
+
+    def empty(self, role: str) -> ndarray:
+        """Where the cells of a role are empty: (columns, rows)."""
+        codes = [code for code, word in enumerate(self.words[role]) if not plain(word)]
+        return np.isin(self.codes[role], codes)
+
+    def numbers(self, role: str, lowest=-np.inf, highest=np.inf, allowed="a number") -> ndarray:
+        """The words of a role as numbers. InputError with the line of one that is not allowed."""
+        numbers = np.array(list(map(_number, self.words[role])))
+        right = np.isfinite(numbers) & (numbers >= lowest) & (numbers <= highest)
+        if not right.all():
+            wrong = int(right.argmin())
+            where = self.first_row(role, wrong)
+            raise InputError(f"{where}: {role}", self.words[role][wrong], allowed)
         return numbers
+
+
+def _number(word: str) -> float:
+    """The number that a word stands for; nan where it stands for none."""
+    try:
+        return float(word)
+    except ValueError:
+        return np.nan
 
 
 def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predictions:
@@ -469,7 +542,7 @@ def _predictions(
     grid = _grid(cells, wide, least)
     runs, examples = grid.runs, grid.examples
     fixed = {
-        role: _fixed(codes[role][0][grid.rows], words[role], role, examples)
+        role: _fixed(role, cells, grid.rows, examples)
         for role in ("gold", "text", "weight")
         if role in codes
     }
@@ -477,10 +550,7 @@ def _predictions(
     if "text" in fixed:
         texts = tuple(words["text"][code] for code in fixed["text"])
     weights = cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None
-    identity = {
-        column: _identity(column, codes[column][0][grid.rows], words[column], examples)
-        for column in beside
-    }
+    identity = {column: _identity(column, cells, grid.rows, examples) for column in beside}
     classes = _spelled(map(_class_of, rated), words["label"])
     if not set(classes) & set(words["label"]):
         rated, classes = [], []
@@ -497,6 +567,7 @@ def _predictions(
         shares = _probabilities(rated, names, cells, grid.answers)
         probabilities = shares.reshape(*labels.shape, -1)
         _refuse_contradictions(labels, probabilities, names, runs, examples, name)
+    confidence = _confidence(cells, grid, probabilities) if "confidence" in codes else None
     return Predictions(
         labels,
         names,
@@ -510,6 +581,7 @@ def _predictions(
         checkpoints,
         numbered="example" not in cells.roles,
         identity=_telling(identity),
+        confidence=confidence,
     )
 
 
@@ -534,18 +606,20 @@ def _ids(role: str, cells: _Cells):
 
 def _refuse_silence(cells: _Cells, examples, example) -> None:
     """Refuse an empty label: no answer is an answer that needs a name."""
-    empty = [code for code, word in enumerate(cells.words["label"]) if not plain(word)]
-    silent = np.isin(cells.codes["label"], empty).any(axis=0)
+    silent = cells.empty("label")
     if silent.any():
-        lacking = np.unique(example[silent])
-        value = _none_for(examples[lacking[0]], len(lacking))
-        allowed = "an answer in every row (any word, such as none, for no answer)"
-        raise InputError(f"labels in {cells.table.name}", value, allowed)
+        row, run = np.argwhere(silent.T)[0]
+        of_run = cells.of_run(row)
+        if len(silent) > 1:
+            of_run = f" of run {cells.roles['label'][run]!r}"
+        what = f"label of example {examples[example[row]]!r}{of_run}"
+        allowed = "an answer (any word, such as none, for no answer)"
+        raise _empty(f"{cells.table.where(row)}: {what}", allowed, silent.sum())
 
 
-def _none_for(example: str, count: int) -> str:
-    more = f" and {count - 1} more" if count > 1 else ""
-    return f"none for example {example!r}{more}"
+def _empty(where: str, allowed: str, count: int) -> InputError:
+    more = f"; {count} cells are empty" if count > 1 else ""
+    return InputError(where, "an empty cell", allowed + more)
 
 
 def _moments(cells: _Cells):
@@ -574,34 +648,43 @@ def _order(time, example, times, examples) -> ndarray:
             where += f" of run {who!r}" if who else ""
             more = f"; so it is for {wrong.sum()} such pairs" if wrong.sum() > 1 else ""
             allowed = f"one row for each run and example{more}"
+            if counts[first] > 1:
+                allowed += ". If a query is asked several times, number the rows of each run in a "
+                allowed += "column, and say --columns example=<that column>"
             raise InputError(where, words.format(counts[first]), allowed)
     return np.argsort(pair)
 
 
-def _fixed(codes, words, role, examples) -> ndarray:
-    """What belongs to an example must not differ by run: codes (runs, examples) -> (examples,)."""
-    differ = (codes != codes[0]).any(axis=0)
-    if differ.any():
-        first = int(differ.argmax())
-        values = sorted({words[code] for code in codes[:, first]})
-        raise InputError(f"{role} of example {examples[first]!r}", values, "the same in every run")
-    if role == "gold":
-        lacking = np.array([not plain(words[code]) for code in codes[0]])
-        if lacking.any():
-            value = _none_for(examples[int(lacking.argmax())], lacking.sum())
-            raise InputError("gold", value, "a label for every example, or no gold column")
+def _fixed(role: str, cells: _Cells, rows: ndarray, examples) -> ndarray:
+    """What belongs to an example must not differ by run: rows (runs, examples) -> (examples,)."""
+    codes, words = cells.codes[role][0][rows], cells.words[role]
+    empty, differ = cells.empty(role)[0][rows], codes != codes[0]
+    lacking = empty & ((role == "gold") | differ.any(axis=0))
+    for wrong in (lacking, differ):
+        if not wrong.any():
+            continue
+        example, time = np.argwhere(wrong.T)[0]
+        row = rows[time, example]
+        what = f"{role} of example {examples[example]!r}{cells.of_run(row)}"
+        where = f"{cells.table.where(row)}: {what}"
+        if empty[time, example]:
+            allowed = f"a {role} in every row: fill it in, leave the example out of all runs, or "
+            raise _empty(where, f"{allowed}delete the column", empty.sum())
+        value = words[codes[time, example]]
+        raise InputError(where, value, f"{words[codes[0, example]]!r}, as in the first run")
     return codes[0]
 
 
-def _identity(column: str, codes, words, examples) -> tuple[str, ...]:
+def _identity(column: str, cells: _Cells, rows: ndarray, examples) -> tuple[str, ...]:
     """What another column calls each example; () for one that does not tell examples apart.
 
     Refuses one that tells the same examples apart in every run, but in another order.
     """
+    codes, words = cells.codes[column][0][rows], cells.words[column]
     everything = np.sort(codes, axis=1)
     if (everything != everything[0]).any() or (np.diff(everything[0]) == 0).any():
         return ()
-    _fixed(codes, words, column, examples)
+    _fixed(column, cells, rows, examples)
     return tuple(words[code] for code in codes[0])
 
 
@@ -626,6 +709,27 @@ def _probabilities(rated, names, cells: _Cells, answers) -> ndarray:
     return np.stack(
         [cells.numbers(column)[cells.codes[column][0]][answers] for column in columns], axis=1
     )
+
+
+ROUNDED = 0.01  # two numbers of two decimals, or one of them in per cent, differ by no more
+
+
+def _confidence(cells: _Cells, grid: _Grid, probabilities: ndarray | None) -> ndarray:
+    """The probability of each answer (runs, examples). InputError where probabilities differ."""
+    allowed = "a number of 0 .. 1 (--columns confidence=none leaves the column out)"
+    numbers = cells.numbers("confidence", 0, 1, allowed)
+    rows = cells.codes["confidence"][:, grid.answers]
+    confidence = numbers[rows].reshape(len(grid.runs), -1)
+    if probabilities is not None:
+        off = np.abs(confidence - probabilities.max(axis=2)) > ROUNDED
+        if off.any():
+            run, example = np.argwhere(off)[0]
+            where = f"confidence of example {grid.examples[example]!r} of run {grid.runs[run]!r}"
+            highest = probabilities[run, example].max()
+            allowed = f"{highest:g}, the highest probability beside it, or only one of the two "
+            allowed += "(--columns confidence=none)"
+            raise InputError(where, float(confidence[run, example]), allowed)
+    return confidence
 
 
 def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -> None:

@@ -40,7 +40,14 @@ from stabutils.metrics.measures import flips
 from stabutils.records import for_programs, of_scores, write_document
 from stabutils.reports.codes import encode, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
-from stabutils.reports.gate import Check, PairGate, decisions, pass_chance, with_unseen
+from stabutils.reports.gate import (
+    Check,
+    PairGate,
+    confidence_of,
+    decisions,
+    pass_chance,
+    with_unseen,
+)
 from stabutils.reports.page import render
 from stabutils.reports.reading import Predictions, read_predictions
 
@@ -271,7 +278,7 @@ def report(
     them one run is enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
     over runs and queries, fewer one over queries with a note. identical_data: whether the runs were
     trained on the same data (None: nobody said). threshold: the confidence from which a query is
-    answered, and below which it goes to a fallback; used where there are probabilities. max_churn:
+    answered, and below which it goes to a fallback; used where confidence is known. max_churn:
     what a release gate allows between two models. run_names (runs,) and examples (examples,) are
     what the page and the table call them. InputError names what is wrong.
 
@@ -378,8 +385,9 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
             "the queries from right to wrong (negative flips), and as many from wrong to right "
             "(positive flips)."
         )
-    if read.probabilities is not None:
-        answered = decisions(read.probabilities, threshold)
+    confidence = confidence_of(read)
+    if confidence is not None:
+        answered = decisions(confidence, threshold)
         fallback = read.labels.max() + 1
         served = np.where(answered == 1, read.labels, fallback)
         release["decision_flips"] = scores.churn(answered).interval()
@@ -477,7 +485,7 @@ def _plan(churn, needed, queries):
 def _table(read: Predictions) -> pd.DataFrame:
     """The table of queries.
 
-    Of one run: where there are probabilities, doubt ranks the queries: it found what other runs
+    Of one run: where confidence is known, doubt ranks the queries: it found what other runs
     disagree on better than the entropy on all corpora of this study (notebook 01).
     """
     labels, runs, names = read.labels, len(read.labels), np.array(read.label_names, object)
@@ -485,9 +493,8 @@ def _table(read: Predictions) -> pd.DataFrame:
     columns["gold"] = None if read.gold is None else names[read.gold]
     if runs == 1:
         entropy = metrics.checkpoint_entropy(read.checkpoints)[0]
-        doubt = None
-        if read.probabilities is not None:
-            doubt = 1 - np.asarray(read.probabilities)[0].max(axis=1)
+        confidence = confidence_of(read)
+        doubt = None if confidence is None else 1 - confidence[0]
         order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
         columns |= {
             "answer": names[labels[0]],
@@ -589,6 +596,8 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         row = {"name": title(name), "value": value, "range": ends, "behind": _behind(interval)}
         rows.append(row | {"says": says})
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
+    unstable = _unstable(report)
+    changing = int(np.any(report.votes != report.votes[0], axis=0).sum())
     cards = [by_name[name] for name in (CARDS_OF_ONE if report.alone else CARDS) if name in by_name]
     return render(
         "reports/report.html",
@@ -601,11 +610,13 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         cards=cards,
         classes=len(report.label_names),
         figures=_figures(report) if page else [],
-        unstable=_unstable(report),
+        unstable=unstable,
+        more_unstable=0 if report.alone else changing - len(unstable),
         texts="text" in report.examples,
         regions=report.regions().to_dict("records") if page else [],
         notes=report.notes,
-        changing=f"{np.any(report.votes != report.votes[0], axis=0).sum():,}",
+        changing=f"{changing:,}",
+        speaks_of="" if report.alone else report.numbers["churn"].speaks_of,
     )
 
 
@@ -685,7 +696,7 @@ def _plots(report: Report) -> dict[str, tuple]:
             "Which answers stand against each other where runs disagree.",
             f"Most often {first}: {100 * share.value:.0f} % of all disagreements.",
             lambda: figures.intervals(
-                against, "share of all disagreements of two runs", limits=(0, 1)
+                against, "share of all disagreements of two runs (%)", limits=(0, 1), scale=100
             ),
         )
     if report.runs_needed and churn.se > 0:
@@ -771,8 +782,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils report`."""
     parser.add_argument(
         "predictions",
+        nargs="+",
         help=".csv, .parquet, .npy or .safetensors, of two runs or more, or of one with "
-        "checkpoints",
+        "checkpoints; or several tables of one run each",
     )
     parser.add_argument(
         "-o", "--output", default="report.html", help="the page to write (%(default)s)"
@@ -817,18 +829,21 @@ def add_threshold(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="CONFIDENCE",
         help="count the queries that cross it between two runs: answered from it on, left to a "
-        f"fallback below; needs probabilities, which have one of {THRESHOLD} else",
+        f"fallback below; needs a column confidence or columns p_<label> (default {THRESHOLD})",
     )
 
 
 def threshold_of(arguments: argparse.Namespace, files: Mapping[str, Predictions]) -> float:
-    """The threshold that was given, or the usual one. InputError without probabilities for it."""
+    """The threshold that was given, or the usual one. InputError without confidence for it."""
     if arguments.threshold is None:
         return THRESHOLD
     for name, read in files.items():
-        if read.probabilities is None:
-            allowed = "probabilities, to hold against it"
-            raise InputError("--threshold", f"no probabilities in {name}", allowed)
+        if confidence_of(read) is None:
+            allowed = (
+                "a column confidence (of another name: --columns confidence=<column>), or one "
+            )
+            allowed += "column p_<label> for each label"
+            raise InputError("--threshold", f"no confidence in {name}", allowed)
     return arguments.threshold
 
 
@@ -842,6 +857,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     several = {
         "label": "; several: one for each run, wide form",
         "probabilities": "; none leaves them out",
+        "confidence": "; none leaves it out, several: one for each run, wide form",
     }
     for role, names in COLUMNS.items():
         words = f"column of the {role} ({', '.join(names)}){several.get(role, '')}"
@@ -868,7 +884,8 @@ def command(arguments: argparse.Namespace) -> int:
     threshold = threshold_of(arguments, {"the file": read})
     identical_data = {"yes": True, "no": False, None: None}[arguments.identical_data]
     numbers = report(read, identical_data=identical_data, threshold=threshold, max_churn=limit)
-    page = numbers.to_html(arguments.output, Path(arguments.predictions).name)
+    source = ", ".join(Path(path).name for path in arguments.predictions)
+    page = numbers.to_html(arguments.output, source)
     table = numbers.to_csv(arguments.csv) if arguments.csv else None
     checks = []
     if limit is not None:
@@ -886,5 +903,5 @@ def command(arguments: argparse.Namespace) -> int:
     }
     for check in checks:
         limit_shown = f"{100 * check.limit:g}"
-        print(words[check.outcome].format(limit_shown, runs=check.interval.runs))
+        print(words[check.outcome].format(limit_shown, runs=check.interval.runs) + check.advice)
     return status
