@@ -427,6 +427,7 @@ def answer(table: pd.DataFrame) -> str:
         "accuracy that is not lower by half a point or more."
     ]
     best = (methods if better.empty else better).iloc[0]
+    trainings = "training" if best.trainings == 1 else "trainings"
     of_it = (
         _in_words("reduction", best.reduction),
         _in_words("accuracy_change", best.accuracy_change),
@@ -435,7 +436,7 @@ def answer(table: pd.DataFrame) -> str:
         f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is "
         "that of "
         f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} "
-        f"training{'s' * (best.trainings != 1)}."
+        f"{trainings}."
     )
     rest = methods[methods.better == "does not hold"].arm
     if len(rest):
