@@ -5,6 +5,7 @@ them apart.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import runpy
 import subprocess
@@ -208,6 +209,71 @@ def test_the_mixture_is_to_be_written_and_not_called():
         checked("mix-check", "### BEGIN HIDDEN", mix=mix)
     exercise = (COURSE / "exercises" / "06_anchored.ipynb").read_text(encoding="utf-8")
     assert "import mixtures" not in exercise and "mixtures.mix(" not in exercise
+
+
+SETUP = """import os
+from pathlib import Path
+
+import stabutils as st
+
+study = st.Study(epochs=1, runs=2)
+"""
+TEST = """assert answer == 1
+assert Path(st.__file__).is_relative_to(CLONE)
+assert os.environ["STABUTILS_RUNS"] == str(Path(CLONE) / "runs")
+"""
+
+
+def toy(folder, setup, *own):
+    """A solution of one exercise, and a right answer to it, with cells of a student's own."""
+    marks = {"schema_version": 3, "locked": False, "grade": False, "solution": True}
+    test = TEST.replace("CLONE", repr(str(COURSE.parent)))
+    roles = [
+        marks | {"grade_id": "answer"},
+        marks | {"grade_id": "answer-check", "grade": True, "locked": True, "points": 2},
+    ]
+    cells = [nbformat.v4.new_code_cell(setup)]
+    for source, each in zip(("answer = 1", test), roles, strict=True):
+        cells.append(nbformat.v4.new_code_cell(source, metadata={"nbgrader": each}))
+    (folder / "solutions").mkdir()
+    solution = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(solution, folder / "solutions" / "01_toy.ipynb")
+    solution.cells[2:2] = [nbformat.v4.new_code_cell(source) for source in own]
+    nbformat.write(solution, folder / "01_toy_smith.ipynb")
+
+
+def toy_points(folder):
+    """What check.py gives the toy, or why it refuses it; in a process of its own, as above."""
+    run = (
+        "import runpy, sys; from pathlib import Path; check = runpy.run_path(sys.argv[1])['check']\n"
+        "print(check(Path('01_toy_smith.ipynb'), Path('solutions')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "STABUTILS_RUNS"}
+    return subprocess.run(
+        [sys.executable, "-c", run, COURSE / "check.py"],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=environment,
+    )
+
+
+def test_a_notebook_is_graded_wherever_it_lies(tmp_path):
+    """Also beside a folder of the package's name, and with a cell of the student's that fails."""
+    (tmp_path / "stabutils" / "stabutils").mkdir(parents=True)
+    toy(tmp_path, SETUP, "1 / 0")
+    done = toy_points(tmp_path)
+    assert "Graded(points=2, got=2" in done.stdout, done.stderr
+
+
+def test_setup_code_that_fails_is_no_wrong_answer(tmp_path):
+    toy(tmp_path, "import no_such_package")
+    done = toy_points(tmp_path)
+    assert done.stdout == "" and re.search(
+        r"ValueError: 01_toy_smith.ipynb: setup code failed, so nothing was graded: "
+        "ModuleNotFoundError: No module named 'no_such_package'",
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0)])
