@@ -11,11 +11,13 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 
+from stabutils import metrics
 from stabutils.metrics import mixtures
 from stabutils.metrics.mixtures import Mixture
 
@@ -174,6 +176,32 @@ def checked(name, until, **answers):
     tests, found, _ = cell.source.partition(until)
     assert found
     exec(tests, {"np": np} | answers)
+
+
+def visible(name, **answers):
+    """Runs the test cell of this name in exercises 01 as students see it."""
+    cells = read(COURSE / "exercises" / "01_measuring_instability.ipynb").cells
+    [cell] = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("grade_id") == name]
+    exec(cell.source, {"np": np, "metrics": metrics} | answers)
+
+
+def test_two_lists_of_answers_are_told_what_is_off(capsys):
+    errs = [1, 1] + [0] * 8
+    with pytest.raises(AssertionError, match="second: 7 of its ten answers are 0"):
+        visible("hidden-check", first=errs, second=[1, *errs[1:9], 1])
+    visible("hidden-check", first=errs, second=[2, 2] + [0] * 8)
+    assert "churn 0.2: is that the highest" in (shown := capsys.readouterr().out)
+    assert shown.endswith("both runs are wrong: 2\n")
+
+
+def test_a_fair_number_of_votes_is_one_that_both_sides_have(capsys):
+    votes = np.repeat([[0], [1]], [2, 8], axis=0)
+    ten = {"control": SimpleNamespace(labels=votes), "few": 2, "many": 10}
+    with pytest.raises(AssertionError, match="n = 10: both sides .* one side has 2 runs"):
+        visible("claim-check", **ten, n=10)
+    visible("claim-check", **ten, n=2)
+    # two of ten runs disagree with chance 2 * 2 * 8 / 90, and then the entropy is log 2
+    assert f"{32 / 90 * np.log(2):.3f} nats at n = 2" in capsys.readouterr().out
 
 
 SCORERS = {

@@ -41,7 +41,9 @@ NAMES = {  # of pages whose file or first heading says too little, as README cal
     "09_other_questions": "09 other papers' questions",
 }
 KINDS = {"course/exercises": "exercise", "course/solutions": "solution"}  # by folder
-APART = re.compile(r"(?<=\d) (?=%)|(?<=\d,) (?=[+-]?[\d.]+\])")  # "9.7 %", "[5.5, 13.9]"
+APART = re.compile(  # "9.7 %", "[5.5, 13.9]", "< 0.001", also as HTML has it
+    r"(?<=\d) (?=%)|(?<=\d,) (?=[+-]?[\d.]+\])|(?:(?<=<)|(?<=&lt;)) (?=\d)"
+)
 
 
 def build(root: Path, target: Path) -> Path:
