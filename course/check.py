@@ -3,11 +3,14 @@
 Runs each notebook from top to bottom with the hidden tests of its solution put back, whatever was
 done to the test cells. A cell with a test counts all its points or none; written answers are for a
 person to read. The name of a notebook begins with that of its exercise: 06_anchored_smith.ipynb.
+Wherever it lies, it uses the package of this clone, and its runs/ unless STABUTILS_RUNS names
+another folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
-SOLUTIONS = Path(__file__).resolve().parent / "solutions"
+ROOT = Path(__file__).resolve().parents[1]
+SOLUTIONS = ROOT / "course" / "solutions"
 
 
 class Graded(NamedTuple):
@@ -30,9 +35,13 @@ class Graded(NamedTuple):
 
 
 def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
-    """What each exercise of a notebook gets. Raises ValueError for one without a solution."""
-    solution = solution_of(path, solutions)
-    notebook, tests = nbformat.read(path, 4), tested(nbformat.read(solution, 4))
+    """What each exercise of a notebook gets.
+
+    Raises ValueError for one without a solution, and for one whose setup code fails: then nothing
+    that follows says anything about the answers.
+    """
+    solution = nbformat.read(solution_of(path, solutions), 4)
+    notebook, tests = nbformat.read(path, 4), tested(solution)
     missing = tests.keys() - tested(notebook).keys()
     if missing:
         raise ValueError(
@@ -42,19 +51,36 @@ def check(path: Path, solutions: Path = SOLUTIONS) -> dict[str, Graded]:
     for cell in notebook.cells:
         if (name := role(cell).get("grade_id")) in tests:
             cell.source, cell.metadata = tests[name].source, tests[name].metadata
+    unmarked = [cell for cell in solution.cells if not role(cell)]
+    setup = {cell.id for cell in unmarked} | {cell.source for cell in unmarked}  # some drop ids
+    for cell in notebook.cells:
+        if setup.isdisjoint((cell.get("id"), cell.source)):
+            cell.metadata.setdefault("tags", []).append("raises-exception")  # and go on
+    try:
+        execute(notebook, path.parent)
+    except CellExecutionError as error:
+        raise ValueError(
+            f"{path.name}: setup code failed, so nothing was graded: {error.ename}: {error.evalue}"
+        ) from error
+    return {
+        role(cell)["grade_id"]: graded(cell) for cell in notebook.cells if role(cell).get("grade")
+    }
+
+
+def execute(notebook, folder: Path) -> None:
+    """Runs a notebook in a folder, with the package and the trained runs of this clone."""
+    runs = Path(os.environ.get("STABUTILS_RUNS") or ROOT / "runs").resolve()
+    places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {"PYTHONPATH": os.pathsep.join(places), "STABUTILS_RUNS": str(runs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Jupyter machinery
         NotebookClient(
             notebook,
             timeout=1200,
             kernel_name="python3",
-            allow_errors=True,
-            resources={"metadata": {"path": str(path.parent)}},
+            resources={"metadata": {"path": str(folder)}},
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        ).execute()
-    return {
-        role(cell)["grade_id"]: graded(cell) for cell in notebook.cells if role(cell).get("grade")
-    }
+        ).execute(env=os.environ | env)
 
 
 def solution_of(path: Path, solutions: Path = SOLUTIONS) -> Path:
@@ -115,8 +141,11 @@ if __name__ == "__main__":
     )
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="notebook")
     paths = parser.parse_args().notebooks
-    try:
-        for path in paths:
-            print(f"{path.name}\n{shown(check(path))}")
-    except (ValueError, OSError) as problem:
-        sys.exit(f"course: {problem}")
+    status = 0
+    for path in paths:
+        try:
+            print(f"{path.name}\n{shown(check(path))}", flush=True)
+        except (ValueError, OSError) as problem:
+            print(f"course: {problem}", file=sys.stderr)
+            status = 1
+    sys.exit(status)

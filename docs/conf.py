@@ -1,6 +1,9 @@
 """Sphinx: the book, of the whole repository (`make site`)."""
 
 from importlib import metadata
+from pathlib import Path
+
+from stabutils.publishing import book
 
 project = "stabutils"
 author = "The stabutils authors"
@@ -19,8 +22,9 @@ include_patterns = [
     "docs/**.md",
     "notebooks/[0-9]*.ipynb",
     "records/*/[0-9]*.ipynb",
-    "course/**.md",
-    "course/*/[0-9]*.ipynb",
+    "course/README.md",
+    "course/solutions/[0-9]*.ipynb",
+    *book.course(Path(__file__).resolve().parents[1]),
     "examples/*.md",
 ]
 exclude_patterns = ["**/.ipynb_checkpoints"]

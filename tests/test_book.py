@@ -99,16 +99,20 @@ def notebook(path: Path, *cells) -> None:
 def test_texts_of_data_stay_texts_and_formulas_are_drawn(tmp_path):
     article = (
         "# Front\n\nQuoted:\n<!--toy/01: churn in %-->9.7 %<!--end--> of *all*.\n\n"
-        "[numbers](../records/toy/01_x.ipynb#what-we-found) [data](../data.csv)\n"
+        "[numbers](../records/toy/01_x.ipynb#what-we-found) [data](../data.csv)\n\n"
+        "8 [5.5, 13.9] `5 % 2` [7, 8, 9]\n"
     )
     root = project(tmp_path, article)
     (root / "data.csv").write_text("a\n", encoding="utf-8")
     plain = nbformat.v4.new_output("stream", text=HOSTILE)
     caption = nbformat.v4.new_output("display_data", {"text/markdown": r"*5 \$ \<b\>*"})
+    board = nbformat.v4.new_output(
+        "display_data", {"text/html": "<table><td>6 % [-1, 2]<td>&lt; 0.001</table>"}
+    )
     notebook(
         root / "records" / "toy" / "01_x.ipynb",
         nbformat.v4.new_markdown_cell("# How much?\n\nof $\\hat p$ `$y$`\n\n## What we found"),
-        nbformat.v4.new_code_cell("1 < 2", outputs=[plain, caption]),
+        nbformat.v4.new_code_cell("1 < 2", outputs=[plain, caption, board]),
     )
     front = book.build(root, root / "site")
     site = pages(root / "site")
@@ -117,11 +121,25 @@ def test_texts_of_data_stay_texts_and_formulas_are_drawn(tmp_path):
     article, numbers = (
         site[root / "site" / name].text for name in ("docs/article.html", "records/toy/01_x.html")
     )
-    assert "<p>Quoted:\n9.7 % of <em>all</em>.</p>" in article and "toy/01:" not in article
-    assert "Results of toy" in article and ">01 x</a>" in article
-    assert "<title>How much? · toy" in numbers and "onerror=alert(1)&gt;" in numbers
+    assert (
+        "<p>Quoted:\n9.7\N{NO-BREAK SPACE}% of <em>all</em>.</p>" in article
+        and "toy/01:" not in article
+    )
+    assert (
+        "<p>8 [5.5,\N{NO-BREAK SPACE}13.9] <code" in article
+        and "[7, 8,\N{NO-BREAK SPACE}9]" in article
+    )
+    assert [re.sub("<.*?>", "", code) for code in re.findall("<code.*?</code>", article)] == [
+        "5 % 2"
+    ]
+    assert "Results of toy, compact" in article and ">01 x · toy, compact</a>" in article
+    assert "<title>How much? · toy, compact" in numbers and "onerror=alert(1)&gt;" in numbers
     assert "<script>document" not in numbers and "5 $ &lt;b&gt;" in numbers
     assert "<math" in numbers and '<span class="pre">$y$</span>' in numbers
+    assert (
+        "<td>6\N{NO-BREAK SPACE}% [-1,\N{NO-BREAK SPACE}2]<td>&lt;\N{NO-BREAK SPACE}0.001</table>"
+        in numbers
+    )
     folded = re.search(r"<details[^>]*hide.*?</details>", numbers, re.S)[0]
     assert "&lt;" in folded and "onerror" not in folded  # the code is folded, its output is not
 
@@ -136,16 +154,44 @@ def test_a_dead_link_stops_the_build_and_leaves_the_old_book(tmp_path, capfd):
 
 def test_every_page_is_in_the_contents_once(tmp_path):
     root = project(tmp_path)
-    for name in ("README", "docs/how_do_i", "docs/claims", "docs/glossary"):
+    for folder in ("exercises", "solutions"):
+        (root / "course" / folder).mkdir(parents=True)
+    for name in ("README", "course/README", "docs/how_do_i", "docs/claims", "docs/glossary"):
         (root / f"{name}.md").write_text("# A\n", encoding="utf-8")
-    for name in ("notebooks/01_a", "records/toy/01_a"):
+    for name in ("notebooks/01_a", "course/exercises/01_a", "course/solutions/01_a"):
         notebook(root / f"{name}.ipynb")
+    notebook(root / "records/toy/01_a.ipynb")
     contents = book.contents(root, "docs/article")
     entries = re.findall(r"^(?:.* <)?/([\w/]+)>?$", contents, re.M)
     captions = re.findall(r":caption: (.*)", contents)
-    expected = ["README", "docs/claims", "notebooks/01_a", "records/toy/01_a"]
+    course = ["course/README", "course/exercises/01_a", "course/solutions/01_a"]
+    expected = ["README", "docs/claims", "notebooks/01_a", *course, "records/toy/01_a"]
     assert entries == [*expected, "docs/how_do_i", "docs/glossary"]
-    assert captions == ["Start", "Results", "Notebooks", "Results of toy", "How to"]
+    parts = ["Course", "Course: exercises", "Course: solutions", "Results of toy, compact"]
+    assert captions == ["Start", "Results", "Notebooks", *parts, "How to"]
+    titles = re.findall(r"^(.*) <", contents, re.M)
+    assert len(set(titles)) == len(titles) and titles[2:5] == [
+        "A course for a class",
+        "01 a · exercise",
+        "01 a · solution",
+    ]
+
+
+def test_what_students_hand_in_is_not_published(tmp_path):
+    root = project(tmp_path)
+    for name in ("exercises/01_a", "solutions/01_a", "exercises/01_a_smith", "handed_in/01_a"):
+        path = root / "course" / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        notebook(path, nbformat.v4.new_markdown_cell("# Exercises 01 · A"))
+    book.build(root, root / "site")
+    course = root / "site" / "course"
+    published = sorted(path.relative_to(course).as_posix() for path in course.rglob("*.html"))
+    assert published == ["exercises/01_a.html", "solutions/01_a.html"]
+    site = pages(root / "site")
+    assert not [path for path, page in site.items() if "smith" in page.text]
+    assert "smith" not in (root / "site" / "searchindex.js").read_text(encoding="utf-8")
+    assert "<title>Exercises 01 · A" in site[course / "exercises/01_a.html"].text
+    assert "<title>Solution 01 · A" in site[course / "solutions/01_a.html"].text
 
 
 def test_only_published_notebooks_are_folded():
@@ -157,7 +203,10 @@ def test_only_published_notebooks_are_folded():
     text = json.dumps(nbformat.v4.new_notebook(cells=cells))
     published = json.loads(book.prepared(text, "records/massive/01_a"))["cells"]
     own = json.loads(book.prepared(text, "notebooks/01_a"))["cells"]
-    assert published[0]["source"] == "# A · massive\n\n# B" and own[0]["source"] == "# A\n\n# B"
+    assert (
+        published[0]["source"] == "# A · massive, compact\n\n# B"
+        and own[0]["source"] == "# A\n\n# B"
+    )
     tags = [cell["metadata"].get("tags") for cell in published]
     assert tags == [None, ["hide-input"], ["remove-cell"]]
     assert [cell["metadata"].get("tags") for cell in own] == [None, None, ["hide-cell"]]

