@@ -231,8 +231,8 @@ def test_who_knows_the_deployed_model_may_have_an_anchor_too(study):
     [anchor] = map(updates.of_linear, of_changed_data(study, np.r_[:3, APART : APART + 3]).values())
     arms, costs = {"plain": plain, "warm start": own}, {"plain": (1.0, 1.0), "warm start": (1.5, 1)}
     found, prices = updates.successors_anchored(arms, costs, anchor, passes=2.0)
-    assert prices == {"warm start, anchored at a half": (1.5, 2.0)}
-    beside = found["warm start, anchored at a half"]
+    assert prices == {"warm start with anchor at a half": (1.5, 2.0)}
+    beside = found["warm start with anchor at a half"]
     assert beside.matched
     both = own.after.probabilities * anchor.after.probabilities
     assert np.array_equal(beside.after.labels, both.argmax(-1))

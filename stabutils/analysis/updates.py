@@ -183,8 +183,8 @@ def successors_anchored(
     found, prices = {}, {}
     for name, own in arms.items():
         if own.matched and own.after.probabilities is not None:
-            found[f"{name}, anchored at a half"] = anchored(own, linear)
-            prices[f"{name}, anchored at a half"] = (costs[name][0], passes)
+            found[f"{name} with anchor at a half"] = anchored(own, linear)
+            prices[f"{name} with anchor at a half"] = (costs[name][0], passes)
     return found, prices
 
 
