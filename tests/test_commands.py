@@ -160,6 +160,9 @@ def outside(tmp_path_factory) -> Path:
     for name, other in {"label": "pred", "gold": "label", "run": "seed", "example": "id"}.items():
         header = re.sub(rf"\b{name}\b", other, header)
     (folder / "exported.csv").write_text(f"{header}\n{rows}", encoding="utf-8")
+    for run in (1, 2, 3):
+        answers = "\n".join(f"{row},{'ab'[row % run % 2]}" for row in range(6))
+        (folder / f"run{run}.csv").write_text(f"example,label\n{answers}\n", encoding="utf-8")
     for name in ("my_corpus", "switches"):
         tiny.write_csv(folder / f"{name}.csv")
     (folder / "my_intents").mkdir()
@@ -172,7 +175,8 @@ def outside(tmp_path_factory) -> Path:
         ]
         path = folder / "my_intents" / f"{split}.csv"
         path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
-        answers = draw.dirichlet(np.ones(len(tiny.NAMES)), (3, len(part)))
+        right = np.eye(len(tiny.NAMES))[part.labels]
+        answers = (right + draw.dirichlet(np.ones(len(tiny.NAMES)), (3, len(part)))) / 2
         np.save(folder / f"{split}.npy", answers.astype(np.float32))
     return folder
 

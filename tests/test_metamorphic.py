@@ -659,11 +659,11 @@ TO_EXAMPLES = {
 TO_ANSWERS = {
     "no answer in one cell": (
         lambda s: emptied(s.answer_columns()[0])(s),
-        refused("none for exam"),
+        refused("an empty cell"),
     ),
     "nothing to see in one cell": (
         lambda s: emptied(s.answer_columns()[0], "\u200b")(s),
-        refused("none for exam"),
+        refused("an empty cell"),
     ),
 }
 TO_GOLD = {

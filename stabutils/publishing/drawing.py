@@ -64,7 +64,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     drawn = _save_all(plots, target, f"{network} · {len(labels)} runs of control")
     for updates in results.records_of(folder, "07"):
         churns, levels = _churns(updates), updates.parameters["levels"]
-        if len(churns):
+        if levels and len(churns):
             plot = partial(figures.four_churns, churns)
             crossed = f"{network} · {levels} seeds by {levels} sets of training texts"
             drawn += _save_all({"four-churns": plot}, target, crossed)

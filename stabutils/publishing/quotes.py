@@ -140,7 +140,7 @@ def _board(root: Path, corpus: str) -> str:
     better, best = methods[methods.better == "holds"], methods.iloc[0]
     rows = [_row(row) for row in board.itertuples() if row.arm != "control"]
     sentence = (
-        f"{len(better)} of {len(methods)} methods are significantly more stable than control and "
+        f"\n{len(better)} of {len(methods)} methods are significantly more stable than control and "
         f"keep its accuracy to half a point. {best.arm} gives the largest reduction of label "
         f"entropy: {in_percent(best.reduction)} ({best.behind}).\n"
     )
