@@ -161,7 +161,7 @@ def test_a_row_of_the_table_is_one_strength(tmp_path):
     names = {}
     for corpus in asked:
         text = quotes.quote(f"<!--table: board {corpus}-->old<!--end-->", tmp_path)
-        names[corpus] = {line.split("|")[1].strip() for line in text.splitlines()[4:-1]}
+        names[corpus] = {line.split("|")[1].strip() for line in text.splitlines()[5:-1]}
     assert names == {"big": {"calm 1", "soft"}, "small": {"calm 0.5", "calm 1"}}
 
 
