@@ -253,6 +253,8 @@ def lines(**settings: object):
         @staticmethod
         def status_printer(file):
             def write(text: str) -> None:
+                for unknown in ("?", "00:00"):  # before the first run, and at the end
+                    text = text.removesuffix(f", then about {unknown}")
                 if text:
                     print(text, file=file, flush=True)
 
