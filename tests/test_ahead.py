@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from multiprocessing import active_children
+from pathlib import Path
 
 import pytest
 import tiny
 
+from stabutils.analysis import reliability
 from stabutils.analysis.perturbed import Beside
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.data_centric import TGTSS
-from stabutils.publishing import ahead, plans
+from stabutils.publishing import ahead, notebooks, plans
 from stabutils.publishing.ahead import Ahead, trainings
 from stabutils.study.forecast import Forecast
 from stabutils.study.study import Study, StudyOfTexts
@@ -98,6 +101,22 @@ def test_one_notebook_trains_for_itself(asked, monkeypatch):
     )
     with Ahead({"02": asked["02"]}) as found:
         found.wait("02")
+
+
+def test_studies_of_other_texts_are_told_apart(asked, monkeypatch):
+    """Else a plan takes the runs of one for those of another, and counts them once."""
+    study, knobs = asked["01"]
+    few, fewer = (reliability.few_shot(study, size) for size in (3, 2))
+    assert few != fewer and few != study and len({few, fewer, study}) == 3 and few == few
+    more = {"noise": "", "runs_per_condition": 4, "methods": "ZerO"}
+    [path] = Path(__file__).parents[1].glob("notebooks/09_*.ipynb")
+    monkeypatch.setattr(notebooks, "study_of", lambda values: study)
+
+    def least(few_shot):
+        lines = notebooks.plan({path: knobs | more | {"few_shot": few_shot}})
+        return int(re.search(r"to train (?:at most )?(\d+)", lines[-1])[1])
+
+    assert least("2, 3") == least("2") + 4
 
 
 def alive(process: int) -> bool:
