@@ -27,6 +27,7 @@ RATIOS = {  # of `make benchmark`: what each is, and the goal
     "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50),
 }
 INTERVALS = ("reduction", "churn", "accuracy", "accuracy_change", "over_linear")
+CHANGED = "accuracy_change"
 ON_BOARDS = (*INTERVALS, "trainings", "passes")
 
 
@@ -149,6 +150,28 @@ def lengths(folder: Path) -> pd.DataFrame:
         rows.append(row | {"label_entropy": entropy.interval(), "accuracy": accuracy.interval()})
     columns = ["epochs", "runs", "n", "label_entropy", "accuracy"]
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
+
+
+def updates(root: Path) -> pd.DataFrame:
+    """What an update changes with each method, as notebook 07 found it.
+
+    Columns dataset and model (of the study), arm, runs, churn, accuracy_change (None of control)
+    and `share`, the churn as a share of control's there.
+    """
+    rows = []
+    for folder in published(root):
+        for record in records_of(folder, "07"):
+            study = {name: record.parameters[name] for name in ("dataset", "model")}
+            change = record.parameters["change"]
+            updates = [number for number in record.numbers if number.condition == change]
+            accuracy = {each.arm: each.interval for each in updates if each.metric == CHANGED}
+            churns = {each.arm: each.interval for each in updates if each.metric == "churn"}
+            for arm, churn in churns.items():
+                row = {"churn": churn, CHANGED: accuracy.get(arm), "runs": churn.runs}
+                share = churn.value / churns["control"].value
+                rows.append({**study, "arm": arm, **row, "share": share})
+    columns = ["dataset", "model", "arm", "runs", "churn", CHANGED, "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def arms(folder: Path, pattern: str) -> list[str]:
