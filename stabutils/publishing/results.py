@@ -32,8 +32,10 @@ ON_BOARDS = (*INTERVALS, "trainings", "passes")
 
 
 def published(root: Path) -> list[Path]:
-    """The folders of all corpora and models that are published, sorted by name."""
-    return sorted(path.parent for path in (root / "records").glob("*/answers"))
+    """The folders of all corpora and models that are published: those of pretrained encoders first,
+    then by name."""
+    folders = sorted(path.parent for path in (root / "records").glob("*/answers"))
+    return sorted(folders, key=lambda folder: bool(arms(folder, "compact-control")))
 
 
 def records_of(folder: Path, notebooks: str = "") -> list[Record]:
