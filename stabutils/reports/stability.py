@@ -12,9 +12,6 @@ Intervals are over runs and queries; entropies are quoted at a number of runs, a
 from __future__ import annotations
 
 import argparse
-import base64
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +45,7 @@ from stabutils.reports.gate import (
     pass_chance,
     with_unseen,
 )
-from stabutils.reports.page import render
+from stabutils.reports.page import pictures, render
 from stabutils.reports.reading import Predictions, read_predictions
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
@@ -609,7 +606,7 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         rows=rows,
         cards=cards,
         classes=len(report.label_names),
-        figures=_figures(report) if page else [],
+        figures=pictures(_plots(report).values()) if page else [],
         unstable=unstable,
         more_unstable=0 if report.alone else changing - len(unstable),
         texts="text" in report.examples,
@@ -706,30 +703,6 @@ def _plots(report: Report) -> dict[str, tuple]:
             lambda: figures.how_many_runs(churn),
         )
     return plots
-
-
-def _figures(report: Report) -> list[dict[str, str]]:
-    """The figures of a page: caption, alternative text, and the picture as data."""
-    import matplotlib
-    import matplotlib.pyplot as plt
-
-    from stabutils import figures
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts for every script
-        figures.style()
-        drawn = []
-        for caption, alt, plot in _plots(report).values():
-            picture, figure = io.BytesIO(), plot()
-            figure.savefig(picture, format="svg", metadata={"Date": None})
-            plt.close(figure)
-            spaced = picture.getvalue().replace(
-                b'<text style="', b'<text style="white-space: pre; '
-            )  # as in a PNG
-            drawn.append(
-                {"caption": caption, "alt": alt, "data": base64.b64encode(spaced).decode("ascii")}
-            )
-    return drawn
 
 
 def _plain(figure, report):
