@@ -90,8 +90,9 @@ def _rows(record: Record) -> dict[str, dict]:
     complete = {"accuracy", "accuracy_change", "reduction"}
     arms = {arm: row for arm, row in rows.items() if complete <= row.keys() or arm == "control"}
     for row in arms.values():
-        of_linear = row["arm"].startswith(boards.LINEAR)
-        usual = {"trainings": 0.0 if of_linear else 1.0, "passes": 1.0}
+        usual = {"trainings": 1.0, "passes": 1.0}
+        if row["arm"].startswith(boards.LINEAR):
+            usual = {"trainings": 0.0, "passes": boards.passes_of_linear(row["arm"])}
         row |= {name: row.get(name, price) for name, price in usual.items()}
         row |= {name: row.get(name) for name in ON_BOARDS if name not in row}
     return {arm: row for arm, row in arms.items() if "runs" in row}
