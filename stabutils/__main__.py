@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
                 "-o",
                 "--output",
                 metavar="FOLDER",
-                help="of all that is written; else one of results/ of the clone inside of it, and "
-                "of stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
+                help="where to write; else a folder of results/ when inside the clone, and of "
+                "stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
             )
             command.add_argument(
                 "--json", metavar="FILE", help="also write numbers and verdicts for programs"

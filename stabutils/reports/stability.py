@@ -269,10 +269,10 @@ def report(
     two runs; or `Predictions` as `read_predictions` gives them, which bring along whatever else
     they have.
 
-    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes)
-    the soft scores, weights (examples,) churn by weight, such as traffic, checkpoints (runs,
-    checkpoints, examples), what each run answered during training, the single-run entropy: with
-    them one run is enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
+    gold (examples,) adds accuracy and the parts of churn; probabilities (runs, examples, classes)
+    the soft scores; weights (examples,), such as traffic, weighted churn; checkpoints (runs,
+    checkpoints, examples), the answers during training, single-run entropy: with them one run is
+    enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
     over runs and queries, fewer one over queries with a note. identical_data: whether the runs were
     trained on the same data (None: nobody said). threshold: the confidence from which a query is
     answered, and below which it goes to a fallback; used where confidence is known. max_churn:
@@ -773,9 +773,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-churn",
         type=float,
         metavar="SHARE",
-        help="exit with status 1 if all of churn's interval lies above, such as 0.05; one that "
-        "holds "
-        "the limit is undecided and passes",
+        help="exit with status 1 if churn's whole interval lies above this, such as 0.05; one that "
+        "contains it is undecided and passes",
     )
     parser.add_argument(
         "--strict", action="store_true", help="with --max-churn: undecided fails too"

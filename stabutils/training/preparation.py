@@ -173,7 +173,7 @@ def _refuse_deaf_pooling(model: Pretrained, text: Tokens) -> None:
     if not torch.isfinite(whole).all():
         raise ValueError("its weights give numbers that are not finite")
     if torch.allclose(whole, beginning, rtol=0, atol=1e-6):
-        allowed = "last or mean: this network reads from left to right, its first token no text"
+        allowed = "last or mean: a left-to-right network has seen no text at its first token"
         raise InputError("pooling", model.pooling, allowed)
 
 
