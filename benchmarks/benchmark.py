@@ -264,25 +264,29 @@ def evaluations(recipe: Recipe) -> int:
 FREEZING = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
 
 
-def frozen(data: Dataset, recipe: Recipe, share: float, rounds: int) -> dict:
-    """Fine-tunings of MiniLM on a share of the texts, evaluations included, with the lowest layers
-    as pretrained: how many times as fast as with all layers."""
+def frozen(data: Dataset, recipe: Recipe, share: float, rounds: int, runs: int = 3) -> dict:
+    """Arms of fine-tunings of MiniLM on a share of the texts, evaluations included: how many times
+    as fast they are with the lowest layers as pretrained, whose activations the runs of an arm
+    share, and where the test split is answered at the end only."""
     parts = {name: a_share(getattr(data, name), share) for name in SPLITS}
     task = minilm_task(replace(data, **parts), recipe)
     if task is None:
         return {}
+    once, every = "answers at the end only", "all layers"
+    asked = {name: (task, mitigation) for name, mitigation in FREEZING.items()}
+    asked[once] = replace(task, recipe=replace(task.recipe, checkpoints=0)), Mitigation()
     ways = {
-        name: lambda mitigation=mitigation: train(task, mitigation, Seeds(0, 0, 0))
-        for name, mitigation in FREEZING.items()
+        name: lambda arm=arm: [train(*arm, Seeds(seed, seed, seed)) for seed in range(runs)]
+        for name, arm in asked.items()
     }
-    rows = alternate(ways, rounds, 1)
+    rows = alternate(ways, rounds, runs)
     found = {
         f"minilm_training_seconds {name}": spread([1 / done for done in row], "CPU-seconds")
         for name, row in rows.items()
     }
     for name in [*FREEZING][1:]:
-        found[f"frozen_ratio {name}"] = ratio(rows, name, "all layers")
-    return found
+        found[f"frozen_ratio {name}"] = ratio(rows, name, every)
+    return found | {f"training_ratio {once}": ratio(rows, once, every)}
 
 
 def a_share(split: Split, share: float) -> Split:
@@ -429,7 +433,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
     data = load_dataset(given.dataset)
     recipe = default_recipe("compact", len(data.train), len(data.label_names))
     steps, rounds, seeds, examples = given.steps, given.rounds, given.seeds, 100_000
-    minilm_recipe, share = default_recipe(MINILM, len(data.train), len(data.label_names)), 0.1
+    minilm_recipe, share = default_recipe(MINILM, len(data.train), len(data.label_names)), 0.05
     if given.quick:
         minilm_recipe, share = replace(minilm_recipe, epochs=1), 1.0
         steps, rounds, seeds, examples, recipe = 3, 3, 3, 1000, replace(recipe, epochs=1)
@@ -455,7 +459,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         ),
         "overhead": lambda: overhead(*around),
         "accuracy": lambda: accuracy(compact(), data, seeds, Path(given.output)),
-        "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 2)),
+        "minilm accuracy": lambda: minilm_accuracy(data, minilm_recipe, min(seeds, 4)),
     }
     if given.quick:  # whole fine-tunings
         del found["frozen answers"], found["minilm accuracy"]

@@ -28,6 +28,7 @@ from stabutils.publishing.notebooks import (
     schema,
     study_of,
 )
+from stabutils.publishing.overview import overview
 from stabutils.records import write_document
 from stabutils.reports import anchor, comparison
 from stabutils.reports.stability import add_arguments
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(*lines, sep="\n")
         return 0
     print(lines[-1], flush=True)
-    finished = []
+    finished, folders, whole = [], [], {}
     with ahead_of(plans) as ahead:
         for path, values in plans.items():
             if arguments.output:
@@ -55,6 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
             page = html(folder / path.name)
             finished.append(entry(path, page))
             print(f"{path.stem}: {page}")
+            folders.append(folder)
+            whole[folder] = overview(folder)
+    for folder in whole:
+        if folders.count(folder) > 1:
+            print(f"all of it on one page: {whole[folder]}")
     if arguments.json:
         write_document(arguments.json, "run", 0, {"notebooks": finished})
     return 0
@@ -153,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
                 "-o",
                 "--output",
                 metavar="FOLDER",
-                help="of all that is written; else one of results/ of the clone inside of it, and "
-                "of stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
+                help="where to write; else a folder of results/ when inside the clone, and of "
+                "stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
             )
             command.add_argument(
                 "--json", metavar="FILE", help="also write numbers and verdicts for programs"

@@ -221,6 +221,29 @@ def test_the_command_line_assesses_and_saves_an_anchor_that_answers(files, capsy
     np.testing.assert_allclose(ends.astype(float), [churn.value, churn.low, churn.high])
 
 
+def test_its_document_for_programs_has_what_it_prints(files):
+    given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
+    output, document = str(files / "mine.safetensors"), files / "anchor.json"
+    assert main(["anchor", *given, "-o", output, "--json", str(document)]) == 0
+    found = json.loads(document.read_text(encoding="utf-8"))
+    expected = assess(DATA, system("validation"), system("test"))
+    assert (found["command"], found["status"], found["anchor"]) == ("anchor", 0, output)
+    assert (found["weight"], found["alone"]) == (expected.anchor.weight, expected.alone)
+    numbers = {(each["metric"], each["arm"]): each for each in found["numbers"]}
+    before, after = numbers["churn", "before"], numbers["churn", "after"]
+    assert before["value"] == expected.test.churn[0].value
+    assert (after["low"], after["high"]) == (
+        expected.chosen["churn"].low,
+        expected.chosen["churn"].high,
+    )
+    assert numbers["over_linear", "after"]["value"] == expected.chosen["over_anchor"].value
+    assert ("reduction", "after") in numbers
+
+    assert main(["anchor", "nowhere.csv", *given[1:], "--json", str(document)]) == 2
+    failed = json.loads(document.read_text(encoding="utf-8"))
+    assert failed["status"] == 2 and "nowhere.csv" in failed["error"]
+
+
 def test_columns_named_for_labels_are_put_in_order(files, capsys):
     given = [str(files / "corpus")]
     for split in ("validation", "test"):

@@ -306,6 +306,7 @@ def test_more_members_save_more():
     assert kept["reduction, ensemble of 4"].sample == "5 ensembles of 20 runs"
     assert kept["passes, ensemble of 5"].value == 5
     assert ensembles.table(Pool(RUNS, "vote"), [3]).arm[0] == "vote of 3"
+    assert ensembles.table(Pool(RUNS), [2, 3], passes=1).passes.tolist() == [3, 4]
 
 
 def test_shares_of_the_largest():

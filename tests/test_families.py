@@ -148,6 +148,46 @@ def test_features_are_those_of_transformers_on_each_text_alone(checkpoints, fami
     assert not torch.allclose(vectors[1], vectors[3], atol=1e-3)
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "albert"])
+def test_the_lowest_layers_alone_are_those_of_transformers(checkpoints, family):
+    whole = prepare(str(checkpoints[family]), few_texts(), RECIPE, "mean")
+    task = prepare(f"{checkpoints[family]}:1", few_texts(), RECIPE, "mean")
+    assert task.identity == whole.identity | {"layers": 1}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoints[family])
+    config = transformers.AutoConfig.from_pretrained(checkpoints[family], num_hidden_layers=1)
+    settings = {"config": config, "ignore_mismatched_sizes": False}
+    network = transformers.AutoModel.from_pretrained(checkpoints[family], **settings).eval()
+    for text, vector in zip(TEXTS, features(task), strict=True):
+        ids = tokenizer(text)["input_ids"] or [tokenizer.unk_token_id]
+        with torch.no_grad():
+            hidden = network(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        assert torch.allclose(vector, hidden.mean(0), atol=1e-5), text
+    assert not torch.allclose(features(task), features(whole), atol=1e-3)
+    assert sum(map(torch.numel, task.build().parameters())) < sum(
+        map(torch.numel, whole.build().parameters())
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "allowed"),
+    [
+        ("bert", 0, "layers after the colon of model: got 0; expected 1 to 2, the layers of"),
+        ("bert", 3, "layers after the colon of model: got 3; expected 1 to 2, the layers of"),
+        ("albert", 1, "model: got 'AlbertModel'; expected an encoder with a list of layers"),
+    ],
+)
+def test_layers_that_are_not_there(checkpoints, family, layers, allowed):
+    with pytest.raises(InputError, match=allowed):
+        prepare(f"{checkpoints[family]}:{layers}", few_texts(), RECIPE, "mean")
+
+
+def test_a_folder_whose_own_name_has_a_colon(checkpoints, tmp_path):
+    folder = tmp_path / "mine:1"
+    shutil.copytree(checkpoints["bert"], folder)
+    both = [prepare(str(path), few_texts(), RECIPE) for path in (folder, checkpoints["bert"])]
+    assert both[0].identity == both[1].identity
+
+
 @pytest.mark.parametrize("family", LEARNED_POSITIONS)
 def test_more_tokens_than_positions_name_the_knob_and_the_limit(checkpoints, family):
     long = Split((*TEXTS, "lamp " * 60), [0, 1, 2, 3, 0, 1])

@@ -226,27 +226,29 @@ def test_the_frontier_of_a_study():
         control,
         arms,
         placebo=replace(pool(5, 80, seed=9), seeds=np.arange(100, 105)),
-        linear={"linear": control.gold},
+        linear={"linear (TF-IDF)": control.gold},
         costs={"calm": (2.0, 1.0)},
     )
     tables = [own, ensembles.table(Pool(control), [2, 4])]
     found = frontier.frontier(tables, {"calm": 1.5})
-    assert found.arm.tolist()[0] == "linear" and found.arm.tolist()[-1] == "control"
+    assert found.arm.tolist()[0] == "linear (TF-IDF)" and found.arm.tolist()[-1] == "control"
     assert "placebo" not in set(found.arm)
     rows = found.set_index("arm")
     assert rows.cpu_ratio["calm"] == 1.5 and rows.cpu_ratio.notna().sum() == 1
-    expected = ["linear", "ensemble of 4", "ensemble of 2", "calm", "control"]
+    expected = ["linear (TF-IDF)", "ensemble of 4", "ensemble of 2", "calm", "control"]
     assert set(rows.index) == set(expected)
     assert rows.behind["ensemble of 4"] == "3 ensembles of 12 runs"
     assert rows.n.to_dict() == {name: 5 for name in expected} | {"ensemble of 4": 3}
     kept = {number.key: number for number in numbers(found)}
     assert kept["reduction, ensemble of 4"].n == 3 and kept["reduction, calm"].n == 5
-    assert (rows.trainings["linear"], rows.passes["linear"]) == (0, 0)
-    assert rows.dominated["linear"] == "" and "linear" not in set(rows.dominated)
-    assert rows.linear_dominates.to_dict() == dict.fromkeys(rows.index, "linear") | {"linear": ""}
+    assert (rows.trainings["linear (TF-IDF)"], rows.passes["linear (TF-IDF)"]) == (0, 0)
+    assert rows.dominated["linear (TF-IDF)"] == "" and "linear (TF-IDF)" not in set(rows.dominated)
+    assert rows.linear_dominates.to_dict() == dict.fromkeys(rows.index, "linear (TF-IDF)") | {
+        "linear (TF-IDF)": ""
+    }
     assert rows.dominated["control"] == ""  # nothing is as cheap
-    assert rows.p[["linear", "control"]].isna().all() and rows.p.notna().sum() == 3
-    assert rows.better["linear"] == "holds" and rows.better["control"] == ""
+    assert rows.p[["linear (TF-IDF)", "control"]].isna().all() and rows.p.notna().sum() == 3
+    assert rows.better["linear (TF-IDF)"] == "holds" and rows.better["control"] == ""
     raw = rows.reduction["ensemble of 4"].p_value()
     assert raw <= rows.p["ensemble of 4"] <= min(1, 3 * raw) + 1e-12
 

@@ -46,7 +46,7 @@ def test_the_pipelines_run_and_leave_what_they_keep(documents):
     assert len(COMMANDS) == 2 and set(statuses) <= {0, 1}
     kept = GITHUB["jobs"]["gate"]["steps"][-1]["with"]["path"].split()
     kept += GITLAB["stability"]["artifacts"]["paths"]
-    assert len(kept) == 5 and all((folder / path).is_file() for path in kept)
+    assert len(kept) == 6 and all((folder / path).is_file() for path in kept)
     for path, status in (("gate.json", statuses[0]), ("report.json", statuses[1])):
         assert json.loads((folder / path).read_text(encoding="utf-8"))["status"] == status
     assert statuses[0] == 0, "the same predictions twice are no regression"

@@ -14,6 +14,7 @@ import pytest
 from stabutils import metrics, records
 from stabutils.errors import InputError
 from stabutils.metrics import scores
+from stabutils.metrics.intervals import Interval
 from stabutils.publishing import drawing, quotes, results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,6 +141,34 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     ]
     both = results.board(folder).set_index("arm")
     assert both.p["calm"] >= table.p["calm"]  # one family for Holm
+
+
+def test_updates_are_quoted_by_corpus_the_least_share_of_controls_churn_first(tmp_path):
+    for dataset, kept in (("a", 0.04), ("b", 0.05)):
+        numbers = [
+            records.number("churn", interval(0.1), "control", "drop 10 %"),
+            records.number("churn", interval(0.3), "control", "seed_churn, drop 10 %"),
+            records.number("churn", interval(kept), "kept", "drop 10 %"),
+            records.number("accuracy_change", interval(-0.01), "kept", "drop 10 %"),
+        ]
+        if dataset == "b":
+            numbers.append(records.number("churn", interval(0.02), "calm", "drop 10 %"))
+        study = {"dataset": dataset, "model": "small", "change": "drop 10 %"}
+        folder = tmp_path / "records" / dataset
+        records.Record("07_updates", study, {}, tuple(numbers)).write(folder)
+        (folder / "answers").mkdir()
+    text = quotes.quote("<!--table: updates-->old<!--end-->", tmp_path)
+    lines = text.splitlines()[1:-1]
+    assert lines[0] == "| method | a<br>small | b<br>small |"
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == ["calm", "kept", "control"]
+    kept = "4.0 % [3.0, 5.0]<br>-1.00 points<br>7 updates"
+    assert lines[3] == f"| kept | {kept} | {kept.replace('4.0 % [3.0, 5.0]', '5.0 % [4.0, 6.0]')} |"
+    assert lines[2].startswith("| calm |  | 2.0 %") and "30.0" not in text
+    assert "| control | 10.0 % [9.0, 11.0]<br>7 updates |" in lines[4]
+
+
+def interval(value):
+    return Interval(value, value - 0.01, value + 0.01, runs=7, se=0.005)
 
 
 def test_an_arm_on_several_boards_stands_as_on_that_of_most_runs(tmp_path):

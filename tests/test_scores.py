@@ -348,6 +348,12 @@ def test_names_of_classes_and_order_of_runs_and_queries_change_nothing(labels, r
         assert (moved.low, moved.high) == pytest.approx((one.low, one.high), abs=1e-6)
 
 
+def test_label_entropy_of_n_votes_is_at_most_the_logarithm_of_n():
+    labels = np.random.default_rng(0).integers(0, 9, (3, 12))
+    found = scores.label_entropy(labels, 3).interval()
+    assert found.value < found.high == np.log(3)
+
+
 @bounded
 @given(some_labels)
 def test_bounded_scores_stay_within_their_bounds(labels):

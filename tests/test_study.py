@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from stabutils import metrics
 from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation, resolve
+from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.regularizers import LabelSmoothing
 from stabutils.study import dispatch, paths, publication
-from stabutils.study.study import Study, requested
+from stabutils.study.study import Study, recipe_of, requested
 from stabutils.training import loop
 from stabutils.training.files import PACKED, DamagedRun, slug
 from stabutils.training.state import Seeds
@@ -92,6 +93,7 @@ def test_probabilities_are_published_where_mixtures_and_ensembles_need_them(tiny
         ("learning_rate", 10**400, "a number"),
         ("weight_decay", -0.1, "at least 0"),
         ("max_length", 0, "at least 1"),
+        ("checkpoints", -1, "at least 0"),
         ("pooling", "max", "a text out of ('auto', 'mean', 'first', 'last')"),
         ("pooling", 1, "a text"),
         ("precision", "fp16", "out of ('fp32', 'bf16')"),
@@ -175,6 +177,7 @@ def test_what_could_change_answers_changes_the_name(tiny_study, monkeypatch):
         {"learning_rate": 0.5},
         {"weight_decay": 0.5},
         {"max_length": 3},
+        {"checkpoints": 0},
         {"precision": "bf16"},
     ]
     names = {name(tiny_study(**given)) for given in knobs}
@@ -188,6 +191,22 @@ def test_what_could_change_answers_changes_the_name(tiny_study, monkeypatch):
     monkeypatch.setattr(loop, "RECIPE_VERSION", loop.RECIPE_VERSION + 1)
     names.add(name(tiny_study()))
     assert len(names) == len(knobs) + 2 + 3 + 2
+
+
+def test_checkpoints_are_at_least_four_unless_asked_for(tiny_study):
+    counts = {asked: recipe_of(tiny_study(checkpoints=asked)).checkpoints for asked in (0, 1, 3)}
+    assert counts == {0: 0, 1: 1, 3: 3} and recipe_of(tiny_study()).checkpoints == 2  # of 2 epochs
+
+
+def test_runs_without_checkpoints_answer_alike_and_teach_nobody(tiny_study, trained):
+    plain, once = tiny_study().retrain(), tiny_study(checkpoints=0).retrain()
+    assert (plain.labels == once.labels).all() and once.checkpoints.shape[1] == 1
+    assert (plain.probabilities == once.probabilities).all()
+    found = len(trained)
+    expected = "checkpoints: got 0; expected at least 1: TGTSS learns from checkpoints of other"
+    with pytest.raises(InputError, match=expected):
+        tiny_study(checkpoints=0).retrain(TGTSS())
+    assert len(trained) == found
 
 
 def test_what_could_not_change_answers_does_not(tiny_study, monkeypatch, tmp_path):

@@ -352,6 +352,22 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path, epoch):
     )  # the memory does something
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_without_checkpoints_it_answers_the_same_once_also_when_killed(tmp_path, control, epoch):
+    once = replace(TASK, recipe=replace(TASK.recipe, checkpoints=0))
+    unfinished = tmp_path / "run.safetensors"
+    undisturbed = train(once, CONTROL, Seeds(0, 0, 0))
+    assert undisturbed["checkpoints"].shape == (1, len(TASK.test_labels))
+    for name in ("labels", "probabilities", "validation_probabilities"):
+        assert (undisturbed[name] == control[name]).all()
+    with pytest.raises(Killed):
+        train(once, Average(die_after=epoch), Seeds(0, 0, 0), unfinished, save_every=0)
+    counted = Steps([])
+    continued = train(once, counted, Seeds(0, 0, 0), unfinished, save_every=1e9)
+    assert len(counted.seen) == 8 * (3 - epoch)
+    assert tiny.same(undisturbed, continued)
+
+
 @dataclass(frozen=True)
 class Steps(Mitigation):
     seen: list

@@ -20,6 +20,7 @@ from stabutils.study.runs import Runs, of_answers
 LEVEL = 0.05  # of the family of all methods on a board
 LINEAR = "linear"  # how the names of linear models begin, which no seed changes
 BESIDE = ("control", "placebo")  # rows that are no methods
+WORDS_ALONE = "linear (TF-IDF)"  # the one of them that asks no network for vectors
 PRICES = ("trainings", "passes")
 COLUMNS = (
     "arm",
@@ -129,6 +130,17 @@ UPDATES = {
     "trainings": "trainings",
     "passes": "passes",
 }
+
+
+def passes_of_linear(arm: str) -> float:
+    """Passes an answer of a linear model: one through the frozen encoder whose vectors it reads.
+
+    Examples
+    --------
+    >>> passes_of_linear("linear (TF-IDF)"), passes_of_linear("linear (both)")
+    (0.0, 1.0)
+    """
+    return 0.0 if arm == WORDS_ALONE else 1.0
 
 
 def board(

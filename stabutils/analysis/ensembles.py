@@ -145,9 +145,10 @@ class Pool:
         return {name: interval.within(*BOUNDS[name]) for name, interval in measured.items()}
 
 
-def table(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
+def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> pd.DataFrame:
     """One row a size, as a board has them.
 
+    passes : of an answer beside those of the members, such as one of a frozen encoder
     Columns: arm, size, runs (replicas), behind, n, what `Pool.measure` finds, trainings, passes.
     """
     rows, runs = [], len(pool.runs)
@@ -163,7 +164,7 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5) -> pd.DataFrame:
                 "n": min(n, replicas),
                 **pool.measure(size, n),
                 "trainings": float(size),
-                "passes": float(size),
+                "passes": size + passes,
             }
         )
     return pd.DataFrame(rows)

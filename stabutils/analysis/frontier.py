@@ -65,12 +65,13 @@ def frontier(
 
 
 def pareto(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
-    """A table with `dominated` and `linear_dominates`, the highest `by` first; linear models are
-    free.
+    """A table with `dominated` and `linear_dominates`, the highest `by` first; linear models
+    cost no training, and a pass only where they read an encoder's vectors.
     """
     table = table.copy()
     linear = table.arm.str.startswith(board.LINEAR)
-    table.loc[linear, ["trainings", "passes"]] = 0.0
+    table["trainings"] = table.trainings.mask(linear, 0.0)
+    table["passes"] = table.passes.mask(linear, table.arm.map(board.passes_of_linear))
     table["dominated"] = [_dominator(row, table[~linear], by) for _, row in table.iterrows()]
     table["linear_dominates"] = [
         "" if _beats_linear(row) else _dominator(row, table[linear], by)

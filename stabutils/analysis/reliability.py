@@ -1,5 +1,5 @@
-"""Reliability beside stability: what a run's own doubt is good for, to refuse queries and to tell
-foreign ones.
+"""Reliability beside stability: a run's uncertainty for selective prediction and out-of-scope
+detection.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def finds(runs: Runs) -> Interval:
 
 
 def detects(runs: Runs) -> np.ndarray:
-    """How well doubt tells texts that belong to no class from test texts: AUROC of each run
+    """How well uncertainty detects out-of-scope texts among test texts: AUROC of each run
     (runs,), 0.5 is blind.
 
     Of runs with keep=("out_of_scope",). Raises InputError where that was not kept, or the corpus

@@ -25,7 +25,7 @@ QUESTIONS = {  # of notebook 02, spelled out
     "anywhere": "among all queries",
     "within intents": "among queries of one intent",
     "beyond difficulty": "beyond error rate, length, and nearness to training texts",
-    "all of these": "within one intent and beyond difficulty",
+    "all of these": "within one intent, beyond difficulty and uncertainty",
 }
 SPACES = {  # whose neighbours are meant
     "words": "neighbours by words",

@@ -278,7 +278,8 @@ def jensen_shannon(probabilities: ArrayLike) -> float:
     """
     probabilities = _probabilities(probabilities, least=2)
     runs, examples, classes = probabilities.shape
-    block = max(1, 512 // classes)  # fits the cache, never all pairs at once
+    cells = 2**14 // runs  # 128 KiB an array: pages for a larger one cost more than its arithmetic
+    block = max(1, cells // classes)
     blocks = (probabilities[:, i : i + block] for i in range(0, examples, block))
     total = float(sum(map(_summed_divergence, blocks)))
     return max(0.0, total / (examples * math.comb(runs, 2)))

@@ -1,6 +1,6 @@
 """Methods of neighbouring papers, made for robustness, fine-tuning or a good start of training.
 
-Each has one number, its dose, with a value at which it is control bit for bit. `docs/neighbours.md`
+Each has a strength, with a value at which it is control bit for bit. `docs/neighbours.md`
 says how each was carried over from its paper, what did not fit, and why.
 """
 

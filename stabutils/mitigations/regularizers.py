@@ -1,6 +1,6 @@
 """Data-agnostic mitigations: they know nothing about which examples are unstable.
 
-Each has one number, its dose, with a value at which it is control bit for bit. Where a default is
+Each has a strength, with a value at which it is control bit for bit. Where a default is
 called ours it is a guess to start a tuning from.
 """
 
@@ -192,8 +192,7 @@ class LabelSmoothing(ScalarMitigation):
 
 @dataclass(frozen=True)
 class ConfidencePenalty(ScalarMitigation):
-    """Rewards doubt: the loss less `strength` times the mean entropy of the predicted
-    distributions.
+    """Rewards uncertainty: the loss minus `strength` times the mean entropy of predictions.
 
     Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output
     Distributions". Default ours.
@@ -209,8 +208,8 @@ class ConfidencePenalty(ScalarMitigation):
 
 @dataclass(frozen=True)
 class MinimumEntropy(ConfidencePenalty):
-    """Punishes doubt: the loss plus `strength` times the mean entropy, the opposite of the
-    confidence penalty.
+    """Penalises uncertainty: loss plus `strength` times mean entropy, opposite of the confidence
+    penalty.
 
     Bhojanapalli et al. 2021, "On the Reproducibility of Neural Network Predictions", for less
     churn. Default ours: as large as the opposite's.

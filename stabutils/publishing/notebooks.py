@@ -34,6 +34,7 @@ from stabutils.study.forecast import Forecast
 from stabutils.study.paths import results_of_file, results_root, run_store
 from stabutils.study.publication import publish_answers
 from stabutils.study.study import Study, recipe_in_words
+from stabutils.training.checkpoints import lowest
 
 
 class Failed(RuntimeError):
@@ -130,11 +131,12 @@ def absolute(name: str, value: object) -> object:
     own.
     """
     known = value in NAMES or name == "model" and str(value).startswith("compact")
-    return (
-        str(Path(value).resolve())
-        if name in FILES and not known and os.path.exists(value)
-        else value
-    )
+    if name not in FILES or known:
+        return value
+    path, layers = lowest(str(value)) if name == "model" else (str(value), None)
+    if not os.path.exists(path):
+        return value
+    return str(Path(path).resolve()) + ("" if layers is None else f":{layers}")
 
 
 def presets(name: str | None) -> dict[str, object]:

@@ -192,12 +192,29 @@ def _ends(row: dict, score: str) -> Interval:
     return Interval(*ends, runs=row["runs"])
 
 
+def _updates(root: Path) -> str:
+    """Update churn of each method, the least share of control's first, by corpus and network."""
+    frame = results.updates(root)
+    order = frame.groupby("arm").share.mean().sort_values(kind="stable").index
+    studies = list(frame.groupby(["dataset", "model"], sort=False).groups)
+    cells = {(row.dataset, row.model, row.arm): _update(row) for row in frame.itertuples()}
+    rows = [[arm, *(cells.get((*study, arm), "") for study in studies)] for arm in order]
+    return table(["method", *(f"{corpus}<br>{model}" for corpus, model in studies)], rows)
+
+
+def _update(row) -> str:
+    churn, accuracy = in_percent(row.churn), row.accuracy_change
+    points = f"<br>{100 * accuracy.value:+.2f} points" if accuracy else ""
+    return f"{churn}{points}<br>{row.runs} updates"
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "benchmark": _benchmark,
     "board": _board,
     "corpora": _corpora,
     "executed": _executed,
     "tried": _tried,
+    "updates": _updates,
 }
 
 

@@ -27,12 +27,15 @@ RATIOS = {  # of `make benchmark`: what each is, and the goal
     "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50),
 }
 INTERVALS = ("reduction", "churn", "accuracy", "accuracy_change", "over_linear")
+CHANGED = "accuracy_change"
 ON_BOARDS = (*INTERVALS, "trainings", "passes")
 
 
 def published(root: Path) -> list[Path]:
-    """The folders of all corpora and models that are published, sorted by name."""
-    return sorted(path.parent for path in (root / "records").glob("*/answers"))
+    """The folders of all corpora and models that are published: those of pretrained encoders first,
+    then by name."""
+    folders = sorted(path.parent for path in (root / "records").glob("*/answers"))
+    return sorted(folders, key=lambda folder: bool(arms(folder, "compact-control")))
 
 
 def records_of(folder: Path, notebooks: str = "") -> list[Record]:
@@ -87,8 +90,9 @@ def _rows(record: Record) -> dict[str, dict]:
     complete = {"accuracy", "accuracy_change", "reduction"}
     arms = {arm: row for arm, row in rows.items() if complete <= row.keys() or arm == "control"}
     for row in arms.values():
-        of_linear = row["arm"].startswith(boards.LINEAR)
-        usual = {"trainings": 0.0 if of_linear else 1.0, "passes": 1.0}
+        usual = {"trainings": 1.0, "passes": 1.0}
+        if row["arm"].startswith(boards.LINEAR):
+            usual = {"trainings": 0.0, "passes": boards.passes_of_linear(row["arm"])}
         row |= {name: row.get(name, price) for name, price in usual.items()}
         row |= {name: row.get(name) for name in ON_BOARDS if name not in row}
     return {arm: row for arm, row in arms.items() if "runs" in row}
@@ -149,6 +153,28 @@ def lengths(folder: Path) -> pd.DataFrame:
         rows.append(row | {"label_entropy": entropy.interval(), "accuracy": accuracy.interval()})
     columns = ["epochs", "runs", "n", "label_entropy", "accuracy"]
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
+
+
+def updates(root: Path) -> pd.DataFrame:
+    """What an update changes with each method, as notebook 07 found it.
+
+    Columns dataset and model (of the study), arm, runs, churn, accuracy_change (None of control)
+    and `share`, the churn as a share of control's there.
+    """
+    rows = []
+    for folder in published(root):
+        for record in records_of(folder, "07"):
+            study = {name: record.parameters[name] for name in ("dataset", "model")}
+            change = record.parameters["change"]
+            updates = [number for number in record.numbers if number.condition == change]
+            accuracy = {each.arm: each.interval for each in updates if each.metric == CHANGED}
+            churns = {each.arm: each.interval for each in updates if each.metric == "churn"}
+            for arm, churn in churns.items():
+                row = {"churn": churn, CHANGED: accuracy.get(arm), "runs": churn.runs}
+                share = churn.value / churns["control"].value
+                rows.append({**study, "arm": arm, **row, "share": share})
+    columns = ["dataset", "model", "arm", "runs", "churn", CHANGED, "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def arms(folder: Path, pattern: str) -> list[str]:

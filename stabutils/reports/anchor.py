@@ -31,6 +31,7 @@ from stabutils.errors import InputError
 from stabutils.metrics import nll
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
+from stabutils.records import Number, for_programs, number, write_document
 from stabutils.reports.codes import agreement
 from stabutils.reports.reading import ARRAYS, Predictions, read_predictions
 from stabutils.reports.stability import add_columns, columns_of
@@ -190,6 +191,15 @@ class Assessment:
         ]
         return "\n".join(lines)
 
+    def numbers(self) -> list[Number]:
+        """Scores of the system `before` and `after` it has the anchor, for programs."""
+        scores = ("accuracy", "churn")
+        rows = {"before": self.test.iloc[0], "after": self.chosen}
+        found = [number(name, row[name], arm) for arm, row in rows.items() for name in scores]
+        if self.chosen["reduction"] is not None:
+            found.append(number("reduction", self.chosen["reduction"], "after"))
+        return [*found, number("over_linear", self.chosen["over_anchor"], "after")]
+
     def plain(self) -> pd.DataFrame:
         """`test` as numbers: beside each score its ends, columns <score>_low and <score>_high."""
         columns = {"weight": self.test.weight}
@@ -273,6 +283,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
     parser.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
     parser.add_argument("--csv", help="write what every weight gives on the test texts")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
     add_columns(parser)
 
 
@@ -291,6 +302,10 @@ def command(arguments: argparse.Namespace) -> int:
     path = found.anchor.save(Path(arguments.output))
     if arguments.csv:
         found.plain().to_csv(arguments.csv, index=False)
+    if arguments.json:
+        about = {"weight": found.anchor.weight, "alone": found.alone, "anchor": str(path)}
+        numbers = for_programs(found.numbers())
+        write_document(arguments.json, "anchor", 0, {**about, "numbers": numbers})
     print(data, found.summary(), f"anchor: {path}", sep="\n")
     return 0
 

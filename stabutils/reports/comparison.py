@@ -26,6 +26,7 @@ from stabutils.metrics.intervals import (
 from stabutils.metrics.measures import churn_between, churn_parts, majority
 from stabutils.records import for_programs, of_scores
 from stabutils.reports.codes import encode, same_code, shape_of
+from stabutils.reports.comparison_page import written
 from stabutils.reports.gate import (
     Check,
     Pair,
@@ -44,6 +45,7 @@ from stabutils.reports.stability import (
     columns_of,
     conclude,
     in_words,
+    save,
     save_table,
     shown,
     threshold_of,
@@ -102,6 +104,28 @@ class Comparison:
             for name, difference in self.difference.items()
         }
 
+    @property
+    def conclusions(self) -> list[str]:
+        """Whether after is more stable, and how much of a gate's verdict is luck, in sentences."""
+        guard = (
+            "no gold labels, so accuracy is not guarded"
+            if self.guard == "cannot be tested here"
+            else f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
+        )
+        stable = f"{self.verdict} (lower label entropy: {self.stability}; {guard})"
+        sentences = [f"After is more stable: {stable if self.retrained else ALONE}"]
+        if self.passing:
+            update, again = (
+                " ".join(in_words("pass_chance", self.passing[name]))
+                for name in ("update", "again")
+            )
+            sentences.append(
+                f"A gate on one pair of models that asks for {self.gate} passes {update} of the "
+                f"pairs from before to after, and {again} of those of before trained again: what "
+                "fails of the latter is luck"
+            )
+        return sentences
+
     def summary(self) -> str:
         """Layout of files, scores, churn between the two, and the verdict as plain text."""
         lines = [
@@ -117,23 +141,7 @@ class Comparison:
         ]
         if self.threshold is not None:
             lines.append(f"Answered from a confidence of {self.threshold:g} on, else by a fallback")
-        guard = (
-            "no gold labels, so accuracy is not guarded"
-            if self.guard == "cannot be tested here"
-            else f"accuracy not lower by more than {100 * GUARD:g} points: {self.guard}"
-        )
-        stable = f"{self.verdict} (lower label entropy: {self.stability}; {guard})"
-        lines.append(f"After is more stable: {stable if self.retrained else ALONE}")
-        if self.passing:
-            update, again = (
-                " ".join(in_words("pass_chance", self.passing[name]))
-                for name in ("update", "again")
-            )
-            lines.append(
-                f"A gate on one pair of models that asks for {self.gate} passes {update} of the "
-                f"pairs from before to after, and {again} of those of before trained again: what "
-                "fails of the latter is luck"
-            )
+        lines += self.conclusions
         notes = {
             each.note
             for part in (self.before, self.after, self.difference, self.between)
@@ -179,6 +187,23 @@ class Comparison:
             "numbers": for_programs(numbers),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
+
+    def to_html(self, path: str | Path, checks: Mapping[str, str] | None = None) -> Path:
+        """Write a page that needs nothing beside it.
+
+        checks : the checks of a gate by name, and what came of each in words
+        """
+        page = written(
+            self.before,
+            self.after,
+            self.difference,
+            self.between,
+            self.verdicts,
+            self.flips,
+            sentences=self.conclusions,
+            checks=checks or {},
+        )
+        return save(path, page)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the queries, those that change most first: the most frequent answers before and
@@ -513,6 +538,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "before", help=".csv, .parquet, .npy or .safetensors; of several runs, better"
     )
     parser.add_argument("after", help="the same examples, answered after the change")
+    parser.add_argument("-o", "--output", metavar="FILE", help="also write a page, such as c.html")
     parser.add_argument("--csv", metavar="FILE", help="also write the table of queries")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
     parser.add_argument(
@@ -561,13 +587,16 @@ def command(arguments: argparse.Namespace) -> int:
         comparison.to_csv(arguments.csv)
     if arguments.pairs:
         save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
-    print(comparison)
+    outcomes = {}
     for check in checks:
         whole = not comparison.retrained and check.name != "accuracy"
-        print(
-            f"{check.name}: {check.in_words(arguments.strict)} ({_measured(check, whole)})"
-            f"{check.advice}"
-        )
+        measured = f"({_measured(check, whole)}){check.advice}"
+        outcomes[check.name] = f"{check.in_words(arguments.strict)} {measured}"
+    if arguments.output:
+        comparison.to_html(arguments.output, outcomes)
+    print(comparison)
+    for name, outcome in outcomes.items():
+        print(f"{name}: {outcome}")
     return status
 
 

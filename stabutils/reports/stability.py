@@ -12,9 +12,6 @@ Intervals are over runs and queries; entropies are quoted at a number of runs, a
 from __future__ import annotations
 
 import argparse
-import base64
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,7 +45,7 @@ from stabutils.reports.gate import (
     pass_chance,
     with_unseen,
 )
-from stabutils.reports.page import render
+from stabutils.reports.page import pictures, render
 from stabutils.reports.reading import Predictions, read_predictions
 
 SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
@@ -272,10 +269,10 @@ def report(
     two runs; or `Predictions` as `read_predictions` gives them, which bring along whatever else
     they have.
 
-    gold (examples,) adds accuracy and the parts of churn, probabilities (runs, examples, classes)
-    the soft scores, weights (examples,) churn by weight, such as traffic, checkpoints (runs,
-    checkpoints, examples), what each run answered during training, the single-run entropy: with
-    them one run is enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
+    gold (examples,) adds accuracy and the parts of churn; probabilities (runs, examples, classes)
+    the soft scores; weights (examples,), such as traffic, weighted churn; checkpoints (runs,
+    checkpoints, examples), the answers during training, single-run entropy: with them one run is
+    enough. Shares 0 .. 1, entropies in nats; three runs or more have an interval
     over runs and queries, fewer one over queries with a note. identical_data: whether the runs were
     trained on the same data (None: nobody said). threshold: the confidence from which a query is
     answered, and below which it goes to a fallback; used where confidence is known. max_churn:
@@ -609,7 +606,7 @@ def _page(report: Report, page: bool, source: str = "") -> str:
         rows=rows,
         cards=cards,
         classes=len(report.label_names),
-        figures=_figures(report) if page else [],
+        figures=pictures(_plots(report).values()) if page else [],
         unstable=unstable,
         more_unstable=0 if report.alone else changing - len(unstable),
         texts="text" in report.examples,
@@ -708,30 +705,6 @@ def _plots(report: Report) -> dict[str, tuple]:
     return plots
 
 
-def _figures(report: Report) -> list[dict[str, str]]:
-    """The figures of a page: caption, alternative text, and the picture as data."""
-    import matplotlib
-    import matplotlib.pyplot as plt
-
-    from stabutils import figures
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # the browser has fonts for every script
-        figures.style()
-        drawn = []
-        for caption, alt, plot in _plots(report).values():
-            picture, figure = io.BytesIO(), plot()
-            figure.savefig(picture, format="svg", metadata={"Date": None})
-            plt.close(figure)
-            spaced = picture.getvalue().replace(
-                b'<text style="', b'<text style="white-space: pre; '
-            )  # as in a PNG
-            drawn.append(
-                {"caption": caption, "alt": alt, "data": base64.b64encode(spaced).decode("ascii")}
-            )
-    return drawn
-
-
 def _plain(figure, report):
     """The figure in words that also fit systems that were never trained, or have no gold labels."""
     from stabutils import figures
@@ -800,9 +773,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-churn",
         type=float,
         metavar="SHARE",
-        help="exit with status 1 if all of churn's interval lies above, such as 0.05; one that "
-        "holds "
-        "the limit is undecided and passes",
+        help="exit with status 1 if churn's whole interval lies above this, such as 0.05; one that "
+        "contains it is undecided and passes",
     )
     parser.add_argument(
         "--strict", action="store_true", help="with --max-churn: undecided fails too"

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 Arm = str | Mitigation | tuple[Mitigation, ...]  # "control", a mitigation, or several composed
 # Knobs of the recipe: None takes the default of the model.
-OF_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "max_length", "precision")
+OF_RECIPE = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "max_length",
+    "checkpoints",
+    "precision",
+)
 DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(8)))
 ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
 
@@ -58,6 +66,8 @@ class Study:
     learning_rate : its peak
     weight_decay : of AdamW
     max_length : tokens read of a text; None means by model
+    checkpoints : answers to the test split an epoch, for what a single run tells of its stability;
+        0 answers at the end only and saves a tenth of a fine-tuning; None means by model
     pooling : of a checkpoint's vectors: auto, mean, first or last
     precision : of the training: fp32 or bf16
     change : of the training data by a run's data seed, such as "drop 10 %"
@@ -76,6 +86,7 @@ class Study:
     learning_rate: float | None = knob(None, above=0)
     weight_decay: float | None = knob(None, least=0)
     max_length: int | None = knob(None, least=1)
+    checkpoints: int | None = knob(None, least=0)
     pooling: str = knob("auto", choices=("auto", "mean", "first", "last"))
     precision: str = knob("fp32", choices=("fp32", "bf16"))
     change: str = knob("")
@@ -228,6 +239,8 @@ def recipe_of(study: Study) -> Recipe:
     # Values take on the recipe's types: a rate of 1 and one of 1.0 are one recipe.
     typed = {name: type(getattr(recipe, name))(value) for name, value in knobs.items()}
     recipe = replace(recipe, **typed)
+    if study.checkpoints is not None:
+        return recipe
     return replace(recipe, checkpoints=max(recipe.checkpoints, math.ceil(4 / recipe.epochs)))
 
 
@@ -279,6 +292,10 @@ def requested(
     data = numbers if study.change else [None] * n
     plain = [Seeds(each, each, each, own) for each, own in zip(numbers, data, strict=True)]
     chosen = plain if seeds is None else seeds
+    taught = "training" in mitigation.teacher_extras and mitigation.teacher_seeds(chosen[0])
+    if study.checkpoints == 0 and taught:
+        allowed = f"at least 1: {describe(mitigation)} learns from checkpoints of other trainings"
+        raise InputError("checkpoints", 0, allowed)
     arm, runs = describe(mitigation), tuple(study.identify(mitigation, each) for each in chosen)
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}

@@ -45,6 +45,18 @@ def find_checkpoint(name: str) -> Path:
     return folder
 
 
+def lowest(name: str) -> tuple[str, int | None]:
+    """The checkpoint that a model's name means, and how many of its lowest layers: None for all.
+
+    Examples
+    --------
+    >>> lowest("owner/name:3"), lowest("owner/name")
+    (('owner/name', 3), ('owner/name', None))
+    """
+    found = None if Path(name).is_dir() else re.fullmatch(r"(.+):(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, None)
+
+
 def _downloaded(name: str) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         allowed = '"compact", a folder, an installed package, or a hub id such as "owner/name"'

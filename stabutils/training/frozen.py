@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from stabutils.errors import InputError
 from stabutils.training.files import content_hash
-from stabutils.training.networks import Pretrained
+from stabutils.training.networks import Pretrained, layers_of
 from stabutils.training.task import Tokens, slots
 
 IN_MEMORY = 2**27  # bytes of activations; more than that are kept in a temporary file
@@ -221,17 +221,6 @@ class PartlyFrozen(nn.Module):
         self.lower.backbone._apply(fn)  # another device or type: what was remembered is of the old
         self.lower.activations = None
         return super()._apply(fn, recurse)
-
-
-def layers_of(backbone: nn.Module) -> nn.ModuleList:
-    """The list of an encoder's layers. Raises InputError for one without, as where all layers share
-    their weights."""
-    count = getattr(backbone.config, "num_hidden_layers", 0)
-    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
-    found = [layers for layers in lists if len(layers) == count]
-    if not found:
-        raise InputError("model", type(backbone).__name__, "an encoder with a list of layers")
-    return found[0]
 
 
 def around(network: Pretrained, first: nn.Module) -> tuple[str, tuple | None]:

@@ -243,7 +243,8 @@ def trained(
         training.mitigation.epoch(training)
         training.epoch += 1
         if training.epoch < recipe.epochs:
-            seen.append(checkpoint(training, keep))
+            if recipe.checkpoints:
+                seen.append(checkpoint(training, keep))
             after_epoch()
     return final_answers(training, seen, keep)
 
@@ -370,7 +371,8 @@ def save(training: Training, seen: list[dict], path: Path, seconds: float) -> No
         state |= {f"optimizer.{i}.{name}": tensor for name, tensor in entry.items()}
     state |= {f"memory.{name}": tensor for name, tensor in training.memory.items()}
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
-    arrays |= {f"seen.{name}": np.stack([entry[name] for entry in seen]) for name in seen[0]}
+    names = seen[0] if seen else ()
+    arrays |= {f"seen.{name}": np.stack([entry[name] for entry in seen]) for name in names}
     record = {"epoch": training.epoch, "step": training.step, "seconds": training.seconds + seconds}
     files.write_file(path, files.encode(arrays, record))
 
@@ -383,8 +385,9 @@ def resume(training: Training, path: Path, keep: Sequence[Probe]) -> list[dict[s
     begins again.
     """
     arrays, record = files.read_file(path) or ({}, {})
-    names = ["checkpoints", "confidence", *(f"kept.{probe.name}" for probe in keep if probe.often)]
-    if not {f"seen.{name}" for name in names} <= arrays.keys():
+    often = [f"kept.{probe.name}" for probe in keep if probe.often]
+    names = ["checkpoints", "confidence", *often] if training.task.recipe.checkpoints else []
+    if not arrays or not {f"seen.{name}" for name in names} <= arrays.keys():
         return []
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     part = _part(tensors)
@@ -402,7 +405,7 @@ def resume(training: Training, path: Path, keep: Sequence[Probe]) -> list[dict[s
     )
     return [
         {name: arrays[f"seen.{name}"][i] for name in names}
-        for i in range(len(arrays["seen.checkpoints"]))
+        for i in range(len(arrays["seen.checkpoints"]) if names else 0)
     ]
 
 

@@ -216,6 +216,8 @@ class Pretrained(nn.Module):
         The tokens it keeps vectors of, and that ids number from then on; None keeps all.
     dropout
         Share of a text's vector that is dropped in training.
+    layers
+        How many of the encoder's lowest layers it has; None for all.
     """
 
     def __init__(
@@ -226,9 +228,12 @@ class Pretrained(nn.Module):
         pad: int,
         kept: Tensor | None = None,
         dropout: float = 0.1,
+        layers: int | None = None,
     ):
         super().__init__()
         self.backbone = load_backbone(folder)
+        if layers is not None:
+            keep_lowest(self.backbone, layers)
         self.pooling, self.pad, self.dropout = pooling, pad, dropout
         if kept is not None:
             vectors = self.backbone.get_input_embeddings().weight.detach()
@@ -294,6 +299,27 @@ def load_backbone(folder: str) -> nn.Module:
         allowed = f"as many layers in config.json as in the weights, which also have {more[0]}"
         raise InputError("model", folder, allowed)
     return network
+
+
+def layers_of(backbone: nn.Module) -> nn.ModuleList:
+    """The list of an encoder's layers. Raises InputError for one without, as where all layers share
+    their weights."""
+    count = getattr(backbone.config, "num_hidden_layers", 0)
+    lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]
+    found = [layers for layers in lists if len(layers) == count]
+    if not found:
+        raise InputError("model", type(backbone).__name__, "an encoder with a list of layers")
+    return found[0]
+
+
+def keep_lowest(backbone: nn.Module, layers: int) -> None:
+    """Take away all but the lowest layers of an encoder. Raises InputError where it has fewer."""
+    every = layers_of(backbone)
+    if not 1 <= layers <= len(every):
+        allowed = f"1 to {len(every)}, the layers of this checkpoint, or none for all"
+        raise InputError("layers after the colon of model", layers, allowed)
+    del every[layers:]
+    backbone.config.num_hidden_layers = layers
 
 
 def _instead(missing: list[str], beside: list[str]) -> str:

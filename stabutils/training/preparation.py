@@ -23,6 +23,7 @@ from stabutils.training.checkpoints import (
     encoder_of,
     find_checkpoint,
     fingerprint,
+    lowest,
     pooling_of,
 )
 from stabutils.training.networks import Compact, CompactShape, Pretrained, spelled, words
@@ -69,7 +70,7 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
     recipe
         How runs are trained; its `max_length` cuts texts.
     name
-        A folder, an installed package or a hub id.
+        A folder, an installed package or a hub id; with ":3" at its end, its lowest 3 layers.
     pooling
         "mean", "first", "last", or "auto" for what the checkpoint notes.
 
@@ -79,11 +80,13 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
         Every way in which a checkpoint can be unusable ends here, in one error.
     """
     try:
-        root = find_checkpoint(name)
+        whole, layers = lowest(name)
+        root = find_checkpoint(whole)
         folder = encoder_of(root)
         pooling = pooling_of(root) if pooling == "auto" else pooling
         tokens, pad, kept = _tokens(folder, data, recipe)
-        build = partial(Pretrained, str(folder), pooling, len(data.label_names), pad, kept)
+        classes = len(data.label_names)
+        build = partial(Pretrained, str(folder), pooling, classes, pad, kept, layers=layers)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model = build().eval()
             for split in tokens.values():
@@ -99,7 +102,13 @@ def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -
             f"sequence encoder that transformers can load ({reason})"
         )
         raise InputError("model", name, allowed) from error
-    identity = {"kind": "checkpoint", "sha256": fingerprint(folder), "pooling": pooling}
+    identity: dict[str, str | int] = {
+        "kind": "checkpoint",
+        "sha256": fingerprint(folder),
+        "pooling": pooling,
+    }
+    if layers is not None:
+        identity["layers"] = layers
     return _task(data, tokens, build, recipe, identity)
 
 
@@ -164,7 +173,7 @@ def _refuse_deaf_pooling(model: Pretrained, text: Tokens) -> None:
     if not torch.isfinite(whole).all():
         raise ValueError("its weights give numbers that are not finite")
     if torch.allclose(whole, beginning, rtol=0, atol=1e-6):
-        allowed = "last or mean: this network reads from left to right, its first token no text"
+        allowed = "last or mean: a left-to-right network has seen no text at its first token"
         raise InputError("pooling", model.pooling, allowed)
 
 

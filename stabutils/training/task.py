@@ -30,7 +30,7 @@ class Recipe:
     clip: float  # largest gradient norm; 0 does not clip
     head_rate: float  # factor on the learning rate of the head
     bucket: int  # so many batches are sorted by length together; 1 keeps the plain random order
-    checkpoints: int  # evaluations an epoch
+    checkpoints: int  # answers to the test split an epoch; 0 answers it at the end only
     max_length: int  # tokens of a text that are read
     precision: str = "fp32"  # or bf16 (autocast)
 

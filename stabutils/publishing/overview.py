@@ -1,0 +1,81 @@
+"""What the notebooks of a study found, on one page: a figure of each, and what was judged."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stabutils import records
+from stabutils.reports.page import render
+
+KINDS = {"image/png": "data:image/png;base64,"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of an executed notebook: its caption, and what an image element shows."""
+
+    caption: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What one executed notebook found; of its claims those that were measured."""
+
+    title: str
+    question: str
+    page: str
+    pictures: tuple[Picture, ...]
+    claims: tuple[records.Claim, ...]
+
+
+def overview(folder: Path) -> Path:
+    """Write index.html: the executed notebooks of a folder that have a page, in their order."""
+    executed = sorted(folder.glob("[0-9]*.ipynb"))
+    chapters = [chapter(path) for path in executed if path.with_suffix(".html").is_file()]
+    page = folder / "index.html"
+    written = render("publishing/overview.html", name=folder.resolve().name, chapters=chapters)
+    page.write_text(written, encoding="utf-8", newline="\n")
+    return page
+
+
+def chapter(notebook: Path) -> Chapter:
+    """What an executed notebook found; its record is read where there is one."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    prose = [cell.source for cell in content.cells if cell.cell_type == "markdown"]
+    title, question = opening(prose[0] if prose else notebook.stem)
+    record = notebook.with_suffix(".json")
+    every = records.read(record).claims if record.is_file() else ()
+    claims = tuple(claim for claim in every if not math.isnan(claim.value))
+    found = tuple(pictures(content))
+    return Chapter(title, question, notebook.with_suffix(".html").name, found, claims)
+
+
+def opening(prose: str) -> tuple[str, str]:
+    """The heading of a first cell, and the paragraph below it as plain text.
+
+    Examples
+    --------
+    >>> opening("# 01 · How much?\\n\\nAnswers *change*.\\nHow many?\\n\\nMore.")
+    ('01 · How much?', 'Answers change. How many?')
+    """
+    heading, *below = (part.strip() for part in prose.split("\n\n"))
+    paragraph = " ".join(below[0].split()) if below else ""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
+    return heading.lstrip("# "), re.sub(r"[*`]", "", plain)
+
+
+def pictures(content) -> Iterator[Picture]:
+    """The figures of an executed notebook that have a caption, in their order."""
+    outputs = [output for cell in content.cells for output in cell.get("outputs", ())]
+    for output in outputs:
+        for kind, start in KINDS.items():
+            caption = output.get("metadata", {}).get(kind, {}).get("alt", "")
+            if caption:
+                yield Picture(caption, start + output.data[kind].replace("\n", ""))
