@@ -98,8 +98,9 @@ def draw(arguments: argparse.Namespace) -> int:
             print(path)
     for path in drawing.draw_benchmark(project_root(), project_root() / "figures"):
         print(path)
-    for path in drawing.draw_claims(project_root(), project_root() / "figures"):
-        print(path)
+    for draw_all in (drawing.draw_updates, drawing.draw_claims):
+        for path in draw_all(project_root(), project_root() / "figures"):
+            print(path)
     for path in quotes.requote():
         print(path)
     page = project_root() / "docs" / "claims.md"

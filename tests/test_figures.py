@@ -88,6 +88,7 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "anchor": lambda: figures.anchor_curve({"$geometric$": mixed()}, alone()),
         "odds": lambda: figures.odds(ODDS, ODDS[0], (ODDS + ODDS[0]) / 2, names, gold=1),
         "churns": lambda: figures.four_churns(updated()),
+        "across": lambda: figures.across_studies(updated().assign(study=["$a$", "b", "$a$"])),
         "noise": lambda: figures.noise_response(noisy(), ["label_entropy", "accuracy"]),
         "layers": lambda: figures.size_sweep(noisy().assign(layers=[3, 6, 3, 6])),
         "verdicts": lambda: figures.verdicts(
@@ -493,6 +494,17 @@ def test_update_churn_stands_beside_what_it_cannot_exceed():
     assert axis.get_xlim()[0] < 0  # a mark at 0 is whole
     partly = figures.four_churns(updated().drop(columns="data_churn")).axes[0]
     assert len(partly.containers) == 2 and len(partly.collections) == 2
+
+
+def test_a_method_has_a_mark_for_each_study_that_measured_it():
+    both = pd.concat([updated().assign(study="one"), updated()[:1].assign(study="two")])
+    axis = figures.across_studies(both).axes[0]
+    first, second = (bar.lines[0] for bar in axis.containers)
+    assert first.get_xdata().tolist() == pytest.approx([8, 4, 3])
+    assert second.get_xdata().tolist() == pytest.approx([8])
+    assert np.floor(first.get_ydata() + 0.5).tolist() == [0, 1, 2]
+    assert first.get_ydata()[0] < second.get_ydata()[0] < 0.5
+    assert axis.get_xlim()[0] <= 0
 
 
 # ---- regions

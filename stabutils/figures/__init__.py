@@ -16,7 +16,7 @@ from stabutils.figures.instability import (
     through_training,
     training_map,
 )
-from stabutils.figures.methods import grid, per_intent, soft_labels, trade_off
+from stabutils.figures.methods import across_studies, grid, per_intent, soft_labels, trade_off
 from stabutils.figures.regions import instability_map, nulls
 from stabutils.figures.settings import (
     dose_response,
@@ -29,6 +29,7 @@ from stabutils.figures.theme import save, short, show, style, table
 
 __all__ = [
     "accuracy_and_churn",
+    "across_studies",
     "anchor_curve",
     "answers",
     "budgets",

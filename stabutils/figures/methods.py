@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,8 +22,9 @@ from stabutils.figures.marks import (
     name_rows,
     spans,
     whiskers,
+    words_of,
 )
-from stabutils.figures.theme import BLUE, GREY, ORANGE, RED, RULE, short
+from stabutils.figures.theme import BLUE, GREY, LOOKS, ORANGE, RED, RULE, short
 from stabutils.metrics.intervals import GUARD, Interval
 
 FLOORS = {"reduction": -50, "accuracy_change": -3}  # percent: what is worse stands at the edge
@@ -188,6 +190,29 @@ def grid(cells: Mapping[tuple[float, float], Interval], down: str, across: str) 
 def _words_of_cell(interval: Interval) -> str:
     value, low, high = spans([interval], 100)[:, 0]
     return f"{value:.1f} %\n[{low:.1f}, {high:.1f}]"
+
+
+def across_studies(table: pd.DataFrame, measure: str = "churn") -> Figure:
+    """A measure of each method, with a mark for every study that has it.
+
+    Parameters
+    ----------
+    table : columns `arm` (a row each, in their order, top down), `study` (in the order of its
+        categories, or of the alphabet) and, as an interval, the measure
+    """
+    arms, studies = list(dict.fromkeys(table.arm)), pd.Categorical(table.study).categories
+    figure, axis = plt.subplots(figsize=(8, 0.42 * len(arms) + 1.4))
+    words, scale = words_of(measure)
+    shifts = np.linspace(-0.27, 0.27, len(studies) + 2)[1:-1]
+    for study, look, shift in zip(studies, cycle(LOOKS), shifts, strict=False):
+        own = table[table.study == study]
+        places = shift + np.array([arms.index(arm) for arm in own.arm])
+        whiskers(axis, places, own[measure], scale=scale, across=True, label=short(study), **look)
+    name_rows(axis, arms)
+    axis.set(xlabel=words)
+    axis.set_xlim(left=min(0, axis.get_xlim()[0]))
+    legend_below(figure, axis)
+    return figure
 
 
 def per_intent(table: pd.DataFrame) -> Figure:

@@ -161,6 +161,17 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
     return _save_all(plots, target, "texts of MASSIVE")
 
 
+def draw_updates(root: Path, target: Path) -> list[Path]:
+    """What an update changes with each method, in all studies, PNG and SVG."""
+    table = results.updates(root)
+    names = table.dataset + ", " + table.model
+    table["study"] = pd.Categorical(names, names[table.arm == "control"])
+    plots: dict[str, Callable] = {}
+    if len(table):
+        plots["updates"] = lambda: figures.across_studies(table)
+    return _save_all(plots, target, "another tenth of the texts left out, and another seed")
+
+
 def draw_claims(root: Path, target: Path) -> list[Path]:
     """The verdicts on what others claimed, PNG and SVG."""
     table = claims.verdicts(root)

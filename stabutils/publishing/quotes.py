@@ -195,8 +195,8 @@ def _ends(row: dict, score: str) -> Interval:
 def _updates(root: Path) -> str:
     """Update churn of each method, the least share of control's first, by corpus and network."""
     frame = results.updates(root)
-    order = frame.groupby("arm").share.mean().sort_values(kind="stable").index
-    studies = list(frame.groupby(["dataset", "model"], sort=False).groups)
+    order = dict.fromkeys(frame.arm)
+    studies = list(frame[frame.arm == "control"].groupby(["dataset", "model"], sort=False).groups)
     cells = {(row.dataset, row.model, row.arm): _update(row) for row in frame.itertuples()}
     rows = [[arm, *(cells.get((*study, arm), "") for study in studies)] for arm in order]
     return table(["method", *(f"{corpus}<br>{model}" for corpus, model in studies)], rows)

@@ -156,10 +156,10 @@ def lengths(folder: Path) -> pd.DataFrame:
 
 
 def updates(root: Path) -> pd.DataFrame:
-    """What an update changes with each method, as notebook 07 found it.
+    """What an update changes with each method, as notebook 07 found it, the least first.
 
     Columns dataset and model (of the study), arm, runs, churn, accuracy_change (None of control)
-    and `share`, the churn as a share of control's there.
+    and `share`, the churn as a share of control's there, by whose mean the methods are in order.
     """
     rows = []
     for folder in published(root):
@@ -174,7 +174,10 @@ def updates(root: Path) -> pd.DataFrame:
                 share = churn.value / churns["control"].value
                 rows.append({**study, "arm": arm, **row, "share": share})
     columns = ["dataset", "model", "arm", "runs", "churn", CHANGED, "share"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    mean = table.groupby("arm").share.transform("mean")
+    order = mean.sort_values(kind="stable").index
+    return table.loc[order].reset_index(drop=True)
 
 
 def arms(folder: Path, pattern: str) -> list[str]:
