@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(*lines, sep="\n")
         return 0
     print(lines[-1], flush=True)
+    names = [path.stem for path in notebooks([])]
     finished, folders, whole = [], [], {}
     with ahead_of(plans) as ahead:
         for path, values in plans.items():
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             finished.append(entry(path, page))
             print(f"{path.stem}: {page}")
             folders.append(folder)
-            whole[folder] = overview(folder)
+            whole[folder] = overview(folder, names)
     for folder in whole:
         if folders.count(folder) > 1:
             print(f"all of it on one page: {whole[folder]}")

@@ -40,9 +40,11 @@ def test_it_says_what_changes_and_shows_what_got_worse_first(tmp_path):
     places = [found.index(f"#{example}</span>") for example in (0, 2, 3)]
     assert places == sorted(places) and "#1</span>" not in found
     assert found.count('class="answer right"') == 4  # query 0 before, 2 after, 3 before and after
-    assert "<td>100 %</td>" in found and "<td>50 %</td>" in found
+    assert "<td>100.0 %</td>" in found and "<td>50.0 %</td>" in found
     assert "After is more stable: " in found and found.count("<img alt=") == 2
     assert "Negative flips" in found and "<th>gold</th>" in found and "The gate" not in found
+    assert "<td>Wrong in two ways</td>" in found and "(these two models only)" in found
+    assert found.count("Read as long form, 2 runs x 4 examples") == 2
 
 
 def test_without_gold_labels_nothing_is_said_of_right_and_wrong(tmp_path):
@@ -61,7 +63,7 @@ def test_more_queries_than_a_page_shows_are_counted(tmp_path):
     after = np.where(np.arange(300) < 60, (before + 1) % 3, before)
     st.compare(before, after).to_html(tmp_path / "page.html")
     found = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert found.count("<td>100 %</td>") == 50 and "\n10 more are not shown" in found
+    assert found.count("<td>100.0 %</td>") == 50 and "\n10 more are not shown" in found
 
 
 @pytest.mark.parametrize("checks", [[], ["--fail-on", "negative-flips"]])

@@ -253,6 +253,13 @@ def test_the_frontier_of_a_study():
     assert raw <= rows.p["ensemble of 4"] <= min(1, 3 * raw) + 1e-12
 
 
+def test_a_linear_model_of_an_encoders_vectors_costs_its_pass():
+    linear = {"linear (TF-IDF)": RUNS.gold, "linear (both)": RUNS.gold}
+    rows = frontier.frontier([board(RUNS, {}, linear=linear)]).set_index("arm")
+    assert rows.trainings[list(linear)].tolist() == [0, 0]
+    assert rows.passes[list(linear)].tolist() == [0, 1]
+
+
 def test_ensembles_of_two_replicas_are_undecided():
     own = board(RUNS, {"calm": replace(ensemble(RUNS, 2), arm="calm")})
     found = frontier.frontier([own, ensembles.table(Pool(RUNS), [6])]).set_index("arm")

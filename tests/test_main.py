@@ -19,6 +19,19 @@ from stabutils.publishing import notebooks
 from stabutils.study.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", ["model", "encoder"])
+def test_a_folder_of_a_checkpoint_is_meant_from_everywhere(tmp_path, monkeypatch, name):
+    (tmp_path / "mini").mkdir()
+    monkeypatch.chdir(tmp_path)
+    whole = str((tmp_path / "mini").resolve())
+    assert notebooks.absolute(name, "mini") == whole
+    assert notebooks.absolute(name, "mini:3") == f"{whole}:3"
+    assert notebooks.absolute(name, "owner/mini:3") == "owner/mini:3"
+    assert notebooks.absolute(name, "compact") == "compact" or name == "encoder"
+
+
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 FIRST = ROOT / "notebooks" / "01_measuring_instability.ipynb"
 

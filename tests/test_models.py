@@ -372,6 +372,11 @@ def refused(name: Path | str, says: str, data=None, recipe=RECIPE) -> None:
     )
 
 
+def test_a_number_of_layers_is_of_a_checkpoint():
+    with pytest.raises(InputError, match="model: got 'compact:3'; expected a checkpoint where"):
+        prepare("compact:3", tiny.dataset(), RECIPE)
+
+
 def test_a_missing_folder(tmp_path):
     refused(tmp_path / "nowhere", 'a hub id such as "owner/name"')
 

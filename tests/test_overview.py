@@ -10,6 +10,7 @@ from stabutils.metrics.intervals import Interval
 from stabutils.publishing.overview import overview
 from stabutils.records import Record, claim
 
+NAMES = ("01_part", "02_part", "03_part")
 PIXEL = base64.b64encode(b"a picture").decode() + "\n"
 
 
@@ -36,7 +37,8 @@ def test_it_shows_the_first_figure_what_the_others_say_and_the_verdicts(tmp_path
     notebook(tmp_path, "02", ["second"], [held, unmeasured])
     notebook(tmp_path, "01", ["first <script>", "beside", "below"])
     notebook(tmp_path, "03", ["never shown"], page=False)
-    page = overview(tmp_path).read_text(encoding="utf-8")
+    notebook(tmp_path, "04", ["of somebody else"])
+    page = overview(tmp_path, NAMES).read_text(encoding="utf-8")
     assert page.index('href="01_part.html"') < page.index('href="02_part.html"')
     assert page.count("<img") == 2 and page.count(f"base64,{PIXEL.strip()}") == 2
     assert "first &lt;script&gt;" in page and "<script>" not in page
@@ -44,7 +46,8 @@ def test_it_shows_the_first_figure_what_the_others_say_and_the_verdicts(tmp_path
     assert "Why &amp; how?" in page and "<p>One seed, two answers.</p>" in page
     assert "It flips 0.200 [0.100, 0.300] (5 runs)." in page and "<td>holds</td>" in page
     assert "Nothing says" not in page and "03_part" not in page
+    assert "somebody else" not in page
 
 
 def test_a_folder_without_pages_has_an_empty_overview(tmp_path):
-    assert "<section>" not in overview(tmp_path).read_text(encoding="utf-8")
+    assert "<section>" not in overview(tmp_path, NAMES).read_text(encoding="utf-8")

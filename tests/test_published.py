@@ -143,6 +143,23 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     assert both.p["calm"] >= table.p["calm"]  # one family for Holm
 
 
+def test_networks_that_were_pretrained_come_first_then_names(tmp_path):
+    for name, arm in (("a", "compact-control"), ("b", "mini-control"), ("c", "compact-control")):
+        (tmp_path / "records" / name / "answers").mkdir(parents=True)
+        (tmp_path / "records" / name / "answers" / f"{arm}.safetensors.xz").touch()
+    assert [folder.name for folder in results.published(tmp_path)] == ["b", "a", "c"]
+
+
+def test_linear_models_cost_no_training_and_a_pass_where_they_read_an_encoder(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    saved = {"linear (TF-IDF)": 0.5, "linear (both)": 0.6}
+    unpriced = [each for each in board_of(saved) if each.metric not in ("trainings", "passes")]
+    records.Record("05_x", {}, {}, tuple(unpriced)).write(folder)
+    table = results.board(folder).set_index("arm")
+    assert table.trainings[list(saved)].tolist() == [0, 0]
+    assert table.passes[list(saved)].tolist() == [0, 1]
+
+
 def test_updates_are_quoted_by_corpus_the_least_share_of_controls_churn_first(tmp_path):
     for dataset, kept in (("a", 0.04), ("b", 0.05)):
         numbers = [
@@ -155,6 +172,8 @@ def test_updates_are_quoted_by_corpus_the_least_share_of_controls_churn_first(tm
             numbers.append(records.number("churn", interval(0.02), "calm", "drop 10 %"))
         study = {"dataset": dataset, "model": "small", "change": "drop 10 %"}
         folder = tmp_path / "records" / dataset
+        other = {**study, "change": "bootstrap"}
+        records.Record("07_other", other, {}, tuple(numbers)).write(folder)
         records.Record("07_updates", study, {}, tuple(numbers)).write(folder)
         (folder / "answers").mkdir()
     text = quotes.quote("<!--table: updates-->old<!--end-->", tmp_path)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stabutils import metrics
 from stabutils.errors import Incomplete, InputError
 from stabutils.mitigations import Mitigation, resolve
-from stabutils.mitigations.data_centric import TGTSS
+from stabutils.mitigations.data_centric import TGTSS, StabilityWeights, self_distillation
 from stabutils.mitigations.regularizers import LabelSmoothing
 from stabutils.study import dispatch, paths, publication
 from stabutils.study.study import Study, recipe_of, requested
@@ -202,11 +202,18 @@ def test_runs_without_checkpoints_answer_alike_and_teach_nobody(tiny_study, trai
     plain, once = tiny_study().retrain(), tiny_study(checkpoints=0).retrain()
     assert (plain.labels == once.labels).all() and once.checkpoints.shape[1] == 1
     assert (plain.probabilities == once.probabilities).all()
+    proxies = {*once.proxies()}
+    assert proxies == {*plain.proxies()} - {"single-run label entropy", "spread while training"}
     found = len(trained)
-    expected = "checkpoints: got 0; expected at least 1: TGTSS learns from checkpoints of other"
+    expected = "expected 2 or more in all of a training: TGTSS learns from checkpoints of other"
+    for study in (tiny_study(checkpoints=0), tiny_study(checkpoints=1, epochs=1)):
+        for mitigation in (TGTSS(), TGTSS(checkpoints="last", unstable=0.2), StabilityWeights()):
+            with pytest.raises(InputError, match="checkpoints: got [01]; expected 2 or more"):
+                study.retrain(mitigation)
     with pytest.raises(InputError, match=expected):
         tiny_study(checkpoints=0).retrain(TGTSS())
     assert len(trained) == found
+    tiny_study(checkpoints=0).retrain(self_distillation(), n=1)  # of its teacher's last answers
 
 
 def test_what_could_not_change_answers_does_not(tiny_study, monkeypatch, tmp_path):
@@ -849,9 +856,10 @@ def test_what_was_kept_is_published_beside_the_answers(tiny_study, trained, monk
     assert trained == [0, 1, 2, 2]  # only the run of which nothing was kept
 
 
-def test_a_training_of_one_step_agrees_with_itself(tiny_study):
+def test_a_training_of_one_step_says_nothing_of_how_it_changes_its_mind(tiny_study):
     runs = tiny_study(epochs=1, batch_size=1000).retrain()
-    assert runs.checkpoints.shape[1] == 1 and not runs.checkpoint_entropy.any()
+    assert runs.checkpoints.shape[1] == 1 and runs.checkpoint_entropy is None
+    assert runs.confidence_spread is None and runs.confidence_mean is not None
 
 
 def test_progress_counts_all_runs_that_were_asked_for(tiny_study, monkeypatch):

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis.board import over_linear
+from stabutils.analysis.board import WORDS_ALONE, over_linear
 from stabutils.data.linear import Linear
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
-TFIDF = {"linear (TF-IDF)": Linear("tfidf")}
+TFIDF = {WORDS_ALONE: Linear("tfidf")}
 FROZEN = {"linear (frozen)": Linear("frozen", "logistic"), "linear (both)": Linear("both")}
 
 

@@ -35,7 +35,6 @@ STATISTICS = {
     "accuracy_change": lambda entropy, churn, right, *single: right - single[2],
 }
 BOUNDS = {
-    "label_entropy": (0, np.inf),
     "churn": (0, 1),
     "accuracy": (0, 1),
     "reduction": (-np.inf, 1),
@@ -142,7 +141,8 @@ class Pool:
             rows, deleted = self.deletions(size, n)
             for name, function in STATISTICS.items():
                 measured[name] = scores.of_pool(function, rows, deleted, runs)
-        return {name: interval.within(*BOUNDS[name]) for name, interval in measured.items()}
+        bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, runs // size)))}
+        return {name: interval.within(*bounds[name]) for name, interval in measured.items()}
 
 
 def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> pd.DataFrame:

@@ -172,7 +172,7 @@ def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
     Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
     interval does not depend on it. Raises InputError for fewer runs.
     """
-    return _vote_score(labels, partial(_entropy, n=n), np.log(n), n=n)
+    return _vote_score(labels, partial(_entropy, n=n), math.log(max(1, n)), n=n)
 
 
 def share_unstable(labels: ArrayLike, n: int = 10) -> Score:

@@ -58,6 +58,7 @@ class Taught(Mitigation):
     teachers: int = field(default=1, metadata={"least": 1, "most": MOST})
     shared: bool = False
     brief = True
+    reads_checkpoints = True
 
     def __post_init__(self):
         check_fields(self)
@@ -153,6 +154,10 @@ class TGTSS(Taught):
     def is_noop(self):
         return self.mixing == 0 or self.unstable == 0
 
+    @property
+    def reads_checkpoints(self):
+        return self.checkpoints != "last" or self.unstable < 1
+
     def soft(self, teachers: Tensor) -> Tensor:
         """What is mixed in, (examples, classes), of probabilities (teachers, checkpoints, examples,
         classes).
@@ -203,6 +208,7 @@ class LogitInhibition(Taught):
     teachers: int = field(default=5, metadata={"least": 1, "most": MOST})
     strength: float = field(default=0.1, metadata={"least": 0})
     top: int = count(default=10)
+    reads_checkpoints = False
 
     @property
     def is_noop(self):

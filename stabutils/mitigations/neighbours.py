@@ -92,6 +92,7 @@ class DensityMatched(DropContested):
     """
 
     neutral = 0.0
+    reads_checkpoints = False
 
     @property
     def dose(self) -> float:

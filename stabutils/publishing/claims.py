@@ -24,9 +24,9 @@ they speak of new retrainings and new queries of the same kind. Each claim is ju
 the boards ([results](results.md)) say whether a method is better at all, with accuracy guarded and
 a correction for how many were tried. `compact` is a small network trained from
 scratch: of a claim about fine-tuning its columns say only whether it carries over. A method stands
-at the strength tuned on MASSIVE with `compact` there (label smoothing 0.4, R-Drop 1, MC dropout 20)
-and at its default elsewhere (0.1, 0.5, 10). README weighs what follows, also by which methods were
-trained with the encoder.
+at the strength tuned on MASSIVE with `compact` there, and at its default elsewhere; the tables of
+[results](results.md) have it in the name where they differ. README weighs what follows, also by
+which methods were trained with the encoder.
 """
 
 NOWHERE = "–"  # in the cell of what was not measured

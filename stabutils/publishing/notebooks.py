@@ -133,7 +133,7 @@ def absolute(name: str, value: object) -> object:
     known = value in NAMES or name == "model" and str(value).startswith("compact")
     if name not in FILES or known:
         return value
-    path, layers = lowest(str(value)) if name == "model" else (str(value), None)
+    path, layers = lowest(str(value)) if name in ("model", "encoder") else (str(value), None)
     if not os.path.exists(path):
         return value
     return str(Path(path).resolve()) + ("" if layers is None else f":{layers}")

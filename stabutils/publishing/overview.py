@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,11 @@ class Chapter:
     claims: tuple[records.Claim, ...]
 
 
-def overview(folder: Path) -> Path:
-    """Write index.html: the executed notebooks of a folder that have a page, in their order."""
-    executed = sorted(folder.glob("[0-9]*.ipynb"))
+def overview(folder: Path, names: Iterable[str]) -> Path:
+    """Write overview.html: the executed notebooks of a folder with these names that have a page."""
+    executed = [folder / f"{name}.ipynb" for name in names]
     chapters = [chapter(path) for path in executed if path.with_suffix(".html").is_file()]
-    page = folder / "index.html"
+    page = folder / "overview.html"
     written = render("publishing/overview.html", name=folder.resolve().name, chapters=chapters)
     page.write_text(written, encoding="utf-8", newline="\n")
     return page

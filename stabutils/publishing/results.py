@@ -155,8 +155,9 @@ def lengths(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
 
 
-def updates(root: Path) -> pd.DataFrame:
-    """What an update changes with each method, as notebook 07 found it, the least first.
+def updates(root: Path, change: str = "drop 10 %") -> pd.DataFrame:
+    """What an update with a change of the training data changes with each method, as notebook 07
+    found it, the least first.
 
     Columns dataset and model (of the study), arm, runs, churn, accuracy_change (None of control)
     and `share`, the churn as a share of control's there, by whose mean the methods are in order.
@@ -165,7 +166,8 @@ def updates(root: Path) -> pd.DataFrame:
     for folder in published(root):
         for record in records_of(folder, "07"):
             study = {name: record.parameters[name] for name in ("dataset", "model")}
-            change = record.parameters["change"]
+            if record.parameters["change"] != change:
+                continue
             updates = [number for number in record.numbers if number.condition == change]
             accuracy = {each.arm: each.interval for each in updates if each.metric == CHANGED}
             churns = {each.arm: each.interval for each in updates if each.metric == "churn"}

@@ -114,6 +114,9 @@ class Comparison:
         )
         stable = f"{self.verdict} (lower label entropy: {self.stability}; {guard})"
         sentences = [f"After is more stable: {stable if self.retrained else ALONE}"]
+        if self.threshold is not None:
+            answered = f"Answered from a confidence of {self.threshold:g} on, else by a fallback"
+            sentences.insert(0, answered)
         if self.passing:
             update, again = (
                 " ".join(in_words("pass_chance", self.passing[name]))
@@ -139,8 +142,6 @@ class Comparison:
             f"{'Between: ' + title(name).lower():<28}{shown(name, part)}"
             for name, part in self.between.items()
         ]
-        if self.threshold is not None:
-            lines.append(f"Answered from a confidence of {self.threshold:g} on, else by a fallback")
         lines += self.conclusions
         notes = {
             each.note
@@ -200,6 +201,7 @@ class Comparison:
             self.between,
             self.verdicts,
             self.flips,
+            layouts=self.layouts,
             sentences=self.conclusions,
             checks=checks or {},
         )
@@ -582,21 +584,21 @@ def command(arguments: argparse.Namespace) -> int:
         gate = PairGate(*map(limits.get, names))
     comparison = compare(before, after, threshold=threshold, gate=gate)
     checks = comparison.checks(list(limits), arguments.margin)
-    status = conclude("compare", comparison.entries(), checks, arguments)
-    if arguments.csv:
-        comparison.to_csv(arguments.csv)
-    if arguments.pairs:
-        save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
     outcomes = {}
     for check in checks:
         whole = not comparison.retrained and check.name != "accuracy"
         measured = f"({_measured(check, whole)}){check.advice}"
         outcomes[check.name] = f"{check.in_words(arguments.strict)} {measured}"
-    if arguments.output:
-        comparison.to_html(arguments.output, outcomes)
     print(comparison)
     for name, outcome in outcomes.items():
         print(f"{name}: {outcome}")
+    if arguments.output:
+        comparison.to_html(arguments.output, outcomes)
+    if arguments.csv:
+        comparison.to_csv(arguments.csv)
+    if arguments.pairs:
+        save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
+    status = conclude("compare", comparison.entries(), checks, arguments)
     return status
 
 

@@ -125,15 +125,17 @@ class Runs:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def proxies(self) -> dict[str, np.ndarray | None]:
-        """What each run alone knows of its answers, higher where it doubts; (runs, examples)."""
+    def proxies(self) -> dict[str, np.ndarray]:
+        """What each run alone knows of its answers, higher where it is less certain, as far as it
+        was measured; (runs, examples)."""
         confidence = self.confidence_mean
-        return {
+        every = {
             "uncertainty": self.doubt,
             "single-run label entropy": self.checkpoint_entropy,
             "uncertainty of the right answer": None if confidence is None else 1 - confidence,
             "spread while training": self.confidence_spread,
         }
+        return {name: values for name, values in every.items() if values is not None}
 
 
 def take(runs: Runs, kept: np.ndarray) -> Runs:
@@ -199,18 +201,17 @@ def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarra
 def summarise(answers: files.Arrays, gold: np.ndarray) -> files.Arrays:
     """What is published of a run beyond its labels, when its probabilities are not."""
     probabilities, checkpoints = answers["probabilities"][None], answers["checkpoints"]
-    entropy = np.zeros(len(gold))  # of a single checkpoint, which agrees with itself
-    if len(checkpoints) > 1:
-        entropy = metrics.checkpoint_entropy(checkpoints[None])[0]
-    return {
+    found = {
         "accuracy": metrics.accuracy(answers["labels"][None], gold)[0],
         "nll": metrics.nll(probabilities, gold)[0],
         "ece": metrics.ece(probabilities, gold)[0],
         "doubt": 1 - answers["probabilities"].max(-1),
-        "checkpoint_entropy": entropy,
         "confidence_mean": answers["confidence"].mean(0),
-        "confidence_spread": answers["confidence"].std(0),
     }
+    if len(checkpoints) > 1:  # a single one says nothing of how a run changes its mind
+        found["checkpoint_entropy"] = metrics.checkpoint_entropy(checkpoints[None])[0]
+        found["confidence_spread"] = answers["confidence"].std(0)
+    return found
 
 
 def missing_runs(request: Request, answers: Mapping[str, object]) -> Sequence[Run]:

@@ -292,10 +292,12 @@ def requested(
     data = numbers if study.change else [None] * n
     plain = [Seeds(each, each, each, own) for each, own in zip(numbers, data, strict=True)]
     chosen = plain if seeds is None else seeds
-    taught = "training" in mitigation.teacher_extras and mitigation.teacher_seeds(chosen[0])
-    if study.checkpoints == 0 and taught:
-        allowed = f"at least 1: {describe(mitigation)} learns from checkpoints of other trainings"
-        raise InputError("checkpoints", 0, allowed)
+    recipe = study.task.recipe
+    if any(part.reads_checkpoints for part in mitigation.flattened()):
+        needed = f"{describe(mitigation)} learns from checkpoints of other trainings"
+        if recipe.epochs * recipe.checkpoints < 2:
+            allowed = f"2 or more in all of a training: {needed}"
+            raise InputError("checkpoints", study.checkpoints, allowed)
     arm, runs = describe(mitigation), tuple(study.identify(mitigation, each) for each in chosen)
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}

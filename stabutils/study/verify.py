@@ -151,11 +151,15 @@ def _churn(store: Store, identity: dict, fresh: np.ndarray) -> float | None:
 def _task(identity: dict, datasets: tuple, models: tuple):
     """The task with this identity, out of data and models that are at hand."""
     from stabutils.training.changes import Change
+    from stabutils.training.checkpoints import lowest
     from stabutils.training.preparation import COMPACTS, prepare
     from stabutils.training.task import Recipe
 
     recipe, wanted = Recipe(**identity["recipe"]), identity["model"]
     data = _data(identity["dataset"], datasets)
+    layers = wanted.get("layers")
+    if layers is not None:
+        models = tuple(f"{lowest(model)[0]}:{layers}" for model in models)
     for model in COMPACTS if wanted["kind"] == "compact" else models:
         task = prepare(model, data, recipe, wanted.get("pooling", "auto"))
         if task.identity == wanted:

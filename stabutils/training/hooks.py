@@ -32,13 +32,15 @@ class Mitigation:
     `cost`: what it takes, in trainings of as many epochs and in passes for an answer, of control's;
     `price` counts the epochs too. `is_noop`: its settings make it control, and none of its hooks is
     called. `brief`: its name leaves out settings at their defaults. `stacks`: its hooks mean the
-    same for several runs at once, whose tensors have a first axis for the run.
+    same for several runs at once, whose tensors have a first axis for the run. `reads_checkpoints`:
+    it learns from more than the last answers of its teachers.
     """
 
     cost = (1.0, 1.0)
     brief = False
     teacher_extras = ("training",)  # what its teachers keep (`probes.PROBES`)
     stacks = True
+    reads_checkpoints = False
 
     @property
     def is_noop(self) -> bool:

@@ -230,9 +230,8 @@ def trained(
     """
     recipe = training.task.recipe
     epoch_steps = training.steps // recipe.epochs
-    watched = {
-        math.ceil(epoch_steps * k / recipe.checkpoints) for k in range(1, recipe.checkpoints + 1)
-    }
+    count = min(recipe.checkpoints, epoch_steps)
+    watched = {math.ceil(epoch_steps * k / count) for k in range(1, count + 1)}
     while training.epoch < recipe.epochs:
         dropout = training.stream("dropout", training.epoch)
         training.model.train()

@@ -313,10 +313,10 @@ def layers_of(backbone: nn.Module) -> nn.ModuleList:
 
 
 def keep_lowest(backbone: nn.Module, layers: int) -> None:
-    """Take away all but the lowest layers of an encoder. Raises InputError where it has fewer."""
+    """Take away all but the lowest layers of an encoder. Raises InputError where it has no more."""
     every = layers_of(backbone)
-    if not 1 <= layers <= len(every):
-        allowed = f"1 to {len(every)}, the layers of this checkpoint, or none for all"
+    if not 1 <= layers < len(every):
+        allowed = f"1 to {len(every) - 1}, fewer than this checkpoint has, or none for all"
         raise InputError("layers after the colon of model", layers, allowed)
     del every[layers:]
     backbone.config.num_hidden_layers = layers

@@ -254,4 +254,6 @@ def prepare(model: str, data: Dataset, recipe: Recipe, pooling: str = "auto") ->
     """
     if model in COMPACTS:
         return prepare_compact(data, recipe, COMPACTS[model])
+    if lowest(model)[0] in COMPACTS:
+        raise InputError("model", model, "a checkpoint where a number of layers follows")
     return prepare_checkpoint(data, recipe, model, pooling)
