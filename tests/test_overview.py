@@ -27,7 +27,7 @@ def notebook(folder, number, captions, claims=(), page=True):
     nbformat.write(v4.new_notebook(cells=cells), folder / f"{number}_part.ipynb")
     Record(f"{number}_part", {}, {}, (), tuple(claims)).write(folder)
     if page:
-        (folder / f"{number}_part.html").write_text("the page")
+        (folder / f"{number}_part.html").write_text("the page", encoding="utf-8")
 
 
 def test_it_shows_the_first_figure_what_the_others_say_and_the_verdicts(tmp_path):
