@@ -313,7 +313,7 @@ def layers_of(backbone: nn.Module) -> nn.ModuleList:
 
 
 def keep_lowest(backbone: nn.Module, layers: int) -> None:
-    """Take away all but the lowest layers of an encoder. Raises InputError where it has no more."""
+    """Remove all but the lowest layers of an encoder. Raises InputError where it has no more."""
     every = layers_of(backbone)
     if not 1 <= layers < len(every):
         allowed = f"1 to {len(every) - 1}, fewer than this checkpoint has, or none for all"
