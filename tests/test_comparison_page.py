@@ -79,3 +79,13 @@ def test_the_command_writes_it_with_its_checks(tmp_path, capsys, checks):
     if checks:
         outcome = said.splitlines()[-1].removeprefix("negative-flips: ")
         assert f"<td>{outcome}</td>" in found
+
+
+def test_strict_without_a_gate_is_refused_before_anything_is_said(tmp_path, capsys):
+    paths = []
+    for name, runs in (("before", BEFORE), ("after", AFTER)):
+        table(runs).to_csv(tmp_path / f"{name}.csv", index=False)
+        paths.append(str(tmp_path / f"{name}.csv"))
+    output = tmp_path / "release.html"
+    assert main(["compare", *paths, "--strict", "-o", str(output)]) == 2
+    assert not output.exists() and capsys.readouterr().out == ""

@@ -45,6 +45,7 @@ from stabutils.reports.stability import (
     columns_of,
     conclude,
     in_words,
+    refuse_strict_alone,
     save,
     save_table,
     shown,
@@ -572,6 +573,7 @@ def command(arguments: argparse.Namespace) -> int:
     """Read both, print how they were read, the comparison and the checks; 1 where one failed."""
     if arguments.margin and not arguments.fail_on:
         raise InputError("--margin", arguments.margin, "a share, together with --fail-on")
+    refuse_strict_alone(arguments, arguments.fail_on)
     columns = columns_of(arguments)
     before, after = (
         read_predictions(path, columns, least=1) for path in (arguments.before, arguments.after)

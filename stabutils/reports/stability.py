@@ -781,12 +781,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def refuse_strict_alone(arguments: argparse.Namespace, gate: object) -> None:
+    """Raise InputError where --strict has no gate beside it."""
+    if arguments.strict and not gate:
+        raise InputError("--strict", "no gate", "one beside it: --max-churn, or --fail-on")
+
+
 def conclude(
     name: str, entries: dict, checks: Sequence[Check], arguments: argparse.Namespace
 ) -> int:
     """Write the document of a command where one is asked for; its exit status by its checks."""
-    if arguments.strict and not checks:
-        raise InputError("--strict", "no gate", "one beside it: --max-churn, or --fail-on")
     status = max((check.status(arguments.strict) for check in checks), default=0)
     if arguments.json:
         content = entries | {"checks": [check.entry() for check in checks]}
@@ -850,6 +854,7 @@ def command(arguments: argparse.Namespace) -> int:
     limit = arguments.max_churn
     if limit is not None and not 0 <= limit <= 1:
         raise InputError("--max-churn", limit, "a share of 0 .. 1")
+    refuse_strict_alone(arguments, limit is not None)
     read = read_predictions(arguments.predictions, columns_of(arguments))
     if limit is not None and len(read.labels) < 2:
         raise InputError("--max-churn", limit, "two runs or more, to measure churn on")
