@@ -22,7 +22,7 @@ import stabutils
 from stabutils import __main__ as command_line
 from stabutils import records
 from stabutils.data import datasets
-from stabutils.publishing import quotes
+from stabutils.publishing import quotes, results
 from stabutils.study import dispatch
 from stabutils.training import preparation
 
@@ -171,6 +171,8 @@ def test_a_quote_names_a_notebook_and_a_metric(page):
     for quoted in quotes.QUOTE.finditer(text(page)):
         if match := quotes.TABLE.fullmatch(quoted["what"]):
             assert match["name"] in quotes.TABLES
+        elif match := quotes.COST.fullmatch(quoted["what"]):
+            assert match["key"] in results.costs(ROOT)
         else:
             number = quotes.NUMBER.fullmatch(quoted["what"])
             metric = re.split("[,;]", number["key"])[0]

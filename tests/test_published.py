@@ -221,6 +221,13 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     )
     text = quotes.quote("<!--table: benchmark--><!--end-->", tmp_path)
     assert "| 3 [2.5, 3.5] (5) | 2 | holds |" in text and "bf16" not in text
+    for asked, shown in (
+        ("", "3.00 [2.50, 3.50]"),
+        (" to 1 places", "3.0 [2.5, 3.5]"),
+        (" in %", "300.0 % [250.0, 350.0]"),
+    ):
+        quoted = f"<!--cost: throughput_ratio_fp32{asked}-->"
+        assert quotes.quote(f"{quoted}<!--end-->", tmp_path) == f"{quoted}{shown}<!--end-->"
     written = drawing.draw_benchmark(tmp_path, tmp_path / "figures")
     assert {path.suffix for path in written} == {".png", ".svg"}
 

@@ -2,7 +2,8 @@
 
 A number stands between two comments, which name its record, its key and the unit that readers see:
 `<!--massive/01_measuring_instability: churn in %-->` and `<!--end-->`. What is between them is
-written from the record, and a test fails when the two disagree. Whole tables are quoted as
+written from the record, and a test fails when the two disagree. What `make benchmark` measured is
+quoted as `<!--cost: frozen_ratio Frozen(3) to 2 places-->`, whole tables as
 `<!--table: corpora-->`.
 """
 
@@ -24,6 +25,7 @@ from stabutils.publishing import results
 
 QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
 NUMBER = re.compile(r"(?P<record>\S+): (?P<key>.+?)(?: in (?P<unit>%|points))?(?P<bare> \(bare\))?")
+COST = re.compile(r"cost: (?P<key>.+?)(?P<percent> in %)?(?: to (?P<places>\d) places)?")
 TABLE = re.compile(r"table: (?P<name>\w+)(?P<arguments>( \S+)*)")
 
 
@@ -38,12 +40,24 @@ def quote(text: str, root: Path | None = None) -> str:
 def _quoted(what: str, root: Path) -> str:
     if match := TABLE.fullmatch(what):
         return TABLES[match["name"]](root, *match["arguments"].split())
+    if match := COST.fullmatch(what):
+        return _cost(results.costs(root), match)
     match = NUMBER.fullmatch(what)
     if match is None:
-        raise ValueError(f"quote: got {what!r}; expected 'record: key in unit' or 'table: name'")
+        allowed = "'record: key in unit', 'cost: key' or 'table: name'"
+        raise ValueError(f"quote: got {what!r}; expected {allowed}")
     number = _record(root / "records" / f"{match['record']}.json")[match["key"]]
     shown = records.shown(number, match["unit"] or "")
     return shown if match["bare"] else f"{shown} ({number.sample})"
+
+
+def _cost(costs: dict[str, dict], match: re.Match[str]) -> str:
+    """A measured cost with its ends, which are those of its interval or its lowest and highest."""
+    cost = costs[match["key"]]
+    scale, unit, places = (100, " %", 1) if match["percent"] else (1, "", 2)
+    places = int(match["places"] or places)
+    value, low, high = (f"{scale * cost[end]:.{places}f}" for end in ("value", "low", "high"))
+    return f"{value}{unit}" if low == high else f"{value}{unit} [{low}, {high}]"
 
 
 @cache
