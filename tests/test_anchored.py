@@ -24,7 +24,7 @@ from stabutils.study.study import Study
 from stabutils.study.verify import _mitigation
 from stabutils.training import features, loop, stacked
 from stabutils.training.checkpoints import fingerprint
-from stabutils.training.features import frozen_vectors, linear_logits, linear_model
+from stabutils.training.features import frozen_vectors, linear_logits
 from stabutils.training.loop import train
 from stabutils.training.preparation import COMPACTS, prepare_checkpoint
 from stabutils.training.probes import PROBES
@@ -99,7 +99,7 @@ def test_its_identity_holds_every_setting_and_can_be_built_again(kind):
         (lambda: Anchored(1.5), "Anchored weight: got 1.5; expected a number from 0 to 1"),
         (lambda: Anchored(kind="harmonic"), "Anchored kind: got 'harmonic'"),
         (lambda: Anchored(features="words"), "features: got 'words'"),
-        (lambda: Anchored(layer="first"), "Anchored layer: got 'first'"),
+        (lambda: Anchored(layer="first"), "layer: got 'first'; expected \"all\", or an integer"),
         (lambda: Corrected(-1.0), "Corrected scale: got -1.0"),
         (lambda: AnchorDistillation(2.0), "AnchorDistillation mixing: got 2.0"),
         (lambda: AnchorDistillation(temperature=0.0), "AnchorDistillation temperature: got 0.0"),
@@ -335,7 +335,9 @@ def test_distillation_asks_the_linear_model_of_the_texts_that_are_left():
     assert len(targets.indices) == len(DATA.train) - 3
     np.testing.assert_allclose(targets.probabilities, np.exp(logits[targets.indices]), atol=1e-5)
     # Texts that were left out are answered by the model of all others.
-    others = linear_model(TASK, Linear(), targets.indices)
+    rows = targets.indices.tolist()
+    texts = tuple(DATA.train.texts[row] for row in rows)
+    others = fit(Linear(), Split(texts, DATA.train.labels[rows]), DATA.validation, 4)
     expected = others.probabilities([DATA.train.texts[5]])
     np.testing.assert_allclose(np.exp(logits[[5]]), expected, atol=1e-5)
 
@@ -380,8 +382,7 @@ def test_vectors_equal_those_of_the_library(checkpoint, pooling):
         found = frozen_vectors(task, layer)["test"]
         np.testing.assert_allclose(found, layers[layer], atol=1e-5)
     every = frozen_vectors(task, "all")["test"]
-    expected = np.concatenate(layers, axis=1) / np.sqrt(len(layers))
-    np.testing.assert_allclose(every, expected, atol=1e-5)
+    np.testing.assert_allclose(every, np.concatenate(layers, axis=1), atol=1e-5)
     assert frozen_vectors(task)["train"].shape == (len(DATA.train), layers[0].shape[1])
 
 
@@ -444,15 +445,18 @@ def test_what_has_no_frozen_vectors_is_refused(checkpoint):
 
 
 @pytest.mark.parametrize("kind", [Anchored(0.6), Corrected(0.5), AnchorDistillation(0.5)])
-@pytest.mark.parametrize("read", ["frozen", "both"])
+@pytest.mark.parametrize("read", [("frozen", -1), ("both", -1), ("both", "all")])
 def test_a_checkpoint_is_anchored_to_its_own_frozen_vectors(checkpoint, kind, read):
     task = task_of(checkpoint)
-    answers = train(task, replace(kind, features=read, strengths=(1.0,)), SEEDS)
+    features, layer = read
+    anchored = replace(kind, features=features, layer=layer, strengths=(1.0,))
+    answers = train(task, anchored, SEEDS)
     plain = train(task, Mitigation(), SEEDS)
     assert not np.allclose(answers["probabilities"], plain["probabilities"], atol=1e-3)
     if isinstance(kind, Anchored):
-        model = linear_model(task, Linear(read, strengths=(1.0,)))
-        anchor = model.probabilities(DATA.test.texts, frozen_vectors(task)["test"])
+        vectors = frozen_vectors(task, layer)
+        model = fit(anchored.linear, DATA.train, DATA.validation, 4, vectors)
+        anchor = model.probabilities(DATA.test.texts, vectors["test"])
         by_hand = mix(plain["probabilities"], anchor, 0.6)
         np.testing.assert_allclose(answers["probabilities"], by_hand, atol=1e-5)
 

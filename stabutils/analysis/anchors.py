@@ -17,7 +17,7 @@ from stabutils import metrics
 from stabutils.analysis import board, ensembles
 from stabutils.analysis.ensembles import Pool, probabilities_of
 from stabutils.analysis.trials import Trial
-from stabutils.data.linear import Linear
+from stabutils.data.linear import ALL, Linear
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD, together, verdict
@@ -34,9 +34,9 @@ SHARES = (0.3, 0.1, 0.03)  # of the training texts, for linear models that are l
 
 
 def linear_of(study: Study) -> Linear:
-    """Settings of a study's anchor: TF-IDF, and a checkpoint's frozen vectors where it has some."""
+    """Settings of a study's anchor: TF-IDF, and the vectors of all layers where it has some."""
     pretrained = study.task.identity["kind"] == "checkpoint"
-    return Linear("both" if pretrained else "tfidf")
+    return Linear("both", layer=ALL) if pretrained else Linear("tfidf")
 
 
 def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> np.ndarray:

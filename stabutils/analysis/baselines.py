@@ -9,14 +9,19 @@ import pandas as pd
 
 from stabutils import records
 from stabutils.analysis.board import WORDS_ALONE, over_linear
-from stabutils.data.linear import Linear
+from stabutils.data.linear import ALL, Linear
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
 TFIDF = {WORDS_ALONE: Linear("tfidf")}
-FROZEN = {"linear (frozen)": Linear("frozen", "logistic"), "linear (both)": Linear("both")}
+FROZEN = {
+    "linear (frozen)": Linear("frozen", "logistic"),
+    "linear (both)": Linear("both"),
+    "linear (both, all layers)": Linear("both", layer=ALL),
+}
+SLOW = ("linear (frozen)", "linear (both, all layers)")  # a fit of these takes minutes
 
 
 def linear_models(study: Study) -> dict[str, np.ndarray]:
@@ -50,9 +55,9 @@ def linear_probabilities(
 def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
     """The linear models of changed training data, one for each data seed, as Runs by name.
 
-    Without the one on frozen vectors alone: a fit of it takes minutes, and it is not mixed in.
+    Without the SLOW ones.
     """
-    answers = [linear_probabilities(study, int(seed), ("linear (frozen)",)) for seed in seeds]
+    answers = [linear_probabilities(study, int(seed), SLOW) for seed in seeds]
     found = {}
     for name in answers[0]:
         own = np.stack([each[name] for each in answers])

@@ -29,6 +29,7 @@ VECTORIZERS: dict[str, dict[str, Any]] = {
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 4)},
 }
 FEATURES = ("tfidf", "frozen", "both")
+LAST, ALL = -1, "all"  # layers of an encoder
 GRIDS = {"svm": (0.1, 0.3, 1.0, 3.0), "logistic": (3.0, 10.0, 30.0, 100.0)}  # of strengths
 SOLVER = {"tol": 1e-6, "max_iter": 20_000}  # two solutions differ by less than what decides
 COLDEST, WARMEST = 1e-3, 1e3  # temperatures
@@ -45,14 +46,19 @@ class Linear:
     classifier : "svm" (one against the rest, squared hinge loss) or "logistic" (multinomial)
     strengths : values of C to choose from on validation, a larger one fits the training texts more
         closely; none means those of GRIDS
+    layer : of the encoder whose vectors are read: -1 is the last and 0 the embeddings, "all" has
+        those of all layers side by side
     """
 
     features: str = "tfidf"
     classifier: str = "svm"
     strengths: tuple[float, ...] = ()
+    layer: int | str = LAST
 
     def __post_init__(self):
         check("features", self.features, str, {"choices": FEATURES})
+        if self.layer != ALL and type(self.layer) is not int:
+            raise InputError("layer", self.layer, '"all", or an integer')
         check("classifier", self.classifier, str, {"choices": tuple(GRIDS)})
         for strength in self.strengths:
             check("strength", strength, float, {"above": 0})

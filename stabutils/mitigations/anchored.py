@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stabutils.data.linear import Linear
-from stabutils.errors import InputError, check
+from stabutils.data.linear import LAST, Linear
+from stabutils.errors import check
 from stabutils.metrics.mixtures import KINDS, mix
 from stabutils.mitigations.regularizers import ScalarMitigation, mixed
-from stabutils.training.features import ALL, LAST, linear_logits
+from stabutils.training.features import linear_logits
 from stabutils.training.task import Task
 
 
@@ -34,16 +34,14 @@ class WithLinear(ScalarMitigation):
     def __post_init__(self):
         super().__post_init__()
         _ = self.linear  # raises InputError for settings that are none
-        if self.layer != ALL and type(self.layer) is not int:
-            raise InputError(f"{type(self).__name__} layer", self.layer, '"all", or an integer')
 
     @property
     def linear(self) -> Linear:
-        return Linear(self.features, self.classifier, tuple(self.strengths))
+        return Linear(self.features, self.classifier, tuple(self.strengths), self.layer)
 
     def logits(self, task: Task, split: str, rows: Tensor) -> np.ndarray:
         """Calibrated log-probabilities of the linear model of these training examples."""
-        return linear_logits(task, self.linear, split, rows, self.layer)
+        return linear_logits(task, self.linear, split, rows)
 
 
 class AtAnswer(WithLinear):

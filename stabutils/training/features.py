@@ -21,14 +21,12 @@ from torch import Tensor, nn
 
 from stabutils.data import linear
 from stabutils.data.datasets import Split
-from stabutils.data.linear import Linear, LinearModel, fit, out_of_fold
+from stabutils.data.linear import ALL, LAST, Linear, LinearModel, fit, out_of_fold
 from stabutils.errors import InputError
 from stabutils.training import files
 from stabutils.training.loop import evaluate
 from stabutils.training.state import Stream
 from stabutils.training.task import Task, Tokens, slots
-
-LAST, ALL = -1, "all"
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,9 @@ def frozen_vectors(task: Task, layer: int | str = LAST) -> dict[str, np.ndarray]
     Returns
     -------
     dict
-        By split float32 (texts, width), rows of length 1. They are read from `task.cache` where
-        they are there, and written there else.
+        By split float32 (texts, width). The vector of a layer has length 1, so rows of "all" have
+        the length of the root of how many there are. They are read from `task.cache` where they are
+        there, and written there else.
 
     Raises
     ------
@@ -83,6 +82,8 @@ def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
     task = corpus.task
     about = {"model": task.identity, "longest": task.recipe.max_length, "layer": layer}
     about["texts"] = _digest({"texts": task.texts})
+    if layer == ALL:
+        about["length"] = "1 a layer"
     name = f"layer-{files.slug(str(layer))}"
     return _kept(task, name, about, lambda: _computed(task, layer))
 
@@ -109,7 +110,7 @@ def _computed(task: Task, layer: int | str) -> dict[str, np.ndarray]:
     vectors = {}
     for split in task.texts:
         rows = evaluate(network, part, getattr(task, split), recipe)
-        vectors[split] = nn.functional.normalize(rows).numpy()
+        vectors[split] = (rows if layer == ALL else nn.functional.normalize(rows)).numpy()
     return vectors
 
 
@@ -138,25 +139,15 @@ def _layers(network: nn.Module, layer: int | str) -> Callable[[Tokens], Tensor]:
 # ---- linear models
 
 
-def linear_model(
-    task: Task, settings: Linear, rows: Tensor | None = None, layer: int | str = LAST
-) -> LinearModel:
-    """The linear model of a task's training texts, or of some `rows` of them, in any order."""
-    return _model(Corpus.of(task), settings, _sorted(task, rows), layer)
-
-
 def linear_logits(
-    task: Task,
-    settings: Linear,
-    split: str,
-    rows: Tensor | None = None,
-    layer: int | str = LAST,
+    task: Task, settings: Linear, split: str, rows: Tensor | None = None
 ) -> np.ndarray:
     """Calibrated log-probabilities (texts, classes), float32, of the texts of a split.
 
-    Those of training texts are by models that were fitted without them. rows: as in `linear_model`.
+    They are by the linear model of the task's training texts, or of some `rows` of them, in any
+    order; those of training texts by models that were fitted without them.
     """
-    return _logits(Corpus.of(task), settings, split, _sorted(task, rows), layer)
+    return _logits(Corpus.of(task), settings, split, _sorted(task, rows))
 
 
 def _sorted(task: Task, rows: Tensor | None) -> bytes:
@@ -165,9 +156,9 @@ def _sorted(task: Task, rows: Tensor | None) -> bytes:
 
 
 @lru_cache(maxsize=2)
-def _model(corpus: Corpus, settings: Linear, rows: bytes, layer: int | str) -> LinearModel:
+def _model(corpus: Corpus, settings: Linear, rows: bytes) -> LinearModel:
     task = corpus.task
-    vectors = _read(corpus, settings, layer)
+    vectors = _read(corpus, settings)
     kept = np.frombuffer(rows, np.int64)
     vectors = vectors and vectors | {"train": vectors["train"][kept]}
     validation = Split(task.texts["validation"], task.validation_labels)
@@ -175,20 +166,17 @@ def _model(corpus: Corpus, settings: Linear, rows: bytes, layer: int | str) -> L
 
 
 @lru_cache(maxsize=8)
-def _logits(
-    corpus: Corpus, settings: Linear, split: str, rows: bytes, layer: int | str
-) -> np.ndarray:
+def _logits(corpus: Corpus, settings: Linear, split: str, rows: bytes) -> np.ndarray:
     about = {
         "corpus": corpus.digest,
         "settings": repr(settings),
         "split": split,
         "rows": hashlib.sha256(rows).hexdigest(),
-        "layer": str(layer),
         "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
     }
 
     def compute() -> files.Arrays:
-        return {"logits": _fitted_logits(corpus, settings, split, rows, layer)}
+        return {"logits": _fitted_logits(corpus, settings, split, rows)}
 
     return _kept(corpus.task, "linear", about, compute)["logits"]
 
@@ -199,12 +187,10 @@ def _source_of_fit() -> str:
     return hashlib.sha256(Path(linear.__file__).read_bytes()).hexdigest()
 
 
-def _fitted_logits(
-    corpus: Corpus, settings: Linear, split: str, rows: bytes, layer: int | str
-) -> np.ndarray:
+def _fitted_logits(corpus: Corpus, settings: Linear, split: str, rows: bytes) -> np.ndarray:
     task = corpus.task
-    model = _model(corpus, settings, rows, layer)
-    vectors = _read(corpus, settings, layer)
+    model = _model(corpus, settings, rows)
+    vectors = _read(corpus, settings)
     margins = model.margins(task.texts[split], vectors.get(split))
     if split == "train":
         kept = np.frombuffer(rows, np.int64)
@@ -218,6 +204,6 @@ def _training(task: Task, rows: np.ndarray) -> Split:
     return Split(tuple(task.texts["train"][row] for row in rows), task.train_labels[rows])
 
 
-def _read(corpus: Corpus, settings: Linear, layer: int | str) -> dict[str, np.ndarray]:
+def _read(corpus: Corpus, settings: Linear) -> dict[str, np.ndarray]:
     """The vectors that a linear model reads, by split; of TF-IDF alone there are none."""
-    return {} if settings.features == "tfidf" else frozen_vectors(corpus.task, layer)
+    return {} if settings.features == "tfidf" else frozen_vectors(corpus.task, settings.layer)
