@@ -234,13 +234,15 @@ def test_half_a_point_allows_no_more_than_it_says():
     assert lost == [1, 2]
 
 
-def test_committed_choices_are_read_for_the_same_recipe_only(study, monkeypatch):
+def test_committed_choices_are_read_for_the_same_study_only(study, monkeypatch):
     table = choices(study, {"control": "control"}).assign(weight=0.123)
     tuning.write(table, path_of(study))
     assert weight_of(chosen(study, {"control": "control"})) == 0.123
     longer = replace(study, epochs=2)
     assert weight_of(chosen(longer, {"control": "control"})) != 0.123
     assert weight_of(chosen(study, {"control": "control", "more": "control"})) != 0.123
+    tuning.write(table.assign(features="both"), path_of(study))  # of another anchor
+    assert weight_of(chosen(study, {"control": "control"})) != 0.123
 
 
 def test_a_linear_model_of_fewer_texts_knows_less(study):

@@ -199,11 +199,17 @@ def test_a_fold_follows_its_text():
         ({"features": "bert"}, "features: got 'bert'; expected a text out of"),
         ({"classifier": "tree"}, "classifier: got 'tree'"),
         ({"strengths": (1.0, 0.0)}, "strength: got 0.0; expected a number above 0"),
+        ({"layer": True}, 'layer: got True; expected "all", or an integer'),
     ],
 )
 def test_impossible_settings_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         Linear(**wrong)
+
+
+def test_a_layer_is_named_where_one_is_read():
+    assert Linear(layer="all").reads == "tfidf" and Linear("both").reads == "both"
+    assert Linear("frozen", layer=0).reads == "frozen, layer 0"
 
 
 def test_missing_or_misfitting_vectors_are_refused():

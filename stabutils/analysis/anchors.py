@@ -73,7 +73,8 @@ def choices(study: Study, arms: Mapping[str, Arm], runs: int = 3) -> pd.DataFram
     One row a choice: arm; share (of the training texts that the linear model is fitted on); kind
     (of the mixture); rule (one of RULES); weight; runs; and accuracies on the validation texts, of
     the network alone, the linear model alone, and the mixture at the weight. The arm "ensemble" is
-    the mean of control's runs. `model` and `recipe` say whose choices they are.
+    the mean of control's runs. `model`, `recipe` and `features` (of the linear model) say whose
+    choices they are.
     """
     fresh = replace(study, published=False)
     probabilities = {}
@@ -89,7 +90,13 @@ def choices(study: Study, arms: Mapping[str, Arm], runs: int = 3) -> pd.DataFram
     rows.append(_choice(control, whole, gold, kind=KINDS[0]))
     for share in SHARES:
         rows.append(_choice(control, anchor_of(study, "validation", share), gold, share=share))
-    return pd.DataFrame(rows).assign(model=study.model, recipe=tuning.recipe_digest(study))
+    return pd.DataFrame(rows).assign(**_owner(study))
+
+
+def _owner(study: Study) -> dict[str, str]:
+    """Whose choices a table holds."""
+    recipe, features = tuning.recipe_digest(study), linear_of(study).reads
+    return {"model": study.model, "recipe": recipe, "features": features}
 
 
 def _choice(
@@ -119,19 +126,19 @@ NAMES = {"one error": "anchored", "half a point": "anchored (half a point)"}  # 
 
 
 def chosen(study: Study, arms: Mapping[str, Arm]) -> pd.DataFrame:
-    """`choices`, read from the records where they are there for this model, recipe and arms."""
+    """`choices`, read from the records where they are there for this study's model and arms."""
     table = committed(study, arms)
     return choices(study, arms) if table is None else table
 
 
 def committed(study: Study, arms: Collection[str]) -> pd.DataFrame | None:
-    """The published choices of this model, recipe and arms; None where there are none."""
+    """The published choices of this model, recipe, anchor and arms; None where there are none."""
     path = path_of(study)
     if not path.is_file():
         return None
     table = pd.read_csv(path)
-    same = (table.model == study.model) & (table.recipe == tuning.recipe_digest(study))
-    return table if same.all() and set(arms) <= set(table.arm) else None
+    same = all((table[name] == own).all() for name, own in _owner(study).items())
+    return table if same and set(arms) <= set(table.arm) else None
 
 
 def path_of(study: Study) -> Path:

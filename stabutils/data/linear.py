@@ -64,6 +64,12 @@ class Linear:
             check("strength", strength, float, {"above": 0})
 
     @property
+    def reads(self) -> str:
+        """Its features, with the layer where it is not the last: "both, layer all"."""
+        layered = self.features != "tfidf" and self.layer != LAST
+        return f"{self.features}, layer {self.layer}" if layered else self.features
+
+    @property
     def grid(self) -> tuple[float, ...]:
         return tuple(sorted(self.strengths or GRIDS[self.classifier]))
 
