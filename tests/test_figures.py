@@ -75,7 +75,6 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "learning": lambda: figures.learning(learned(), 0.15),
         "intents": lambda: figures.per_intent(an_intent_each()),
         "soft": lambda: figures.soft_labels(ODDS[:3], GOLD[:3], TEXTS[:3], names),
-        "grid": lambda: figures.grid(cells(), "temperature", "mixing"),
         "frontier": lambda: figures.frontier(priced()),
         "updates": lambda: figures.updates_frontier(updated()),
         "votes": lambda: figures.votes(
@@ -90,7 +89,6 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "churns": lambda: figures.four_churns(updated()),
         "across": lambda: figures.across_studies(updated().assign(study=["$a$", "b", "$a$"])),
         "noise": lambda: figures.noise_response(noisy(), ["label_entropy", "accuracy"]),
-        "layers": lambda: figures.size_sweep(noisy().assign(layers=[3, 6, 3, 6])),
         "verdicts": lambda: figures.verdicts(
             pd.DataFrame({"x $ y": ["holds", "undecided at 4 runs", ""]}, index=["$a$", "b", "c"])
         ),
@@ -183,10 +181,6 @@ def learned():
         for look in (1, 2)
     ]
     return pd.DataFrame(rows)
-
-
-def cells():
-    return {(t, m): interval(t - m, 0.05) for t in (0.5, 2.0) for m in (0.1, 0.5, 0.7)}
 
 
 def a_board():
@@ -679,18 +673,6 @@ def test_soft_labels_show_the_likeliest_answers_and_frame_the_label():
     assert len(figure.legends[0].get_texts()) == 3
 
 
-def test_a_grid_has_each_cell_in_its_place_and_no_colour_without_significance():
-    axis = figures.grid(cells(), "temperature", "mixing").axes[0]
-    words = [text.get_text() for text in axis.texts]
-    assert len(words) == 6
-    assert words[1] == "0.0 %\n[-5.0, 5.0]"  # temperature 0.5, mixing 0.5
-    assert words[3] == "190.0 %\n[185.0, 195.0]"
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "0.5", "0.7"]
-    assert axis.get_ylabel() == "temperature"
-    pale = [lightness(colour[:3]) for colour in axis.collections[0].get_facecolors()]
-    assert np.argmax(pale) == 1
-
-
 def test_intents_are_named_where_their_accuracy_changes_significantly():
     axis = figures.per_intent(an_intent_each()).axes[0]
     assert sorted(text.get_text() for text in axis.texts) == [
@@ -773,10 +755,9 @@ def test_responses_have_a_line_an_arm_in_the_order_of_the_setting():
     drawn = {line.get_label(): line.get_ydata().tolist() for line in right.lines}
     assert drawn == {"a": pytest.approx([30, 40]), r"\$b\$": pytest.approx([20, 10])}
     assert len(figure.legends[0].get_texts()) == 2
-    one = figures.size_sweep(noisy()[:2].assign(layers=[6, 3]))
+    one = figures.noise_response(noisy()[:2], ["churn", "accuracy"])
     assert not one.legends
     assert [axis.get_ylabel() for axis in one.axes] == ["churn (% of queries)", "accuracy (%)"]
-    assert one.axes[0].lines[0].get_xdata().tolist() == [3, 6]
 
 
 def test_learning_has_a_mean_over_the_seeds_for_each_way():

@@ -99,7 +99,6 @@ def test_every_method_has_one_choice_and_every_row_an_interval():
         assert (table[f"{name}_low"] <= table[name]).all() and (
             table[name] <= table[f"{name}_high"]
         ).all()
-    assert tuning.described(table, ["a"]) == "Chosen on the validation texts: a 2."
 
 
 def test_entropy_is_over_five_votes_at_most():

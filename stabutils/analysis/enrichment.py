@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from stabutils.analysis.regions import NOTHING, SAME_PLACE, points_of, words_of
+from stabutils.analysis.regions import SAME_PLACE, points_of, words_of
 from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.metrics import scores
@@ -141,32 +141,6 @@ def criticism(
                 for i in order[fits[order]][:each]
             ]
     return pd.DataFrame(rows, columns=["intent", "kind", "example", "entropy", "distance"])
-
-
-def enrichment(inside: np.ndarray, outside: np.ndarray, attributes: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each attribute among some queries and among others, and their difference.
-
-    Parameters
-    ----------
-    inside, outside : ids or masks of queries
-
-    Returns
-    -------
-    One row an attribute; low and high are Welch's interval of the difference, which speaks of other
-    queries like these, not of other runs.
-    """
-    rows = []
-    for name in attributes:
-        column = attributes[name].to_numpy(float)
-        one, other = column[inside], column[outside]
-        gap = one.mean() - other.mean()
-        low = high = gap
-        if max(np.ptp(one), np.ptp(other)) > NOTHING:
-            test = stats.ttest_ind(one, other, equal_var=False)
-            low, high = test.confidence_interval()
-        rows.append((name, one.mean(), other.mean(), gap, low, high))
-    columns = ["attribute", "inside", "outside", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def by_group(labels: np.ndarray, groups: np.ndarray, n: int = 5) -> dict[object, Interval]:

@@ -25,7 +25,6 @@ from stabutils.study.runs import Runs, summarise
 
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
 # What ensembles, and then single runs, are scored by, query by query.
-PARTS = ("label_entropy", "churn", "accuracy")
 STATISTICS = {
     "label_entropy": lambda entropy, churn, right, *single: entropy,
     "churn": lambda entropy, churn, right, *single: churn,
@@ -91,7 +90,8 @@ class Pool:
         return labels
 
     def rows(self, kept: np.ndarray, size: int, n: int) -> np.ndarray:
-        """PARTS of ensembles of the runs kept, then of these runs themselves: (6, queries).
+        """Label entropy, churn and accuracy of ensembles of the runs kept, then of these runs
+        themselves: (6, queries).
 
         n falls to the number of replicas where these are fewer.
         """

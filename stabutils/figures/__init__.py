@@ -16,14 +16,13 @@ from stabutils.figures.instability import (
     through_training,
     training_map,
 )
-from stabutils.figures.methods import across_studies, grid, per_intent, soft_labels, trade_off
+from stabutils.figures.methods import across_studies, per_intent, soft_labels, trade_off
 from stabutils.figures.regions import instability_map, nulls
 from stabutils.figures.settings import (
     dose_response,
     learning,
     lengths,
     noise_response,
-    size_sweep,
 )
 from stabutils.figures.theme import save, short, show, style, table
 
@@ -37,7 +36,6 @@ __all__ = [
     "entropy_distribution",
     "four_churns",
     "frontier",
-    "grid",
     "how_many_runs",
     "instability_map",
     "intervals",
@@ -52,7 +50,6 @@ __all__ = [
     "selective",
     "short",
     "show",
-    "size_sweep",
     "soft_labels",
     "sources",
     "style",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -165,31 +165,6 @@ def _fitted(axis: Axes, name: str, bar: Rectangle) -> None:
             return
         text.set_text(name.replace("_", "_\n").replace(" ", "\n"))
     text.remove()
-
-
-def grid(cells: Mapping[tuple[float, float], Interval], down: str, across: str) -> Figure:
-    """Reductions for pairs of settings, a cell each; without colour where the interval holds 0.
-
-    Parameters
-    ----------
-    cells : (setting down, setting across) -> reduction of label entropy, a share
-    """
-    intervals = pd.Series(cells).unstack()
-    words = intervals.map(_words_of_cell)
-    values = intervals.map(lambda cell: 100 * cell.value * (not cell.low <= 0 <= cell.high))
-    figure, axis = plt.subplots(figsize=(1.7 * len(values.columns) + 2.5, 0.9 * len(values) + 1.4))
-    reach = max(1, 1.5 * values.abs().to_numpy().max())  # pale enough to read on
-    look = {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach, "linewidths": 2}
-    key = {"label": "reduction of label entropy (%)"}
-    sns.heatmap(values, annot=words, fmt="", annot_kws={"size": 9}, cbar_kws=key, **look)
-    axis.set(ylabel=down, xlabel=f"{across}\n(no colour: not significant)")
-    axis.tick_params(axis="y", rotation=0)
-    return figure
-
-
-def _words_of_cell(interval: Interval) -> str:
-    value, low, high = spans([interval], 100)[:, 0]
-    return f"{value:.1f} %\n[{low:.1f}, {high:.1f}]"
 
 
 def across_studies(table: pd.DataFrame, measure: str = "churn") -> Figure:

@@ -120,15 +120,3 @@ def noise_response(table: pd.DataFrame, measures: Sequence[str] = ("label_entrop
     figure = responses(table, "noise", "training labels changed (%)", measures, scale=100)
     figure.axes[0].set_xticks(100 * np.unique(table.noise))
     return figure
-
-
-def size_sweep(table: pd.DataFrame) -> Figure:
-    """Churn and accuracy against the number of layers, a line an arm.
-
-    Parameters
-    ----------
-    table : columns `arm`, `layers`, and as intervals `churn` and `accuracy`
-    """
-    figure = responses(table, "layers", "layers", ("churn", "accuracy"))
-    figure.axes[0].set_xticks(np.unique(table.layers))
-    return figure

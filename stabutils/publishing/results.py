@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -206,8 +206,3 @@ def corpus_and_model(folder: Path) -> tuple[str, str]:
     """The corpus and the model of a folder of published answers."""
     _, record = control(folder)
     return record["dataset"], record["model"]
-
-
-def ranked(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Some rows of a board, in its order."""
-    return table[table.arm.isin(arms)].reset_index(drop=True)

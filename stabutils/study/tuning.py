@@ -352,13 +352,6 @@ def _least(table: pd.DataFrame) -> str:
     return (rows if kept.empty else kept).label_entropy.idxmin()
 
 
-def described(table: pd.DataFrame, methods: Sequence[str]) -> str:
-    """What the table chose for some methods, in a sentence."""
-    rows = table[table.chosen & table.method.isin(methods)]
-    best = ", ".join(f"{row.method} {row.strength:g}" for row in rows.itertuples())
-    return f"Chosen on the validation texts: {best}."
-
-
 def recipe_digest(study: Study) -> str:
     """Digest of all that decides a run of control, apart from its seed."""
     from stabutils.mitigations.composition import resolve
