@@ -13,13 +13,24 @@ import pandas as pd
 import pytest
 import tiny
 from test_linear import VECTORS
+from test_models import make_checkpoint
 
 from stabutils.__main__ import main
 from stabutils.data.linear import Linear, fit
 from stabutils.errors import InputError
 from stabutils.metrics.mixtures import choose_weight, curve, mix
-from stabutils.reports.anchor import Anchor, assess, load, probabilities_of, read_rated, serve
+from stabutils.reports.anchor import (
+    Anchor,
+    assess,
+    encode,
+    load,
+    probabilities_of,
+    read_rated,
+    serve,
+)
 from stabutils.reports.reading import read_predictions
+from stabutils.study.study import Study
+from stabutils.training.features import frozen_vectors
 
 DATA = tiny.dataset()
 NEW = ("wake me at seven", "", "jazz jazz jazz", "größe 日本 🎵", DATA.test.texts[0])
@@ -280,6 +291,24 @@ def test_frozen_vectors_come_from_a_file(files, capsys):
     assert load(output).model.settings == Linear("both")
     assert main(["anchor", *given, "--features", "both"]) == 2
     assert "shape of the vectors" in capsys.readouterr().err
+
+
+def test_an_encoder_is_read_by_its_name_and_a_service_reads_the_same(files, tmp_path, capsys):
+    checkpoint = str(make_checkpoint(tmp_path / "encoder"))
+    given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
+    output = str(files / "mine.safetensors")
+    assert main(["anchor", *given, "--encoder", checkpoint, "-o", output]) == 0
+    settings = Linear("both", layer="all")
+    study = Study(str(files / "corpus"), checkpoint, pooling="mean")
+    vectors = frozen_vectors(study.task, "all")
+    args = (settings, "geometric", vectors)
+    expected = assess(DATA, system("validation"), system("test"), *args)
+    assert expected.summary() in capsys.readouterr().out and load(output).model.settings == settings
+    own = encode(checkpoint)(DATA.test.texts)
+    np.testing.assert_allclose(own, vectors["test"], atol=1e-5)
+    answers = serve(output)[1](DATA.test.texts, system("test")[0], own)
+    by_hand = expected.anchor.answer(DATA.test.texts, system("test")[0], vectors["test"])
+    np.testing.assert_allclose(answers, by_hand, atol=1e-4)
 
 
 def test_predictions_that_do_not_belong_to_the_corpus_are_refused(files):

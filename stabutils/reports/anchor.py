@@ -10,7 +10,8 @@
     anchor.load("anchor.safetensors").answer(["wake me at six"], network_probabilities)
 
 The file holds arrays and one JSON text (no pickle). `serve` is all that a service needs to use it:
-numpy, scipy, scikit-learn and safetensors, nothing of this package.
+numpy, scipy, scikit-learn and safetensors, nothing of this package; and `encode`, where the linear
+model reads an encoder's vectors, with torch and transformers.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import pandas as pd
 from numpy import ndarray
 
 from stabutils.data.datasets import Dataset, load_dataset
-from stabutils.data.linear import FEATURES, VECTORIZERS, Linear, LinearModel, fit
+from stabutils.data.linear import ALL, FEATURES, VECTORIZERS, Linear, LinearModel, fit
 from stabutils.data.tables import read_table
-from stabutils.errors import InputError
+from stabutils.errors import InputError, needs
 from stabutils.metrics import nll
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
@@ -146,6 +147,31 @@ def serve(path):
         return softmax((1 - weight) * logs[0] + weight * logs[1], axis=-1)
 
     return record["label_names"], answer
+
+
+def encode(checkpoint, longest=64):
+    """A function from texts to the vectors of all layers of a frozen encoder, (texts, width): to
+    copy into a service, for it needs nothing of this package.
+
+    They are those of `training.features.frozen_vectors(task, "all")` for a checkpoint whose tokens
+    are averaged: the mean of each layer, of length 1, side by side. longest: tokens read of a text.
+    """
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    encoder = AutoModel.from_pretrained(checkpoint).eval()
+    given = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}
+
+    def vectors(texts):
+        tokens = tokenizer(list(texts), **given)
+        with torch.no_grad():
+            layers = encoder(**tokens, output_hidden_states=True).hidden_states
+        mask = tokens["attention_mask"].unsqueeze(-1)
+        means = [(layer * mask).sum(1) / mask.sum(1) for layer in layers]
+        return torch.cat([torch.nn.functional.normalize(mean) for mean in means], 1).numpy()
+
+    return vectors
 
 
 # ---- what it would buy
@@ -281,7 +307,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", choices=FEATURES, default="tfidf")
     parser.add_argument("--kind", choices=KINDS, default="geometric", help="of the mixture")
     vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
-    parser.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
+    read = parser.add_mutually_exclusive_group()
+    read.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
+    checkpoint = "a transformers checkpoint (folder, package or hub id)"
+    all_layers = "its vectors of all layers, as it comes, are read beside words"
+    read.add_argument("--encoder", help=f"{checkpoint}: {all_layers}")
     parser.add_argument("--csv", help="write what every weight gives on the test texts")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
     add_columns(parser)
@@ -291,13 +321,16 @@ def command(arguments: argparse.Namespace) -> int:
     """Assess an anchor, save it, say what it would buy and where it lies."""
     from safetensors.numpy import load_file
 
-    data, settings = load_dataset(arguments.dataset), Linear(arguments.features)
+    data = load_dataset(arguments.dataset)
     columns = columns_of(arguments)
     validation, test = (
         probabilities_of(read_rated(getattr(arguments, split), columns), data, split)
         for split in ("validation", "test")
     )
+    settings = Linear(arguments.features)
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
+    if arguments.encoder:
+        settings, vectors = Linear("both", layer=ALL), vectors_of(arguments)
     found = assess(data, validation, test, settings, arguments.kind, vectors)
     path = found.anchor.save(Path(arguments.output))
     if arguments.csv:
@@ -308,6 +341,16 @@ def command(arguments: argparse.Namespace) -> int:
         write_document(arguments.json, "anchor", 0, {**about, "numbers": numbers})
     print(data, found.summary(), f"anchor: {path}", sep="\n")
     return 0
+
+
+def vectors_of(arguments: argparse.Namespace) -> dict[str, ndarray]:
+    """Vectors of all layers of the encoder, by split, as `encode` gives them to a service."""
+    needs("torch")
+    from stabutils.study.study import Study
+    from stabutils.training.features import frozen_vectors
+
+    study = Study(dataset=arguments.dataset, model=arguments.encoder, pooling="mean")
+    return frozen_vectors(study.task, ALL)
 
 
 def read_rated(path: str | Path, columns: Mapping[str, str | Sequence[str]]) -> Predictions:
