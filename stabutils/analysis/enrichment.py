@@ -4,6 +4,7 @@ attributes are enriched.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,31 +35,47 @@ def attributes(
     conflict: share of the ten nearest training texts whose label is not the most frequent one among
     them, 0 .. 0.9.
     """
-    tfidf, train_labels = words_of(), np.asarray(train_labels)
-    known, new = tfidf.fit_transform(train), tfidf.transform(texts)
-    used, seen = tfidf.build_analyzer(), np.asarray((known > 0).sum(axis=0)).ravel()
-    tokens = [used(text) for text in texts]
-    counts = [
-        [seen[tfidf.vocabulary_[t]] if t in tfidf.vocabulary_ else 0 for t in text]
-        for text in tokens
-    ]
-    nearness, conflict = [], []
-    for start in range(0, len(texts), 256):
-        cosine = (new[start : start + 256] @ known.T).toarray()
-        nearness.append(cosine.max(axis=1))
-        nearest = np.sort(train_labels[np.argsort(-cosine, axis=1, kind="stable")[:, :10]], axis=1)
-        modes = stats.mode(nearest, axis=1).count
-        conflict.append(1 - modes / nearest.shape[1])
-    nearness = np.minimum(np.concatenate(nearness), 1)
+    words_in = words_of().build_analyzer()
+    seen = Counter(word for text in train for word in set(words_in(text)))
+    rows, cosines = nearest_rows(train, texts, 10)
+    nearness = np.minimum(cosines[:, 0], 1)
+    agreeing = stats.mode(np.asarray(train_labels)[rows], axis=1).count
+    words = [words_in(text) for text in texts]
     return pd.DataFrame(
         {
-            "words": [len(t) for t in tokens],
-            "rare": [np.mean(np.array(c or [0]) < 3) for c in counts],
+            "words": [len(own) for own in words],
+            "rare": [np.mean([seen[word] < 3 for word in own] or [True]) for own in words],
             "nearness": nearness,
             "duplicate": (nearness > 1 - SAME_PLACE).astype(float),
-            "conflict": np.concatenate(conflict),
+            "conflict": 1 - agreeing / rows.shape[1],
         }
     )
+
+
+def nearest_rows(
+    train: Sequence[str], texts: Sequence[str], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The training texts with most of each text's words, by the cosine of TF-IDF vectors.
+
+    Returns
+    -------
+    Rows of `train`, the nearest first, of equals the first: (texts, count), fewer where there are
+    fewer; and their cosines, 0 .. 1.
+
+    Examples
+    --------
+    >>> rows, _ = nearest_rows(["play jazz", "play rock", "wake me"], ["jazz please", "wake"], 1)
+    >>> rows.tolist()
+    [[0], [2]]
+    """
+    words = words_of()
+    known, rows, cosines = words.fit_transform(train), [], []
+    for start in range(0, len(texts), 256):
+        cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
+        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+        rows.append(nearest)
+        cosines.append(np.take_along_axis(cosine, nearest, axis=1))
+    return np.concatenate(rows), np.concatenate(cosines)
 
 
 def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
@@ -76,13 +93,10 @@ def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
 
 def nearest_texts(data: Dataset, query: int) -> pd.DataFrame:
     """The eight training texts with most of a test query's words: text, label's name, cosine."""
-    tfidf = words_of()
-    known = tfidf.fit_transform(data.train.texts)
-    cosine = (tfidf.transform([data.test.texts[query]]) @ known.T).toarray()[0]
-    rows = np.argsort(-cosine, kind="stable")[:8]
+    [rows], [cosines] = nearest_rows(data.train.texts, [data.test.texts[query]], 8)
     labels = [data.label_names[data.train.labels[row]] for row in rows]
     texts = [data.train.texts[row] for row in rows]
-    return pd.DataFrame({"text": texts, "label": labels, "cosine": cosine[rows]})
+    return pd.DataFrame({"text": texts, "label": labels, "cosine": cosines})
 
 
 def contradictions(data: Dataset) -> pd.DataFrame:

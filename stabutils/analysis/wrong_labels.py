@@ -15,7 +15,6 @@ import pandas as pd
 
 from stabutils import records
 from stabutils.analysis import anchors, enrichment
-from stabutils.analysis.regions import words_of
 from stabutils.data.datasets import Split
 from stabutils.errors import InputError, floats
 from stabutils.metrics import scores
@@ -248,14 +247,8 @@ def noise_nearby(
     >>> noise_nearby(train, np.array([True, False, False]), ["jazz please", "wake"], neighbours=1)
     array([1., 0.])
     """
-    words = words_of()
-    known = words.fit_transform(train)
-    shares = []
-    for start in range(0, len(texts), 256):
-        cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
-        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :neighbours]
-        shares.append(np.asarray(noisy)[nearest].mean(axis=1))
-    return np.concatenate(shares)
+    nearest, _ = enrichment.nearest_rows(train, texts, neighbours)
+    return np.asarray(noisy)[nearest].mean(axis=1)
 
 
 def nearby(study: Study, share: float) -> np.ndarray:
