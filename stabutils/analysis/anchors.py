@@ -22,7 +22,7 @@ from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD, together, verdict
 from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, curve, mix
-from stabutils.mitigations.single import MOST_STABLE
+from stabutils.mitigations.single import WEIGHED
 from stabutils.study import tuning
 from stabutils.study.runs import Runs, of_answers, take
 from stabutils.study.study import Arm, Study
@@ -57,6 +57,11 @@ def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int =
 
 
 # ---- the weight
+
+
+def weighed(methods: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Control, and those of the methods that have a weight of their own beside the anchor."""
+    return {"control": "control"} | {name: methods[name] for name in WEIGHED if name in methods}
 
 
 def choices(study: Study, arms: Mapping[str, Arm], runs: int = 3) -> pd.DataFrame:
@@ -214,11 +219,10 @@ def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: fl
     Parameters
     ----------
     anchor : the linear model's probabilities (queries, classes)
-    weights : of `chosen`, for control and, where it was trained, for the most stable single model
+    weights : of `chosen`, for control and for those trained of WEIGHED
     passes : of an answer with the anchor
     """
-    control, steady = trained.control, trained.arms.get(MOST_STABLE)
-    arms, costs = {}, {}
+    control, arms, costs = trained.control, {}, {}
     for rule, name in NAMES.items():
         arms[name] = mixed(control, Mixture(anchor, weight_of(weights, rule=rule)))
         costs[name] = (1.0, passes)
@@ -228,12 +232,15 @@ def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: fl
     costs["shared run at a half"] = (1.0, 2.0)
     arms["run of its own at a half"] = with_own_run(control, 0.5)
     costs["run of its own at a half"] = (2.0, 2.0)
-    if steady is not None and steady.probabilities is not None:
+    for method in WEIGHED:
+        runs = trained.arms.get(method)
+        if runs is None or runs.probabilities is None:
+            continue
         for rule, name in NAMES.items():
-            weight = weight_of(weights, MOST_STABLE, rule)
-            arm = f"{MOST_STABLE} with {name.replace('anchored', 'anchor')}"
-            arms[arm] = mixed(steady, Mixture(anchor, weight))
-            costs[arm] = (trained.costs[MOST_STABLE][0], passes)
+            weight = weight_of(weights, method, rule)
+            arm = f"{method} with {name.replace('anchored', 'anchor')}"
+            arms[arm] = mixed(runs, Mixture(anchor, weight))
+            costs[arm] = (trained.costs[method][0], passes)
     return replace(trained, arms=trained.arms | arms, costs=trained.costs | costs)
 
 

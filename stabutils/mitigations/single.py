@@ -12,6 +12,7 @@ from stabutils.mitigations.regularizers import DropoutRate, LongerTraining, RDro
 from stabutils.training.hooks import Mitigation
 
 MOST_STABLE = "most stable single"
+WEIGHED = (MOST_STABLE, "R-Drop")  # also beside the linear model, at weights of their own
 QUICK = ("corrected", "distilled")
 
 
@@ -30,5 +31,5 @@ def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]
         "distilled": AnchorDistillation(features=features),
     }
     if pretrained:
-        methods |= {"LP-FT": LPFT(), "frozen": Frozen(), "L2-SP": L2SP()}
+        methods |= {"R-Drop": RDrop(), "LP-FT": LPFT(), "frozen": Frozen(), "L2-SP": L2SP()}
     return methods

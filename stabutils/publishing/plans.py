@@ -242,11 +242,9 @@ def _ensembles(study: Study, knobs: Knobs) -> Iterator[Part]:
 
 def _anchored(study: Study, knobs: Knobs) -> Iterator[Part]:
     from stabutils.analysis import anchors
-    from stabutils.mitigations.single import MOST_STABLE
 
     methods = chosen("06", study, knobs["methods"])
-    single = {name: arm for name, arm in methods.items() if name == MOST_STABLE}
-    weighed: dict[str, Arm] = {"control": "control", **single}
+    weighed = anchors.weighed(methods)
     if anchors.committed(study, weighed) is None:
         fresh = replace(study, published=False)
         for name, arm in weighed.items():
