@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import tiny
+from test_models import make_checkpoint
 
+from stabutils.analysis import baselines
 from stabutils.analysis.baselines import behind_linear, not_learned, unsettled
+from stabutils.data.datasets import Split
+from stabutils.data.linear import fit
+from stabutils.mitigations import Mitigation
 from stabutils.study.runs import of_answers
+from stabutils.study.study import Study
+from stabutils.training.features import frozen_vectors, linear_strength
+from stabutils.training.loop import build_targets
+from stabutils.training.state import Seeds
 
 DRAW = np.random.default_rng(0)
 GOLD = DRAW.integers(0, 4, 400)
@@ -60,3 +70,22 @@ def test_both_are_said_one_a_line():
     first, second = not_learned(trained(0.3, 0.6), linear).splitlines()
     assert first.startswith("Control is less") and second.startswith("Accuracy still rose")
     assert not_learned(trained(0.9, 0.9), linear) == ""
+
+
+def test_linear_models_of_changed_data_are_fitted_on_what_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("STABUTILS_RUNS", str(tmp_path / "runs"))
+    path = str(tiny.write_csv(tmp_path / "tiny.csv"))
+    study = Study(path, str(make_checkpoint(tmp_path / "encoder")), change="drop 50 %")
+    found = baselines.of_changed_data(study, np.array([3, 4]))
+    assert list(found) == ["linear (TF-IDF)", "linear (both)", baselines.ALL_LAYERS]
+    settings = baselines.kinds_of(study)[baselines.ALL_LAYERS]
+    settings = replace(settings, strengths=(linear_strength(study.task, settings),))
+    data, vectors = study.data, frozen_vectors(study.task, "all")
+    for run, seed in enumerate((3, 4)):
+        targets = build_targets(study.task, Mitigation(), Seeds(0, 0, 0, seed))
+        rows = targets.indices.numpy()
+        left = Split(tuple(data.train.texts[row] for row in rows), data.train.labels[rows])
+        own = vectors | {"train": vectors["train"][rows]}
+        model = fit(settings, left, data.validation, len(data.label_names), own)
+        expected = model.labels(data.test.texts, vectors["test"])
+        assert np.array_equal(found[baselines.ALL_LAYERS].labels[run], expected)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,20 @@ from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
 TFIDF = {WORDS_ALONE: Linear("tfidf")}
+ALL_LAYERS = "linear (both, all layers)"
 FROZEN = {
     "linear (frozen)": Linear("frozen", "logistic"),
     "linear (both)": Linear("both"),
-    "linear (both, all layers)": Linear("both", layer=ALL),
+    ALL_LAYERS: Linear("both", layer=ALL),
 }
-SLOW = ("linear (frozen)", "linear (both, all layers)")  # a fit of these takes minutes
+
+
+def kinds_of(study: Study) -> dict[str, Linear]:
+    """Settings of the linear models of a study's corpus, by name.
+
+    Of a checkpoint also those on its vectors as it comes, alone and beside TF-IDF.
+    """
+    return TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
 
 
 def linear_models(study: Study) -> dict[str, np.ndarray]:
@@ -30,12 +39,12 @@ def linear_models(study: Study) -> dict[str, np.ndarray]:
 
 
 def linear_probabilities(
-    study: Study, data: int | None = None, without: Collection[str] = ()
+    study: Study, data: int | None = None, kinds: Mapping[str, Linear] | None = None
 ) -> dict[str, np.ndarray]:
     """Probabilities (queries, classes) of the linear models of a study's corpus, by name.
 
-    Of a checkpoint also those on its vectors as it comes, alone and beside TF-IDF. data: the data
-    seed, where the study changes its training data. without: names of models to leave out.
+    data : the data seed, where the study changes its training data
+    kinds : settings by name; those of `kinds_of` where none are given
     """
     from stabutils.mitigations import Mitigation
     from stabutils.training.features import linear_logits
@@ -43,23 +52,29 @@ def linear_probabilities(
     from stabutils.training.state import Seeds
 
     targets = build_targets(study.task, Mitigation(), Seeds(0, 0, 0, data))
-    kinds = TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
     task = targets.task or study.task
     return {
         name: np.exp(linear_logits(task, settings, "test", targets.indices))
-        for name, settings in kinds.items()
-        if name not in without
+        for name, settings in (kinds or kinds_of(study)).items()
     }
 
 
 def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
     """The linear models of changed training data, one for each data seed, as Runs by name.
 
-    Without the SLOW ones.
+    Without the one on frozen vectors alone, which is not mixed in. That on all layers, whose fits
+    take a minute each, keeps the strength that is chosen on all training texts.
     """
-    answers = [linear_probabilities(study, int(seed), SLOW) for seed in seeds]
+    from stabutils.training.features import linear_strength
+
+    kinds = kinds_of(study)
+    kinds.pop("linear (frozen)", None)
+    if ALL_LAYERS in kinds:
+        strength = linear_strength(study.task, kinds[ALL_LAYERS])
+        kinds[ALL_LAYERS] = replace(kinds[ALL_LAYERS], strengths=(strength,))
+    answers = [linear_probabilities(study, int(seed), kinds) for seed in seeds]
     found = {}
-    for name in answers[0]:
+    for name in kinds:
         own = np.stack([each[name] for each in answers])
         found[name] = of_answers(name, own.argmax(-1), study.data.test.labels, seeds, own)
     return found

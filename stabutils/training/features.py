@@ -150,6 +150,11 @@ def linear_logits(
     return _logits(Corpus.of(task), settings, split, _sorted(task, rows))
 
 
+def linear_strength(task: Task, settings: Linear) -> float:
+    """The strength that validation chooses for the linear model of all training texts."""
+    return _model(Corpus.of(task), settings, _sorted(task, None)).strength
+
+
 def _sorted(task: Task, rows: Tensor | None) -> bytes:
     every = np.arange(len(task.train_labels)) if rows is None else rows.numpy()
     return np.sort(every).astype(np.int64).tobytes()
