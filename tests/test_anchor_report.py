@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+import torch
 from test_linear import VECTORS
 from test_models import make_checkpoint
+from transformers import AutoModel
 
 from stabutils.__main__ import main
 from stabutils.data.linear import Linear, fit
@@ -295,6 +297,8 @@ def test_frozen_vectors_come_from_a_file(files, capsys):
 
 def test_an_encoder_is_read_by_its_name_and_a_service_reads_the_same(files, tmp_path, capsys):
     checkpoint = str(make_checkpoint(tmp_path / "encoder"))
+    halved = AutoModel.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    halved.save_pretrained(checkpoint)  # it is read in full precision all the same
     given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
     output = str(files / "mine.safetensors")
     assert main(["anchor", *given, "--encoder", checkpoint, "-o", output]) == 0
@@ -303,12 +307,27 @@ def test_an_encoder_is_read_by_its_name_and_a_service_reads_the_same(files, tmp_
     vectors = frozen_vectors(study.task, "all")
     args = (settings, "geometric", vectors)
     expected = assess(DATA, system("validation"), system("test"), *args)
-    assert expected.summary() in capsys.readouterr().out and load(output).model.settings == settings
+    said = capsys.readouterr().out
+    assert expected.summary() in said and f"encoder: {checkpoint}, 64 tokens of a text\n" in said
+    assert load(output).model.settings == settings
     own = encode(checkpoint)(DATA.test.texts)
     np.testing.assert_allclose(own, vectors["test"], atol=1e-5)
+    assert np.isfinite(encode(checkpoint)([""])).all()
+    long, cut = "wake me at seven", "wake me"
+    assert np.array_equal(*[encode(checkpoint, 2)([text]) for text in (long, cut)])
     answers = serve(output)[1](DATA.test.texts, system("test")[0], own)
     by_hand = expected.anchor.answer(DATA.test.texts, system("test")[0], vectors["test"])
     np.testing.assert_allclose(answers, by_hand, atol=1e-4)
+
+
+def test_what_an_encoder_cannot_go_with_is_refused(files, capsys):
+    given = [str(files / name) for name in ("corpus", "validation.npy", "test.npy")]
+    for wrong, said in (
+        (["--encoder", "some/model:3"], "encoder: got 'some/model:3'; expected a whole checkpoint"),
+        (["--encoder", "some/model", "--features", "frozen"], "features: got 'frozen'"),
+    ):
+        assert main(["anchor", *given, *wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_predictions_that_do_not_belong_to_the_corpus_are_refused(files):

@@ -5,28 +5,35 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from test_ensembles import labels_only, pool
+from test_models import make_checkpoint
 
 import stabutils as st
 from stabutils import metrics
 from stabutils.analysis.anchors import (
     RULES,
     anchor_of,
+    beside,
     by_group,
     choices,
     chosen,
     goal,
+    linear_of,
     mixed,
     path_of,
     telling,
+    weighed,
     weight_of,
     with_fixed_run,
     with_own_run,
 )
 from stabutils.analysis.board import board
 from stabutils.analysis.ensembles import Pool, ensemble, lead, share, table
+from stabutils.analysis.trials import Trial
+from stabutils.data.linear import Linear
 from stabutils.errors import InputError
 from stabutils.metrics.intervals import Interval
 from stabutils.metrics.mixtures import Mixture, choose_weight, mix
@@ -234,6 +241,31 @@ def test_half_a_point_allows_no_more_than_it_says():
     assert lost == [1, 2]
 
 
+def test_methods_beside_the_anchor_have_weights_of_their_own():
+    methods = {"corrected": "control", "R-Drop": "control"}
+    assert list(weighed(methods)) == ["control", "R-Drop"]
+    weights = [
+        {"arm": arm, "rule": rule, "weight": weight, "kind": "geometric", "share": 1.0}
+        for arm, weight in (("control", 0.3), ("R-Drop", 0.6))
+        for rule in RULES
+    ]
+    arms = {"R-Drop": take(RUNS, np.arange(5, 10)), "corrected": take(RUNS, np.arange(5))}
+    costs = {"R-Drop": (2.0, 1.0), "corrected": (1.0, 1.0)}
+    given = Trial(RUNS, RUNS, arms, costs, {}, {}, ())
+    found = beside(given, OTHER.probabilities[0], pd.DataFrame(weights), 2.0)
+    expected = mixed(arms["R-Drop"], Mixture(OTHER.probabilities[0], 0.6))
+    assert np.array_equal(found.arms["R-Drop with anchor"].probabilities, expected.probabilities)
+    assert found.costs["R-Drop with anchor"] == (2.0, 2.0)
+    assert not [name for name in found.arms if name.startswith("corrected with")]
+
+
+def test_the_anchor_of_a_checkpoint_reads_all_its_layers(tmp_path):
+    checkpoint = str(make_checkpoint(tmp_path / "encoder"))
+    corpus = str(tiny.write_csv(tmp_path / "tiny.csv"))
+    assert linear_of(st.Study(corpus, checkpoint)) == Linear("both", layer="all")
+    assert linear_of(st.Study(corpus)) == Linear("tfidf")
+
+
 def test_committed_choices_are_read_for_the_same_study_only(study, monkeypatch):
     table = choices(study, {"control": "control"}).assign(weight=0.123)
     tuning.write(table, path_of(study))
@@ -241,6 +273,8 @@ def test_committed_choices_are_read_for_the_same_study_only(study, monkeypatch):
     longer = replace(study, epochs=2)
     assert weight_of(chosen(longer, {"control": "control"})) != 0.123
     assert weight_of(chosen(study, {"control": "control", "more": "control"})) != 0.123
+    tuning.write(table.drop(columns="features"), path_of(study))  # of an earlier version
+    assert weight_of(chosen(study, {"control": "control"})) != 0.123
     tuning.write(table.assign(features="both"), path_of(study))  # of another anchor
     assert weight_of(chosen(study, {"control": "control"})) != 0.123
 

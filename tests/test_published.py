@@ -221,6 +221,8 @@ def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     )
     text = quotes.quote("<!--table: benchmark--><!--end-->", tmp_path)
     assert "| 3 [2.5, 3.5] (5) | 2 | holds |" in text and "bf16" not in text
+    with pytest.raises(ValueError, match="quote: got 'cost: speed'"):
+        quotes.quote("<!--cost: speed--><!--end-->", tmp_path)
     for asked, shown in (
         ("", "3.00 [2.50, 3.50]"),
         (" to 1 places", "3.0 [2.5, 3.5]"),

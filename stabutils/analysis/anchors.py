@@ -142,7 +142,8 @@ def committed(study: Study, arms: Collection[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     table = pd.read_csv(path)
-    same = all((table[name] == own).all() for name, own in _owner(study).items())
+    owner = _owner(study)
+    same = set(owner) <= set(table) and all((table[name] == owner[name]).all() for name in owner)
     return table if same and set(arms) <= set(table.arm) else None
 
 

@@ -38,7 +38,7 @@ def attributes(
     words_in = words_of().build_analyzer()
     seen = Counter(word for text in train for word in set(words_in(text)))
     rows, cosines = nearest_rows(train, texts, 10)
-    nearness = np.minimum(cosines[:, 0], 1)
+    nearness = cosines[:, 0]
     agreeing = stats.mode(np.asarray(train_labels)[rows], axis=1).count
     words = [words_in(text) for text in texts]
     return pd.DataFrame(
@@ -74,7 +74,7 @@ def nearest_rows(
         cosine = (words.transform(texts[start : start + 256]) @ known.T).toarray()
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
         rows.append(nearest)
-        cosines.append(np.take_along_axis(cosine, nearest, axis=1))
+        cosines.append(np.minimum(np.take_along_axis(cosine, nearest, axis=1), 1))
     return np.concatenate(rows), np.concatenate(cosines)
 
 

@@ -4,6 +4,9 @@ done with a linear model than to mix it in.
 
 from __future__ import annotations
 
+from typing import Any
+
+from stabutils.data.linear import ALL
 from stabutils.mitigations.anchored import AnchorDistillation, Corrected
 from stabutils.mitigations.data_centric import TemporalEnsembling
 from stabutils.mitigations.finetuning import L2SP, LPFT
@@ -18,7 +21,7 @@ QUICK = ("corrected", "distilled")
 
 def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]]:
     """Methods by name. pretrained: whether the network starts from a checkpoint."""
-    features = "both" if pretrained else "tfidf"
+    reads: dict[str, Any] = {"features": "both", "layer": ALL} if pretrained else {}
     methods: dict[str, Mitigation | tuple[Mitigation, ...]] = {
         MOST_STABLE: (
             RDrop(1.0),
@@ -27,8 +30,8 @@ def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]
             DropoutRate(0.5),
             LongerTraining(1.45),
         ),
-        "corrected": Corrected(features=features),
-        "distilled": AnchorDistillation(features=features),
+        "corrected": Corrected(**reads),
+        "distilled": AnchorDistillation(**reads),
     }
     if pretrained:
         methods |= {"R-Drop": RDrop(), "LP-FT": LPFT(), "frozen": Frozen(), "L2-SP": L2SP()}

@@ -134,7 +134,7 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
             if number.condition.startswith("weight "):
                 weight = float(number.condition.removeprefix("weight "))
                 curves.setdefault(number.arm, []).append(row | {"weight": weight})
-            elif number.arm in ("control", "linear (TF-IDF)", "linear (both)"):
+            elif number.arm == "control" or number.arm.startswith(board.LINEAR):
                 name = "one network" if number.arm == "control" else number.arm
                 points.append(row | {"arm": name})
             elif number.arm.startswith("ensemble of "):

@@ -53,6 +53,8 @@ def _quoted(what: str, root: Path) -> str:
 
 def _cost(costs: dict[str, dict], match: re.Match[str]) -> str:
     """A measured cost with its ends, which are those of its interval or its lowest and highest."""
+    if match["key"] not in costs:
+        raise ValueError(f"quote: got 'cost: {match['key']}'; expected a key of benchmark.json")
     cost = costs[match["key"]]
     scale, unit, places = (100, " %", 1) if match["percent"] else (1, "", 2)
     places = int(match["places"] or places)

@@ -10,8 +10,8 @@
     anchor.load("anchor.safetensors").answer(["wake me at six"], network_probabilities)
 
 The file holds arrays and one JSON text (no pickle). `serve` is all that a service needs to use it:
-numpy, scipy, scikit-learn and safetensors, nothing of this package; and `encode`, where the linear
-model reads an encoder's vectors, with torch and transformers.
+numpy, scipy, scikit-learn and safetensors, nothing of this package. Where the linear model reads an
+encoder's vectors, `encode` gives them; it needs torch and transformers.
 """
 
 from __future__ import annotations
@@ -149,27 +149,34 @@ def serve(path):
     return record["label_names"], answer
 
 
-def encode(checkpoint, longest=64):
+def encode(folder, longest=64):
     """A function from texts to the vectors of all layers of a frozen encoder, (texts, width): to
     copy into a service, for it needs nothing of this package.
 
     They are those of `training.features.frozen_vectors(task, "all")` for a checkpoint whose tokens
-    are averaged: the mean of each layer, of length 1, side by side. longest: tokens read of a text.
+    are averaged: the mean of each layer, of length 1, side by side; texts one after another.
+
+    folder : of config.json, tokenizer and weights, or a hub id. longest : tokens read of a text, as
+    many as the linear model was fitted with
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    encoder = AutoModel.from_pretrained(checkpoint).eval()
-    given = {"padding": True, "truncation": True, "max_length": longest, "return_tensors": "pt"}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    unknown = tokenizer.unk_token_id or 0
+
+    def vector(text):
+        ids = tokenizer(text, truncation=True, max_length=longest)["input_ids"] or [unknown]
+        tokens = torch.tensor([ids])
+        given = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        layers = encoder(**given, output_hidden_states=True).hidden_states
+        means = [layer.mean(1) for layer in layers]
+        return torch.cat([torch.nn.functional.normalize(mean) for mean in means], 1)
 
     def vectors(texts):
-        tokens = tokenizer(list(texts), **given)
         with torch.no_grad():
-            layers = encoder(**tokens, output_hidden_states=True).hidden_states
-        mask = tokens["attention_mask"].unsqueeze(-1)
-        means = [(layer * mask).sum(1) / mask.sum(1) for layer in layers]
-        return torch.cat([torch.nn.functional.normalize(mean) for mean in means], 1).numpy()
+            return torch.cat([vector(text) for text in texts]).numpy()
 
     return vectors
 
@@ -304,7 +311,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("validation", help=f"{of_runs}, on the validation texts")
     parser.add_argument("test", help="the same on the test texts")
     parser.add_argument("-o", "--output", default="anchor.safetensors", help="the anchor's file")
-    parser.add_argument("--features", choices=FEATURES, default="tfidf")
+    parser.add_argument("--features", choices=FEATURES, help="tfidf, where nothing else is said")
     parser.add_argument("--kind", choices=KINDS, default="geometric", help="of the mixture")
     vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
     read = parser.add_mutually_exclusive_group()
@@ -321,14 +328,16 @@ def command(arguments: argparse.Namespace) -> int:
     """Assess an anchor, save it, say what it would buy and where it lies."""
     from safetensors.numpy import load_file
 
+    if arguments.encoder:
+        _refuse_encoder(arguments)
     data = load_dataset(arguments.dataset)
     columns = columns_of(arguments)
     validation, test = (
         probabilities_of(read_rated(getattr(arguments, split), columns), data, split)
         for split in ("validation", "test")
     )
-    settings = Linear(arguments.features)
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
+    settings = Linear(arguments.features or "tfidf")
     if arguments.encoder:
         settings, vectors = Linear("both", layer=ALL), vectors_of(arguments)
     found = assess(data, validation, test, settings, arguments.kind, vectors)
@@ -343,14 +352,28 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def vectors_of(arguments: argparse.Namespace) -> dict[str, ndarray]:
-    """Vectors of all layers of the encoder, by split, as `encode` gives them to a service."""
+def _refuse_encoder(arguments: argparse.Namespace) -> None:
+    """Refuse what an encoder cannot go with, before anything is read."""
     needs("torch")
+    from stabutils.training.checkpoints import lowest
+
+    if arguments.features not in (None, "both"):
+        raise InputError("features", arguments.features, '"both", or none: --encoder reads both')
+    if lowest(arguments.encoder)[1] is not None:
+        raise InputError("encoder", arguments.encoder, "a whole checkpoint, without a :number")
+
+
+def vectors_of(arguments: argparse.Namespace) -> dict[str, ndarray]:
+    """Vectors of all layers of the encoder, by split; it prints with what `encode` gives them."""
     from stabutils.study.study import Study
+    from stabutils.training.checkpoints import encoder_of, find_checkpoint
     from stabutils.training.features import frozen_vectors
 
     study = Study(dataset=arguments.dataset, model=arguments.encoder, pooling="mean")
-    return frozen_vectors(study.task, ALL)
+    vectors = frozen_vectors(study.task, ALL)
+    folder = encoder_of(find_checkpoint(arguments.encoder))
+    print(f"encoder: {folder}, {study.task.recipe.max_length} tokens of a text")
+    return vectors
 
 
 def read_rated(path: str | Path, columns: Mapping[str, str | Sequence[str]]) -> Predictions:

@@ -152,7 +152,12 @@ def linear_logits(
 
 def linear_strength(task: Task, settings: Linear) -> float:
     """The strength that validation chooses for the linear model of all training texts."""
-    return _model(Corpus.of(task), settings, _sorted(task, None)).strength
+    corpus, rows = Corpus.of(task), _sorted(task, None)
+
+    def compute() -> files.Arrays:
+        return {"strength": np.array([_model(corpus, settings, rows).strength])}
+
+    return float(_kept(task, "strength", _about(corpus, settings, rows), compute)["strength"][0])
 
 
 def _sorted(task: Task, rows: Tensor | None) -> bytes:
@@ -172,18 +177,22 @@ def _model(corpus: Corpus, settings: Linear, rows: bytes) -> LinearModel:
 
 @lru_cache(maxsize=8)
 def _logits(corpus: Corpus, settings: Linear, split: str, rows: bytes) -> np.ndarray:
-    about = {
-        "corpus": corpus.digest,
-        "settings": repr(settings),
-        "split": split,
-        "rows": hashlib.sha256(rows).hexdigest(),
-        "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
-    }
+    about = _about(corpus, settings, rows) | {"split": split}
 
     def compute() -> files.Arrays:
         return {"logits": _fitted_logits(corpus, settings, split, rows)}
 
     return _kept(corpus.task, "linear", about, compute)["logits"]
+
+
+def _about(corpus: Corpus, settings: Linear, rows: bytes) -> dict[str, str]:
+    """What decides a linear model."""
+    return {
+        "corpus": corpus.digest,
+        "settings": repr(settings),
+        "rows": hashlib.sha256(rows).hexdigest(),
+        "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
+    }
 
 
 @cache
