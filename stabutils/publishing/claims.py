@@ -86,10 +86,18 @@ def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
 
 
 def _limit(definition: records.Definition) -> str:
-    """The threshold of a claim, in the unit of its number, or whose number it is."""
+    """The threshold of a claim, in the unit of its number, or whose number it is.
+
+    Examples
+    --------
+    >>> key = "churn, linear (both, all layers); drop 10 %"
+    >>> _limit(records.Definition("", "", "", key, beyond=key))
+    'that of the linear (both, all layers)'
+    """
     beyond, unit = definition.beyond, records.unit_of(_metric(definition))
     if isinstance(beyond, str):
-        metric, arm, *_ = re.split("[,;] ", beyond)
+        metric, _, rest = beyond.partition(", ")
+        arm = rest.partition("; ")[0]
         return "chance" if metric == "clustering_chance" else f"that of the {arm}"
     if unit and beyond:
         return f"{100 * beyond:.4g} {unit}"
