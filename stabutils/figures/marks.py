@@ -193,7 +193,9 @@ def label_points(
     }
     for place, (name, point) in enumerate(zip(names, points, strict=True)):
         colour = "black" if colours is None else colours[place]
-        label = axis.annotate(short(name), point, (0, 0), **look, color=colour, arrowprops=LEADER)
+        label = axis.annotate(
+            short(name, 52), point, (0, 0), **look, color=colour, arrowprops=LEADER
+        )
         label.set_in_layout(False)
         size = Text.get_window_extent(label).size
         offset = _free_offset(axis, ink, axis.transData.transform(point), size)

@@ -59,7 +59,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     _panel(left, rows.reduction, kinds, FLOORS["reduction"], " %", linear)
     nowhere = np.zeros(len(rows), bool)
     _panel(right, rows.accuracy_change, kinds, FLOORS["accuracy_change"], " points", nowhere)
-    name_rows(left, [_priced(row.arm, row.trainings) for row in rows.itertuples()], 46)
+    name_rows(left, [_priced(row.arm, row.trainings) for row in rows.itertuples()], 50)
     left.set(xlabel="reduction of label entropy, % of control's")
     start, end = right.get_xlim()
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
