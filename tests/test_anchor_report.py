@@ -291,6 +291,10 @@ def test_frozen_vectors_come_from_a_file(files, capsys):
     )
     assert expected.summary() in capsys.readouterr().out
     assert load(output).model.settings == Linear("both")
+    assert main(["anchor", *given, *vectors[2:], "--kind", "arithmetic"]) == 0  # both, unasked
+    assert expected.summary() in capsys.readouterr().out
+    assert main(["anchor", *given, "--features", "tfidf", *vectors[2:]]) == 2
+    assert "--vectors would not be read" in capsys.readouterr().err
     assert main(["anchor", *given, "--features", "both"]) == 2
     assert "shape of the vectors" in capsys.readouterr().err
 

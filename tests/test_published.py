@@ -213,6 +213,18 @@ def test_a_row_of_the_table_is_one_strength(tmp_path):
     assert names == {"big": {"calm 1", "soft"}, "small": {"calm 0.5", "calm 1"}}
 
 
+def test_every_linear_model_is_a_point_beside_the_curve_of_an_anchor(tmp_path):
+    folder = tmp_path / "records" / "toy"
+    arms = ("control", "linear (TF-IDF)", "linear (both, all layers)")
+    numbers = [of(metric, 0.5, arm) for arm in arms for metric in ("churn", "accuracy")]
+    along = {"condition": "weight 0.5"}
+    numbers += [of(metric, 0.5, "geometric", **along) for metric in ("churn", "accuracy")]
+    records.Record("06_anchored", {}, {}, tuple(numbers)).write(folder)
+    [(curves, points)] = drawing._anchor_curves(folder)
+    assert points.arm.tolist() == ["one network", *arms[1:]]
+    assert list(curves) == ["geometric"] and curves["geometric"].weight.tolist() == [0.5]
+
+
 def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     ratio = {"value": 3.0, "low": 2.5, "high": 3.5, "runs": 5, "unit": "times"}
     (tmp_path / "records").mkdir()

@@ -28,7 +28,7 @@ FROZEN = {
 def kinds_of(study: Study) -> dict[str, Linear]:
     """Settings of the linear models of a study's corpus, by name.
 
-    Of a checkpoint also those on its vectors as it comes, alone and beside TF-IDF.
+    Of a checkpoint also those on its vectors without fine-tuning, alone and beside TF-IDF.
     """
     return TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
 

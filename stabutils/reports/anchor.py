@@ -311,13 +311,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("validation", help=f"{of_runs}, on the validation texts")
     parser.add_argument("test", help="the same on the test texts")
     parser.add_argument("-o", "--output", default="anchor.safetensors", help="the anchor's file")
-    parser.add_argument("--features", choices=FEATURES, help="tfidf, where nothing else is said")
+    parser.add_argument("--features", choices=FEATURES, help="tfidf; both, with vectors")
     parser.add_argument("--kind", choices=KINDS, default="geometric", help="of the mixture")
     vectors = ".safetensors of a frozen encoder's vectors: arrays train, validation and test"
     read = parser.add_mutually_exclusive_group()
     read.add_argument("--vectors", help=f"{vectors}; for the features frozen and both")
     checkpoint = "a transformers checkpoint (folder, package or hub id)"
-    all_layers = "its vectors of all layers, as it comes, are read beside words"
+    all_layers = "its vectors of all layers, without fine-tuning, are read beside words"
     read.add_argument("--encoder", help=f"{checkpoint}: {all_layers}")
     parser.add_argument("--csv", help="write what every weight gives on the test texts")
     parser.add_argument("--json", metavar="FILE", help="also write all numbers for programs")
@@ -328,8 +328,7 @@ def command(arguments: argparse.Namespace) -> int:
     """Assess an anchor, save it, say what it would buy and where it lies."""
     from safetensors.numpy import load_file
 
-    if arguments.encoder:
-        _refuse_encoder(arguments)
+    _refuse_features(arguments)
     data = load_dataset(arguments.dataset)
     columns = columns_of(arguments)
     validation, test = (
@@ -337,7 +336,7 @@ def command(arguments: argparse.Namespace) -> int:
         for split in ("validation", "test")
     )
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
-    settings = Linear(arguments.features or "tfidf")
+    settings = Linear(arguments.features or ("both" if arguments.vectors else "tfidf"))
     if arguments.encoder:
         settings, vectors = Linear("both", layer=ALL), vectors_of(arguments)
     found = assess(data, validation, test, settings, arguments.kind, vectors)
@@ -352,8 +351,12 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_encoder(arguments: argparse.Namespace) -> None:
-    """Refuse what an encoder cannot go with, before anything is read."""
+def _refuse_features(arguments: argparse.Namespace) -> None:
+    """Refuse features that do not fit what is read of an encoder, before anything is read."""
+    if arguments.vectors and arguments.features == "tfidf":
+        raise InputError("features", "tfidf", "frozen or both: --vectors would not be read")
+    if not arguments.encoder:
+        return
     needs("torch")
     from stabutils.training.checkpoints import lowest
 
