@@ -425,6 +425,22 @@ def test_published_answers_need_no_training(tiny_study, trained, monkeypatch, tm
     assert np.array_equal(both.probabilities, read.probabilities)
 
 
+def test_an_arm_to_be_mixed_is_published_with_its_probabilities(tiny_study, trained, monkeypatch):
+    made, arm = tiny_study(), LabelSmoothing(0.3)
+    labels = made.retrain(arm, n=2)
+    publish(made)
+    monkeypatch.setenv("STABUTILS_RUNS", str(made.answers.store.folder.parent / "fresh"))
+    fresh = tiny_study()
+    assert fresh.retrain(arm, n=2).probabilities is None and trained == [0, 1]
+    runs = fresh.retrain(arm, n=2, mixed=True)  # published without: trained again
+    assert trained == [0, 1, 0, 1] and np.array_equal(runs.labels, labels.labels)
+    publish(fresh)
+    monkeypatch.setenv("STABUTILS_RUNS", str(made.answers.store.folder.parent / "fresher"))
+    read = tiny_study().retrain(arm, n=2, mixed=True)
+    assert len(trained) == 4
+    assert np.allclose(read.probabilities, runs.probabilities, rtol=0.3, atol=0.01)
+
+
 def test_answers_of_another_machine_are_not_mixed_with_published_ones(tiny_study, trained):
     made = tiny_study()
     runs = made.retrain(n=2)

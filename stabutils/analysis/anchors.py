@@ -235,7 +235,7 @@ def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: fl
     costs["run of its own at a half"] = (2.0, 2.0)
     for method in WEIGHED:
         runs = trained.arms.get(method)
-        if runs is None or runs.probabilities is None:
+        if runs is None:
             continue
         for rule, name in NAMES.items():
             weight = weight_of(weights, method, rule)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,16 +50,26 @@ class Trial:
         return mitigations[0]
 
 
-def trial(study: Study, methods: Mapping[str, Arm], runs_per_method: int, wider: int = 0) -> Trial:
+def trial(
+    study: Study,
+    methods: Mapping[str, Arm],
+    runs_per_method: int,
+    wider: int = 0,
+    mixed: Collection[str] = (),
+) -> Trial:
     """Train what is missing of control, of each method and of a placebo.
 
     The placebo is control once more under fresh seeds. For `compact` the bag of its word vectors
     competes too, as a model of its own, with more runs (`bag_runs`), for they are cheap; and, with
-    as many runs as `wider` says, a network of the size of five.
+    as many runs as `wider` says, a network of the size of five. mixed: names of methods whose
+    probabilities are needed too.
     """
     control = study.retrain("control")
     placebo = study.retrain("control", n=runs_per_method, start=study.runs)
-    arms = {name: study.retrain(method, n=runs_per_method) for name, method in methods.items()}
+    arms = {
+        name: study.retrain(method, n=runs_per_method, mixed=name in mixed)
+        for name, method in methods.items()
+    }
     costs = {name: price(method, study.task.recipe) for name, method in methods.items()}
     settings = {name: describe_arm(method) for name, method in methods.items()}
     studies = [study]

@@ -6,7 +6,7 @@ A test runs the notebooks on a tiny corpus and holds the trainings that they mad
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Part:
     Attributes
     ----------
     arm : None where only the notebook knows the mitigation, when it gets there
-    n, start, seeds, keep : as of `Study.retrain`
+    n, start, seeds, keep, mixed : as of `Study.retrain`
     certain : False where the answers of earlier runs decide whether it is asked for
     """
 
@@ -42,6 +42,7 @@ class Part:
     seeds: Sequence[Seeds] | None = None
     keep: tuple[str, ...] = ()
     certain: bool = True
+    mixed: bool = False
 
     def count(self, forecast: Forecast) -> dict[str, int]:
         """How many runs these are, stored, published and to be trained after all before them."""
@@ -51,7 +52,9 @@ class Part:
             n = self.study.runs if self.n is None else self.n
             return {"runs": n, "stored": 0, "published": 0, "to train at most": n}
         arm = resolve(self.arm)
-        request = requested(self.study, arm, self.n, self.start, self.seeds, self.keep)
+        request = requested(
+            self.study, arm, self.n, self.start, self.seeds, self.keep, self.mixed
+        )
         counts = forecast.count(self.study.dispatch, arm, request)
         if not self.certain:
             counts["to train at most"] = counts.pop("to train")
@@ -187,13 +190,19 @@ def _clusters(study: Study, knobs: Knobs) -> Iterator[Part]:
         yield Part(f"rounding, {length} epochs", own, interventions.Poke(), n=pokes)
 
 
-def _trial(study: Study, methods: Mapping[str, Arm], n: int, wider: int = 0) -> Iterator[Part]:
+def _trial(
+    study: Study,
+    methods: Mapping[str, Arm],
+    n: int,
+    wider: int = 0,
+    mixed: Collection[str] = (),
+) -> Iterator[Part]:
     """What `trials.trial` asks for beside control."""
     from stabutils.analysis.trials import other_networks
 
     yield Part("placebo", study, n=n, start=study.runs)
     for name, method in methods.items():
-        yield Part(name, study, method, n)
+        yield Part(name, study, method, n, mixed=name in mixed)
     for name, (own, _) in other_networks(study, n, wider).items():
         yield Part(name, replace(study, model=name), n=own)
 
@@ -249,7 +258,7 @@ def _anchored(study: Study, knobs: Knobs) -> Iterator[Part]:
         fresh = replace(study, published=False)
         for name, arm in weighed.items():
             yield Part(f"weight beside {name}", fresh, arm, 3, start=tuning.START)
-    yield from _trial(study, methods, knobs["runs_per_method"], knobs["wider"])
+    yield from _trial(study, methods, knobs["runs_per_method"], knobs["wider"], mixed=weighed)
 
 
 def _updates(study: Study, knobs: Knobs) -> Iterator[Part]:

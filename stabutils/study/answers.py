@@ -48,11 +48,14 @@ class Answers:
         return answers | summarise(answers, self.gold)
 
     def published(self, request: Request) -> dict[str, files.Arrays]:
-        """The published answers of an arm by run name, of runs with all that is to be kept."""
+        """The published answers of an arm by run name, of runs with all that is asked for."""
         if self.records is None:
             return {}
         path = paths.published_answers(self.records, request.model, request.arm)
-        return committed.read(path, request.keep)
+        found = committed.read(path, request.keep)
+        if not request.mixed:
+            return found
+        return {name: answers for name, answers in found.items() if "shares" in answers}
 
     def read(self, request: Request) -> dict[str, files.Arrays]:
         """The answers of all runs of a request that need no training, by run name."""

@@ -51,6 +51,7 @@ class Request:
 
     part: of an arm, for runs that are no plain sample of it (other seeds, another length).
     whole: probabilities and statistics over checkpoints are published too.
+    mixed: published answers without probabilities do not suffice.
     """
 
     arm: str
@@ -59,6 +60,7 @@ class Request:
     keep: tuple[str, ...] = ()
     part: str = ""
     whole: bool = False
+    mixed: bool = False
 
     def as_json(self) -> dict:
         """What a record says of it, enough to find the runs in a store again."""
@@ -95,7 +97,8 @@ class Runs:
     doubt : (runs, examples), one minus the probability of the answer, 0 .. 1
     checkpoint_entropy, confidence_mean, confidence_spread : (runs, examples), of each run over its
         own checkpoints; of published answers control's only
-    probabilities : (runs, examples, classes); of published answers control's only, rounded
+    probabilities : (runs, examples, classes); of published answers control's and those of arms
+        that stand beside an anchor, rounded
     validation_probabilities : likewise, None for published answers
     checkpoints, confidence : (runs, checkpoints, examples), None for published answers
     extras : what `keep` asked for, by name, each (runs, ...) as `training.probes` describes it

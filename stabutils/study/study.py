@@ -166,15 +166,17 @@ class Study:
         start: int = 0,
         seeds: Sequence[Seeds] | None = None,
         keep: Sequence[str] = (),
+        mixed: bool = False,
     ) -> Runs:
         """The answers of `n` runs (default: `runs`) with seeds seed + start, ...; or of `seeds`.
 
         keep: names out of `training.probes.PROBES`, measured on each run beside its answers. A run
-        that was trained or published without them is trained again. Raises Incomplete when some
-        could not be trained; those that could are stored.
+        that was trained or published without them is trained again; so is, if `mixed`, one that was
+        published without the probabilities that a mixture needs. Raises Incomplete when some could
+        not be trained; those that could are stored.
         """
         mitigation = resolve(mitigation)
-        request = requested(self, mitigation, n, start, seeds, keep)
+        request = requested(self, mitigation, n, start, seeds, keep, mixed)
         self.requests.append(request)
         while not isinstance(runs := self.answers.stack(request), Runs):
             done = len({run.name for run in request.runs}) - len(runs)
@@ -276,6 +278,7 @@ def requested(
     start: int = 0,
     seeds: Sequence[Seeds] | None = None,
     keep: Sequence[str] = (),
+    mixed: bool = False,
 ) -> Request:
     """The runs that `retrain` is asked for with these arguments. Raises InputError."""
     needs("torch")
@@ -305,5 +308,5 @@ def requested(
     kind = [probes.published_part(keep), "crossed" if seeds else ""]
     part = " ".join(filter(None, [*kind, *words]))
     sample = not any(kind) and (not part or bool(study.change))
-    whole = arm == "control" and sample and n >= study.runs  # mixtures and ensembles need it
-    return Request(arm, runs, study.model, keep, part, whole)
+    pool = arm == "control" and sample and n >= study.runs  # ensembles are made of it
+    return Request(arm, runs, study.model, keep, part, whole=pool or mixed, mixed=mixed)
