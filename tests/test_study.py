@@ -441,6 +441,18 @@ def test_an_arm_to_be_mixed_is_published_with_its_probabilities(tiny_study, trai
     assert np.allclose(read.probabilities, runs.probabilities, rtol=0.3, atol=0.01)
 
 
+def test_answers_of_another_recipe_are_never_replaced(tiny_study):
+    made = tiny_study()
+    made.retrain(n=2)
+    path = publish(made)
+    before = path.read_bytes()
+    other = tiny_study(precision="bf16")
+    other.retrain(n=3)
+    with pytest.raises(InputError, match=f"{path.name}.*under the same recipe"):
+        publish(other)
+    assert path.read_bytes() == before
+
+
 def test_answers_of_another_machine_are_not_mixed_with_published_ones(tiny_study, trained):
     made = tiny_study()
     runs = made.retrain(n=2)

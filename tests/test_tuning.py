@@ -16,7 +16,7 @@ import tiny
 from stabutils import metrics
 from stabutils.errors import InputError
 from stabutils.metrics import scores
-from stabutils.mitigations import regularizers
+from stabutils.mitigations import Mitigation, regularizers
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.neighbours import Mixout, UnitDropout, ZerO
 from stabutils.mitigations.regularizers import (
@@ -25,10 +25,11 @@ from stabutils.mitigations.regularizers import (
     FAMILIES,
     QUICK,
     LabelSmoothing,
+    LongerTraining,
     MCDropout,
 )
 from stabutils.study import tuning
-from stabutils.study.study import Study
+from stabutils.study.study import Study, requested
 from stabutils.training import preparation
 
 GOLD = np.zeros(200, int)
@@ -166,6 +167,21 @@ def test_tuning_has_seeds_of_its_own_and_its_table_comes_back(study, tmp_path):
     assert "under another recipe" in tuning.source(replace(study, epochs=3), back)
     back.assign(model="another").to_csv(written, index=False)
     assert tuning.read(study) is None
+
+
+def test_arms_and_recipes_are_tried_on_seeds_of_their_own(study):
+    longer = replace(study, epochs=3)
+    candidates = {"3 epochs": longer, "EMA": EMA(0.8), "3 epochs as an arm": LongerTraining(1.5)}
+    table = tuning.try_out(study, candidates, runs=2)
+    assert table.candidate.tolist() == ["control", *candidates]
+    assert table.trainings.tolist() == [1, 1.5, 1, 1.5]
+    for own in (study, longer):
+        assert own.plan("control", 2)["to train"] == 2  # fresh ones for the board
+    tried = requested(longer, Mitigation(), 2, tuning.START).runs
+    assert all(longer.answers.has(run) for run in tried)
+    again = longer.retrain("control", n=2, start=tuning.START).validation_labels
+    accuracy = (again == study.data.validation.labels).mean()
+    assert table.accuracy[1] == pytest.approx(accuracy)
 
 
 def test_the_chosen_strength_is_used_and_a_default_where_none_was_chosen():

@@ -52,9 +52,7 @@ class Part:
             n = self.study.runs if self.n is None else self.n
             return {"runs": n, "stored": 0, "published": 0, "to train at most": n}
         arm = resolve(self.arm)
-        request = requested(
-            self.study, arm, self.n, self.start, self.seeds, self.keep, self.mixed
-        )
+        request = requested(self.study, arm, self.n, self.start, self.seeds, self.keep, self.mixed)
         counts = forecast.count(self.study.dispatch, arm, request)
         if not self.certain:
             counts["to train at most"] = counts.pop("to train")

@@ -121,6 +121,12 @@ def more(path: Path, runs: Runs, whole: bool) -> bool:
     return len(record["runs"]) > len(runs) or ("shares" in arrays and not whole)
 
 
+def recipe(path: Path) -> dict | None:
+    """The recipe that a committed file's runs were trained by; None where there is no such file."""
+    _, record = files.read_file(path) or ({}, {})
+    return record.get("recipe")
+
+
 def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
     """The committed answers of an arm by run name, of those runs of which all of `keep` was
     committed.

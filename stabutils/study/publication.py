@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from stabutils.errors import InputError
 from stabutils.provenance import provenance
 from stabutils.study import committed, paths
 from stabutils.study.runs import Request, Run, Runs, run_label
@@ -52,7 +53,10 @@ def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
 
 
 def publish(study: Study, request: Request) -> Path | None:
-    """Publish the answers of a request; None where that is done, or would replace more by less."""
+    """Publish the answers of a request; None where that is done, or would replace more by less.
+
+    Raises InputError where published answers of another recipe bear the name.
+    """
     published = study.answers.published(request)
     runs = study.answers.stack(request)
     if "unpublished" in request.part or not isinstance(runs, Runs):
@@ -65,6 +69,9 @@ def publish(study: Study, request: Request) -> Path | None:
     if committed.more(path, runs, whole):
         return None
     identity = request.runs[0].identity
+    if committed.recipe(path) not in (None, identity["recipe"]):
+        allowed = "a file that holds answers under the same recipe; delete it to publish these"
+        raise InputError("published answers", path.name, allowed)
     about = {
         "dataset": study.data.name,
         "model": request.model,

@@ -170,22 +170,24 @@ def _validation(arms: Mapping[str, Runs]) -> dict[str, np.ndarray]:
     return {name: runs.validation_labels for name, runs in arms.items()}
 
 
-def try_out(
-    study: Study, candidates: Mapping[str, Mitigation | tuple[Mitigation, ...]], runs: int
-) -> pd.DataFrame:
+def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> pd.DataFrame:
     """Train candidates that no one strength orders, with seeds that stand on no board: what was
-    `tried`, and what each costs in trainings.
+    `tried`, and what each costs in trainings of the study's control.
+
+    candidates : by name, arms of the study, or studies: their controls, under another recipe
     """
     from stabutils.mitigations.composition import price
 
-    labels = {
-        name: study.retrain(arm, n=runs, start=START).validation_labels
-        for name, arm in {"control": "control", **candidates}.items()
-    }
-    table = tried(labels.pop("control"), labels, study.data.validation.labels)
-    table.insert(
-        1, "trainings", [1.0, *(price(arm, study.task.recipe)[0] for arm in candidates.values())]
-    )
+    control, epochs = study.retrain("control", n=runs, start=START), study.task.recipe.epochs
+    labels, trainings = {}, [1.0]
+    for name, candidate in candidates.items():
+        other = isinstance(candidate, Study)
+        own, arm = (candidate, "control") if other else (study, candidate)
+        labels[name] = own.retrain(arm, n=runs, start=START).validation_labels
+        recipe = own.task.recipe
+        trainings.append(price(arm, recipe)[0] * recipe.epochs / epochs)
+    table = tried(control.validation_labels, labels, study.data.validation.labels)
+    table.insert(1, "trainings", trainings)
     return table
 
 
