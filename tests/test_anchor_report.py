@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ import tiny
 import torch
 from test_linear import VECTORS
 from test_models import make_checkpoint
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 from stabutils.__main__ import main
 from stabutils.data.linear import Linear, fit
@@ -23,6 +24,7 @@ from stabutils.errors import InputError
 from stabutils.metrics.mixtures import choose_weight, curve, mix
 from stabutils.reports.anchor import (
     Anchor,
+    Encoder,
     assess,
     encode,
     load,
@@ -314,11 +316,24 @@ def test_an_encoder_is_read_by_its_name_and_a_service_reads_the_same(files, tmp_
     said = capsys.readouterr().out
     assert expected.summary() in said and f"encoder: {checkpoint}, 64 tokens of a text\n" in said
     assert load(output).model.settings == settings
-    own = encode(checkpoint)(DATA.test.texts)
+    vectors_of = encode(output, checkpoint)
+    own = vectors_of(DATA.test.texts)
     np.testing.assert_allclose(own, vectors["test"], atol=1e-5)
-    assert np.isfinite(encode(checkpoint)([""])).all()
-    long, cut = "wake me at seven", "wake me"
-    assert np.array_equal(*[encode(checkpoint, 2)([text]) for text in (long, cut)])
+    assert np.isfinite(vectors_of([""])).all()
+    anchor = load(output)
+    assert anchor.encoder.text == DATA.train.texts[0] and anchor.encoder.tokens == 64
+    vector = encode(output, checkpoint)(["wake me"])[0]
+    anchor = replace(anchor, encoder=Encoder(2, "wake me at seven", vector))
+    short = encode(anchor.save(files / "short.safetensors"), checkpoint)
+    assert np.array_equal(*[short([text]) for text in ("wake me at seven", "wake me")])
+    for layers in (1, 2):  # of new weights, and of another width
+        other = tmp_path / f"{layers} layers"
+        shutil.copytree(checkpoint, other)
+        AutoModel.from_config(
+            AutoConfig.from_pretrained(checkpoint, num_hidden_layers=layers)
+        ).save_pretrained(other)
+        with pytest.raises(ValueError, match=f"{other} is not the encoder that {output}"):
+            encode(output, str(other))
     answers = serve(output)[1](DATA.test.texts, system("test")[0], own)
     by_hand = expected.anchor.answer(DATA.test.texts, system("test")[0], vectors["test"])
     np.testing.assert_allclose(answers, by_hand, atol=1e-4)

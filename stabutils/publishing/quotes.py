@@ -119,6 +119,26 @@ def _corpora(root: Path) -> str:
     return table(header, rows)
 
 
+def _recipes(root: Path) -> str:
+    """One row a corpus and model: how control was trained."""
+    columns = {
+        "epochs": "epochs",
+        "batch_size": "texts a step",
+        "learning_rate": "peak rate",
+        "head_rate": "of the head, times",
+        "warmup": "warm-up",
+        "weight_decay": "weight decay",
+        "precision": "precision",
+    }
+    rows = []
+    for folder in results.published(root):
+        _, record = results.control(folder)
+        recipe = dict(record["recipe"], learning_rate=f"{record['recipe']['learning_rate']:.2g}")
+        cells = [recipe[name] for name in columns]
+        rows.append([record["dataset"], record["model"], *cells])
+    return table(["corpus", "model", *columns.values()], rows)
+
+
 def _executed(root: Path) -> str:
     """Where the executed notebooks of each corpus lie, and what they found as data."""
     rows = []
@@ -229,6 +249,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "board": _board,
     "corpora": _corpora,
     "executed": _executed,
+    "recipes": _recipes,
     "tried": _tried,
     "updates": _updates,
 }

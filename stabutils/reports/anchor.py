@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,13 +44,28 @@ SLIGHT = 0.2  # Cohen's kappa up to which an agreement is slight (Landis and Koc
 
 
 @dataclass(frozen=True, eq=False)
+class Encoder:
+    """What an anchor knows of the encoder that it reads: how many tokens of a text it reads, and
+    what it makes of one text, so that no other is taken for it.
+    """
+
+    tokens: int
+    text: str
+    vector: ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Anchor:
-    """A linear model, the weight it has beside a network, and the names of the labels."""
+    """A linear model, the weight it has beside a network, and the names of the labels.
+
+    encoder: whose vectors the linear model reads, where the anchor was told.
+    """
 
     model: LinearModel
     weight: float
     kind: str
     label_names: tuple[str, ...]
+    encoder: Encoder | None = None
 
     def answer(
         self,
@@ -85,6 +100,9 @@ class Anchor:
             "kind": self.kind,
             "label_names": self.label_names,
         }
+        if self.encoder is not None:
+            arrays["encoder"] = self.encoder.vector
+            record["encoder"] = {"tokens": self.encoder.tokens, "text": self.encoder.text}
         files.write_file(path, files.encode(arrays, record))
         return path
 
@@ -105,7 +123,10 @@ def load(path: str | Path) -> Anchor:
         strength=record["strength"],
         temperature=record["temperature"],
     )
-    return Anchor(model, record["weight"], record["kind"], tuple(record["label_names"]))
+    encoder = (
+        Encoder(**record["encoder"], vector=arrays["encoder"]) if "encoder" in arrays else None
+    )
+    return Anchor(model, record["weight"], record["kind"], tuple(record["label_names"]), encoder)
 
 
 def serve(path):
@@ -149,25 +170,33 @@ def serve(path):
     return record["label_names"], answer
 
 
-def encode(folder, longest=64):
-    """A function from texts to the vectors of all layers of a frozen encoder, (texts, width): to
-    copy into a service, for it needs nothing of this package.
+def encode(path, folder):
+    """A function from texts to the vectors of all layers of a frozen encoder, (texts, width), as
+    the anchor in a file reads them: to copy into a service, for it needs nothing of this package.
 
     They are those of `training.features.frozen_vectors(task, "all")` for a checkpoint whose tokens
     are averaged: the mean of each layer, of length 1, side by side; texts one after another.
 
-    folder : of config.json, tokenizer and weights, or a hub id. longest : tokens read of a text, as
-    many as the linear model was fitted with
+    path : of the anchor. folder : of config.json, tokenizer and weights, or a hub id. Raises
+    ValueError for another encoder than the anchor's
     """
+    import json
+
     import torch
+    from safetensors import safe_open
     from transformers import AutoModel, AutoTokenizer
 
+    with safe_open(path, "pt") as file:
+        known, expected = (
+            json.loads(file.metadata()["record"])["encoder"],
+            file.get_tensor("encoder"),
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     unknown = tokenizer.unk_token_id or 0
 
     def vector(text):
-        ids = tokenizer(text, truncation=True, max_length=longest)["input_ids"] or [unknown]
+        ids = tokenizer(text, truncation=True, max_length=known["tokens"])["input_ids"] or [unknown]
         tokens = torch.tensor([ids])
         given = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
         layers = encoder(**given, output_hidden_states=True).hidden_states
@@ -178,6 +207,9 @@ def encode(folder, longest=64):
         with torch.no_grad():
             return torch.cat([vector(text) for text in texts]).numpy()
 
+    found = torch.from_numpy(vectors([known["text"]])[0])
+    if found.shape != expected.shape or not torch.allclose(found, expected, atol=0.01):
+        raise ValueError(f"{folder} is not the encoder that {path} was made with")
     return vectors
 
 
@@ -337,10 +369,12 @@ def command(arguments: argparse.Namespace) -> int:
     )
     vectors = load_file(arguments.vectors) if arguments.vectors else {}
     settings = Linear(arguments.features or ("both" if arguments.vectors else "tfidf"))
+    encoder = None
     if arguments.encoder:
-        settings, vectors = Linear("both", layer=ALL), vectors_of(arguments)
+        settings = Linear("both", layer=ALL)
+        vectors, encoder = vectors_of(arguments, data)
     found = assess(data, validation, test, settings, arguments.kind, vectors)
-    path = found.anchor.save(Path(arguments.output))
+    path = replace(found.anchor, encoder=encoder).save(Path(arguments.output))
     if arguments.csv:
         found.plain().to_csv(arguments.csv, index=False)
     if arguments.json:
@@ -366,8 +400,10 @@ def _refuse_features(arguments: argparse.Namespace) -> None:
         raise InputError("encoder", arguments.encoder, "a whole checkpoint, without a :number")
 
 
-def vectors_of(arguments: argparse.Namespace) -> dict[str, ndarray]:
-    """Vectors of all layers of the encoder, by split; it prints with what `encode` gives them."""
+def vectors_of(arguments: argparse.Namespace, data: Dataset) -> tuple[dict[str, ndarray], Encoder]:
+    """Vectors of all layers of the encoder by split, and what an anchor knows of it; it prints
+    where the encoder lies.
+    """
     from stabutils.study.study import Study
     from stabutils.training.checkpoints import encoder_of, find_checkpoint
     from stabutils.training.features import frozen_vectors
@@ -375,8 +411,9 @@ def vectors_of(arguments: argparse.Namespace) -> dict[str, ndarray]:
     study = Study(dataset=arguments.dataset, model=arguments.encoder, pooling="mean")
     vectors = frozen_vectors(study.task, ALL)
     folder = encoder_of(find_checkpoint(arguments.encoder))
-    print(f"encoder: {folder}, {study.task.recipe.max_length} tokens of a text")
-    return vectors
+    tokens = study.task.recipe.max_length
+    print(f"encoder: {folder}, {tokens} tokens of a text")
+    return vectors, Encoder(tokens, data.train.texts[0], vectors["train"][0])
 
 
 def read_rated(path: str | Path, columns: Mapping[str, str | Sequence[str]]) -> Predictions:

@@ -181,8 +181,8 @@ def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> p
     control, epochs = study.retrain("control", n=runs, start=START), study.task.recipe.epochs
     labels, trainings = {}, [1.0]
     for name, candidate in candidates.items():
-        other = isinstance(candidate, Study)
-        own, arm = (candidate, "control") if other else (study, candidate)
+        own = candidate if isinstance(candidate, Study) else study
+        arm = "control" if isinstance(candidate, Study) else candidate
         labels[name] = own.retrain(arm, n=runs, start=START).validation_labels
         recipe = own.task.recipe
         trainings.append(price(arm, recipe)[0] * recipe.epochs / epochs)
