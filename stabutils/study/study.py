@@ -170,10 +170,9 @@ class Study:
     ) -> Runs:
         """The answers of `n` runs (default: `runs`) with seeds seed + start, ...; or of `seeds`.
 
-        keep: names out of `training.probes.PROBES`, measured on each run beside its answers. A run
-        that was trained or published without them is trained again; so is, if `mixed`, one that was
-        published without the probabilities that a mixture needs. Raises Incomplete when some could
-        not be trained; those that could are stored.
+        keep: names out of `training.probes.PROBES`, measured on each run. mixed: probabilities are
+        needed too, as by a mixture. A run that is stored or published without is trained again.
+        Raises Incomplete when some could not be trained; those that could are stored.
         """
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, start, seeds, keep, mixed)
