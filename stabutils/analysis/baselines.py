@@ -8,15 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from stabutils import records
-from stabutils.analysis.board import WORDS_ALONE, over_linear
+from stabutils.analysis.board import WORDS_ALONE, in_words, over_linear
 from stabutils.data.linear import ALL, Linear
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
-TFIDF = {WORDS_ALONE: Linear("tfidf")}
 ALL_LAYERS = "linear (both, all layers)"
 FROZEN = {
     "linear (frozen)": Linear("frozen", "logistic"),
@@ -30,7 +28,9 @@ def kinds_of(study: Study) -> dict[str, Linear]:
 
     Of a checkpoint also those on its vectors without fine-tuning, alone and beside TF-IDF.
     """
-    return TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
+    words = {WORDS_ALONE: Linear("tfidf")}
+    pretrained = study.task.identity["kind"] == "checkpoint"
+    return words | FROZEN if pretrained else words
 
 
 def linear_models(study: Study) -> dict[str, np.ndarray]:
@@ -106,7 +106,7 @@ def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
     lead = over_linear(control, linear)
     if not lead.high < 0:
         return ""
-    shown = records.shown(records.number("accuracy_change", lead), "points")
+    shown = in_words("accuracy_change", lead)
     return (
         f"Control is less accurate than a linear model, {best}: {shown}. Train longer (epochs), on "
         "more texts, or use the linear model: what follows is about a network that has not learned "
@@ -127,7 +127,7 @@ def unsettled(control: Runs) -> str:
     rise = scores.change(last, earlier, [control.seeds] * 2)
     if not (rise.low > 0 and rise.value > GUARD):
         return ""
-    shown = records.shown(records.number("accuracy_change", rise), "points")
+    shown = in_words("accuracy_change", rise)
     return f"Accuracy still rose when training ended, by {shown}: train longer (epochs)."
 
 

@@ -21,7 +21,7 @@ from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.mixtures import Mixture
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
-from stabutils.study.runs import Runs, summarise
+from stabutils.study.runs import Runs, summarise, take
 
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
 # What ensembles, and then single runs, are scored by, query by query.
@@ -231,24 +231,19 @@ def by_agreement(
         "two of three": (2 / 3 <= agree) & (agree < 0.9),
         "fewer": agree < 2 / 3,
     }
-    return groups, only(runs, kept=scored)
+    return groups, take(runs, scored)
 
 
-def only(
-    runs: Runs,
-    queries: np.ndarray | slice = slice(None),
-    kept: np.ndarray | slice = slice(None),
-) -> Runs:
-    """Some of the runs on some test queries: what scores ask for, the rest is as it was."""
+def only(runs: Runs, queries: np.ndarray) -> Runs:
+    """Runs on some of the test queries: what scores ask for, the rest is as it was."""
     probabilities = runs.probabilities
     if probabilities is not None:
-        probabilities = probabilities[kept][:, queries]
+        probabilities = probabilities[:, queries]
     return replace(
         runs,
         gold=runs.gold[queries],
-        labels=runs.labels[kept][:, queries],
-        seeds=runs.seeds[kept],
-        doubt=runs.doubt[kept][:, queries],
+        labels=runs.labels[:, queries],
+        doubt=runs.doubt[:, queries],
         probabilities=probabilities,
     )
 
@@ -268,13 +263,12 @@ def sizes_of(text: str, runs: int) -> list[int]:
     return sizes
 
 
-def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
+def share(pool: Pool, arm: Runs, size: int, n: int = 5) -> Interval:
     """How much of the label entropy that ensembles of `size` save an arm saves: 1 is as much.
 
     Parameters
     ----------
-    arm : runs, or the size of other ensembles of the pool
-    size : of the ensembles that it is compared with; the pool must make 3 of them
+    size : of the ensembles that the arm is compared with; the pool must make 3 of them
 
     Returns
     -------
@@ -285,13 +279,10 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
     def entropies(kept: np.ndarray) -> np.ndarray:
         """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
         own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
-        reference = pool.rows(own, size, n)[[0, 3]]
-        if isinstance(arm, int):
-            return np.concatenate([pool.rows(own, arm, n)[[0, 3]], reference])
         votes = min(n, len(own) // size)
         labels = arm.labels[np.isin(arm.seeds, kept)], pool.runs.labels[own]
         entropy = [metrics.label_entropy(some, votes) for some in labels]
-        return np.concatenate([entropy, reference])
+        return np.concatenate([entropy, pool.rows(own, size, n)[[0, 3]]])
 
     def ratio(entropy, single, of_ensembles, of_their_runs):
         return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
@@ -314,7 +305,7 @@ def lead(pool: Pool, arm: Runs, size: int) -> Interval:
     return _beside(pool, arm, size, accuracies, lambda own, ensembles: own - ensembles)
 
 
-def _beside(pool: Pool, arm: Runs | int, size: int, rows: Callable, function: Callable) -> Interval:
+def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable) -> Interval:
     """Interval of a function of an arm and of ensembles; a seed is left out of both.
 
     rows : from the seeds that are kept to (numbers, queries)
@@ -324,15 +315,13 @@ def _beside(pool: Pool, arm: Runs | int, size: int, rows: Callable, function: Ca
     if replicas < 3:
         allowed = f"an integer up to {len(runs) // 3}, a third of the runs"
         raise InputError("size of an ensemble", size, allowed)
-    seeds, kinds, least = runs.seeds, np.zeros_like(runs.seeds), len(runs)
-    if not isinstance(arm, int):
-        seeds, least = np.union1d(runs.seeds, arm.seeds), min(len(runs), len(arm))
-        kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
+    seeds = np.union1d(runs.seeds, arm.seeds)
+    kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
     deleted = []
     for division in divisions(kinds, replicas):
         rest = [seeds[division != group] for group in range(replicas)]
         deleted.append(np.stack([rows(kept) for kept in rest]))
-    return scores.of_pool(function, rows(seeds), deleted, least)
+    return scores.of_pool(function, rows(seeds), deleted, min(len(runs), len(arm)))
 
 
 # ---- replicas as runs

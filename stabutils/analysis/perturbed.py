@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from stabutils import records
+from stabutils.analysis import board
 from stabutils.data.perturb import PERTURBATIONS
 from stabutils.errors import InputError
 from stabutils.metrics import detection, scores
@@ -163,12 +163,8 @@ def compared(
 
 def numbers(table: pd.DataFrame) -> list[Number]:
     """The intervals of `compared`, as a record keeps them."""
-    found = []
-    for row in table.to_dict("records"):
-        for name in list(COLUMNS)[1:]:
-            if row[name] is not None:
-                found.append(records.number(name, row[name], row["kind"], "changed texts"))
-    return found
+    by_kind = table.rename(columns={"kind": "arm"})
+    return board.numbers(by_kind, list(COLUMNS)[1:], "changed texts")
 
 
 def _mean_churn(labels: np.ndarray) -> float:

@@ -274,13 +274,13 @@ def battery(
 ) -> dict[str, dict[str, Clustering]]:
     """`clustering` for every space and question: what each looks beyond, by name."""
     entropies = halves(labels)
-    return {
-        space: {
-            name: clustering(entropies, graph, **beyond, permutations=permutations)
-            for name, beyond in questions.items()
-        }
-        for space, graph in graphs.items()
-    }
+    tests: dict[str, dict[str, Clustering]] = {}
+    for space, graph in graphs.items():
+        tests[space] = {}
+        for name, beyond in questions.items():
+            test = clustering(entropies, graph, **beyond, permutations=permutations)
+            tests[space][name] = test
+    return tests
 
 
 def planted_neighbours(

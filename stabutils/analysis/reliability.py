@@ -4,7 +4,7 @@ detection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -99,23 +99,23 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
     if len(runs) < 3:
         raise InputError("runs", len(runs), "at least 3")
     wrong = (runs.labels != runs.gold).astype(float)
+    measures = {
+        "churn": (_selective_churn, runs.labels),
+        "served_churn": (served, runs.labels),
+        "error": (selective, wrong),
+    }
     rows = []
     for coverage in coverages:
-
-        def churn(labels: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
-            return selective(otherwise(labels), doubt, coverage)
-
-        by_coverage: dict[str, Callable[..., float]] = {
-            "churn": churn,
-            "served_churn": partial(served, coverage=coverage),
-        }
-        row = {
-            name: over_both(measure, runs.labels, runs.doubt).within(0, 1)
-            for name, measure in by_coverage.items()
-        }
-        error = over_both(partial(selective, coverage=coverage), wrong, runs.doubt).within(0, 1)
-        rows.append({"coverage": coverage, **row, "error": error})
+        row: dict[str, object] = {"coverage": coverage}
+        for name, (measure, values) in measures.items():
+            at_coverage = partial(measure, coverage=coverage)
+            row[name] = over_both(at_coverage, values, runs.doubt).within(0, 1)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _selective_churn(labels: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
+    return selective(otherwise(labels), doubt, coverage)
 
 
 def finds(runs: Runs) -> Interval:

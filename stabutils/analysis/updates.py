@@ -25,9 +25,11 @@ from stabutils.metrics import detection, intervals, mixtures, scores
 from stabutils.metrics.intervals import Interval
 from stabutils.metrics.measures import flips
 from stabutils.metrics.scores import Score
-from stabutils.mitigations.updates import APART
+from stabutils.mitigations import resolve
+from stabutils.mitigations.updates import APART, Successor
 from stabutils.study.runs import Runs, take
 from stabutils.study.study import Arm, Study
+from stabutils.training.state import Seeds
 
 FLIPS = ("churn", "negative_flips", "positive_flips")
 
@@ -97,9 +99,6 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     study : one whose data change (`change`); without, an update is a retraining on the same data. A
     method that knows the deployed model is deployed as control's.
     """
-    from stabutils.mitigations import resolve
-    from stabutils.mitigations.updates import Successor
-
     resolved = resolve(arm)
     matched = any(isinstance(part, Successor) for part in resolved.flattened())
     before = study.retrain("control" if matched else resolved, n=n)
@@ -210,8 +209,6 @@ def four_churns(study: Study, levels: int = 3, arm: Arm = "control") -> Effects:
     Trains levels x levels runs: each seed of the training with each data seed. The sources are
     named "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
     """
-    from stabutils.training.state import Seeds
-
     numbers = range(study.seed, study.seed + levels)
     seeds = [Seeds(own, own, own, data) for own in numbers for data in numbers]
     runs = study.retrain(arm, seeds=seeds)
@@ -274,12 +271,7 @@ def table(
 def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
     """The numbers of a table of updates for a record."""
     names = [*FLIPS, "churn_reduction", "negative_flips_reduction", "accuracy", "accuracy_change"]
-    found = []
-    for row in table.to_dict("records"):
-        for name in names:
-            if isinstance(row.get(name), Interval):
-                found.append(records.number(name, row[name], row["arm"], condition))
-    return found
+    return board.numbers(table, names, condition)
 
 
 def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
@@ -291,17 +283,18 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
     """
     changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)
+    questions = {
+        "auroc": (detection.auroc, changed >= least),
+        "correlation": (detection.rank_correlation, changed),
+    }
     found = {}
-    for name, agreement in (
-        ("auroc", detection.auroc),
-        ("correlation", detection.rank_correlation),
-    ):
-
-        def mean(doubt: np.ndarray, share: np.ndarray, name=name, agreement=agreement) -> float:
-            target = share >= least if name == "auroc" else share
-            pairs = zip(doubt, target, strict=True)
-            return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
-
+    for name, (agreement, target) in questions.items():
+        mean = partial(_mean_agreement, agreement)
         with suppress(InputError):
-            found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
+            found[name] = intervals.over_both(mean, uncertainty, target).within(-1, 1)
     return found
+
+
+def _mean_agreement(agreement: Callable, doubt: np.ndarray, target: np.ndarray) -> float:
+    """Mean over models of what `agreement` says of a model's doubt and target, (queries,) each."""
+    return float(np.mean([agreement(*rows) for rows in zip(doubt, target, strict=True)]))

@@ -20,9 +20,12 @@ from stabutils.errors import InputError, floats
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import Interval, jackknife
 from stabutils.metrics.mixtures import Mixture
+from stabutils.mitigations import resolve
+from stabutils.mitigations.interventions import LabelNoise
 from stabutils.records import Number
 from stabutils.study.runs import Runs
 from stabutils.study.study import Arm, Study, with_training_texts
+from stabutils.training.state import Seeds
 
 Key = tuple[str, str, float]  # arm, kind of noise, share of the training labels
 KINDS = ("uniform", "confusable")
@@ -81,10 +84,6 @@ def request(study: Study, key: Key, arm: Arm) -> tuple[Study, Arm]:
 
     An arm that has teachers is asked of `mislabelled`, whose teachers learn from wrong labels too.
     """
-    from stabutils.mitigations import resolve
-    from stabutils.mitigations.interventions import LabelNoise
-    from stabutils.training.state import Seeds
-
     _, kind, share = key
     method = resolve(arm)
     if method.teacher_seeds(Seeds(0, 0, 0)):
@@ -135,8 +134,6 @@ def at_half(study: Study, runs: Runs) -> Runs:
 
 def labels_of(study: Study, kind: str, share: float) -> np.ndarray:
     """The labels that noisy runs of the study are trained on: (training examples,)."""
-    from stabutils.mitigations.interventions import LabelNoise
-
     task = study.task
     return LabelNoise(share, kind).labels(task.train_labels, task.classes, task.train)
 

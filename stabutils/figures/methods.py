@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -103,7 +102,7 @@ def _panel(
             side = int(value[place] > 0)
             edge, offset = (edges[side], place), (10 - 20 * side, 0)
             axis.plot(*edge, "<>"[side], color=look["color"], clip_on=False)
-            beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+            beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
             words = f"{round(value[place], 1):g}{unit}"
             axis.annotate(words, edge, offset, **beside, ha=("left", "right")[side])
         else:
@@ -150,15 +149,8 @@ def soft_labels(
 def _fitted(axis: Axes, name: str, bar: Rectangle) -> None:
     """A name inside a bar, on several lines if need be, or not at all."""
     ink = "black" if np.dot(bar.get_facecolor()[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
-    look: dict[str, Any] = {
-        "fontsize": 8,
-        "ha": "center",
-        "va": "center",
-        "color": ink,
-        "zorder": 5,
-    }
-    x, y = bar.get_center()
-    text = axis.text(x, y, name, **look)
+    place = bar.get_center()
+    text = axis.text(*place, name, fontsize=8, ha="center", va="center", color=ink, zorder=5)
     room = bar.get_window_extent().size - 4
     for _ in range(2):
         if np.all(text.get_window_extent().size < room):
