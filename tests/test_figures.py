@@ -70,7 +70,7 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
             ["$1$", "2"],
         ),
         "board": lambda: figures.trade_off(a_board()),
-        "doses": lambda: figures.dose_response(tuned(), ["two"], {"two": "$k$"}),
+        "doses": lambda: figures.dose_response(tuned(), ["two"]),
         "lengths": lambda: figures.lengths(long(), 2),
         "learning": lambda: figures.learning(learned(), 0.15),
         "intents": lambda: figures.per_intent(an_intent_each()),
@@ -638,10 +638,10 @@ def test_a_budget_names_an_arm_once_where_it_is_new():
 
 def test_the_strength_chosen_is_the_filled_dot():
     table = tuned()
-    figure = figures.dose_response(table, ["one", "three"], {"three": "decay"})
+    figure = figures.dose_response(table, ["one", "three"])
     above, below = np.array(figure.axes).reshape(2, 2)
     assert [axis.get_title("left") for axis in above] == ["one", "three"]
-    assert [axis.get_xlabel() for axis in below] == ["strength", "decay"]
+    assert [axis.get_xlabel() for axis in below] == ["strength", "strength"]
     for axis, method in zip(above, ["one", "three"], strict=True):
         own = table[table.method == method]
         hollow, filled = [line for line in axis.lines if line.get_marker() == "o"]

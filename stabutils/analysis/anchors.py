@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.analysis import board, ensembles
@@ -41,7 +42,7 @@ def linear_of(study: Study) -> Linear:
     return Linear("both", layer=ALL) if pretrained else Linear("tfidf")
 
 
-def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> np.ndarray:
+def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> ndarray:
     """Probabilities (texts, classes) of the linear model of a study.
 
     Parameters
@@ -212,7 +213,7 @@ def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Ru
     return mixed(take(runs, np.arange(pairs)), second, arm=arm)
 
 
-def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: float) -> Trial:
+def beside(trained: Trial, anchor: ndarray, weights: pd.DataFrame, passes: float) -> Trial:
     """A trial with the mixtures of its networks, and their honest controls, as further arms.
 
     Parameters
@@ -263,20 +264,20 @@ def weaker(study: Study, control: Runs, weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
+def telling(runs: Runs, mixture: Mixture, where: ndarray) -> int:
     """The query whose label entropy falls most by an anchor, of those of a mask bool (queries,)."""
     after = mixture(probabilities_of(runs)).argmax(-1)
     saved = metrics.label_entropy(runs.labels) - metrics.label_entropy(after)
     return int(np.where(where, saved, -np.inf).argmax())
 
 
-def odds(runs: Runs, mixture: Mixture, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def odds(runs: Runs, mixture: Mixture, query: int) -> tuple[ndarray, ndarray, ndarray]:
     """Of one query: what runs (runs, classes), the anchor (classes,) and both together say."""
     alone = probabilities_of(runs)[:, query]
     return alone, mixture.anchor[query], mixture(probabilities_of(runs))[:, query]
 
 
-def by_group(control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def by_group(control: Runs, arm: Runs, groups: Mapping[str, ndarray]) -> pd.DataFrame:
     """What an arm changes in groups of queries, a mask bool (queries,) each.
 
     Returns

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils.analysis.board import WORDS_ALONE, in_words, over_linear
 from stabutils.data.linear import ALL, Linear
@@ -33,14 +34,14 @@ def kinds_of(study: Study) -> dict[str, Linear]:
     return words | FROZEN if pretrained else words
 
 
-def linear_models(study: Study) -> dict[str, np.ndarray]:
+def linear_models(study: Study) -> dict[str, ndarray]:
     """Labels (queries,) of the linear models of a study's corpus, by name."""
     return {name: own.argmax(axis=1) for name, own in linear_probabilities(study).items()}
 
 
 def linear_probabilities(
     study: Study, data: int | None = None, kinds: Mapping[str, Linear] | None = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, ndarray]:
     """Probabilities (queries, classes) of the linear models of a study's corpus, by name.
 
     data : the data seed, where the study changes its training data
@@ -59,7 +60,7 @@ def linear_probabilities(
     }
 
 
-def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
+def of_changed_data(study: Study, seeds: ndarray) -> dict[str, Runs]:
     """The linear models of changed training data, one for each data seed, as Runs by name.
 
     Without the one on frozen vectors alone, which is not mixed in. That on all layers, whose fits
@@ -80,7 +81,7 @@ def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
     return found
 
 
-def beside(control: Runs, linear: Mapping[str, np.ndarray], model: str) -> pd.DataFrame:
+def beside(control: Runs, linear: Mapping[str, ndarray], model: str) -> pd.DataFrame:
     """A network and the linear models of its corpus, one a row: model, accuracy, churn, runs.
 
     linear : labels (queries,) by name
@@ -97,7 +98,7 @@ def beside(control: Runs, linear: Mapping[str, np.ndarray], model: str) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+def behind_linear(control: Runs, linear: Mapping[str, ndarray]) -> str:
     """What to do where control is significantly less accurate than the best linear model; else "".
 
     linear : labels (queries,) by name
@@ -131,6 +132,6 @@ def unsettled(control: Runs) -> str:
     return f"Accuracy still rose when training ended, by {shown}: train longer (epochs)."
 
 
-def not_learned(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+def not_learned(control: Runs, linear: Mapping[str, ndarray]) -> str:
     """What to do where control has not learned what can be learned here; "" where it has."""
     return "\n".join(filter(None, (behind_linear(control, linear), unsettled(control))))

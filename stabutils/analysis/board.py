@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics, records
 from stabutils.errors import InputError
@@ -17,6 +18,7 @@ from stabutils.metrics.scores import Score
 from stabutils.records import Number
 from stabutils.study.runs import Runs, of_answers
 
+Costs = Mapping[str, tuple[float, float]]  # trainings and passes of an answer, by arm
 LEVEL = 0.05  # of the family of all methods on a board
 LINEAR = "linear"  # how the names of linear models begin, which no seed changes
 BESIDE = ("control", "placebo")  # rows that are no methods
@@ -159,8 +161,8 @@ def board(
     arms: Mapping[str, Runs],
     *,
     placebo: Runs | None = None,
-    linear: Mapping[str, np.ndarray] | None = None,
-    costs: Mapping[str, tuple[float, float]] | None = None,
+    linear: Mapping[str, ndarray] | None = None,
+    costs: Costs | None = None,
     n: int = 5,
     top: float = 0.05,
 ) -> pd.DataFrame:
@@ -269,12 +271,14 @@ def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
 # ---- single numbers
 
 
-def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
-    """Share of control's label entropy that an arm saves; None where control never flips."""
-    n = _votes(control, arm, n)
-    return _against(
-        scores.reduction, lambda runs: scores.label_entropy(runs.labels, n), control, arm
-    )
+def reduction(
+    control: Runs, arm: Runs, n: int = 5, where: ndarray | slice = slice(None)
+) -> Interval | None:
+    """Share of control's label entropy that an arm saves; None where control never flips.
+
+    where : queries (positions or bool)
+    """
+    return _against(scores.reduction, _entropy_of(where, control, arm, n), control, arm)
 
 
 def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval:
@@ -286,30 +290,34 @@ def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval
     return scores.compare(lambda plain, a, b: (b - a) / plain, entropies, seeds)
 
 
-def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
+def entropy_change(control: Runs, arm: Runs, where: ndarray, n: int = 5) -> Interval:
     """Change of the mean label entropy of some queries, bool (queries,), from control to an arm.
 
     In nats; below 0 where the arm is more stable.
     """
-    n = _votes(control, arm, n)
-    return _against(
-        scores.change, lambda runs: scores.label_entropy(runs.labels[:, where], n), control, arm
-    )
+    return _against(scores.change, _entropy_of(where, control, arm, n), control, arm)
 
 
-def entropy_changes(
-    control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]
-) -> dict[str, Interval]:
+def measured(runs: Runs, n: int) -> dict[str, Interval]:
+    """What runs do by themselves: label entropy at n of them (nats), churn, accuracy (shares)."""
+    return {
+        "label_entropy": scores.label_entropy(runs.labels, n).interval(),
+        "churn": scores.churn(runs.labels).interval(),
+        "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+    }
+
+
+def entropy_changes(control: Runs, arm: Runs, groups: Mapping[str, ndarray]) -> dict[str, Interval]:
     """`entropy_change` of each group of queries, by its name."""
     return {name: entropy_change(control, arm, where) for name, where in groups.items()}
 
 
-def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+def churn_change(control: Runs, arm: Runs, where: ndarray) -> Interval:
     """Change of churn on some queries (positions or bool), from control to an arm; a share."""
     return _against(scores.change, lambda runs: scores.churn(runs.labels[:, where]), control, arm)
 
 
-def accuracy_change(control: Runs, arm: Runs, where: np.ndarray | slice = slice(None)) -> Interval:
+def accuracy_change(control: Runs, arm: Runs, where: ndarray | slice = slice(None)) -> Interval:
     """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
     return _against(
         scores.change,
@@ -319,7 +327,7 @@ def accuracy_change(control: Runs, arm: Runs, where: np.ndarray | slice = slice(
     )
 
 
-def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
+def over_linear(runs: Runs, linear: Mapping[str, ndarray]) -> Interval:
     """Accuracy less that of the most accurate linear model, on the same queries; a share.
 
     linear : labels (queries,) by name
@@ -330,7 +338,7 @@ def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
     return scores.change(own, other, [runs.seeds] * 2)
 
 
-def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
+def unstable(labels: ndarray, top: float = 0.05) -> ndarray:
     """Positions of the share `top` of queries with the highest label entropy; at least one.
 
     Examples
@@ -514,26 +522,29 @@ def _own(runs: Runs, n: int) -> dict:
     return row
 
 
-def _row(control: Runs, runs: Runs, n: int, most_unstable: np.ndarray | None) -> dict:
-    def saved(score: Callable[..., Score], where=slice(None), **settings) -> Interval | None:
-        def of_some(arm: Runs) -> Score:
-            return score(arm.labels[:, where], **settings)
-
-        return _against(scores.reduction, of_some, control, runs)
+def _row(control: Runs, runs: Runs, n: int, most_unstable: ndarray | None) -> dict:
+    def churn(arm: Runs) -> Score:
+        return scores.churn(arm.labels)
 
     row = _own(runs, n) | {
-        "reduction": saved(scores.label_entropy, n=n),
-        "churn_reduction": saved(scores.churn),
+        "reduction": reduction(control, runs, n),
+        "churn_reduction": _against(scores.reduction, churn, control, runs),
         "accuracy_change": accuracy_change(control, runs),
     }
     if most_unstable is not None:
-        row["reduction_unstable"] = saved(scores.label_entropy, most_unstable, n=n)
+        row["reduction_unstable"] = reduction(control, runs, n, most_unstable)
     return row | flips(control, runs)
 
 
 def _against(compare: Callable, score: Callable[[Runs], Score], control: Runs, arm: Runs):
     """A score of an arm compared with control's: `scores.change` or `scores.reduction`."""
     return compare(score(arm), score(control), [arm.seeds, control.seeds])
+
+
+def _entropy_of(where, control: Runs, arm: Runs, n: int) -> Callable[[Runs], Score]:
+    """Label entropy on some queries, at as many votes as both arms have."""
+    votes = _votes(control, arm, n)
+    return lambda runs: scores.label_entropy(runs.labels[:, where], votes)
 
 
 def flips(before: Runs, after: Runs) -> dict[str, Interval]:
@@ -557,7 +568,7 @@ def flips(before: Runs, after: Runs) -> dict[str, Interval]:
     return found
 
 
-def _linear_row(control: Runs, labels: np.ndarray) -> dict:
+def _linear_row(control: Runs, labels: ndarray) -> dict:
     labels = np.asarray(labels)
     if labels.shape != control.gold.shape:
         allowed = f"{control.gold.shape}, one label a query"

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.errors import InputError
@@ -23,6 +24,7 @@ from stabutils.metrics.mixtures import Mixture
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
 from stabutils.study.runs import Runs, summarise, take
 
+PARTITIONS = 20  # of a pool, at random, that ensembles are averaged over
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
 # What ensembles, and then single runs, are scored by, query by query.
 STATISTICS = {
@@ -48,7 +50,6 @@ class Pool:
 
     runs: Runs
     how: str = "probability"
-    partitions: int = 20
     memory: dict = field(default_factory=dict, repr=False)  # rows that were computed already
     anchor: Mixture | None = None  # what stands beside every ensemble, but not beside single runs
 
@@ -58,7 +59,7 @@ class Pool:
             raise InputError("how", self.how, "probability or logit, to be mixed with an anchor")
 
     @cached_property
-    def contested(self) -> np.ndarray:
+    def contested(self) -> ndarray:
         """Where ensembles need not answer as all runs do, bool (queries,)."""
         votes = self.runs.labels
         if self.anchor is not None:  # where it agrees with all runs, so does any mixture
@@ -67,11 +68,11 @@ class Pool:
         return (votes != votes[0]).any(axis=0)
 
     @cached_property
-    def entries(self) -> np.ndarray | None:
+    def entries(self) -> ndarray | None:
         probabilities = self.runs.probabilities
         return None if probabilities is None else cast(probabilities[:, self.contested], self.how)
 
-    def answers(self, groups: np.ndarray) -> np.ndarray:
+    def answers(self, groups: ndarray) -> ndarray:
         """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
         if self.anchor is not None:
@@ -89,7 +90,7 @@ class Pool:
             labels[:, self.contested] = vote(members, doubt)
         return labels
 
-    def rows(self, kept: np.ndarray, size: int, n: int) -> np.ndarray:
+    def rows(self, kept: ndarray, size: int, n: int) -> ndarray:
         """Label entropy, churn and accuracy of ensembles of the runs kept, then of these runs
         themselves: (6, queries).
 
@@ -98,18 +99,18 @@ class Pool:
         n = min(n, len(kept) // size)
         key = kept.tobytes(), size, n
         if key not in self.memory:
-            partitions = [partition(len(kept), size, seed) for seed in range(self.partitions)]
+            partitions = [partition(len(kept), size, seed) for seed in range(PARTITIONS)]
             replicas = [self.answers(kept[groups]) for groups in partitions]
             of_ensembles = np.mean([self._parts(labels, n) for labels in replicas], axis=0)
             single = self._parts(self.runs.labels[kept], n)
             self.memory[key] = np.concatenate([of_ensembles, single])
         return self.memory[key]
 
-    def _parts(self, labels: np.ndarray, n: int) -> np.ndarray:
+    def _parts(self, labels: ndarray, n: int) -> ndarray:
         entropy, churn = metrics.label_entropy(labels, n), metrics.disagreement(labels)
         return np.stack([entropy, churn, (labels == self.runs.gold).mean(axis=0)])
 
-    def deletions(self, size: int, n: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    def deletions(self, size: int, n: int) -> tuple[ndarray, list[ndarray]]:
         """The rows of all runs, and those without each group, as `scores.of_pool` takes them."""
         runs = len(self.runs)
         positions, groups = np.arange(runs), runs // size
@@ -171,7 +172,7 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> 
 
 
 def votes_of_halves(
-    labels: np.ndarray, halves: np.ndarray, sizes: Collection[int], n: int, seed: int
+    labels: ndarray, halves: ndarray, sizes: Collection[int], n: int, seed: int
 ) -> dict[int, list[float]]:
     """Label entropy that a `vote_model` expects by size, told the odds by each half of the runs.
 
@@ -187,7 +188,7 @@ def votes_of_halves(
     return found
 
 
-def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:
+def by_group(runs: Runs, groups: Mapping[str, ndarray], size: int, how: str) -> pd.DataFrame:
     """What ensembles of a size do in groups of queries, bool (queries,) each.
 
     Returns
@@ -218,9 +219,7 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
     return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
 
 
-def by_agreement(
-    runs: Runs, judging: np.ndarray, scored: np.ndarray
-) -> tuple[dict[str, np.ndarray], Runs]:
+def by_agreement(runs: Runs, judging: ndarray, scored: ndarray) -> tuple[dict[str, ndarray], Runs]:
     """Groups of queries by how many of some runs give the most frequent answer, and the other runs.
 
     judging, scored : positions of runs, so that the groups owe nothing to the runs that are scored.
@@ -234,7 +233,7 @@ def by_agreement(
     return groups, take(runs, scored)
 
 
-def only(runs: Runs, queries: np.ndarray) -> Runs:
+def only(runs: Runs, queries: ndarray) -> Runs:
     """Runs on some of the test queries: what scores ask for, the rest is as it was."""
     probabilities = runs.probabilities
     if probabilities is not None:
@@ -276,13 +275,12 @@ def share(pool: Pool, arm: Runs, size: int, n: int = 5) -> Interval:
     groups as there are replicas. `runs` are those of the smaller arm.
     """
 
-    def entropies(kept: np.ndarray) -> np.ndarray:
+    def entropies(labels: ndarray, kept: ndarray) -> ndarray:
         """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
-        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
-        votes = min(n, len(own) // size)
-        labels = arm.labels[np.isin(arm.seeds, kept)], pool.runs.labels[own]
-        entropy = [metrics.label_entropy(some, votes) for some in labels]
-        return np.concatenate([entropy, pool.rows(own, size, n)[[0, 3]]])
+        votes = min(n, len(kept) // size)
+        arms = labels, pool.runs.labels[kept]
+        entropy = [metrics.label_entropy(some, votes) for some in arms]
+        return np.concatenate([entropy, pool.rows(kept, size, n)[[0, 3]]])
 
     def ratio(entropy, single, of_ensembles, of_their_runs):
         return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
@@ -297,10 +295,9 @@ def lead(pool: Pool, arm: Runs, size: int) -> Interval:
     Arguments and interval as of `share`.
     """
 
-    def accuracies(kept: np.ndarray) -> np.ndarray:
-        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
-        right = arm.labels[np.isin(arm.seeds, kept)] == arm.gold
-        return np.stack([right.mean(axis=0), pool.rows(own, size, 5)[2]])
+    def accuracies(labels: ndarray, kept: ndarray) -> ndarray:
+        right = (labels == arm.gold).mean(axis=0)
+        return np.stack([right, pool.rows(kept, size, 5)[2]])
 
     return _beside(pool, arm, size, accuracies, lambda own, ensembles: own - ensembles)
 
@@ -308,7 +305,7 @@ def lead(pool: Pool, arm: Runs, size: int) -> Interval:
 def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable) -> Interval:
     """Interval of a function of an arm and of ensembles; a seed is left out of both.
 
-    rows : from the seeds that are kept to (numbers, queries)
+    rows : from the arm's labels and the positions in the pool that are kept to (numbers, queries)
     """
     runs = pool.runs
     replicas = len(runs) // size
@@ -317,11 +314,16 @@ def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable
         raise InputError("size of an ensemble", size, allowed)
     seeds = np.union1d(runs.seeds, arm.seeds)
     kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
+
+    def rows_of(kept: ndarray) -> ndarray:
+        own = np.flatnonzero(np.isin(runs.seeds, kept))
+        return rows(arm.labels[np.isin(arm.seeds, kept)], own)
+
     deleted = []
     for division in divisions(kinds, replicas):
         rest = [seeds[division != group] for group in range(replicas)]
-        deleted.append(np.stack([rows(kept) for kept in rest]))
-    return scores.of_pool(function, rows(seeds), deleted, min(len(runs), len(arm)))
+        deleted.append(np.stack([rows_of(kept) for kept in rest]))
+    return scores.of_pool(function, rows_of(seeds), deleted, min(len(runs), len(arm)))
 
 
 # ---- replicas as runs
@@ -364,7 +366,7 @@ def check(runs: Runs, how: str) -> None:
         probabilities_of(runs, how)
 
 
-def probabilities_of(runs: Runs, how: str = "probability") -> np.ndarray:
+def probabilities_of(runs: Runs, how: str = "probability") -> ndarray:
     """The probabilities of runs. Raises InputError for published runs without them."""
     if runs.probabilities is None:
         allowed = (
@@ -375,7 +377,7 @@ def probabilities_of(runs: Runs, how: str = "probability") -> np.ndarray:
     return runs.probabilities
 
 
-def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]:
+def _replica(runs: Runs, members: ndarray, how: str) -> dict[str, ndarray]:
     labels, gold = runs.labels[members], runs.gold
     answers = {
         "checkpoints": labels,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils.analysis import board
 from stabutils.analysis.baselines import linear_models
@@ -29,7 +29,7 @@ class Trial:
     placebo: Runs
     arms: dict[str, Runs]
     costs: dict[str, tuple[float, float]]
-    linear: dict[str, np.ndarray]
+    linear: dict[str, ndarray]
     settings: dict[str, str]
     studies: tuple[Study, ...]
 

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import records
 from stabutils.analysis import board, ensembles
@@ -72,17 +73,20 @@ class Updates:
     def accuracy(self) -> Score:
         return scores.accuracy(self.after.labels, self.after.gold)
 
-    def chances(self) -> np.ndarray:
+    def chances(self) -> ndarray:
         """The chance that an update changes a query's answer, (queries,): mean over the pairs."""
         return 1 - _share_of_equal(self.before.labels, self.after.labels).mean(axis=0)
 
 
-def _share_of_equal(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+Arms = Mapping[str, Updates]  # by name
+
+
+def _share_of_equal(labels: ndarray, others: ndarray) -> ndarray:
     """Share of other models that answer as a model does: (models, queries)."""
     return np.stack([(others == own).mean(axis=0) for own in labels])
 
 
-def _project(of_old: np.ndarray, of_new: np.ndarray) -> np.ndarray:
+def _project(of_old: ndarray, of_new: ndarray) -> ndarray:
     """Rows whose mean is that over all pairs of an old and a new model, and whose spread is its
     own.
 
@@ -105,7 +109,7 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     return Updates(before, study.retrain(resolved, n=n, start=APART), matched)
 
 
-def pairs(updates: Updates) -> dict[str, np.ndarray]:
+def pairs(updates: Updates) -> dict[str, ndarray]:
     """FLIPS of every pair of an old and a new model, or of those that match: shares (pairs,)."""
     count = len(updates)
     old = new = np.arange(count)
@@ -117,7 +121,7 @@ def pairs(updates: Updates) -> dict[str, np.ndarray]:
 
 def combined(
     control: Updates, linear: Updates, sizes: Sequence[int], passes: float, seed: int = 0
-) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+) -> tuple[Arms, board.Costs]:
     """What needs no training beyond control's: ensembles, the old model kept, and an anchor.
 
     linear : updates of the linear model. passes : of an answer beside it. Returns updates and
@@ -133,15 +137,11 @@ def combined(
             arms[f"ensemble of {size}"] = ensembles_of(control, combine)
             costs[f"ensemble of {size}"] = (size, size)
     arms["the old one kept"] = keeping_the_old(control)
-    costs["the old one kept"] = (1.0, 2.0)
     arms["anchored at a half"] = anchored(control, linear)
-    costs["anchored at a half"] = (1.0, passes)
-    return arms, costs
+    return arms, costs | {"the old one kept": (1.0, 2.0), "anchored at a half": (1.0, passes)}
 
 
-def churns(
-    effects: Mapping[str, Effects], anchors: Mapping[str, Mapping[str, Updates]]
-) -> pd.DataFrame:
+def churns(effects: Mapping[str, Effects], anchors: Mapping[str, Arms]) -> pd.DataFrame:
     """Seed, data and update churn of control and of linear models, by change; a row an arm."""
     rows: list[dict] = []
     for name, own in effects.items():
@@ -169,11 +169,8 @@ def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates
 
 
 def successors_anchored(
-    arms: Mapping[str, Updates],
-    costs: Mapping[str, tuple[float, float]],
-    linear: Updates,
-    passes: float,
-) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+    arms: Arms, costs: board.Costs, linear: Updates, passes: float
+) -> tuple[Arms, board.Costs]:
     """Methods that know the deployed model, old and new each beside its linear model.
 
     linear : updates of the linear model. passes : of an answer beside it. Returns updates and
@@ -235,11 +232,7 @@ def of_linear(runs: Runs) -> Updates:
     return Updates(take(runs, np.arange(half)), take(runs, half + np.arange(half)))
 
 
-def table(
-    control: Updates,
-    arms: Mapping[str, Updates],
-    costs: Mapping[str, tuple[float, float]] | None = None,
-) -> pd.DataFrame:
+def table(control: Updates, arms: Arms, costs: board.Costs | None = None) -> pd.DataFrame:
     """One row a method, the largest reduction of update churn first, and control last.
 
     Returns
@@ -295,6 +288,6 @@ def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
     return found
 
 
-def _mean_agreement(agreement: Callable, doubt: np.ndarray, target: np.ndarray) -> float:
+def _mean_agreement(agreement: Callable, doubt: ndarray, target: ndarray) -> float:
     """Mean over models of what `agreement` says of a model's doubt and target, (queries,) each."""
     return float(np.mean([agreement(*rows) for rows in zip(doubt, target, strict=True)]))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy import ndarray
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 from stabutils.analysis.sources import Effects
 from stabutils.figures.marks import (
@@ -119,8 +120,8 @@ def _groups(entropy: ndarray, each: int) -> dict[str, ndarray]:
 
 
 def _rank_of_answers(votes: ndarray) -> ndarray:
-    kinds, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
-    return np.argsort(np.argsort(-counts, kind="stable"))[which]
+    _, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
+    return rankdata(-counts, "ordinal")[which] - 1
 
 
 def entropy_distribution(labels: ndarray) -> Figure:

@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from numpy import ndarray
 
 from stabutils.analysis.board import LEVEL, LINEAR
 from stabutils.figures.marks import (
@@ -88,7 +89,7 @@ def _panel(
     kinds: Sequence[str],
     floor: float,
     unit: str,
-    at_edge: np.ndarray,
+    at_edge: ndarray,
 ) -> None:
     """Values with their intervals in percent, a row each; some at the edge, with their number."""
     value, low, high = spans(intervals, 100)
@@ -113,7 +114,7 @@ def _panel(
 
 
 def soft_labels(
-    soft: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str], most: int = 4
+    soft: ndarray, labels: ndarray, texts: Sequence[str], names: Sequence[str], most: int = 4
 ) -> Figure:
     """What a teacher says of some texts, a bar each: its likeliest answers from left to right.
 
