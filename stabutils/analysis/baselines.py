@@ -86,12 +86,9 @@ def beside(control: Runs, linear: Mapping[str, ndarray], model: str) -> pd.DataF
 
     linear : labels (queries,) by name
     """
-    own = {
-        "accuracy": scores.accuracy(control.labels, control.gold).interval(),
-        "churn": scores.churn(control.labels).interval(),
-        "runs": len(control),
-    }
-    rows = [{"model": model, **own}]
+    accuracy = scores.accuracy(control.labels, control.gold).interval()
+    churn = scores.churn(control.labels).interval()
+    rows = [{"model": model, "accuracy": accuracy, "churn": churn, "runs": len(control)}]
     for name, labels in linear.items():
         accuracy = scores.accuracy(labels[None], control.gold).interval()
         rows.append({"model": name, "accuracy": accuracy, "churn": "0 (no seed)", "runs": 1})

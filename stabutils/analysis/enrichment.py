@@ -17,12 +17,7 @@ from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.detection import rank_correlation
-from stabutils.metrics.intervals import (
-    Interval,
-    from_deletions,
-    over_examples,
-    runs_and_queries,
-)
+from stabutils.metrics.intervals import Interval, over_both
 from stabutils.metrics.measures import label_entropy
 
 
@@ -174,15 +169,12 @@ def gradients(labels: ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[str
     if len(labels) < 3:
         raise InputError("runs", len(labels), "at least 3, so that one can be left out")
     n = min(n, len(labels) - 1)
-    entropy = label_entropy(labels, n)
-    without = [label_entropy(np.delete(labels, run, axis=0), n) for run in range(len(labels))]
+
+    def correlation(votes: ndarray, attribute: ndarray) -> float:
+        return rank_correlation(attribute, label_entropy(votes, n))
+
     found = {}
     for name in attributes:
-        column = attributes[name].to_numpy(float)
-        deleted = [rank_correlation(column, row) for row in without]
-        over_queries = over_examples(
-            lambda one, other: rank_correlation(one[0], other[0]), column[None], entropy[None]
-        )
-        over_runs = from_deletions(rank_correlation(column, entropy), deleted)
-        found[name] = runs_and_queries(over_runs, over_queries).within(-1, 1)
+        attribute = attributes[name].to_numpy(float)
+        found[name] = over_both(correlation, labels, examples=(attribute,)).within(-1, 1)
     return found

@@ -110,15 +110,15 @@ class Pool:
         entropy, churn = metrics.label_entropy(labels, n), metrics.disagreement(labels)
         return np.stack([entropy, churn, (labels == self.runs.gold).mean(axis=0)])
 
-    def deletions(self, size: int, n: int) -> tuple[ndarray, list[ndarray]]:
-        """The rows of all runs, and those without each group, as `scores.of_pool` takes them."""
+    def deletions(self, size: int, n: int) -> list[ndarray]:
+        """The rows without each group of runs, as `scores.of_pool` takes them."""
         runs = len(self.runs)
         positions, groups = np.arange(runs), runs // size
         deleted = []
         for division in divisions(np.zeros(runs), groups):
             rest = [positions[division != group] for group in range(groups)]
             deleted.append(np.stack([self.rows(kept, size, n) for kept in rest]))
-        return self.rows(positions, size, n), deleted
+        return deleted
 
     def measure(self, size: int, n: int = 5) -> dict[str, Interval]:
         """What ensembles of a size do, by STATISTICS.
@@ -133,17 +133,19 @@ class Pool:
         if not 2 <= size <= runs // 2:
             allowed = f"an integer from 2 to {runs // 2}, half of the runs"
             raise InputError("size of an ensemble", size, allowed)
+        replicas = runs // size
+        bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, replicas)))}
+        rows, deleted = self.rows(np.arange(runs), size, n), []
+        if replicas > 2:
+            deleted = self.deletions(size, n)
         measured = {}
-        if runs // size == 2:
-            rows = self.rows(np.arange(runs), size, n)
-            for name, function in STATISTICS.items():
-                measured[name] = intervals.over_queries(function, *rows, runs=2)
-        else:
-            rows, deleted = self.deletions(size, n)
-            for name, function in STATISTICS.items():
-                measured[name] = scores.of_pool(function, rows, deleted, runs)
-        bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, runs // size)))}
-        return {name: interval.within(*bounds[name]) for name, interval in measured.items()}
+        for name, function in STATISTICS.items():
+            if deleted:
+                interval = scores.of_pool(function, rows, deleted, runs)
+            else:
+                interval = intervals.over_queries(function, *rows, runs=2)
+            measured[name] = interval.within(*bounds[name])
+        return measured
 
 
 def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> pd.DataFrame:

@@ -162,11 +162,11 @@ def planted_wrong(data: Dataset) -> ndarray:
     return wrong
 
 
-def of_itself(runs: Runs, turnover: TurnOver, labels: ndarray, score: str = "loss") -> ndarray:
+def of_itself(runs: Runs, turnover: TurnOver, labels: ndarray) -> ndarray:
     """`self_influence` by every run: (runs, training examples); labels: those it was trained on."""
     found = []
     for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training"):
-        found.append(self_influence(vectors, weight, bias, labels, owned, rate, score))
+        found.append(self_influence(vectors, weight, bias, labels, owned, rate))
     return np.stack(found)
 
 

@@ -63,8 +63,8 @@ def size_classes(
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
 
-def unequal(train_labels: ndarray, times: float = 2.0) -> bool:
-    """Whether the most frequent intent has at least so many times the rarest one's examples.
+def unequal(train_labels: ndarray) -> bool:
+    """Whether the most frequent intent has at least twice the rarest one's examples.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def unequal(train_labels: ndarray, times: float = 2.0) -> bool:
     (False, True)
     """
     sizes = np.unique(train_labels, return_counts=True)[1]
-    return bool(sizes.max() >= times * sizes.min())
+    return bool(sizes.max() >= 2 * sizes.min())
 
 
 def groups_of(data: Dataset) -> ndarray | None:

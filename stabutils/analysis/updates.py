@@ -267,17 +267,17 @@ def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
     return board.numbers(table, names, condition)
 
 
-def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
+def foreseen(updates: Updates) -> dict[str, Interval]:
     """How well a deployed model's own uncertainty says which of its answers an update will change.
 
-    AUROC against the queries whose answer at least a share `least` of the new models change, and
-    the rank correlation with that share; means over the deployed models, over models and queries.
+    AUROC against the queries whose answer at least a tenth of the new models change, and the rank
+    correlation with the share that do; means over the deployed models, over models and queries.
     What cannot be said, as where every answer changes, is left out.
     """
     changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)
     questions = {
-        "auroc": (detection.auroc, changed >= least),
+        "auroc": (detection.auroc, changed >= 0.1),
         "correlation": (detection.rank_correlation, changed),
     }
     found = {}

@@ -207,29 +207,26 @@ def intervals(
     *,
     scale: float = 1,
     start: float | None = None,
-    reference_name: str = "",
 ) -> Figure:
     """Values with their intervals, one row each, top down.
 
     Parameters
     ----------
     label : of the axis; a second line can say what it means to lie left and right
-    reference : where a dotted line stands, and its name where it has one
+    reference : where a dotted line stands
     limits : of what the number can be; an interval that reaches past is cut there
     scale : what all numbers are multiplied by: 100 for percent
     start : where the axis begins, after scaling
     """
-    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.1 + 0.3 * bool(reference_name)))
+    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.1))
     whiskers(axis, range(len(rows)), rows.values(), scale=scale, limits=limits, across=True)
     if reference is not None:
-        axis.axvline(scale * reference, **RULE, label=short(reference_name, 80))
+        axis.axvline(scale * reference, **RULE)
     if start is not None:
         axis.axvline(start, alpha=0)  # counts for the margins
         axis.set_xlim(left=start)
     name_rows(axis, list(rows))
     axis.set(xlabel=label)
-    if reference_name:
-        legend_below(figure, axis)
     return figure
 
 

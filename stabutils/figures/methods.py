@@ -52,14 +52,13 @@ def trade_off(table: pd.DataFrame) -> Figure:
     rows = table[table.reduction.notna() & (table.arm != "control")]
     order = np.argsort(-spans(rows.reduction)[0], kind="stable")
     rows = rows.iloc[order]
-    kinds = [_kind(row.arm, row.better) for row in rows.itertuples()]
+    kinds = list(map(_kind, rows.arm, rows.better))
     size = (10, 0.27 * len(rows) + 1.7)
     figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True)
     linear = rows.arm.str.startswith(LINEAR).to_numpy()
     _panel(left, rows.reduction, kinds, FLOORS["reduction"], " %", linear)
-    nowhere = np.zeros(len(rows), bool)
-    _panel(right, rows.accuracy_change, kinds, FLOORS["accuracy_change"], " points", nowhere)
-    name_rows(left, [_priced(row.arm, row.trainings) for row in rows.itertuples()], 50)
+    _panel(right, rows.accuracy_change, kinds, FLOORS["accuracy_change"], " points")
+    name_rows(left, list(map(_priced, rows.arm, rows.trainings)), 50)
     left.set(xlabel="reduction of label entropy, % of control's")
     start, end = right.get_xlim()
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
@@ -89,17 +88,17 @@ def _panel(
     kinds: Sequence[str],
     floor: float,
     unit: str,
-    at_edge: ndarray,
+    at_edge: ndarray | bool = False,
 ) -> None:
     """Values with their intervals in percent, a row each; some at the edge, with their number."""
     value, low, high = spans(intervals, 100)
-    at_edge = at_edge | (value < floor)
-    ends = np.concatenate([np.maximum(low[~at_edge], floor), high[~at_edge], [0]])
+    outside = at_edge | (value < floor)
+    ends = np.concatenate([np.maximum(low[~outside], floor), high[~outside], [0]])
     pad = 0.05 * max(np.ptp(ends), 1)
     edges = ends.min() - pad, ends.max() + pad
     for place, (interval, kind) in enumerate(zip(intervals, kinds, strict=True)):
         look = KINDS[kind]
-        if at_edge[place]:
+        if outside[place]:
             side = int(value[place] > 0)
             edge, offset = (edges[side], place), (10 - 20 * side, 0)
             axis.plot(*edge, "<>"[side], color=look["color"], clip_on=False)
