@@ -130,7 +130,7 @@ def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int
         return 0
     if not parts.any():
         return int(np.sign(gap))
-    degrees = np.array([one.df, other.df])
+    degrees = np.array([one.df, other.df], float)
     degrees[np.isnan(degrees)] = math.inf
     spread = np.sum(parts**2 / degrees)
     df = parts.sum() ** 2 / spread if spread else math.inf
