@@ -250,7 +250,7 @@ def test_only_some_queries():
     whole = Pool(RUNS).rows(np.arange(12), 3, 3)
     assert np.array_equal(Pool(few).rows(np.arange(12), 3, 3), whole[:, some])
     assert ensembles.only(labels_only(RUNS), some).probabilities is None
-    half = ensembles.only(RUNS, kept=np.arange(1, 12, 2))
+    half = take(RUNS, np.arange(1, 12, 2))
     assert np.array_equal(
         Pool(half).rows(np.arange(6), 3, 2), Pool(RUNS).rows(np.arange(1, 12, 2), 3, 2)
     )
@@ -309,20 +309,14 @@ def test_more_members_save_more():
     assert ensembles.table(Pool(RUNS), [2, 3], passes=1).passes.tolist() == [3, 4]
 
 
-def test_shares_of_the_largest():
-    """Fails if the ratio's ends are of different runs: the whole is the whole in every deletion."""
-    whole = share(Pool(RUNS), 4, 4)
-    assert (whole.value, whole.low, whole.high) == pytest.approx((1, 1, 1))
+def test_the_share_of_single_runs_is_nothing():
     nothing = share(Pool(RUNS), RUNS, 4)
     assert (nothing.value, nothing.se) == pytest.approx((0, 0), abs=1e-12)
-    half = share(Pool(RUNS), 2, 4, n=3)
-    assert 0 < half.value < 1 and half.over_runs.df == 2
-    assert half.low < half.over_runs.low < half.value and half.runs == 12
     arm = replace(RUNS, labels=RUNS.labels[:5], seeds=RUNS.seeds[:5])
     found = share(Pool(RUNS), arm, 4)
     assert np.isfinite(found.low) and found.runs == 5  # not those of the pool
     with pytest.raises(InputError, match="size of an ensemble: got 5; expected an integer up to 4"):
-        share(Pool(RUNS), 2, 5)
+        share(Pool(RUNS), RUNS, 5)
 
 
 def test_the_share_of_an_arm_is_the_plain_ratio():

@@ -52,9 +52,7 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "answers": lambda: figures.answers(LABELS, GOLD, TEXTS),
         "entropy": lambda: figures.entropy_distribution(LABELS),
         "accuracy": lambda: figures.accuracy_and_churn((LABELS == GOLD).mean(1), pairs, churned),
-        "intervals": lambda: figures.intervals(
-            {"a$b$": churned, "b": churned}, "churn", 0.5, reference_name="$half$"
-        ),
+        "intervals": lambda: figures.intervals({"a$b$": churned, "b": churned}, "churn", 0.5),
         "training": lambda: figures.through_training({"$e$": line}, np.array([0.5, 1.0]), 0.9),
         "map": lambda: figures.training_map(DRAW.random(40), DRAW.random(40), entropy),
         "runs": lambda: figures.how_many_runs(churned),
@@ -70,7 +68,7 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
             ["$1$", "2"],
         ),
         "board": lambda: figures.trade_off(a_board()),
-        "doses": lambda: figures.dose_response(tuned(), ["two"], {"two": "$k$"}),
+        "doses": lambda: figures.dose_response(tuned(), ["two"]),
         "lengths": lambda: figures.lengths(long(), 2),
         "learning": lambda: figures.learning(learned(), 0.15),
         "intents": lambda: figures.per_intent(an_intent_each()),
@@ -264,7 +262,7 @@ def test_figures_hold_at_small_and_large_numbers(size):
     change = {"label_entropy_change": [small] * 9, "accuracy_change": [large] * 9}
     drawn = [
         figures.how_many_runs(over_runs),
-        figures.intervals({"a": small, "b": large}, "churn", 0, reference_name="nothing"),
+        figures.intervals({"a": small, "b": large}, "churn", 0),
         figures.four_churns(updated().assign(seed_churn=[small, large, small])),
         figures.updates_frontier(updated().assign(churn=[small, large, small])),
         figures.budgets(affordable().assign(reduction=[small, large] * 3)),
@@ -436,12 +434,6 @@ def test_intervals_are_scaled_cut_and_begin_where_they_are_told_to():
     assert ends == [pytest.approx([0, 10]), pytest.approx([9.4, 9.6])]
     start, end = axis.get_xlim()
     assert start == 0 and end > 10.2  # the reference and the intervals do not touch the edge
-
-
-def test_the_reference_line_is_named():
-    axis = figures.intervals({"a": interval(1)}, "x", 0.5, reference_name="of control").axes[0]
-    [text] = axis.figure.legends[0].get_texts()
-    assert text.get_text() == "of control"
 
 
 def test_a_curve_is_named_beside_it_and_its_axis_holds_it():
@@ -638,10 +630,10 @@ def test_a_budget_names_an_arm_once_where_it_is_new():
 
 def test_the_strength_chosen_is_the_filled_dot():
     table = tuned()
-    figure = figures.dose_response(table, ["one", "three"], {"three": "decay"})
+    figure = figures.dose_response(table, ["one", "three"])
     above, below = np.array(figure.axes).reshape(2, 2)
     assert [axis.get_title("left") for axis in above] == ["one", "three"]
-    assert [axis.get_xlabel() for axis in below] == ["strength", "decay"]
+    assert [axis.get_xlabel() for axis in below] == ["strength", "strength"]
     for axis, method in zip(above, ["one", "three"], strict=True):
         own = table[table.method == method]
         hollow, filled = [line for line in axis.lines if line.get_marker() == "o"]

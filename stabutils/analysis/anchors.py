@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.analysis import board, ensembles
@@ -26,6 +28,7 @@ from stabutils.mitigations.single import WEIGHED
 from stabutils.study import tuning
 from stabutils.study.runs import Runs, of_answers, take
 from stabutils.study.study import Arm, Study
+from stabutils.training.features import linear_logits
 
 SHARES = (0.3, 0.1, 0.03)  # of the training texts, for linear models that are less accurate
 
@@ -39,7 +42,7 @@ def linear_of(study: Study) -> Linear:
     return Linear("both", layer=ALL) if pretrained else Linear("tfidf")
 
 
-def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> np.ndarray:
+def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> ndarray:
     """Probabilities (texts, classes) of the linear model of a study.
 
     Parameters
@@ -47,10 +50,6 @@ def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int =
     split : whose texts
     share : of the training texts that it is fitted on, drawn at random by `seed`
     """
-    import torch
-
-    from stabutils.training.features import linear_logits
-
     count = len(study.task.train_labels)
     rows = np.random.default_rng(seed).permutation(count)[: round(share * count)]
     return np.exp(linear_logits(study.task, linear_of(study), split, torch.from_numpy(rows)))
@@ -214,7 +213,7 @@ def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Ru
     return mixed(take(runs, np.arange(pairs)), second, arm=arm)
 
 
-def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: float) -> Trial:
+def beside(trained: Trial, anchor: ndarray, weights: pd.DataFrame, passes: float) -> Trial:
     """A trial with the mixtures of its networks, and their honest controls, as further arms.
 
     Parameters
@@ -223,25 +222,21 @@ def beside(trained: Trial, anchor: np.ndarray, weights: pd.DataFrame, passes: fl
     weights : of `chosen`, for control and for those trained of WEIGHED
     passes : of an answer with the anchor
     """
-    control, arms, costs = trained.control, {}, {}
+    control, arms = trained.control, {}
     for rule, name in NAMES.items():
         arms[name] = mixed(control, Mixture(anchor, weight_of(weights, rule=rule)))
-        costs[name] = (1.0, passes)
     arms["anchored at a half"] = mixed(control, Mixture(anchor, 0.5))
-    costs["anchored at a half"] = (1.0, passes)
+    costs = dict.fromkeys(arms, (1.0, passes))
     arms["shared run at a half"] = with_fixed_run(control, 0.5)
-    costs["shared run at a half"] = (1.0, 2.0)
     arms["run of its own at a half"] = with_own_run(control, 0.5)
-    costs["run of its own at a half"] = (2.0, 2.0)
+    costs |= {"shared run at a half": (1.0, 2.0), "run of its own at a half": (2.0, 2.0)}
     for method in WEIGHED:
-        runs = trained.arms.get(method)
-        if runs is None:
-            continue
-        for rule, name in NAMES.items():
-            weight = weight_of(weights, method, rule)
-            arm = f"{method} with {name.replace('anchored', 'anchor')}"
-            arms[arm] = mixed(runs, Mixture(anchor, weight))
-            costs[arm] = (trained.costs[method][0], passes)
+        if method in trained.arms:
+            for rule, name in NAMES.items():
+                weight = weight_of(weights, method, rule)
+                arm = f"{method} with {name.replace('anchored', 'anchor')}"
+                arms[arm] = mixed(trained.arms[method], Mixture(anchor, weight))
+                costs[arm] = (trained.costs[method][0], passes)
     return replace(trained, arms=trained.arms | arms, costs=trained.costs | costs)
 
 
@@ -269,20 +264,20 @@ def weaker(study: Study, control: Runs, weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def telling(runs: Runs, mixture: Mixture, where: np.ndarray) -> int:
+def telling(runs: Runs, mixture: Mixture, where: ndarray) -> int:
     """The query whose label entropy falls most by an anchor, of those of a mask bool (queries,)."""
     after = mixture(probabilities_of(runs)).argmax(-1)
     saved = metrics.label_entropy(runs.labels) - metrics.label_entropy(after)
     return int(np.where(where, saved, -np.inf).argmax())
 
 
-def odds(runs: Runs, mixture: Mixture, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def odds(runs: Runs, mixture: Mixture, query: int) -> tuple[ndarray, ndarray, ndarray]:
     """Of one query: what runs (runs, classes), the anchor (classes,) and both together say."""
     alone = probabilities_of(runs)[:, query]
     return alone, mixture.anchor[query], mixture(probabilities_of(runs))[:, query]
 
 
-def by_group(control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def by_group(control: Runs, arm: Runs, groups: Mapping[str, ndarray]) -> pd.DataFrame:
     """What an arm changes in groups of queries, a mask bool (queries,) each.
 
     Returns
@@ -293,12 +288,11 @@ def by_group(control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]) -> pd.D
     rows = []
     for name, where in groups.items():
         if where.any():
-            some = ensembles.only(arm, where)
             rows.append(
                 {
                     "queries": name,
                     "number": int(where.sum()),
-                    "churn": scores.churn(some.labels).interval(),
+                    "churn": scores.churn(arm.labels[:, where]).interval(),
                     "churn_change": board.churn_change(control, arm, where),
                     "accuracy_change": board.accuracy_change(control, arm, where),
                 }

@@ -7,16 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
-from stabutils import records
-from stabutils.analysis.board import WORDS_ALONE, over_linear
+from stabutils.analysis.board import WORDS_ALONE, in_words, over_linear
 from stabutils.data.linear import ALL, Linear
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD
 from stabutils.study.runs import Runs, of_answers
 from stabutils.study.study import Study
 
-TFIDF = {WORDS_ALONE: Linear("tfidf")}
 ALL_LAYERS = "linear (both, all layers)"
 FROZEN = {
     "linear (frozen)": Linear("frozen", "logistic"),
@@ -30,17 +29,19 @@ def kinds_of(study: Study) -> dict[str, Linear]:
 
     Of a checkpoint also those on its vectors without fine-tuning, alone and beside TF-IDF.
     """
-    return TFIDF | (FROZEN if study.task.identity["kind"] == "checkpoint" else {})
+    words = {WORDS_ALONE: Linear("tfidf")}
+    pretrained = study.task.identity["kind"] == "checkpoint"
+    return words | FROZEN if pretrained else words
 
 
-def linear_models(study: Study) -> dict[str, np.ndarray]:
+def linear_models(study: Study) -> dict[str, ndarray]:
     """Labels (queries,) of the linear models of a study's corpus, by name."""
     return {name: own.argmax(axis=1) for name, own in linear_probabilities(study).items()}
 
 
 def linear_probabilities(
     study: Study, data: int | None = None, kinds: Mapping[str, Linear] | None = None
-) -> dict[str, np.ndarray]:
+) -> dict[str, ndarray]:
     """Probabilities (queries, classes) of the linear models of a study's corpus, by name.
 
     data : the data seed, where the study changes its training data
@@ -59,7 +60,7 @@ def linear_probabilities(
     }
 
 
-def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
+def of_changed_data(study: Study, seeds: ndarray) -> dict[str, Runs]:
     """The linear models of changed training data, one for each data seed, as Runs by name.
 
     Without the one on frozen vectors alone, which is not mixed in. That on all layers, whose fits
@@ -80,24 +81,21 @@ def of_changed_data(study: Study, seeds: np.ndarray) -> dict[str, Runs]:
     return found
 
 
-def beside(control: Runs, linear: Mapping[str, np.ndarray], model: str) -> pd.DataFrame:
+def beside(control: Runs, linear: Mapping[str, ndarray], model: str) -> pd.DataFrame:
     """A network and the linear models of its corpus, one a row: model, accuracy, churn, runs.
 
     linear : labels (queries,) by name
     """
-    own = {
-        "accuracy": scores.accuracy(control.labels, control.gold).interval(),
-        "churn": scores.churn(control.labels).interval(),
-        "runs": len(control),
-    }
-    rows = [{"model": model, **own}]
+    accuracy = scores.accuracy(control.labels, control.gold).interval()
+    churn = scores.churn(control.labels).interval()
+    rows = [{"model": model, "accuracy": accuracy, "churn": churn, "runs": len(control)}]
     for name, labels in linear.items():
         accuracy = scores.accuracy(labels[None], control.gold).interval()
         rows.append({"model": name, "accuracy": accuracy, "churn": "0 (no seed)", "runs": 1})
     return pd.DataFrame(rows)
 
 
-def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+def behind_linear(control: Runs, linear: Mapping[str, ndarray]) -> str:
     """What to do where control is significantly less accurate than the best linear model; else "".
 
     linear : labels (queries,) by name
@@ -106,7 +104,7 @@ def behind_linear(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
     lead = over_linear(control, linear)
     if not lead.high < 0:
         return ""
-    shown = records.shown(records.number("accuracy_change", lead), "points")
+    shown = in_words("accuracy_change", lead)
     return (
         f"Control is less accurate than a linear model, {best}: {shown}. Train longer (epochs), on "
         "more texts, or use the linear model: what follows is about a network that has not learned "
@@ -127,10 +125,10 @@ def unsettled(control: Runs) -> str:
     rise = scores.change(last, earlier, [control.seeds] * 2)
     if not (rise.low > 0 and rise.value > GUARD):
         return ""
-    shown = records.shown(records.number("accuracy_change", rise), "points")
+    shown = in_words("accuracy_change", rise)
     return f"Accuracy still rose when training ended, by {shown}: train longer (epochs)."
 
 
-def not_learned(control: Runs, linear: Mapping[str, np.ndarray]) -> str:
+def not_learned(control: Runs, linear: Mapping[str, ndarray]) -> str:
     """What to do where control has not learned what can be learned here; "" where it has."""
     return "\n".join(filter(None, (behind_linear(control, linear), unsettled(control))))

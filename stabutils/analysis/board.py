@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics, records
 from stabutils.errors import InputError
@@ -17,6 +18,7 @@ from stabutils.metrics.scores import Score
 from stabutils.records import Number
 from stabutils.study.runs import Runs, of_answers
 
+Costs = Mapping[str, tuple[float, float]]  # trainings and passes of an answer, by arm
 LEVEL = 0.05  # of the family of all methods on a board
 LINEAR = "linear"  # how the names of linear models begin, which no seed changes
 BESIDE = ("control", "placebo")  # rows that are no methods
@@ -130,6 +132,17 @@ UPDATES = {
     "trainings": "trainings",
     "passes": "passes",
 }
+POINTS = ("accuracy_change", "churn_change", "over_anchor", "over_linear")  # read in points
+FORMS = {  # of cells that are plain numbers
+    "p": ".3f",
+    "noise": ".1%",
+    "negative_flips": ".1%",
+    "control_negative_flips": ".1%",
+    "trainings": ".3g",
+    "passes": "g",
+    "share_left": ".2f",
+    "cpu_ratio": ".2f",
+}
 
 
 def passes_of_linear(arm: str) -> float:
@@ -148,9 +161,8 @@ def board(
     arms: Mapping[str, Runs],
     *,
     placebo: Runs | None = None,
-    linear: Mapping[str, np.ndarray] | None = None,
-    chooser: Runs | None = None,
-    costs: Mapping[str, tuple[float, float]] | None = None,
+    linear: Mapping[str, ndarray] | None = None,
+    costs: Costs | None = None,
     n: int = 5,
     top: float = 0.05,
 ) -> pd.DataFrame:
@@ -160,10 +172,8 @@ def board(
     ----------
     control : what every arm is compared with
     arms : runs by name, at least 3 each, of the same queries
-    placebo : fresh runs of control
+    placebo : fresh runs of control, which also choose the most unstable queries
     linear : labels (queries,) of models that no seed changes, by names that begin with "linear"
-    chooser : runs that choose the most unstable queries and are scored in no row; the placebo's
-        where none are given
     costs : trainings and passes of an answer by arm (`mitigations.price`)
     n : runs that label entropy is quoted at, fewer where an arm has fewer
     top : share of queries that count as most unstable
@@ -182,19 +192,20 @@ def board(
 
     Raises
     ------
-    InputError for arms of fewer than 3 runs or other queries, and for placebo or choosing runs that
-    are not fresh.
+    InputError for arms of fewer than 3 runs or other queries, and for a placebo that is not fresh.
     """
     methods, linear = dict(arms), dict(linear or {})
     _check_names(methods, linear)
     rows = dict(methods) if placebo is None else methods | {"placebo": placebo}
-    _check(control, rows, placebo, chooser)
-    chooser = placebo if chooser is None else chooser
+    _check(control, rows)
+    most_unstable = None
+    if placebo is not None:
+        _check_fresh(placebo, control, methods)
+        most_unstable = unstable(placebo.labels, top)
     n = min(n, len(control), *map(len, rows.values()))
-    most_unstable = None if chooser is None else unstable(chooser.labels, top)
-    table = [_control_row(control, n)]
+    table = [{"arm": "control", "reduction": None, **_own(control, n)}]
     for name, runs in rows.items():
-        chosen = None if runs is chooser else most_unstable
+        chosen = None if runs is placebo else most_unstable
         table.append({"arm": name, **_row(control, runs, n, chosen)})
     table += [{"arm": name, **_linear_row(control, own)} for name, own in linear.items()]
     networks = [control, *rows.values()] if linear else []
@@ -203,8 +214,7 @@ def board(
     prices = {"control": (1.0, 1.0), "placebo": (1.0, 1.0)} | dict(costs or {})
     for row in table:
         row |= dict(zip(PRICES, prices.get(row["arm"], ()), strict=False))
-    frame = pd.DataFrame(table)
-    frame = with_verdicts(frame)
+    frame = with_verdicts(pd.DataFrame(table))
     frame = frame.reindex(columns=[name for name in COLUMNS if name in frame])
     frame.attrs["n"] = n
     return frame
@@ -261,12 +271,14 @@ def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
 # ---- single numbers
 
 
-def reduction(control: Runs, arm: Runs, n: int = 5) -> Interval | None:
-    """Share of control's label entropy that an arm saves; None where control never flips."""
-    n = _votes(control, arm, n)
-    return _against(
-        scores.reduction, lambda runs: scores.label_entropy(runs.labels, n), control, arm
-    )
+def reduction(
+    control: Runs, arm: Runs, n: int = 5, where: ndarray | slice = slice(None)
+) -> Interval | None:
+    """Share of control's label entropy that an arm saves; None where control never flips.
+
+    where : queries (positions or bool)
+    """
+    return _against(scores.reduction, _entropy_of(where, control, arm, n), control, arm)
 
 
 def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval:
@@ -278,30 +290,34 @@ def reduction_gap(control: Runs, one: Runs, other: Runs, n: int = 5) -> Interval
     return scores.compare(lambda plain, a, b: (b - a) / plain, entropies, seeds)
 
 
-def entropy_change(control: Runs, arm: Runs, where: np.ndarray, n: int = 5) -> Interval:
+def entropy_change(control: Runs, arm: Runs, where: ndarray, n: int = 5) -> Interval:
     """Change of the mean label entropy of some queries, bool (queries,), from control to an arm.
 
     In nats; below 0 where the arm is more stable.
     """
-    n = _votes(control, arm, n)
-    return _against(
-        scores.change, lambda runs: scores.label_entropy(runs.labels[:, where], n), control, arm
-    )
+    return _against(scores.change, _entropy_of(where, control, arm, n), control, arm)
 
 
-def entropy_changes(
-    control: Runs, arm: Runs, groups: Mapping[str, np.ndarray]
-) -> dict[str, Interval]:
+def measured(runs: Runs, n: int) -> dict[str, Interval]:
+    """What runs do by themselves: label entropy at n of them (nats), churn, accuracy (shares)."""
+    return {
+        "label_entropy": scores.label_entropy(runs.labels, n).interval(),
+        "churn": scores.churn(runs.labels).interval(),
+        "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+    }
+
+
+def entropy_changes(control: Runs, arm: Runs, groups: Mapping[str, ndarray]) -> dict[str, Interval]:
     """`entropy_change` of each group of queries, by its name."""
     return {name: entropy_change(control, arm, where) for name, where in groups.items()}
 
 
-def churn_change(control: Runs, arm: Runs, where: np.ndarray) -> Interval:
+def churn_change(control: Runs, arm: Runs, where: ndarray) -> Interval:
     """Change of churn on some queries (positions or bool), from control to an arm; a share."""
     return _against(scores.change, lambda runs: scores.churn(runs.labels[:, where]), control, arm)
 
 
-def accuracy_change(control: Runs, arm: Runs, where: np.ndarray | slice = slice(None)) -> Interval:
+def accuracy_change(control: Runs, arm: Runs, where: ndarray | slice = slice(None)) -> Interval:
     """Change of accuracy on some queries (positions or bool), from control to an arm; a share."""
     return _against(
         scores.change,
@@ -311,7 +327,7 @@ def accuracy_change(control: Runs, arm: Runs, where: np.ndarray | slice = slice(
     )
 
 
-def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
+def over_linear(runs: Runs, linear: Mapping[str, ndarray]) -> Interval:
     """Accuracy less that of the most accurate linear model, on the same queries; a share.
 
     linear : labels (queries,) by name
@@ -322,7 +338,7 @@ def over_linear(runs: Runs, linear: Mapping[str, np.ndarray]) -> Interval:
     return scores.change(own, other, [runs.seeds] * 2)
 
 
-def unstable(labels: np.ndarray, top: float = 0.05) -> np.ndarray:
+def unstable(labels: ndarray, top: float = 0.05) -> ndarray:
     """Positions of the share `top` of queries with the highest label entropy; at least one.
 
     Examples
@@ -380,36 +396,31 @@ def readable(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     cells = {}
     for name, header in columns.items():
         if name in table:
-            cells[header] = [_in_words(name, value) for value in table[name]]
+            cells[header] = [in_words(name, value) for value in table[name]]
     return pd.DataFrame(cells)
 
 
-def _in_words(column: str, value: object) -> str:
+def in_words(column: str, value: object) -> str:
+    """A cell of a board in words, by the name of its column; "" where there is none.
+
+    Examples
+    --------
+    >>> in_words("churn", Interval(0.0812, 0.07, 0.0924, runs=5)), in_words("p_churn", 0.0002)
+    ('8.1 % [7.0, 9.2]', '< 0.001')
+    """
     if value is None or value != value:
         return ""
-    if not isinstance(value, Interval):
-        forms = {
-            "p": ".3f",
-            "noise": ".1%",
-            "negative_flips": ".1%",
-            "control_negative_flips": ".1%",
-            "trainings": ".3g",
-            "passes": "g",
-            "share_left": ".2f",
-            "cpu_ratio": ".2f",
-        }
-        column = column.split("_")[0] if column.startswith("p_") else column
-        shown = format(value, forms.get(column, ""))
-        if forms.get(column, "").endswith("%"):
-            shown = shown.replace("%", " %")
-        return "< 0.001" if column == "p" and shown == "0.000" else shown
-    if column in ("accuracy_change", "churn_change", "over_anchor", "over_linear"):
-        return records.shown(records.number("accuracy_change", value), "points")
-    if column in records.UNITS:
-        number = records.number(column, value)
-        percent = number.unit.startswith(records.PERCENT)
-        return records.shown(number, "%" if percent else "")
-    return str(value)
+    if isinstance(value, Interval):
+        metric = "accuracy_change" if column in POINTS else column
+        if metric not in records.UNITS:
+            return str(value)
+        return records.shown(records.number(metric, value), records.unit_of(metric))
+    column = "p" if column.startswith("p_") else column
+    form = FORMS.get(column, "")
+    shown = format(value, form)
+    if column == "p" and shown == "0.000":
+        return "< 0.001"
+    return shown.replace("%", " %") if form.endswith("%") else shown
 
 
 def named(arms: Iterable[str]) -> str:
@@ -435,20 +446,16 @@ def answer(table: pd.DataFrame) -> str:
     verb = "is" if len(better) == 1 else "are"
     lines = [
         f"{len(better)} of {len(methods)} methods {verb} significantly more stable than control "
-        "at an "
-        "accuracy that is not lower by half a point or more."
+        "at an accuracy that is not lower by half a point or more."
     ]
     best = (methods if better.empty else better).iloc[0]
     trainings = "training" if best.trainings == 1 else "trainings"
-    of_it = (
-        _in_words("reduction", best.reduction),
-        _in_words("accuracy_change", best.accuracy_change),
-    )
+    among = "of these" if len(better) else "of all"
+    saved = in_words("reduction", best.reduction)
+    change = in_words("accuracy_change", best.accuracy_change)
     lines.append(
-        f"The largest reduction of label entropy {'of these' if len(better) else 'of all'} is "
-        "that of "
-        f"{best.arm}: {of_it[0]}, at an accuracy change of {of_it[1]}, for {best.trainings:.3g} "
-        f"{trainings}."
+        f"The largest reduction of label entropy {among} is that of {best.arm}: {saved}, at an "
+        f"accuracy change of {change}, for {best.trainings:.3g} {trainings}."
     )
     rest = methods[methods.better == "does not hold"].arm
     if len(rest):
@@ -462,9 +469,9 @@ def described(table: pd.DataFrame, arms: Sequence[str]) -> str:
     control = rows.loc["control"]
     lines = []
     for name in arms:
-        text = (
-            "not retrained here" if name not in rows.index else _sentence(rows.loc[name], control)
-        )
+        text = "not retrained here"
+        if name in rows.index:
+            text = _sentence(rows.loc[name], control)
         lines.append(f"{name}: {text}")
     return "\n".join(lines)
 
@@ -472,8 +479,8 @@ def described(table: pd.DataFrame, arms: Sequence[str]) -> str:
 def _sentence(row: pd.Series, control: pd.Series) -> str:
     entropy = "not measured"
     if isinstance(row.reduction, Interval):
-        entropy = _in_words("reduction", row.reduction)
-    accuracy = _in_words("accuracy_change", row.accuracy_change)
+        entropy = in_words("reduction", row.reduction)
+    accuracy = in_words("accuracy_change", row.accuracy_change)
     calibration = f"{row.ece.value:.3f} (control {control.ece.value:.3f})"
     return (
         f"reduces label entropy by {entropy}; accuracy {accuracy}; "
@@ -481,8 +488,10 @@ def _sentence(row: pd.Series, control: pd.Series) -> str:
     )
 
 
-def numbers(table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> list[Number]:
-    """The numbers of a board for a record."""
+def numbers(
+    table: pd.DataFrame, columns: Sequence[str] = COLUMNS, condition: str = ""
+) -> list[Number]:
+    """The numbers of a table of arms for a record, all under one condition."""
     found = []
     for row in table.to_dict("records"):
         n = row.get("n", table.attrs.get("n"))
@@ -491,17 +500,13 @@ def numbers(table: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> list[Numbe
             if isinstance(value, Interval):
                 quoted = n if name in ("label_entropy", "reduction", "reduction_unstable") else None
                 behind = row.get("behind") or ""
-                found.append(records.number(name, value, row["arm"], n=quoted, behind=behind))
+                found.append(records.number(name, value, row["arm"], condition, quoted, behind))
             elif name in PRICES and value is not None and np.isfinite(value):
                 found.append(records.price(name, value, row["arm"]))
     return found
 
 
 # ---- rows
-
-
-def _control_row(runs: Runs, n: int) -> dict:
-    return {"arm": "control", "reduction": None, **_own(runs, n)}
 
 
 def _own(runs: Runs, n: int) -> dict:
@@ -517,26 +522,29 @@ def _own(runs: Runs, n: int) -> dict:
     return row
 
 
-def _row(control: Runs, runs: Runs, n: int, most_unstable: np.ndarray | None) -> dict:
-    def saved(score: Callable[..., Score], where=slice(None), **settings) -> Interval | None:
-        def of_some(arm: Runs) -> Score:
-            return score(arm.labels[:, where], **settings)
-
-        return _against(scores.reduction, of_some, control, runs)
+def _row(control: Runs, runs: Runs, n: int, most_unstable: ndarray | None) -> dict:
+    def churn(arm: Runs) -> Score:
+        return scores.churn(arm.labels)
 
     row = _own(runs, n) | {
-        "reduction": saved(scores.label_entropy, n=n),
-        "churn_reduction": saved(scores.churn),
+        "reduction": reduction(control, runs, n),
+        "churn_reduction": _against(scores.reduction, churn, control, runs),
         "accuracy_change": accuracy_change(control, runs),
     }
     if most_unstable is not None:
-        row["reduction_unstable"] = saved(scores.label_entropy, most_unstable, n=n)
+        row["reduction_unstable"] = reduction(control, runs, n, most_unstable)
     return row | flips(control, runs)
 
 
 def _against(compare: Callable, score: Callable[[Runs], Score], control: Runs, arm: Runs):
     """A score of an arm compared with control's: `scores.change` or `scores.reduction`."""
     return compare(score(arm), score(control), [arm.seeds, control.seeds])
+
+
+def _entropy_of(where, control: Runs, arm: Runs, n: int) -> Callable[[Runs], Score]:
+    """Label entropy on some queries, at as many votes as both arms have."""
+    votes = _votes(control, arm, n)
+    return lambda runs: scores.label_entropy(runs.labels[:, where], votes)
 
 
 def flips(before: Runs, after: Runs) -> dict[str, Interval]:
@@ -560,7 +568,7 @@ def flips(before: Runs, after: Runs) -> dict[str, Interval]:
     return found
 
 
-def _linear_row(control: Runs, labels: np.ndarray) -> dict:
+def _linear_row(control: Runs, labels: ndarray) -> dict:
     labels = np.asarray(labels)
     if labels.shape != control.gold.shape:
         allowed = f"{control.gold.shape}, one label a query"
@@ -573,12 +581,8 @@ def _linear_row(control: Runs, labels: np.ndarray) -> dict:
     fixed = of_answers(LINEAR, often, control.gold, -1 - np.arange(3))
     return {
         "runs": 1,
-        "label_entropy": still,
-        "reduction": whole,
-        "churn": still,
-        "churn_reduction": whole,
-        "right_to_wrong": still,
-        "wrong_to_wrong": still,
+        **dict.fromkeys(("label_entropy", "churn", "right_to_wrong", "wrong_to_wrong"), still),
+        **dict.fromkeys(("reduction", "churn_reduction"), whole),
         "accuracy": accuracy.within(0, 1),
         "accuracy_change": _at(len(control), accuracy_change(control, fixed)),
         **{name: _at(len(control), part) for name, part in flips(control, fixed).items()},
@@ -605,11 +609,8 @@ def _check_names(methods: Mapping, linear: Mapping) -> None:
             raise InputError("name of a linear model", name, f"one that begins with {LINEAR!r}")
 
 
-def _check(control, rows, placebo=None, chooser=None) -> None:
-    named = {"control": control, **rows}
-    if chooser is not None:
-        named["chooser"] = chooser
-    for name, runs in named.items():
+def _check(control: Runs, rows: Mapping[str, Runs]) -> None:
+    for name, runs in {"control": control, **rows}.items():
         if len(runs) < 3:
             raise InputError(f"runs of {name}", len(runs), "at least 3")
         if not np.array_equal(runs.gold, control.gold):
@@ -619,13 +620,16 @@ def _check(control, rows, placebo=None, chooser=None) -> None:
     if differs.sum() < 2:
         thing = "control runs that answer otherwise than most"
         raise InputError(thing, int(differs.sum()), "at least 2")
-    if placebo is not None and np.isin(placebo.seeds, control.seeds).any():
+
+
+def _check_fresh(placebo: Runs, control: Runs, methods: Mapping[str, Runs]) -> None:
+    seeds = placebo.seeds
+    if np.isin(seeds, control.seeds).any():
         allowed = "fresh runs: no seed of control's"
-        raise InputError("seeds of placebo", placebo.seeds.tolist(), allowed)
-    name, chooser = ("placebo", placebo) if chooser is None else ("chooser", chooser)
-    scored = [runs.seeds for runs in (control, *rows.values()) if runs is not chooser]
-    if chooser is not None and np.isin(chooser.seeds, np.concatenate(scored)).any():
+        raise InputError("seeds of placebo", seeds.tolist(), allowed)
+    scored = [runs.seeds for runs in methods.values()]
+    if scored and np.isin(seeds, np.concatenate(scored)).any():
         allowed = (
             "runs that choose the unstable examples and are not scored: no seed of another arm's"
         )
-        raise InputError(f"seeds of {name}", chooser.seeds.tolist(), allowed)
+        raise InputError("seeds of placebo", seeds.tolist(), allowed)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy import stats
 
 from stabutils.analysis.regions import SAME_PLACE, points_of, words_of
@@ -16,18 +17,11 @@ from stabutils.data.datasets import Dataset
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.detection import rank_correlation
-from stabutils.metrics.intervals import (
-    Interval,
-    from_deletions,
-    over_examples,
-    runs_and_queries,
-)
+from stabutils.metrics.intervals import Interval, over_both
 from stabutils.metrics.measures import label_entropy
 
 
-def attributes(
-    train: Sequence[str], train_labels: np.ndarray, texts: Sequence[str]
-) -> pd.DataFrame:
+def attributes(train: Sequence[str], train_labels: ndarray, texts: Sequence[str]) -> pd.DataFrame:
     """What might make a text unstable, whatever the model: one row a text.
 
     words: how many; rare: share of them seen less than 3 times in training; nearness: cosine to the
@@ -52,9 +46,7 @@ def attributes(
     )
 
 
-def nearest_rows(
-    train: Sequence[str], texts: Sequence[str], count: int
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest_rows(train: Sequence[str], texts: Sequence[str], count: int) -> tuple[ndarray, ndarray]:
     """The training texts with most of each text's words, by the cosine of TF-IDF vectors.
 
     Returns
@@ -78,7 +70,7 @@ def nearest_rows(
     return np.concatenate(rows), np.concatenate(cosines)
 
 
-def conflict_groups(data: Dataset) -> dict[str, np.ndarray]:
+def conflict_groups(data: Dataset) -> dict[str, ndarray]:
     """Test queries by whether the labels of the ten nearest training texts agree: bool
     (queries,).
     """
@@ -118,7 +110,7 @@ def contradictions(data: Dataset) -> pd.DataFrame:
     return table.sort_values("number", ascending=False, kind="stable", ignore_index=True)
 
 
-def bins(values: np.ndarray, count: int) -> np.ndarray:
+def bins(values: ndarray, count: int) -> ndarray:
     """Indicators of equal-width bins of values in 0 .. 1: (queries, occupied bins), for
     regressions.
 
@@ -131,9 +123,7 @@ def bins(values: np.ndarray, count: int) -> np.ndarray:
     return (cell[:, None] == np.unique(cell)).astype(float)
 
 
-def criticism(
-    vectors: np.ndarray, entropy: np.ndarray, intents: np.ndarray, each: int = 3
-) -> pd.DataFrame:
+def criticism(vectors: ndarray, entropy: ndarray, intents: ndarray, each: int = 3) -> pd.DataFrame:
     """Per intent its stable prototypes and unstable criticisms: columns intent, kind, example,
     entropy, distance.
 
@@ -157,7 +147,7 @@ def criticism(
     return pd.DataFrame(rows, columns=["intent", "kind", "example", "entropy", "distance"])
 
 
-def by_group(labels: np.ndarray, groups: np.ndarray, n: int = 5) -> dict[object, Interval]:
+def by_group(labels: ndarray, groups: ndarray, n: int = 5) -> dict[object, Interval]:
     """Mean label entropy (nats) of each group of queries, over runs and queries, highest first.
 
     Of a group of one query, which cannot be left out, over runs alone.
@@ -170,7 +160,7 @@ def by_group(labels: np.ndarray, groups: np.ndarray, n: int = 5) -> dict[object,
     return dict(sorted(found.items(), key=lambda entry: -entry[1].value))
 
 
-def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[str, Interval]:
+def gradients(labels: ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[str, Interval]:
     """Rank correlation (Spearman) of each attribute with label entropy, -1 .. 1.
 
     Over runs and queries, conservative. Raises InputError below 3 runs.
@@ -179,15 +169,12 @@ def gradients(labels: np.ndarray, attributes: pd.DataFrame, n: int = 5) -> dict[
     if len(labels) < 3:
         raise InputError("runs", len(labels), "at least 3, so that one can be left out")
     n = min(n, len(labels) - 1)
-    entropy = label_entropy(labels, n)
-    without = [label_entropy(np.delete(labels, run, axis=0), n) for run in range(len(labels))]
+
+    def correlation(votes: ndarray, attribute: ndarray) -> float:
+        return rank_correlation(attribute, label_entropy(votes, n))
+
     found = {}
     for name in attributes:
-        column = attributes[name].to_numpy(float)
-        deleted = [rank_correlation(column, row) for row in without]
-        over_queries = over_examples(
-            lambda one, other: rank_correlation(one[0], other[0]), column[None], entropy[None]
-        )
-        over_runs = from_deletions(rank_correlation(column, entropy), deleted)
-        found[name] = runs_and_queries(over_runs, over_queries).within(-1, 1)
+        attribute = attributes[name].to_numpy(float)
+        found[name] = over_both(correlation, labels, examples=(attribute,)).within(-1, 1)
     return found

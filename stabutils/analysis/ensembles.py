@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import metrics
 from stabutils.errors import InputError
@@ -21,8 +22,9 @@ from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.mixtures import Mixture
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
-from stabutils.study.runs import Runs, summarise
+from stabutils.study.runs import Runs, summarise, take
 
+PARTITIONS = 20  # of a pool, at random, that ensembles are averaged over
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
 # What ensembles, and then single runs, are scored by, query by query.
 STATISTICS = {
@@ -48,7 +50,6 @@ class Pool:
 
     runs: Runs
     how: str = "probability"
-    partitions: int = 20
     memory: dict = field(default_factory=dict, repr=False)  # rows that were computed already
     anchor: Mixture | None = None  # what stands beside every ensemble, but not beside single runs
 
@@ -58,7 +59,7 @@ class Pool:
             raise InputError("how", self.how, "probability or logit, to be mixed with an anchor")
 
     @cached_property
-    def contested(self) -> np.ndarray:
+    def contested(self) -> ndarray:
         """Where ensembles need not answer as all runs do, bool (queries,)."""
         votes = self.runs.labels
         if self.anchor is not None:  # where it agrees with all runs, so does any mixture
@@ -67,11 +68,11 @@ class Pool:
         return (votes != votes[0]).any(axis=0)
 
     @cached_property
-    def entries(self) -> np.ndarray | None:
+    def entries(self) -> ndarray | None:
         probabilities = self.runs.probabilities
         return None if probabilities is None else cast(probabilities[:, self.contested], self.how)
 
-    def answers(self, groups: np.ndarray) -> np.ndarray:
+    def answers(self, groups: ndarray) -> ndarray:
         """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
         labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
         if self.anchor is not None:
@@ -89,7 +90,7 @@ class Pool:
             labels[:, self.contested] = vote(members, doubt)
         return labels
 
-    def rows(self, kept: np.ndarray, size: int, n: int) -> np.ndarray:
+    def rows(self, kept: ndarray, size: int, n: int) -> ndarray:
         """Label entropy, churn and accuracy of ensembles of the runs kept, then of these runs
         themselves: (6, queries).
 
@@ -98,26 +99,26 @@ class Pool:
         n = min(n, len(kept) // size)
         key = kept.tobytes(), size, n
         if key not in self.memory:
-            partitions = [partition(len(kept), size, seed) for seed in range(self.partitions)]
+            partitions = [partition(len(kept), size, seed) for seed in range(PARTITIONS)]
             replicas = [self.answers(kept[groups]) for groups in partitions]
             of_ensembles = np.mean([self._parts(labels, n) for labels in replicas], axis=0)
             single = self._parts(self.runs.labels[kept], n)
             self.memory[key] = np.concatenate([of_ensembles, single])
         return self.memory[key]
 
-    def _parts(self, labels: np.ndarray, n: int) -> np.ndarray:
+    def _parts(self, labels: ndarray, n: int) -> ndarray:
         entropy, churn = metrics.label_entropy(labels, n), metrics.disagreement(labels)
         return np.stack([entropy, churn, (labels == self.runs.gold).mean(axis=0)])
 
-    def deletions(self, size: int, n: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The rows of all runs, and those without each group, as `scores.of_pool` takes them."""
+    def deletions(self, size: int, n: int) -> list[ndarray]:
+        """The rows without each group of runs, as `scores.of_pool` takes them."""
         runs = len(self.runs)
         positions, groups = np.arange(runs), runs // size
         deleted = []
         for division in divisions(np.zeros(runs), groups):
             rest = [positions[division != group] for group in range(groups)]
             deleted.append(np.stack([self.rows(kept, size, n) for kept in rest]))
-        return self.rows(positions, size, n), deleted
+        return deleted
 
     def measure(self, size: int, n: int = 5) -> dict[str, Interval]:
         """What ensembles of a size do, by STATISTICS.
@@ -132,17 +133,19 @@ class Pool:
         if not 2 <= size <= runs // 2:
             allowed = f"an integer from 2 to {runs // 2}, half of the runs"
             raise InputError("size of an ensemble", size, allowed)
+        replicas = runs // size
+        bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, replicas)))}
+        rows, deleted = self.rows(np.arange(runs), size, n), []
+        if replicas > 2:
+            deleted = self.deletions(size, n)
         measured = {}
-        if runs // size == 2:
-            rows = self.rows(np.arange(runs), size, n)
-            for name, function in STATISTICS.items():
-                measured[name] = intervals.over_queries(function, *rows, runs=2)
-        else:
-            rows, deleted = self.deletions(size, n)
-            for name, function in STATISTICS.items():
-                measured[name] = scores.of_pool(function, rows, deleted, runs)
-        bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, runs // size)))}
-        return {name: interval.within(*bounds[name]) for name, interval in measured.items()}
+        for name, function in STATISTICS.items():
+            if deleted:
+                interval = scores.of_pool(function, rows, deleted, runs)
+            else:
+                interval = intervals.over_queries(function, *rows, runs=2)
+            measured[name] = interval.within(*bounds[name])
+        return measured
 
 
 def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> pd.DataFrame:
@@ -171,7 +174,7 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> 
 
 
 def votes_of_halves(
-    labels: np.ndarray, halves: np.ndarray, sizes: Collection[int], n: int, seed: int
+    labels: ndarray, halves: ndarray, sizes: Collection[int], n: int, seed: int
 ) -> dict[int, list[float]]:
     """Label entropy that a `vote_model` expects by size, told the odds by each half of the runs.
 
@@ -187,7 +190,7 @@ def votes_of_halves(
     return found
 
 
-def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) -> pd.DataFrame:
+def by_group(runs: Runs, groups: Mapping[str, ndarray], size: int, how: str) -> pd.DataFrame:
     """What ensembles of a size do in groups of queries, bool (queries,) each.
 
     Returns
@@ -218,9 +221,7 @@ def by_group(runs: Runs, groups: Mapping[str, np.ndarray], size: int, how: str) 
     return frame.assign(share_left=left / left.sum() if left.sum() else 0.0)
 
 
-def by_agreement(
-    runs: Runs, judging: np.ndarray, scored: np.ndarray
-) -> tuple[dict[str, np.ndarray], Runs]:
+def by_agreement(runs: Runs, judging: ndarray, scored: ndarray) -> tuple[dict[str, ndarray], Runs]:
     """Groups of queries by how many of some runs give the most frequent answer, and the other runs.
 
     judging, scored : positions of runs, so that the groups owe nothing to the runs that are scored.
@@ -231,24 +232,19 @@ def by_agreement(
         "two of three": (2 / 3 <= agree) & (agree < 0.9),
         "fewer": agree < 2 / 3,
     }
-    return groups, only(runs, kept=scored)
+    return groups, take(runs, scored)
 
 
-def only(
-    runs: Runs,
-    queries: np.ndarray | slice = slice(None),
-    kept: np.ndarray | slice = slice(None),
-) -> Runs:
-    """Some of the runs on some test queries: what scores ask for, the rest is as it was."""
+def only(runs: Runs, queries: ndarray) -> Runs:
+    """Runs on some of the test queries: what scores ask for, the rest is as it was."""
     probabilities = runs.probabilities
     if probabilities is not None:
-        probabilities = probabilities[kept][:, queries]
+        probabilities = probabilities[:, queries]
     return replace(
         runs,
         gold=runs.gold[queries],
-        labels=runs.labels[kept][:, queries],
-        seeds=runs.seeds[kept],
-        doubt=runs.doubt[kept][:, queries],
+        labels=runs.labels[:, queries],
+        doubt=runs.doubt[:, queries],
         probabilities=probabilities,
     )
 
@@ -268,13 +264,12 @@ def sizes_of(text: str, runs: int) -> list[int]:
     return sizes
 
 
-def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
+def share(pool: Pool, arm: Runs, size: int, n: int = 5) -> Interval:
     """How much of the label entropy that ensembles of `size` save an arm saves: 1 is as much.
 
     Parameters
     ----------
-    arm : runs, or the size of other ensembles of the pool
-    size : of the ensembles that it is compared with; the pool must make 3 of them
+    size : of the ensembles that the arm is compared with; the pool must make 3 of them
 
     Returns
     -------
@@ -282,16 +277,12 @@ def share(pool: Pool, arm: Runs | int, size: int, n: int = 5) -> Interval:
     groups as there are replicas. `runs` are those of the smaller arm.
     """
 
-    def entropies(kept: np.ndarray) -> np.ndarray:
+    def entropies(labels: ndarray, kept: ndarray) -> ndarray:
         """Label entropy of the arm, of single runs beside it, and of both for the ensembles."""
-        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
-        reference = pool.rows(own, size, n)[[0, 3]]
-        if isinstance(arm, int):
-            return np.concatenate([pool.rows(own, arm, n)[[0, 3]], reference])
-        votes = min(n, len(own) // size)
-        labels = arm.labels[np.isin(arm.seeds, kept)], pool.runs.labels[own]
-        entropy = [metrics.label_entropy(some, votes) for some in labels]
-        return np.concatenate([entropy, reference])
+        votes = min(n, len(kept) // size)
+        arms = labels, pool.runs.labels[kept]
+        entropy = [metrics.label_entropy(some, votes) for some in arms]
+        return np.concatenate([entropy, pool.rows(kept, size, n)[[0, 3]]])
 
     def ratio(entropy, single, of_ensembles, of_their_runs):
         return (1 - entropy / single) / (1 - of_ensembles / of_their_runs)
@@ -306,33 +297,35 @@ def lead(pool: Pool, arm: Runs, size: int) -> Interval:
     Arguments and interval as of `share`.
     """
 
-    def accuracies(kept: np.ndarray) -> np.ndarray:
-        own = np.flatnonzero(np.isin(pool.runs.seeds, kept))
-        right = arm.labels[np.isin(arm.seeds, kept)] == arm.gold
-        return np.stack([right.mean(axis=0), pool.rows(own, size, 5)[2]])
+    def accuracies(labels: ndarray, kept: ndarray) -> ndarray:
+        right = (labels == arm.gold).mean(axis=0)
+        return np.stack([right, pool.rows(kept, size, 5)[2]])
 
     return _beside(pool, arm, size, accuracies, lambda own, ensembles: own - ensembles)
 
 
-def _beside(pool: Pool, arm: Runs | int, size: int, rows: Callable, function: Callable) -> Interval:
+def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable) -> Interval:
     """Interval of a function of an arm and of ensembles; a seed is left out of both.
 
-    rows : from the seeds that are kept to (numbers, queries)
+    rows : from the arm's labels and the positions in the pool that are kept to (numbers, queries)
     """
     runs = pool.runs
     replicas = len(runs) // size
     if replicas < 3:
         allowed = f"an integer up to {len(runs) // 3}, a third of the runs"
         raise InputError("size of an ensemble", size, allowed)
-    seeds, kinds, least = runs.seeds, np.zeros_like(runs.seeds), len(runs)
-    if not isinstance(arm, int):
-        seeds, least = np.union1d(runs.seeds, arm.seeds), min(len(runs), len(arm))
-        kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
+    seeds = np.union1d(runs.seeds, arm.seeds)
+    kinds = 2 * np.isin(seeds, runs.seeds) + np.isin(seeds, arm.seeds)
+
+    def rows_of(kept: ndarray) -> ndarray:
+        own = np.flatnonzero(np.isin(runs.seeds, kept))
+        return rows(arm.labels[np.isin(arm.seeds, kept)], own)
+
     deleted = []
     for division in divisions(kinds, replicas):
         rest = [seeds[division != group] for group in range(replicas)]
-        deleted.append(np.stack([rows(kept) for kept in rest]))
-    return scores.of_pool(function, rows(seeds), deleted, least)
+        deleted.append(np.stack([rows_of(kept) for kept in rest]))
+    return scores.of_pool(function, rows_of(seeds), deleted, min(len(runs), len(arm)))
 
 
 # ---- replicas as runs
@@ -375,7 +368,7 @@ def check(runs: Runs, how: str) -> None:
         probabilities_of(runs, how)
 
 
-def probabilities_of(runs: Runs, how: str = "probability") -> np.ndarray:
+def probabilities_of(runs: Runs, how: str = "probability") -> ndarray:
     """The probabilities of runs. Raises InputError for published runs without them."""
     if runs.probabilities is None:
         allowed = (
@@ -386,7 +379,7 @@ def probabilities_of(runs: Runs, how: str = "probability") -> np.ndarray:
     return runs.probabilities
 
 
-def _replica(runs: Runs, members: np.ndarray, how: str) -> dict[str, np.ndarray]:
+def _replica(runs: Runs, members: ndarray, how: str) -> dict[str, ndarray]:
     labels, gold = runs.labels[members], runs.gold
     answers = {
         "checkpoints": labels,

@@ -13,7 +13,6 @@ from stabutils.metrics import intervals
 from stabutils.metrics.intervals import Interval
 from stabutils.study.runs import Runs
 
-PLACEBO = "placebo"
 COLUMNS = (
     "arm",
     "runs",
@@ -56,7 +55,7 @@ def frontier(
     rows: dict[str, dict] = {}
     for table in tables:
         for row in table.to_dict("records"):
-            if row["arm"] != PLACEBO:
+            if row["arm"] != "placebo":
                 rows[row["arm"]] = {"n": table.attrs.get("n")} | row
     frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
     ratios = cpu_ratios or {}
@@ -131,7 +130,8 @@ def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int
         return 0
     if not parts.any():
         return int(np.sign(gap))
-    degrees = np.array([part.df if math.isfinite(part.df) else math.inf for part in (one, other)])
+    degrees = np.array([one.df, other.df], float)
+    degrees[np.isnan(degrees)] = math.inf
     spread = np.sum(parts**2 / degrees)
     df = parts.sum() ** 2 / spread if spread else math.inf
     difference = intervals.from_variance(gap, parts.sum(), min(df, 1e9), one.runs)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy import ndarray
 from scipy.special import log_softmax
 
 from stabutils.data import assistant
@@ -39,19 +40,19 @@ SCORES = {
 }  # of log-probabilities (..., classes)
 
 
-def _at(logs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _at(logs: ndarray, labels: ndarray) -> ndarray:
     return np.take_along_axis(logs, np.broadcast_to(labels, logs.shape[:-1])[..., None], -1)[..., 0]
 
 
 def influence(
-    vectors: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    labels: np.ndarray,
-    masks: np.ndarray,
+    vectors: ndarray,
+    weight: ndarray,
+    bias: ndarray,
+    labels: ndarray,
+    masks: ndarray,
     rate: float = 0.5,
     score: str = "loss",
-) -> np.ndarray:
+) -> ndarray:
     """What training on each example did to each query: (queries, training examples), float32.
 
     The query's score by the units that did not train the example less its score by those that did:
@@ -81,14 +82,14 @@ def influence(
 
 
 def self_influence(
-    vectors: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray,
-    labels: np.ndarray,
-    masks: np.ndarray,
+    vectors: ndarray,
+    weight: ndarray,
+    bias: ndarray,
+    labels: ndarray,
+    masks: ndarray,
     rate: float = 0.5,
     score: str = "loss",
-) -> np.ndarray:
+) -> ndarray:
     """The diagonal of `influence` where the queries are the training examples: (training
     examples,).
 
@@ -99,7 +100,7 @@ def self_influence(
     return _difference((vectors * masks) @ weight.T, vectors @ weight.T, bias, labels, rate, score)
 
 
-def _difference(owned, every, bias, labels, rate, score) -> np.ndarray:
+def _difference(owned, every, bias, labels, rate, score) -> ndarray:
     """Score without the example less score with it, from the votes (..., classes) of its own units
     and of all.
     """
@@ -118,11 +119,11 @@ def _difference(owned, every, bias, labels, rate, score) -> np.ndarray:
 def of_runs(
     runs: Runs,
     turnover: TurnOver,
-    labels: np.ndarray,
+    labels: ndarray,
     score: str = "loss",
     split: str = "test",
-    queries: np.ndarray | slice = slice(None),
-) -> np.ndarray:
+    queries: ndarray | slice = slice(None),
+) -> ndarray:
     """`influence` by every run, runs first as intervals want them: (runs, queries, training
     examples).
 
@@ -138,8 +139,8 @@ def of_runs(
 
 
 def culprits(
-    runs: Runs, turnover: TurnOver, majority: np.ndarray, queries: np.ndarray, count: int
-) -> np.ndarray:
+    runs: Runs, turnover: TurnOver, majority: ndarray, queries: ndarray, count: int
+) -> ndarray:
     """Rows of the `count` training examples that raise the doubt of the majority's answers most.
 
     majority (test examples,): answers; queries: positions of those whose mean doubt counts.
@@ -148,7 +149,7 @@ def culprits(
     return np.argsort(raised, kind="stable")[:count]
 
 
-def planted_wrong(data: Dataset) -> np.ndarray:
+def planted_wrong(data: Dataset) -> ndarray:
     """Training examples whose label was planted to be wrong: bool (examples,), none in other
     corpora.
     """
@@ -161,13 +162,11 @@ def planted_wrong(data: Dataset) -> np.ndarray:
     return wrong
 
 
-def of_itself(
-    runs: Runs, turnover: TurnOver, labels: np.ndarray, score: str = "loss"
-) -> np.ndarray:
+def of_itself(runs: Runs, turnover: TurnOver, labels: ndarray) -> ndarray:
     """`self_influence` by every run: (runs, training examples); labels: those it was trained on."""
     found = []
     for vectors, weight, bias, owned, rate in _networks(runs, turnover, "training"):
-        found.append(self_influence(vectors, weight, bias, labels, owned, rate, score))
+        found.append(self_influence(vectors, weight, bias, labels, owned, rate))
     return np.stack(found)
 
 

@@ -50,9 +50,8 @@ def readable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `numbers` in words, as a table to read."""
     shown = []
     for row in rows.itertuples():
-        percent = row.number.unit.startswith(records.PERCENT)
         name, meaning = MEANINGS[row.metric]
-        value = records.shown(row.number, "%" if percent else "")
+        value = records.shown(row.number, records.unit_of(row.metric))
         cells = {"elsewhere": name, "is": meaning, "of so many runs": row.number.n}
         shown.append(cells | {"here": value, "source": row.source})
     return pd.DataFrame(shown)

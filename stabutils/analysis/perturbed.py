@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
-from stabutils import records
+from stabutils.analysis import board
 from stabutils.data.perturb import PERTURBATIONS
 from stabutils.errors import InputError
 from stabutils.metrics import detection, scores
@@ -76,7 +77,7 @@ def answered(
     variants: Variants,
     mitigation: Arm = "control",
     n: int | None = None,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[ndarray, dict[str, ndarray]]:
     """What the runs of an arm answer to the test texts, and to changed versions of them.
 
     The runs are trained once more, with the changed texts beside the test split, where no training
@@ -103,7 +104,7 @@ def answered(
     return runs.labels, dict(zip(variants, np.split(labels, ends[:-1], axis=1), strict=True))
 
 
-def flips(plain: np.ndarray, changed: np.ndarray) -> np.ndarray:
+def flips(plain: ndarray, changed: ndarray) -> ndarray:
     """Share of the changed versions that a run answers otherwise than the text itself.
 
     Parameters
@@ -122,9 +123,7 @@ def flips(plain: np.ndarray, changed: np.ndarray) -> np.ndarray:
     return (np.asarray(changed) != np.asarray(plain)[:, None]).mean(axis=1)
 
 
-def compared(
-    plain: np.ndarray, changed: Mapping[str, np.ndarray], gold: np.ndarray
-) -> pd.DataFrame:
+def compared(plain: ndarray, changed: Mapping[str, ndarray], gold: ndarray) -> pd.DataFrame:
     """How many answers change when a text is perturbed, and whether these are the ones that
     retraining changes.
 
@@ -163,14 +162,10 @@ def compared(
 
 def numbers(table: pd.DataFrame) -> list[Number]:
     """The intervals of `compared`, as a record keeps them."""
-    found = []
-    for row in table.to_dict("records"):
-        for name in list(COLUMNS)[1:]:
-            if row[name] is not None:
-                found.append(records.number(name, row[name], row["kind"], "changed texts"))
-    return found
+    by_kind = table.rename(columns={"kind": "arm"})
+    return board.numbers(by_kind, list(COLUMNS)[1:], "changed texts")
 
 
-def _mean_churn(labels: np.ndarray) -> float:
+def _mean_churn(labels: ndarray) -> float:
     """Of labels (runs, examples, draws): between runs that answer the same draw."""
     return float(np.mean([churn(draw) for draw in np.moveaxis(labels, 2, 0)]))

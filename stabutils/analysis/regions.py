@@ -16,6 +16,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy import linalg, sparse, special, stats
 from scipy.spatial import distance
@@ -43,7 +44,7 @@ SPACELESS = (
 )
 
 
-def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200, seed: int = 0) -> np.ndarray:
+def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200, seed: int = 0) -> ndarray:
     """Latent semantic analysis of texts, learned on the training texts: (texts, dims), rows of
     length 1.
 
@@ -60,10 +61,10 @@ def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200, seed: int =
 
 def discriminant(
     train: Sequence[str],
-    train_labels: np.ndarray,
+    train_labels: ndarray,
     texts: Sequence[str],
     dims: int = 200,
-) -> np.ndarray:
+) -> ndarray:
     """The directions of `lsa` that tell the intents apart: (texts, at most intents - 1).
 
     A space that knows the task, as the last layer of a network does, without any of the runs:
@@ -75,7 +76,7 @@ def discriminant(
     return learner.fit(known, train_labels).transform(new)
 
 
-def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
+def neighbours(vectors: ndarray, k: int = 10) -> sparse.csr_array:
     """The graph of the k nearest neighbours (Euclidean): sparse (examples, examples), each row adds
     up to 1.
 
@@ -107,7 +108,7 @@ def neighbours(vectors: np.ndarray, k: int = 10) -> sparse.csr_array:
     return sparse.csr_array(sparse.diags_array(1 / graph.sum(axis=1)) @ graph)
 
 
-def plane(vectors: np.ndarray, intents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def plane(vectors: ndarray, intents: ndarray) -> tuple[ndarray, ndarray]:
     """A map of the texts: their places (examples, 2) and those of the intents (intents, 2), the
     same at every call.
 
@@ -128,7 +129,7 @@ def plane(vectors: np.ndarray, intents: np.ndarray) -> tuple[np.ndarray, np.ndar
     return near @ towns + 0.35 * step * own / np.sqrt(np.mean(np.sum(own**2, axis=1))), towns
 
 
-def morans_i(values: np.ndarray, graph: sparse.csr_array) -> float:
+def morans_i(values: ndarray, graph: sparse.csr_array) -> float:
     """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; 0 if
     nothing varies.
 
@@ -141,7 +142,7 @@ def morans_i(values: np.ndarray, graph: sparse.csr_array) -> float:
     return cross_morans_i(values, values, graph)
 
 
-def cross_morans_i(first: np.ndarray, second: np.ndarray, graph: sparse.csr_array) -> float:
+def cross_morans_i(first: ndarray, second: ndarray, graph: sparse.csr_array) -> float:
     """Moran's I between two measurements of one thing: noise that they do not share neither raises
     nor shrinks it.
 
@@ -156,15 +157,15 @@ def _symmetric(graph: sparse.csr_array) -> sparse.csr_array:
     return (graph + graph.T) * (0.5 * graph.shape[0] / graph.sum())
 
 
-def _cross(first: np.ndarray, second: np.ndarray, weights: sparse.csr_array) -> float:
+def _cross(first: ndarray, second: ndarray, weights: sparse.csr_array) -> float:
     lag = (weights @ second.reshape(-1, second.shape[-1]).T).T.reshape(second.shape)
     common = np.sum(first * second)
     return np.sum(first * lag) / common if common > NOTHING * first.size else 0.0
 
 
 def residuals(
-    values: np.ndarray, groups: np.ndarray | None = None, covariates: np.ndarray | None = None
-) -> np.ndarray:
+    values: ndarray, groups: ndarray | None = None, covariates: ndarray | None = None
+) -> ndarray:
     """What the mean of the group (or of all) and the covariates do not explain of values (...,
     examples), by least squares. groups (examples,); covariates (examples, any number).
 
@@ -184,7 +185,7 @@ def residuals(
     return values - (values @ basis) @ basis.T
 
 
-def halves(labels: np.ndarray, halvings: int = 10, seed: int = 0) -> np.ndarray:
+def halves(labels: ndarray, halvings: int = 10, seed: int = 0) -> ndarray:
     """Label entropy over random halves of the runs, also without each run: (runs + 1, 2, halvings,
     examples), nats.
 
@@ -221,14 +222,14 @@ class Clustering:
     observed: Interval
     chance: Interval
     p: float
-    null: np.ndarray
+    null: ndarray
 
 
 def clustering(
-    entropies: np.ndarray,
+    entropies: ndarray,
     graph: sparse.csr_array,
-    groups: np.ndarray | None = None,
-    covariates: np.ndarray | None = None,
+    groups: ndarray | None = None,
+    covariates: ndarray | None = None,
     permutations: int = 999,
     seed: int = 0,
 ) -> Clustering:
@@ -267,31 +268,31 @@ def clustering(
 
 
 def battery(
-    labels: np.ndarray,
+    labels: ndarray,
     graphs: Mapping[str, sparse.csr_array],
     questions: Mapping[str, Mapping],
     permutations: int = 999,
 ) -> dict[str, dict[str, Clustering]]:
     """`clustering` for every space and question: what each looks beyond, by name."""
     entropies = halves(labels)
-    return {
-        space: {
-            name: clustering(entropies, graph, **beyond, permutations=permutations)
-            for name, beyond in questions.items()
-        }
-        for space, graph in graphs.items()
-    }
+    tests: dict[str, dict[str, Clustering]] = {}
+    for space, graph in graphs.items():
+        tests[space] = {}
+        for name, beyond in questions.items():
+            test = clustering(entropies, graph, **beyond, permutations=permutations)
+            tests[space][name] = test
+    return tests
 
 
 def planted_neighbours(
-    labels: np.ndarray, graph: sparse.csr_array, tags: Sequence[str]
+    labels: ndarray, graph: sparse.csr_array, tags: Sequence[str]
 ) -> dict[str, Interval]:
     """Do a query's neighbours, without itself, tell that it lies in a planted region?
 
     AUROC of their mean label entropy, of each strong and medium region against the clear queries.
     """
 
-    def of_neighbours(votes: ArrayLike) -> np.ndarray:
+    def of_neighbours(votes: ArrayLike) -> ndarray:
         return graph @ label_entropy(votes)
 
     found = {}
@@ -302,7 +303,7 @@ def planted_neighbours(
 
 
 def _over_blocks(
-    value: float, first: np.ndarray, second: np.ndarray, weights: sparse.csr_array
+    value: float, first: ndarray, second: ndarray, weights: sparse.csr_array
 ) -> Interval:
     """Over queries: Moran's I without random blocks of queries, and of their neighbours'
     weights.
@@ -315,7 +316,7 @@ def _over_blocks(
     return from_deletions(value, deleted, runs=0)
 
 
-def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) -> np.ndarray:
+def _shuffled(count: int, groups: ndarray | None, draw: np.random.Generator) -> ndarray:
     if groups is None:
         return draw.permutation(count)
     places = np.empty(count, int)
@@ -324,7 +325,7 @@ def _shuffled(count: int, groups: np.ndarray | None, draw: np.random.Generator) 
 
 
 def hot_spots(
-    values: np.ndarray, graph: sparse.csr_array, permutations: int = 9_999, seed: int = 0
+    values: ndarray, graph: sparse.csr_array, permutations: int = 9_999, seed: int = 0
 ) -> pd.DataFrame:
     """Which examples have neighbours of too high values to be chance? One row an example, in their
     order.
@@ -360,7 +361,7 @@ def hot_spots(
     )
 
 
-def hot_regions(hot: np.ndarray, graph: sparse.csr_array, least: int = 3) -> np.ndarray:
+def hot_regions(hot: ndarray, graph: sparse.csr_array, least: int = 3) -> ndarray:
     """Hot examples that are each other's neighbours form a region: (examples,) ids from 0, largest
     first, else -1.
 
@@ -376,7 +377,7 @@ def hot_regions(hot: np.ndarray, graph: sparse.csr_array, least: int = 3) -> np.
     return ranked(regions, np.ones(len(hot)), least)
 
 
-def found_by_half(labels: np.ndarray, graph: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+def found_by_half(labels: ndarray, graph: sparse.csr_array) -> tuple[ndarray, ndarray]:
     """Regions that the first half of the runs chooses, and the other runs, to describe them by.
 
     Returns
@@ -390,7 +391,7 @@ def found_by_half(labels: np.ndarray, graph: sparse.csr_array) -> tuple[np.ndarr
     return hot_regions(spots.hot, graph), others
 
 
-def ranked(regions: np.ndarray, worth: np.ndarray, least: int = 1) -> np.ndarray:
+def ranked(regions: ndarray, worth: ndarray, least: int = 1) -> ndarray:
     """Regions renumbered from 0 by the sum of their worth, highest first; those of fewer than
     `least` become -1.
     """
@@ -403,7 +404,7 @@ def ranked(regions: np.ndarray, worth: np.ndarray, least: int = 1) -> np.ndarray
     return new
 
 
-def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
+def confusions(labels: ndarray, names: Sequence[str]) -> pd.Series:
     """Which two answers the runs disagree between: share of all disagreements by pair of intents,
     highest first.
 
@@ -414,7 +415,7 @@ def confusions(labels: np.ndarray, names: Sequence[str]) -> pd.Series:
     return pd.Series(shares, index=[f"{names[a]} / {names[b]}" for a, b in pairs], dtype=float)
 
 
-def confused(labels: np.ndarray, names: Sequence[str], most: int = 8) -> dict[str, Interval]:
+def confused(labels: ndarray, names: Sequence[str], most: int = 8) -> dict[str, Interval]:
     """The largest `confusions`, each with its interval over runs and queries.
 
     Examples
@@ -425,7 +426,7 @@ def confused(labels: np.ndarray, names: Sequence[str], most: int = 8) -> dict[st
     labels = np.asarray(labels)
     pairs_of_runs = math.comb(len(labels), 2)
 
-    def share(votes: np.ndarray, pair: np.ndarray) -> float:
+    def share(votes: ndarray, pair: ndarray) -> float:
         first, second = ((votes == label).sum(axis=0) for label in pair)
         disagreements = churn(votes) * votes.shape[1] * math.comb(len(votes), 2)
         return first @ second / max(disagreements, 1)
@@ -457,8 +458,8 @@ def _confusions(labels, classes):
 
 
 def describe(
-    regions: np.ndarray,
-    labels: np.ndarray,
+    regions: ndarray,
+    labels: ndarray,
     texts: Sequence[str],
     names: Sequence[str],
     words: int = 4,
@@ -494,7 +495,7 @@ def describe(
 
 
 def gathered(
-    labels: np.ndarray,
+    labels: ndarray,
     texts: Sequence[str],
     names: Sequence[str],
 ) -> pd.DataFrame:
@@ -534,7 +535,7 @@ def words_of(**settings) -> TfidfVectorizer:
     return TfidfVectorizer(token_pattern=rf"(?u)[{SPACELESS}]|[^\W{SPACELESS}]+", **settings)
 
 
-def points_of(vectors: np.ndarray) -> np.ndarray:
+def points_of(vectors: ndarray) -> ndarray:
     points = np.asarray(vectors, float)
     if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():
         allowed = "finite numbers of shape (examples, dims), 2 examples or more"

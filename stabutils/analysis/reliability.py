@@ -4,16 +4,17 @@ detection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import records
+from stabutils.analysis import board
 from stabutils.data.datasets import Split
 from stabutils.errors import InputError, check, floats
-from stabutils.metrics import scores
 from stabutils.metrics.detection import auroc
 from stabutils.metrics.intervals import Interval, jackknife, over_both
 from stabutils.records import Number
@@ -35,7 +36,7 @@ COLUMNS = {  # of `table`, to be shown
 COVERAGES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 
-def otherwise(labels: np.ndarray) -> np.ndarray:
+def otherwise(labels: ndarray) -> ndarray:
     """Share of the other runs that answer otherwise than a run does: labels (runs, examples) to the
     same, 0 .. 1.
 
@@ -47,7 +48,7 @@ def otherwise(labels: np.ndarray) -> np.ndarray:
     return np.stack([np.sum(labels != own, axis=0) for own in labels]) / (len(labels) - 1)
 
 
-def answered(doubt: np.ndarray, coverage: float) -> np.ndarray:
+def answered(doubt: ndarray, coverage: float) -> ndarray:
     """Which queries each run answers: its share `coverage` of least doubt, bool (runs, examples).
 
     doubt: (runs, examples). At least one query is answered; of equal doubt the first ones are.
@@ -62,7 +63,7 @@ def answered(doubt: np.ndarray, coverage: float) -> np.ndarray:
     return ranks < number
 
 
-def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
+def selective(values: ndarray, doubt: ndarray, coverage: float) -> float:
     """Mean of `values` over what each run answers (`answered`), mean over runs.
 
     values, doubt: (runs, examples).
@@ -73,7 +74,7 @@ def selective(values: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
     return float(values[answered(doubt, coverage)].mean())
 
 
-def served(labels: np.ndarray, doubt: np.ndarray, coverage: float) -> float:
+def served(labels: ndarray, doubt: ndarray, coverage: float) -> float:
     """Churn of what users see, where each run abstains from its most doubtful queries and to
     abstain is an answer like any other.
 
@@ -99,23 +100,23 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
     if len(runs) < 3:
         raise InputError("runs", len(runs), "at least 3")
     wrong = (runs.labels != runs.gold).astype(float)
+    measures = {
+        "churn": (_selective_churn, runs.labels),
+        "served_churn": (served, runs.labels),
+        "error": (selective, wrong),
+    }
     rows = []
     for coverage in coverages:
-
-        def churn(labels: np.ndarray, doubt: np.ndarray, coverage: float = coverage) -> float:
-            return selective(otherwise(labels), doubt, coverage)
-
-        by_coverage: dict[str, Callable[..., float]] = {
-            "churn": churn,
-            "served_churn": partial(served, coverage=coverage),
-        }
-        row = {
-            name: over_both(measure, runs.labels, runs.doubt).within(0, 1)
-            for name, measure in by_coverage.items()
-        }
-        error = over_both(partial(selective, coverage=coverage), wrong, runs.doubt).within(0, 1)
-        rows.append({"coverage": coverage, **row, "error": error})
+        row: dict[str, object] = {"coverage": coverage}
+        for name, (measure, values) in measures.items():
+            at_coverage = partial(measure, coverage=coverage)
+            row[name] = over_both(at_coverage, values, runs.doubt).within(0, 1)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _selective_churn(labels: ndarray, doubt: ndarray, coverage: float) -> float:
+    return selective(otherwise(labels), doubt, coverage)
 
 
 def finds(runs: Runs) -> Interval:
@@ -125,7 +126,7 @@ def finds(runs: Runs) -> Interval:
     return jackknife(np.mean, detects(runs)).within(0, 1)
 
 
-def detects(runs: Runs) -> np.ndarray:
+def detects(runs: Runs) -> ndarray:
     """How well uncertainty detects out-of-scope texts among test texts: AUROC of each run
     (runs,), 0.5 is blind.
 
@@ -171,9 +172,7 @@ def table(arms: Mapping[str, Runs], n: int = 5) -> pd.DataFrame:
             "arm": name,
             "runs": len(runs),
             "n": votes,
-            "label_entropy": scores.label_entropy(runs.labels, votes).interval(),
-            "churn": scores.churn(runs.labels).interval(),
-            "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+            **board.measured(runs, votes),
             "ece": jackknife(np.mean, runs.ece).within(0, 1),
             "selective_churn": confident.churn,
             "selective_error": confident.error,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from sklearn.cluster import HDBSCAN
 from sklearn.mixture import GaussianMixture
 
@@ -18,11 +19,11 @@ from stabutils.metrics import label_entropy, scores
 
 
 def spotlight(
-    vectors: np.ndarray,
-    scores: np.ndarray,
+    vectors: ndarray,
+    scores: ndarray,
     size: float,
     steps: int = 5000,
-) -> np.ndarray:
+) -> ndarray:
     """The Spotlight: the round region of at least `size` total weight where the weighted mean score
     is highest.
 
@@ -78,9 +79,7 @@ def _objective(points, scores, size, width, place):
     return value - short**2, slope
 
 
-def slices(
-    vectors: np.ndarray, scores: np.ndarray, method: str = "mixture", size: int = 20
-) -> np.ndarray:
+def slices(vectors: ndarray, scores: ndarray, method: str = "mixture", size: int = 20) -> ndarray:
     """Regions of the same space found without looking at the scores: (examples,) ids, -1 outside
     all of them.
 
@@ -102,8 +101,8 @@ def slices(
 
 
 def lit(
-    vectors: np.ndarray, labels: np.ndarray, gold: np.ndarray, share: float = 0.05
-) -> dict[str, np.ndarray]:
+    vectors: ndarray, labels: ndarray, gold: ndarray, share: float = 0.05
+) -> dict[str, ndarray]:
     """What the runs point at: weights (queries,) of the Spotlight and of the worst slices.
 
     Parameters
@@ -124,7 +123,7 @@ def lit(
     return found
 
 
-def judged(parts: dict[str, np.ndarray], labels: np.ndarray) -> pd.DataFrame:
+def judged(parts: dict[str, ndarray], labels: ndarray) -> pd.DataFrame:
     """How often runs disagree in each part, by its weights (queries,): a row a part."""
     rows = []
     for name, weights in parts.items():

@@ -14,6 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy import ndarray
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
@@ -70,7 +71,7 @@ class Effects:
 
 
 def effects(
-    labels: np.ndarray,
+    labels: ndarray,
     shape: Sequence[int],
     floor: float = 0.0,
     names: Sequence[str] = SOURCES,
@@ -119,7 +120,7 @@ def effects(
         parts = []
         for own in levels:
 
-            def without(kept: np.ndarray) -> float:
+            def without(kept: ndarray) -> float:
                 pairs = np.isin(first, kept) & np.isin(second, kept)
                 return of(*_by_code(churn_of_pairs[pairs], codes[pairs], count))
 
@@ -134,7 +135,7 @@ def effects(
     return Effects(every, found, floor, ratio)
 
 
-def _by_code(values: np.ndarray, codes: np.ndarray, sources: int) -> np.ndarray:
+def _by_code(values: ndarray, codes: ndarray, sources: int) -> ndarray:
     """Mean of values (pairs, ...) by what differs: (2^sources, ...), nan where no pair does so."""
     rows = [values[codes == code] for code in range(2**sources)]
     empty = np.full(values.shape[1:], np.nan)
@@ -152,7 +153,7 @@ def _source(interval: Callable[[Callable], Interval], bit: int) -> Source:
     )
 
 
-def rounding(control: np.ndarray, poked: np.ndarray) -> dict[str, Interval]:
+def rounding(control: ndarray, poked: ndarray) -> dict[str, Interval]:
     """Churn from rounding alone beside churn from new seeds, over seeds and queries.
 
     Parameters

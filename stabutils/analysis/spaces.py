@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray
 
 from stabutils.analysis import enrichment, regions
 from stabutils.study.study import Study
@@ -17,7 +18,7 @@ QUESTIONS = {
 }
 
 
-def spaces(study: Study, encoder: str = "") -> tuple[dict[str, np.ndarray], np.ndarray]:
+def spaces(study: Study, encoder: str = "") -> tuple[dict[str, ndarray], ndarray]:
     """Places of the test queries by space, each (queries, dims), and a held-out run's uncertainty.
 
     words : latent semantic analysis of the texts
@@ -39,9 +40,7 @@ def spaces(study: Study, encoder: str = "") -> tuple[dict[str, np.ndarray], np.n
     return found, held_out.doubt[0]
 
 
-def questions(
-    labels: np.ndarray, gold: np.ndarray, attributes, uncertainty: np.ndarray
-) -> dict[str, dict]:
+def questions(labels: ndarray, gold: ndarray, attributes, uncertainty: ndarray) -> dict[str, dict]:
     """What `regions.clustering` is to look beyond, by question.
 
     Parameters

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 from scipy.stats import rankdata
 
 from stabutils import records
@@ -37,10 +38,10 @@ NOTHING = 1e-9  # a spread over shuffles that is rounding only
 
 
 def size_classes(
-    train_labels: np.ndarray,
-    labels: np.ndarray,
+    train_labels: ndarray,
+    labels: ndarray,
     names: tuple[str, ...] = ("rare", "middle", "frequent"),
-) -> np.ndarray:
+) -> ndarray:
     """The class of each example's intent by how many training examples the intent has.
 
     Parameters
@@ -62,8 +63,8 @@ def size_classes(
     return np.asarray(names)[places * len(names) // len(sizes)][labels]
 
 
-def unequal(train_labels: np.ndarray, times: float = 2.0) -> bool:
-    """Whether the most frequent intent has at least so many times the rarest one's examples.
+def unequal(train_labels: ndarray) -> bool:
+    """Whether the most frequent intent has at least twice the rarest one's examples.
 
     Examples
     --------
@@ -71,10 +72,10 @@ def unequal(train_labels: np.ndarray, times: float = 2.0) -> bool:
     (False, True)
     """
     sizes = np.unique(train_labels, return_counts=True)[1]
-    return bool(sizes.max() >= times * sizes.min())
+    return bool(sizes.max() >= 2 * sizes.min())
 
 
-def groups_of(data: Dataset) -> np.ndarray | None:
+def groups_of(data: Dataset) -> ndarray | None:
     """The group of each test query: what was planted there, where something was; else the size of
     its intent (`size_classes`), where intents differ in it; None where neither is so.
     """
@@ -87,10 +88,10 @@ def groups_of(data: Dataset) -> np.ndarray | None:
 
 
 def subgroup_changes(
-    control: np.ndarray,
-    arm: np.ndarray,
-    gold: np.ndarray,
-    groups: np.ndarray,
+    control: ndarray,
+    arm: ndarray,
+    gold: ndarray,
+    groups: ndarray,
     shuffles: int = 999,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -145,7 +146,7 @@ def subgroup_changes(
     return table.iloc[order].reset_index(drop=True)
 
 
-def who_pays(control: Runs, arms: Mapping[str, Runs], groups: np.ndarray) -> pd.DataFrame:
+def who_pays(control: Runs, arms: Mapping[str, Runs], groups: ndarray) -> pd.DataFrame:
     """What each method changes in each group of queries.
 
     Parameters

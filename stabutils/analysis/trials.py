@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils.analysis import board
 from stabutils.analysis.baselines import linear_models
-from stabutils.mitigations import describe, price
+from stabutils.mitigations import describe, price, resolve
 from stabutils.study.runs import Runs
 from stabutils.study.study import Arm, Study
 
@@ -29,7 +29,7 @@ class Trial:
     placebo: Runs
     arms: dict[str, Runs]
     costs: dict[str, tuple[float, float]]
-    linear: dict[str, np.ndarray]
+    linear: dict[str, ndarray]
     settings: dict[str, str]
     studies: tuple[Study, ...]
 
@@ -60,9 +60,9 @@ def trial(
     """Train what is missing of control, of each method and of a placebo.
 
     The placebo is control once more under fresh seeds. For `compact` the bag of its word vectors
-    competes too, as a model of its own, with more runs (`bag_runs`), for they are cheap; and, with
-    as many runs as `wider` says, a network of the size of five. mixed: names of methods whose
-    probabilities are needed too.
+    competes too, as a model of its own, with more runs, for they are cheap; and, with as many runs
+    as `wider` says, a network of the size of five. mixed: names of methods whose probabilities are
+    needed too.
     """
     control = study.retrain("control")
     placebo = study.retrain("control", n=runs_per_method, start=study.runs)
@@ -71,7 +71,7 @@ def trial(
         for name, method in methods.items()
     }
     costs = {name: price(method, study.task.recipe) for name, method in methods.items()}
-    settings = {name: describe_arm(method) for name, method in methods.items()}
+    settings = {name: describe(resolve(method)) for name, method in methods.items()}
     studies = [study]
     for name, (n, cost) in other_networks(study, runs_per_method, wider).items():
         other = replace(study, model=name)
@@ -85,20 +85,14 @@ def trial(
 def other_networks(
     study: Study, runs_per_method: int, wider: int = 0
 ) -> dict[str, tuple[int, float]]:
-    """The networks that compete with `compact`: how many runs, and what each costs of its runs."""
+    """The networks that compete with `compact`: how many runs, and what each costs of its runs.
+
+    The bag has as many runs as control, at most twice as many as a method.
+    """
     if study.model != "compact":
         return {}
-    others = {BAG: (bag_runs(study, runs_per_method), 1.0)}
-    return others | ({WIDE: (wider, 5.0)} if wider else {})
-
-
-def bag_runs(study: Study, runs_per_method: int) -> int:
-    """How many runs the bag has: as many as control, at most twice as many as a method."""
-    return max(runs_per_method, min(study.runs, 2 * runs_per_method))
-
-
-def describe_arm(method: Arm) -> str:
-    """The mitigation of an arm in words, with its settings."""
-    from stabutils.mitigations import resolve
-
-    return describe(resolve(method))
+    runs_of_bag = max(runs_per_method, min(study.runs, 2 * runs_per_method))
+    others = {BAG: (runs_of_bag, 1.0)}
+    if wider:
+        others[WIDE] = (wider, 5.0)
+    return others

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import records
 from stabutils.analysis import board, ensembles
@@ -25,9 +26,11 @@ from stabutils.metrics import detection, intervals, mixtures, scores
 from stabutils.metrics.intervals import Interval
 from stabutils.metrics.measures import flips
 from stabutils.metrics.scores import Score
-from stabutils.mitigations.updates import APART
+from stabutils.mitigations import resolve
+from stabutils.mitigations.updates import APART, Successor
 from stabutils.study.runs import Runs, take
 from stabutils.study.study import Arm, Study
+from stabutils.training.state import Seeds
 
 FLIPS = ("churn", "negative_flips", "positive_flips")
 
@@ -70,17 +73,20 @@ class Updates:
     def accuracy(self) -> Score:
         return scores.accuracy(self.after.labels, self.after.gold)
 
-    def chances(self) -> np.ndarray:
+    def chances(self) -> ndarray:
         """The chance that an update changes a query's answer, (queries,): mean over the pairs."""
         return 1 - _share_of_equal(self.before.labels, self.after.labels).mean(axis=0)
 
 
-def _share_of_equal(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+Arms = Mapping[str, Updates]  # by name
+
+
+def _share_of_equal(labels: ndarray, others: ndarray) -> ndarray:
     """Share of other models that answer as a model does: (models, queries)."""
     return np.stack([(others == own).mean(axis=0) for own in labels])
 
 
-def _project(of_old: np.ndarray, of_new: np.ndarray) -> np.ndarray:
+def _project(of_old: ndarray, of_new: ndarray) -> ndarray:
     """Rows whose mean is that over all pairs of an old and a new model, and whose spread is its
     own.
 
@@ -97,16 +103,13 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     study : one whose data change (`change`); without, an update is a retraining on the same data. A
     method that knows the deployed model is deployed as control's.
     """
-    from stabutils.mitigations import resolve
-    from stabutils.mitigations.updates import Successor
-
     resolved = resolve(arm)
     matched = any(isinstance(part, Successor) for part in resolved.flattened())
     before = study.retrain("control" if matched else resolved, n=n)
     return Updates(before, study.retrain(resolved, n=n, start=APART), matched)
 
 
-def pairs(updates: Updates) -> dict[str, np.ndarray]:
+def pairs(updates: Updates) -> dict[str, ndarray]:
     """FLIPS of every pair of an old and a new model, or of those that match: shares (pairs,)."""
     count = len(updates)
     old = new = np.arange(count)
@@ -118,7 +121,7 @@ def pairs(updates: Updates) -> dict[str, np.ndarray]:
 
 def combined(
     control: Updates, linear: Updates, sizes: Sequence[int], passes: float, seed: int = 0
-) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+) -> tuple[Arms, board.Costs]:
     """What needs no training beyond control's: ensembles, the old model kept, and an anchor.
 
     linear : updates of the linear model. passes : of an answer beside it. Returns updates and
@@ -134,15 +137,11 @@ def combined(
             arms[f"ensemble of {size}"] = ensembles_of(control, combine)
             costs[f"ensemble of {size}"] = (size, size)
     arms["the old one kept"] = keeping_the_old(control)
-    costs["the old one kept"] = (1.0, 2.0)
     arms["anchored at a half"] = anchored(control, linear)
-    costs["anchored at a half"] = (1.0, passes)
-    return arms, costs
+    return arms, costs | {"the old one kept": (1.0, 2.0), "anchored at a half": (1.0, passes)}
 
 
-def churns(
-    effects: Mapping[str, Effects], anchors: Mapping[str, Mapping[str, Updates]]
-) -> pd.DataFrame:
+def churns(effects: Mapping[str, Effects], anchors: Mapping[str, Arms]) -> pd.DataFrame:
     """Seed, data and update churn of control and of linear models, by change; a row an arm."""
     rows: list[dict] = []
     for name, own in effects.items():
@@ -170,11 +169,8 @@ def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates
 
 
 def successors_anchored(
-    arms: Mapping[str, Updates],
-    costs: Mapping[str, tuple[float, float]],
-    linear: Updates,
-    passes: float,
-) -> tuple[dict[str, Updates], dict[str, tuple[float, float]]]:
+    arms: Arms, costs: board.Costs, linear: Updates, passes: float
+) -> tuple[Arms, board.Costs]:
     """Methods that know the deployed model, old and new each beside its linear model.
 
     linear : updates of the linear model. passes : of an answer beside it. Returns updates and
@@ -210,8 +206,6 @@ def four_churns(study: Study, levels: int = 3, arm: Arm = "control") -> Effects:
     Trains levels x levels runs: each seed of the training with each data seed. The sources are
     named "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
     """
-    from stabutils.training.state import Seeds
-
     numbers = range(study.seed, study.seed + levels)
     seeds = [Seeds(own, own, own, data) for own in numbers for data in numbers]
     runs = study.retrain(arm, seeds=seeds)
@@ -238,11 +232,7 @@ def of_linear(runs: Runs) -> Updates:
     return Updates(take(runs, np.arange(half)), take(runs, half + np.arange(half)))
 
 
-def table(
-    control: Updates,
-    arms: Mapping[str, Updates],
-    costs: Mapping[str, tuple[float, float]] | None = None,
-) -> pd.DataFrame:
+def table(control: Updates, arms: Arms, costs: board.Costs | None = None) -> pd.DataFrame:
     """One row a method, the largest reduction of update churn first, and control last.
 
     Returns
@@ -274,34 +264,30 @@ def table(
 def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
     """The numbers of a table of updates for a record."""
     names = [*FLIPS, "churn_reduction", "negative_flips_reduction", "accuracy", "accuracy_change"]
-    found = []
-    for row in table.to_dict("records"):
-        for name in names:
-            if isinstance(row.get(name), Interval):
-                found.append(records.number(name, row[name], row["arm"], condition))
-    return found
+    return board.numbers(table, names, condition)
 
 
-def foreseen(updates: Updates, least: float = 0.1) -> dict[str, Interval]:
+def foreseen(updates: Updates) -> dict[str, Interval]:
     """How well a deployed model's own uncertainty says which of its answers an update will change.
 
-    AUROC against the queries whose answer at least a share `least` of the new models change, and
-    the rank correlation with that share; means over the deployed models, over models and queries.
+    AUROC against the queries whose answer at least a tenth of the new models change, and the rank
+    correlation with the share that do; means over the deployed models, over models and queries.
     What cannot be said, as where every answer changes, is left out.
     """
     changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)
+    questions = {
+        "auroc": (detection.auroc, changed >= 0.1),
+        "correlation": (detection.rank_correlation, changed),
+    }
     found = {}
-    for name, agreement in (
-        ("auroc", detection.auroc),
-        ("correlation", detection.rank_correlation),
-    ):
-
-        def mean(doubt: np.ndarray, share: np.ndarray, name=name, agreement=agreement) -> float:
-            target = share >= least if name == "auroc" else share
-            pairs = zip(doubt, target, strict=True)
-            return float(np.mean([agreement(own, wanted) for own, wanted in pairs]))
-
+    for name, (agreement, target) in questions.items():
+        mean = partial(_mean_agreement, agreement)
         with suppress(InputError):
-            found[name] = intervals.over_both(mean, uncertainty, changed).within(-1, 1)
+            found[name] = intervals.over_both(mean, uncertainty, target).within(-1, 1)
     return found
+
+
+def _mean_agreement(agreement: Callable, doubt: ndarray, target: ndarray) -> float:
+    """Mean over models of what `agreement` says of a model's doubt and target, (queries,) each."""
+    return float(np.mean([agreement(*rows) for rows in zip(doubt, target, strict=True)]))

@@ -12,17 +12,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy import ndarray
 
 from stabutils import records
-from stabutils.analysis import anchors, enrichment
+from stabutils.analysis import anchors, board, enrichment
 from stabutils.data.datasets import Split
 from stabutils.errors import InputError, floats
-from stabutils.metrics import scores
 from stabutils.metrics.intervals import Interval, jackknife
 from stabutils.metrics.mixtures import Mixture
+from stabutils.mitigations import resolve
+from stabutils.mitigations.interventions import LabelNoise
 from stabutils.records import Number
 from stabutils.study.runs import Runs
 from stabutils.study.study import Arm, Study, with_training_texts
+from stabutils.training.state import Seeds
 
 Key = tuple[str, str, float]  # arm, kind of noise, share of the training labels
 KINDS = ("uniform", "confusable")
@@ -81,10 +84,6 @@ def request(study: Study, key: Key, arm: Arm) -> tuple[Study, Arm]:
 
     An arm that has teachers is asked of `mislabelled`, whose teachers learn from wrong labels too.
     """
-    from stabutils.mitigations import resolve
-    from stabutils.mitigations.interventions import LabelNoise
-    from stabutils.training.state import Seeds
-
     _, kind, share = key
     method = resolve(arm)
     if method.teacher_seeds(Seeds(0, 0, 0)):
@@ -107,7 +106,7 @@ def retrained(study: Study, arms: Mapping[Key, Arm], n: int) -> dict[Key, Runs]:
     These are asked for without it as well: what a run answers to the training texts is too much to
     be published, and its other answers are not.
     """
-    found, largest = {}, max((share for _, _, share in arms), default=0.0)
+    found, largest = {}, _largest(arms)
     for key, arm in arms.items():
         keep = ("training",) if key[2] == largest else ()
         own, asked = request(study, key, arm)
@@ -117,10 +116,15 @@ def retrained(study: Study, arms: Mapping[Key, Arm], n: int) -> dict[Key, Runs]:
     return found
 
 
+def _largest(arms: Mapping[Key, object]) -> float:
+    """The largest share of noise; 0 where there is none."""
+    return max((share for _, _, share in arms), default=0.0)
+
+
 def anchored(study: Study, noisy: Mapping[Key, Runs]) -> dict[Key, Runs]:
     """Control on the most wrong labels of each kind, `at_half` with a linear model of the same
     labels."""
-    largest = max((share for _, _, share in noisy), default=0.0)
+    largest = _largest(noisy)
     return {
         (ANCHORED, kind, share): at_half(mislabelled(study, kind, share), runs)
         for (name, kind, share), runs in noisy.items()
@@ -133,10 +137,8 @@ def at_half(study: Study, runs: Runs) -> Runs:
     return anchors.mixed(runs, Mixture(anchors.anchor_of(study), 0.5))
 
 
-def labels_of(study: Study, kind: str, share: float) -> np.ndarray:
+def labels_of(study: Study, kind: str, share: float) -> ndarray:
     """The labels that noisy runs of the study are trained on: (training examples,)."""
-    from stabutils.mitigations.interventions import LabelNoise
-
     task = study.task
     return LabelNoise(share, kind).labels(task.train_labels, task.classes, task.train)
 
@@ -163,9 +165,7 @@ def table(clean: Mapping[str, Runs], noisy: Mapping[Key, Runs], n: int = 5) -> p
             {
                 "arm": f"{arm}, {kind}",
                 "noise": share,
-                "label_entropy": scores.label_entropy(runs.labels, min(n, least)).interval(),
-                "churn": scores.churn(runs.labels).interval(),
-                "accuracy": scores.accuracy(runs.labels, runs.gold).interval(),
+                **board.measured(runs, min(n, least)),
             }
         )
     return pd.DataFrame(rows)
@@ -201,7 +201,7 @@ def by_heart(study: Study, noisy: Mapping[Key, Runs]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np.ndarray:
+def memorised(training: ndarray, labels: ndarray, noisy: ndarray) -> ndarray:
     """How much of planted label noise a network has learned by heart, checkpoint by checkpoint.
 
     Parameters
@@ -232,8 +232,8 @@ def memorised(training: np.ndarray, labels: np.ndarray, noisy: np.ndarray) -> np
 
 
 def noise_nearby(
-    train: Sequence[str], noisy: np.ndarray, texts: Sequence[str], neighbours: int = NEAREST
-) -> np.ndarray:
+    train: Sequence[str], noisy: ndarray, texts: Sequence[str], neighbours: int = NEAREST
+) -> ndarray:
     """The share of the nearest training texts whose label was replaced: (texts,), 0 to 1.
 
     Parameters
@@ -251,7 +251,7 @@ def noise_nearby(
     return np.asarray(noisy)[nearest].mean(axis=1)
 
 
-def nearby(study: Study, share: float) -> np.ndarray:
+def nearby(study: Study, share: float) -> ndarray:
     """`noise_nearby` of the test texts; both kinds of noise replace the labels of the same texts.
 
     Which texts these are is a draw, so that what differs near them is the noise's doing.
@@ -261,7 +261,7 @@ def nearby(study: Study, share: float) -> np.ndarray:
     return noise_nearby(train.texts, planted, test.texts)
 
 
-def groups_of(near: np.ndarray, least: int = 5) -> dict[str, np.ndarray]:
+def groups_of(near: ndarray, least: int = 5) -> dict[str, ndarray]:
     """Queries by how many of their nearest training texts have a wrong label: bool (queries,).
 
     Groups of fewer than `least` queries are left out.
@@ -280,15 +280,16 @@ def groups_of(near: np.ndarray, least: int = 5) -> dict[str, np.ndarray]:
     return {name: here for name, here in groups.items() if here.sum() >= least}
 
 
-def correlations(noisy: Mapping[Key, Runs], near: np.ndarray) -> dict[str, Interval]:
+def correlations(noisy: Mapping[Key, Runs], near: ndarray) -> dict[str, Interval]:
     """Rank correlation of control's label entropy with the wrong labels near a query, by kind.
 
     noisy : of which control's runs on most noise of each kind count. near : (queries,), `nearby`.
     """
-    largest = max(share for _, _, share in noisy)
-    attribute = pd.DataFrame({"near": near})
-    runs = {kind: noisy["control", kind, largest] for kind in KINDS}
-    return {kind: enrichment.gradients(own.labels, attribute)["near"] for kind, own in runs.items()}
+    attribute, found = pd.DataFrame({"near": near}), {}
+    for kind in KINDS:
+        runs = noisy["control", kind, _largest(noisy)]
+        found[kind] = enrichment.gradients(runs.labels, attribute)["near"]
+    return found
 
 
 def numbers(

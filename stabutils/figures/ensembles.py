@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,8 +117,8 @@ def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> ndarray:
     """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
     x, left, right = spans(table[measure], words_of(measure)[1])
     y, low, high = spans(table.accuracy, 100)
-    ends: dict[str, Any] = {"xerr": [x - left, right - x], "yerr": [y - low, high - y]}
-    axis.errorbar(x, y, **ends, **look, elinewidth=0.6)
+    across, up = [x - left, right - x], [y - low, high - y]
+    axis.errorbar(x, y, xerr=across, yerr=up, **look, elinewidth=0.6)
     return np.stack([x, y], axis=1)
 
 
@@ -166,5 +165,5 @@ def _dots(axis: Axes, probabilities: ndarray, shown: ndarray) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(answers))
     for place, label in enumerate(shown):
         faces = np.where((answers == label)[:, None], BLUE, (1, 1, 1))
-        look: dict[str, Any] = {"edgecolors": [BLUE], "facecolors": faces, "s": 25}
-        axis.scatter(probabilities[:, label], place + jitter, **look)
+        across, up = probabilities[:, label], place + jitter
+        axis.scatter(across, up, s=25, edgecolors=[BLUE], facecolors=faces)

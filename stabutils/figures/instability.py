@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy import ndarray
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 from stabutils.analysis.sources import Effects
 from stabutils.figures.marks import (
@@ -65,18 +65,16 @@ def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4)
     """
     runs, entropy = len(labels), label_entropy(labels)
     groups = _groups(entropy, each)
-    height = 0.36 * sum(map(len, groups.values())) + 0.36 * len(groups) + 1.6
-    figure, (grid, bars) = plt.subplots(
-        1, 2, figsize=(10, height), width_ratios=(3, 1), sharey=True
-    )
-    top = 0.0
-    places: list[float] = []
-    for kind, rows in groups.items():
-        grid.text(0, top + 0.9, kind, fontsize=9, style="italic", va="bottom")
-        _cells(grid, labels[:, rows], gold[rows], top + 1)
-        places.extend(top + 1.5 + np.arange(len(rows)))
-        top += 1 + len(rows)
     rows = np.concatenate(list(groups.values()))
+    size = 10, 0.36 * (len(rows) + len(groups)) + 1.6
+    figure, (grid, bars) = plt.subplots(1, 2, figsize=size, width_ratios=(3, 1), sharey=True)
+    top = 0
+    places: list[float] = []
+    for kind, own in groups.items():
+        grid.text(0, top + 0.9, kind, fontsize=9, style="italic", va="bottom")
+        _cells(grid, labels[:, own], gold[own], top + 1)
+        places.extend(top + 1.5 + np.arange(len(own)))
+        top += 1 + len(own)
     step = 1 if runs <= 20 else -(-runs // 10)
     shown = np.arange(0, runs, step)
     grid.set(xticks=shown + 0.5, xlabel="retraining (same data, another seed)", ylim=(top, 0))
@@ -84,8 +82,9 @@ def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4)
     grid.set_yticks(places, [short(texts[row]) for row in rows])
     grid.grid(False)
     grid.set_title("What each retraining answered (dot: right)")
-    keys: dict[str, Any] = {"handles": [Patch(color=colour) for colour in RANKS], "labels": ANSWERS}
-    legend_below(figure, **keys, title="Colour: rank of an answer within its row")
+    keys = [Patch(color=colour) for colour in RANKS]
+    title = "Colour: rank of an answer within its row"
+    legend_below(figure, handles=keys, labels=ANSWERS, title=title)
     bars.barh(places, entropy[rows], color=GREY, height=0.6)
     bars.set(xlabel=f"entropy over these\n{runs} runs (nats)")
     bars.set_xlim(0, max(1.0, entropy.max() * 1.05))
@@ -97,8 +96,8 @@ def _cells(axis: Axes, labels: ndarray, gold: ndarray, top: float) -> None:
     runs, rows = labels.shape
     ranks = np.array([_rank_of_answers(votes) for votes in labels.T])
     edges = np.arange(runs + 1), top + np.arange(rows + 1)
-    look: dict[str, Any] = {"cmap": ListedColormap(RANKS), "vmin": -0.5, "vmax": len(RANKS) - 0.5}
-    line: dict[str, Any] = {"edgecolors": "white", "linewidth": 2 if runs <= 30 else 0}
+    look = {"cmap": ListedColormap(RANKS), "vmin": -0.5, "vmax": len(RANKS) - 0.5}
+    line = {"edgecolors": "white", "linewidth": 2 if runs <= 30 else 0}
     axis.pcolormesh(*edges, np.minimum(ranks, len(RANKS) - 1), **look, **line)
     row, run = np.nonzero(labels.T == gold[:, None])
     size = min(5, 150 / runs)
@@ -121,8 +120,8 @@ def _groups(entropy: ndarray, each: int) -> dict[str, ndarray]:
 
 
 def _rank_of_answers(votes: ndarray) -> ndarray:
-    kinds, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
-    return np.argsort(np.argsort(-counts, kind="stable"))[which]
+    _, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
+    return rankdata(-counts, "ordinal")[which] - 1
 
 
 def entropy_distribution(labels: ndarray) -> Figure:
@@ -184,8 +183,8 @@ def accuracy_and_churn(accuracy: ndarray, pairs: ndarray, churn: Interval) -> Fi
     _dots(right, pairs, ORANGE, (0, width))
     right.set(title="Disagreement of each pair of runs", xlabel="queries answered differently (%)")
     value, low, high = spans([churn], 100, limits=(0, 1))[:, 0]
-    look: dict[str, Any] = {"marker": "D", "color": "black", "across": True}
-    whiskers(right, [0.42], [churn], scale=100, limits=(0, 1), **look)
+    look = {"scale": 100, "limits": (0, 1), "across": True}
+    whiskers(right, [0.42], [churn], **look, marker="D", color="black")
     figure.get_layout_engine().set(wspace=0.08)
     middle = np.clip(value, 0.22 * width, 0.78 * width)
     words = f"churn {value:.1f} % [{low:.1f}, {high:.1f}]"
@@ -195,7 +194,7 @@ def accuracy_and_churn(accuracy: ndarray, pairs: ndarray, churn: Interval) -> Fi
 
 def _dots(axis: Axes, values: ndarray, colour, window: tuple[float, float]) -> None:
     jitter = np.random.default_rng(0).uniform(-0.25, 0.25, len(values))
-    look: dict[str, Any] = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
+    look = {"alpha": 0.6, "markersize": 6, "markeredgecolor": "white"}
     axis.plot(100 * values, jitter - 0.1, "o", color=colour, **look)
     axis.set(ylim=(-0.5, 0.9), yticks=[], xlim=window)
 
@@ -208,29 +207,26 @@ def intervals(
     *,
     scale: float = 1,
     start: float | None = None,
-    reference_name: str = "",
 ) -> Figure:
     """Values with their intervals, one row each, top down.
 
     Parameters
     ----------
     label : of the axis; a second line can say what it means to lie left and right
-    reference : where a dotted line stands, and its name where it has one
+    reference : where a dotted line stands
     limits : of what the number can be; an interval that reaches past is cut there
     scale : what all numbers are multiplied by: 100 for percent
     start : where the axis begins, after scaling
     """
-    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.1 + 0.3 * bool(reference_name)))
+    figure, axis = plt.subplots(figsize=(8, 0.38 * len(rows) + 1.1))
     whiskers(axis, range(len(rows)), rows.values(), scale=scale, limits=limits, across=True)
     if reference is not None:
-        axis.axvline(scale * reference, **RULE, label=short(reference_name, 80))
+        axis.axvline(scale * reference, **RULE)
     if start is not None:
         axis.axvline(start, alpha=0)  # counts for the margins
         axis.set_xlim(left=start)
     name_rows(axis, list(rows))
     axis.set(xlabel=label)
-    if reference_name:
-        legend_below(figure, axis)
     return figure
 
 
@@ -276,21 +272,16 @@ def training_map(confidence: ndarray, spread: ndarray, entropy: ndarray) -> Figu
     """
     figure, axis = plt.subplots(figsize=(8, 4.4))
     order = np.argsort(entropy, kind="stable")
-    look: dict[str, Any] = {"c": entropy[order], "cmap": HEAT, "s": 16, "linewidth": 0}
+    look = {"c": entropy[order], "cmap": HEAT, "s": 16, "linewidth": 0}
     dots = axis.scatter(spread[order], confidence[order], **look)
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training")
     axis.set(ylabel="mean probability of the right answer", ylim=(-0.02, 1.02))
     corners = {"easy": (0.02, 0.82), "ambiguous": (0.98, 0.45), "hard": (0.02, 0.2)}
+    look = {"transform": axis.transAxes, "style": "italic", "weight": "bold", "va": "center"}
     for name, (x, y) in corners.items():
         side = "right" if x > 0.5 else "left"
-        lettering: dict[str, Any] = {
-            "style": "italic",
-            "weight": "bold",
-            "ha": side,
-            "va": "center",
-        }
-        axis.text(x, y, name, transform=axis.transAxes, **lettering)
+        axis.text(x, y, name, ha=side, **look)
     return figure
 
 
@@ -356,8 +347,8 @@ def sources(effects: Effects) -> Figure:
         axis.axvline(value, **RULE | {"linestyle": "--"}, label="all sources vary")
         axis.axvline(100 * effects.floor, **RULE | {"linewidth": 1.5}, label="all sources fixed")
         churns = [getattr(source, key) for source in effects.sources.values()]
-        limits: dict[str, Any] = {"scale": 100, "limits": (0, 1), "across": True}
-        whiskers(axis, range(len(churns)), churns, **limits, **look)
+        look = look | {"scale": 100, "limits": (0, 1), "across": True}
+        whiskers(axis, range(len(churns)), churns, **look)
         axis.set(title=titles[key], xlabel="churn (% of test queries)")
     name_rows(axes[0], list(effects.sources))
     axes[0].set(xlim=-0.5)
@@ -383,7 +374,7 @@ def rounding(found: Mapping[int, Mapping[str, Interval]]) -> Figure:
     for epochs, row in found.items():
         if np.isfinite(row["share"].value):
             point = epochs, 100 * row["rounding"].value
-            look: dict[str, Any] = {"fontsize": 9, "ha": "center", "textcoords": "offset points"}
+            look = {"fontsize": 9, "ha": "center", "textcoords": "offset points"}
             axis.annotate(f"{row['share'].value:.0%}", point, (0, 6), **look)
     log_ticks(axis, list(found))
     axis.set_ylim(-0.02 * axis.get_ylim()[1], None)

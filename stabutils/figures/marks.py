@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from itertools import cycle, product
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -86,8 +85,7 @@ def whiskers(
     """Values as marks with their intervals, upright or across; returns the values as drawn."""
     value, low, high = spans(intervals, scale, limits)
     ends = np.maximum(0, [value - low, high - value])
-    plain: dict[str, Any] = {"linestyle": "none", "capsize": 3}
-    look = plain | LOOKS[0] | look
+    look = LOOKS[0] | {"linestyle": "none", "capsize": 3} | look
     if across:
         axis.errorbar(value, places, xerr=ends, **look)
     else:
@@ -185,17 +183,11 @@ def label_points(
     colours : of the names; black where not given
     """
     ink = _ink(axis.figure)
-    look: dict[str, Any] = {
-        "textcoords": "offset points",
-        "ha": "center",
-        "va": "center",
-        "fontsize": fontsize,
-    }
+    look = {"textcoords": "offset points", "arrowprops": LEADER, "fontsize": fontsize}
     for place, (name, point) in enumerate(zip(names, points, strict=True)):
         colour = "black" if colours is None else colours[place]
-        label = axis.annotate(
-            short(name, 52), point, (0, 0), **look, color=colour, arrowprops=LEADER
-        )
+        words = short(name, 52)
+        label = axis.annotate(words, point, (0, 0), **look, color=colour, ha="center", va="center")
         label.set_in_layout(False)
         size = Text.get_window_extent(label).size
         offset = _free_offset(axis, ink, axis.transData.transform(point), size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from numpy import ndarray
 
 from stabutils.analysis.board import LEVEL, LINEAR
 from stabutils.figures.marks import (
@@ -52,14 +52,13 @@ def trade_off(table: pd.DataFrame) -> Figure:
     rows = table[table.reduction.notna() & (table.arm != "control")]
     order = np.argsort(-spans(rows.reduction)[0], kind="stable")
     rows = rows.iloc[order]
-    kinds = [_kind(row.arm, row.better) for row in rows.itertuples()]
+    kinds = list(map(_kind, rows.arm, rows.better))
     size = (10, 0.27 * len(rows) + 1.7)
     figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True)
     linear = rows.arm.str.startswith(LINEAR).to_numpy()
     _panel(left, rows.reduction, kinds, FLOORS["reduction"], " %", linear)
-    nowhere = np.zeros(len(rows), bool)
-    _panel(right, rows.accuracy_change, kinds, FLOORS["accuracy_change"], " points", nowhere)
-    name_rows(left, [_priced(row.arm, row.trainings) for row in rows.itertuples()], 50)
+    _panel(right, rows.accuracy_change, kinds, FLOORS["accuracy_change"], " points")
+    name_rows(left, list(map(_priced, rows.arm, rows.trainings)), 50)
     left.set(xlabel="reduction of label entropy, % of control's")
     start, end = right.get_xlim()
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
@@ -89,21 +88,21 @@ def _panel(
     kinds: Sequence[str],
     floor: float,
     unit: str,
-    at_edge: np.ndarray,
+    at_edge: ndarray | bool = False,
 ) -> None:
     """Values with their intervals in percent, a row each; some at the edge, with their number."""
     value, low, high = spans(intervals, 100)
-    at_edge = at_edge | (value < floor)
-    ends = np.concatenate([np.maximum(low[~at_edge], floor), high[~at_edge], [0]])
+    outside = at_edge | (value < floor)
+    ends = np.concatenate([np.maximum(low[~outside], floor), high[~outside], [0]])
     pad = 0.05 * max(np.ptp(ends), 1)
     edges = ends.min() - pad, ends.max() + pad
     for place, (interval, kind) in enumerate(zip(intervals, kinds, strict=True)):
         look = KINDS[kind]
-        if at_edge[place]:
+        if outside[place]:
             side = int(value[place] > 0)
             edge, offset = (edges[side], place), (10 - 20 * side, 0)
             axis.plot(*edge, "<>"[side], color=look["color"], clip_on=False)
-            beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+            beside = {"textcoords": "offset points", "va": "center", "fontsize": 9}
             words = f"{round(value[place], 1):g}{unit}"
             axis.annotate(words, edge, offset, **beside, ha=("left", "right")[side])
         else:
@@ -114,7 +113,7 @@ def _panel(
 
 
 def soft_labels(
-    soft: np.ndarray, labels: np.ndarray, texts: Sequence[str], names: Sequence[str], most: int = 4
+    soft: ndarray, labels: ndarray, texts: Sequence[str], names: Sequence[str], most: int = 4
 ) -> Figure:
     """What a teacher says of some texts, a bar each: its likeliest answers from left to right.
 
@@ -150,15 +149,8 @@ def soft_labels(
 def _fitted(axis: Axes, name: str, bar: Rectangle) -> None:
     """A name inside a bar, on several lines if need be, or not at all."""
     ink = "black" if np.dot(bar.get_facecolor()[:3], (0.3, 0.6, 0.1)) > 0.5 else "white"
-    look: dict[str, Any] = {
-        "fontsize": 8,
-        "ha": "center",
-        "va": "center",
-        "color": ink,
-        "zorder": 5,
-    }
-    x, y = bar.get_center()
-    text = axis.text(x, y, name, **look)
+    place = bar.get_center()
+    text = axis.text(*place, name, fontsize=8, ha="center", va="center", color=ink, zorder=5)
     room = bar.get_window_extent().size - 4
     for _ in range(2):
         if np.all(text.get_window_extent().size < room):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,9 +16,7 @@ from stabutils.figures.theme import BLUE, GREY, ORANGE, RULE, short
 MOST_COLUMNS = 6  # of methods beside one another
 
 
-def dose_response(
-    table: pd.DataFrame, methods: Sequence[str], strengths: Mapping[str, str] | None = None
-) -> Figure:
+def dose_response(table: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Label entropy (above) and accuracy (below) on validation against strength, a column a method.
 
     What does not fit beside the first six methods goes on below. Filled: the strength that was
@@ -27,7 +25,6 @@ def dose_response(
     Parameters
     ----------
     table : of `tuning.choose`
-    strengths : what the strength of a method is called, such as its "decay"
     """
     columns = min(len(methods), MOST_COLUMNS)
     blocks = -(-len(methods) // columns)
@@ -39,7 +36,7 @@ def dose_response(
         _doses(below[place], table, method, "accuracy", 100, BLUE)
         above[place].set_title(short(method))
         above[place].tick_params(labelbottom=False)
-        below[place].set_xlabel(short((strengths or {}).get(method, "strength")))
+        below[place].set_xlabel("strength")
     for unused in (*above[len(methods) :], *below[len(methods) :]):
         unused.remove()
     for row in range(blocks):
