@@ -537,7 +537,7 @@ def _gold(gold: ArrayLike, examples, classes=None) -> ndarray:
     return gold
 
 
-def _draw(n, runs):
+def _draw(n, runs, thing="n"):
     if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
-        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
+        raise InputError(thing, n, f"an integer from 2 to {runs}, the number of runs")
     return int(n)
