@@ -99,7 +99,7 @@ def draw(arguments: argparse.Namespace) -> int:
         print_each(drawing.draw(folder, target / folder.name))
     for draw_all in (drawing.draw_benchmark, drawing.draw_updates, drawing.draw_claims):
         print_each(draw_all(root, target))
-    print_each(quotes.requote())
+    print_each(quotes.requote(root))
     page = root / "docs" / "claims.md"
     page.write_text(claims.markdown(root), encoding="utf-8", newline="\n")
     return 0

@@ -124,10 +124,13 @@ def absolute(name: str, value: object) -> object:
     known = value in NAMES or name == "model" and str(value).startswith("compact")
     if name not in FILES or known:
         return value
-    path, layers = lowest(str(value)) if name in ("model", "encoder") else (str(value), None)
+    path, layers = str(value), None
+    if name in ("model", "encoder"):
+        path, layers = lowest(path)
     if not os.path.exists(path):
         return value
-    return str(Path(path).resolve()) + ("" if layers is None else f":{layers}")
+    whole = str(Path(path).resolve())
+    return whole if layers is None else f"{whole}:{layers}"
 
 
 def presets(name: str | None) -> dict[str, object]:
