@@ -208,8 +208,9 @@ def of_scores(scores: Mapping[str, Interval], arm: str = "") -> list[Number]:
     """
     numbers = []
     for name, interval in scores.items():
-        metric, _, n = name.partition("@")
-        numbers.append(number(metric, interval, arm, n=int(n) if n else None))
+        metric, _, size = name.partition("@")
+        n = int(size) if size else None
+        numbers.append(number(metric, interval, arm, n=n))
     return numbers
 
 
