@@ -47,7 +47,8 @@ WORDS = {"true": True, "false": False}
 # Parameters that may name a file or a folder.
 FILES = ("dataset", "model", "encoder", "predictions", "before")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)]*)")  # to another file
-PLACE = re.compile(r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"')  # its last two names
+# A file on this machine, of which only the last two names stay.
+PLACE = re.compile(r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"')
 MEMORY = re.compile(r" at 0x[0-9a-f]+")  # where an object stood
 
 
