@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from stabutils.errors import Incomplete, InputError
@@ -26,15 +27,13 @@ from stabutils.publishing.notebooks import (
     plan,
     publish_one,
     schema,
-    study_of,
 )
 from stabutils.publishing.overview import overview
 from stabutils.records import write_document
-from stabutils.reports import anchor, comparison
-from stabutils.reports.stability import add_arguments
-from stabutils.reports.stability import command as write_report
+from stabutils.reports import anchor, comparison, stability
 from stabutils.study import verify
 from stabutils.study.paths import run_store
+from stabutils.study.study import Study
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,17 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
 def ahead_of(plans: dict[Path, dict[str, object]]) -> Ahead:
     """What trains for notebooks while those before them are executed."""
     every = {path.stem[:2]: defaults(path) | values for path, values in plans.items()}
-    studies = {n: study_of(knobs) for n, knobs in every.items() if "dataset" in knobs}
-    return Ahead({number: (study, every[number]) for number, study in studies.items()})
+    trained = {number: knobs for number, knobs in every.items() if "dataset" in knobs}
+    return Ahead({number: (Study.of(knobs), knobs) for number, knobs in trained.items()})
 
 
 def publish(arguments: argparse.Namespace) -> int:
     """Run notebooks and keep what they found, and what the runs answered, in records/<dataset>/ (of
     a checkpoint: records/<dataset>-<model>/).
     """
-    paths = [
-        path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)
-    ]  # 08 is about no corpus
+    # 08 is about no corpus.
+    paths = [path for path in notebooks(arguments.notebooks) if "dataset" in schema(path)]
     plans = parameters(paths, arguments.preset, arguments.parameters)
     if arguments.plan:
         print(*plan(plans), sep="\n")
@@ -94,19 +92,22 @@ def draw(arguments: argparse.Namespace) -> int:
     """figures/<dataset>/ and the numbers quoted in prose, from records/ alone."""
     from stabutils.publishing import claims, drawing, quotes
 
-    for folder in sorted((project_root() / "records").glob("*/answers")):
-        for path in drawing.draw(folder.parent, project_root() / "figures" / folder.parent.name):
-            print(path)
-    for path in drawing.draw_benchmark(project_root(), project_root() / "figures"):
-        print(path)
-    for draw_all in (drawing.draw_updates, drawing.draw_claims):
-        for path in draw_all(project_root(), project_root() / "figures"):
-            print(path)
-    for path in quotes.requote():
-        print(path)
-    page = project_root() / "docs" / "claims.md"
-    page.write_text(claims.markdown(project_root()), encoding="utf-8", newline="\n")
+    root = project_root()
+    target = root / "figures"
+    for answers in sorted((root / "records").glob("*/answers")):
+        folder = answers.parent
+        print_each(drawing.draw(folder, target / folder.name))
+    for draw_all in (drawing.draw_benchmark, drawing.draw_updates, drawing.draw_claims):
+        print_each(draw_all(root, target))
+    print_each(quotes.requote(root))
+    page = root / "docs" / "claims.md"
+    page.write_text(claims.markdown(root), encoding="utf-8", newline="\n")
     return 0
+
+
+def print_each(paths: list[Path]) -> None:
+    for path in paths:
+        print(path)
 
 
 def pages(arguments: argparse.Namespace) -> int:
@@ -132,6 +133,20 @@ def refresh(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def add_plan_arguments(command: argparse.ArgumentParser) -> None:
+    """The arguments of a command that runs notebooks of the study."""
+    command.add_argument(
+        "notebooks", nargs="*", help="numbers, such as 01 02; all when none is given"
+    )
+    command.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
+    )
+    command.add_argument("--preset", help="quick, course, full, paper, or a YAML file")
+    command.add_argument(
+        "--plan", action="store_true", help="say how many runs would be trained, and stop"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a console may lack the letters of somebody's labels
         if hasattr(stream, "reconfigure"):
@@ -141,60 +156,38 @@ def main(argv: list[str] | None = None) -> int:
         description="How much a classifier's answers change when it is trained again, and why.",
     )
     commands = parser.add_subparsers(required=True, metavar="command", dest="name")
-    for name, act, text in (
-        ("run", run, "run notebooks of the study"),
-        ("publish", publish, "run them and keep what they found in records/"),
-    ):
+
+    def add(name: str, act: Callable, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
-        command.add_argument(
-            "notebooks", nargs="*", help="numbers, such as 01 02; all when none is given"
-        )
-        command.add_argument(
-            "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")
-        )
-        command.add_argument("--preset", help="quick, course, full, paper, or a YAML file")
-        command.add_argument(
-            "--plan", action="store_true", help="say how many runs would be trained, and stop"
-        )
-        if name == "run":
-            command.add_argument(
-                "-o",
-                "--output",
-                metavar="FOLDER",
-                help="where to write; else a folder of results/ when inside the clone, and of "
-                "stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
-            )
-            command.add_argument(
-                "--json", metavar="FILE", help="also write numbers and verdicts for programs"
-            )
         command.set_defaults(command=act)
-    command = commands.add_parser("report", help="the same report for predictions of any system")
-    add_arguments(command)
-    command.set_defaults(command=write_report)
-    command = commands.add_parser(
-        "compare", help="did a change make a system's predictions more stable?"
+        return command
+
+    command = add("run", run, "run notebooks of the study")
+    add_plan_arguments(command)
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="where to write; else a folder of results/ when inside the clone, and of "
+        "stabutils-results/ (or STABUTILS_RESULTS) elsewhere",
     )
-    comparison.add_arguments(command)
-    command.set_defaults(command=comparison.command)
-    command = commands.add_parser("anchor", help="what a linear model beside a system would buy")
-    anchor.add_arguments(command)
-    command.set_defaults(command=anchor.command)
-    command = commands.add_parser("notebooks", help="execute the committed notebooks in place")
+    command.add_argument(
+        "--json", metavar="FILE", help="also write numbers and verdicts for programs"
+    )
+    command = add("publish", publish, "run them and keep what they found in records/")
+    add_plan_arguments(command)
+    command = add("report", stability.command, "the same report for predictions of any system")
+    stability.add_arguments(command)
+    text = "did a change make a system's predictions more stable?"
+    comparison.add_arguments(add("compare", comparison.command, text))
+    text = "what a linear model beside a system would buy"
+    anchor.add_arguments(add("anchor", anchor.command, text))
+    command = add("notebooks", refresh, "execute the committed notebooks in place")
     command.add_argument("notebooks", nargs="*")
-    command.set_defaults(command=refresh)
-    command = commands.add_parser(
-        "figures", help="make figures/ and the quoted numbers from records/"
-    )
-    command.set_defaults(command=draw)
-    command = commands.add_parser(
-        "site", help="the book, as pages to browse without network: site/"
-    )
-    command.set_defaults(command=pages)
-    command = commands.add_parser(
-        "verify", help="train a random sample of the stored runs again and compare"
-    )
-    verify.add_arguments(command)
-    command.set_defaults(command=verify.command)
+    add("figures", draw, "make figures/ and the quoted numbers from records/")
+    add("site", pages, "the book, as pages to browse without network: site/")
+    text = "train a random sample of the stored runs again and compare"
+    verify.add_arguments(add("verify", verify.command, text))
     arguments = parser.parse_args(argv)
     try:
         return arguments.command(arguments)

@@ -38,13 +38,11 @@ def check(name: str, value: Any, kind: Any, rule: Mapping) -> None:
     if value is None and optional:
         return
     words = {int: "an integer", float: "a number", str: "a text", bool: "True or False"}[kind]
-    number = (
-        kind is float
-        and isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max
-    )  # no number is not, nor is an integer too large for a float
-    right = number or type(value) is kind and kind is not float
+    right = type(value) is kind
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # Neither nan, infinity nor an integer too large for a float.
+        right = number and abs(value) <= sys.float_info.max
     if right and isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
         right = False
         words += " that a file could hold, without NUL or half a surrogate pair"
@@ -58,8 +56,10 @@ def check(name: str, value: Any, kind: Any, rule: Mapping) -> None:
     if "choices" in rule:
         words += f" out of {rule['choices']}"
         right = right and value in rule["choices"]
+    if optional:
+        words += " or None"
     if not right:
-        raise InputError(name, value, words + (" or None" if optional else ""))
+        raise InputError(name, value, words)
 
 
 def needs(package: str) -> None:

@@ -208,8 +208,9 @@ def of_scores(scores: Mapping[str, Interval], arm: str = "") -> list[Number]:
     """
     numbers = []
     for name, interval in scores.items():
-        metric, _, n = name.partition("@")
-        numbers.append(number(metric, interval, arm, n=int(n) if n else None))
+        metric, _, size = name.partition("@")
+        n = int(size) if size else None
+        numbers.append(number(metric, interval, arm, n=n))
     return numbers
 
 
@@ -282,12 +283,11 @@ def claim(
     >>> claim("churn", "Churn is {value}.", Interval(0.2, 0.1, 0.3, runs=5), 0.05).verdict
     'holds'
     """
-    shown, numbers = "…", [math.nan] * 3  # not measured here
+    shown, value, low, high = "…", math.nan, math.nan, math.nan  # not measured here
     if interval is not None:
         shown = f"{interval} ({interval.runs} runs)"
-        numbers = [interval.value, interval.low, interval.high]
+        value, low, high = map(float, (interval.value, interval.low, interval.high))
     sentence = sentence.replace("{value}", shown)  # whatever else stands in braces is text
-    value, low, high = map(float, numbers)
     return Claim(name, sentence, value, low, high, verdict(interval, threshold, direction))
 
 
@@ -325,21 +325,22 @@ def definitions() -> tuple[Definition, ...]:
 def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
     """The claims of a notebook, each with its verdict from the numbers that were found."""
     found = {number.key: number for number in numbers}
-    claims = []
-    for definition in definitions():
-        if definition.notebook == notebook:
-            number = found.get(definition.number)
-            interval = None if number is None else number.interval
-            beyond = definition.beyond
-            if isinstance(beyond, str):
-                high = found[beyond].high if beyond in found else None
-                beyond = math.nan if high is None else high
-            sentence = definition.sentence
-            if number is not None:
-                words = f"{shown(number, unit_of(number.metric))} ({number.sample})"
-                sentence = sentence.replace("{value}", words)
-            claims.append(claim(definition.name, sentence, interval, beyond, definition.side))
-    return tuple(claims)
+    own = [definition for definition in definitions() if definition.notebook == notebook]
+    return tuple(_judge(definition, found) for definition in own)
+
+
+def _judge(definition: Definition, found: Mapping[str, Number]) -> Claim:
+    """A claim with its verdict, from numbers by their keys."""
+    sentence, interval, beyond = definition.sentence, None, definition.beyond
+    if definition.number in found:
+        number = found[definition.number]
+        interval = number.interval
+        words = f"{shown(number, unit_of(number.metric))} ({number.sample})"
+        sentence = sentence.replace("{value}", words)
+    if isinstance(beyond, str):
+        high = found[beyond].high if beyond in found else None
+        beyond = math.nan if high is None else high
+    return claim(definition.name, sentence, interval, beyond, definition.side)
 
 
 def verdicts(claims: Iterable[Claim]) -> pd.DataFrame:
@@ -383,11 +384,15 @@ class Record:
         """Write `<notebook>.json` into the folder; equal records are equal texts."""
         content = asdict(self)
         content["numbers"] = [_entry(number) for number in self.numbers]
-        text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
         path = Path(folder) / f"{self.notebook}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        _write(path, content)
         return path
+
+
+def _write(path: Path, content: Mapping) -> None:
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
 def _entry(number: Number) -> dict:
@@ -419,9 +424,8 @@ def write_document(path: Path | str, command: str, status: int, content: Mapping
         If the file cannot be written.
     """
     head = {"schema": SCHEMA, "command": command, "status": status}
-    text = json.dumps(_plain(head | dict(content)), indent=1, ensure_ascii=False, allow_nan=False)
     try:
-        Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+        _write(Path(path), {**head, **content})
     except OSError as error:
         allowed = f"a file that can be written ({error.strerror})"
         raise InputError("--json", str(path), allowed) from None
@@ -481,18 +485,15 @@ def table(folder: Path | str) -> pd.DataFrame:
     rows = []
     for path in sorted(Path(folder).rglob("[0-9]*.json")):
         record = read(path)
-        about = {
-            "dataset": record.parameters.get("dataset"),
-            "model": record.parameters.get("model"),
-            "notebook": record.notebook,
-        }
+        about = {name: record.parameters.get(name) for name in ("dataset", "model")}
+        about["notebook"] = record.notebook
         for number in record.numbers:
             rows.append(about | asdict(number) | {"unit": number.unit})
     names = [field.name for field in fields(Number)]
     return pd.DataFrame(rows, columns=["dataset", "model", "notebook", *names, "unit"])
 
 
-def shown(number: Number, unit: str = "", places: int | None = None) -> str:
+def shown(number: Number, unit: str = "") -> str:
     """A number in words: value and interval, in "%", "points" (with signs) or as it is.
 
     Examples
@@ -503,8 +504,6 @@ def shown(number: Number, unit: str = "", places: int | None = None) -> str:
     '+0.51 points [+0.39, +0.62]'
     """
     scale, form = {"%": (100, ".1f"), "points": (100, "+.2f")}.get(unit, (1, ".3f"))
-    if places is not None:
-        form = f"{'+' * form.startswith('+')}.{places}f"
     named = f" {unit}" if unit in ("%", "points") else ""
     value = f"{scale * number.value:{form}}{named}"
     if number.low is None or number.high is None:

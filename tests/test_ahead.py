@@ -110,7 +110,7 @@ def test_studies_of_other_texts_are_told_apart(asked, monkeypatch):
     assert few != fewer and few != study and len({few, fewer, study}) == 3 and few == few
     more = {"noise": "", "runs_per_condition": 4, "methods": "ZerO"}
     [path] = Path(__file__).parents[1].glob("notebooks/09_*.ipynb")
-    monkeypatch.setattr(notebooks, "study_of", lambda values: study)
+    monkeypatch.setattr(notebooks.Study, "of", lambda values: study)
 
     def least(few_shot):
         lines = notebooks.plan({path: knobs | more | {"few_shot": few_shot}})

@@ -42,11 +42,8 @@ STRENGTHS: dict[str, dict[str, float]] = {
 }
 CAUSES = tuple(STRENGTHS)
 INTENT_SIZES = {"train": 62, "validation": 14, "test": 21}  # examples of an intent
-REGION_SIZES = {
-    "train": 78,
-    "validation": 16,
-    "test": 32,
-}  # of what is planted beside a family's intents
+# Of what is planted beside a family's intents.
+REGION_SIZES = {"train": 78, "validation": 16, "test": 32}
 
 
 class Family(NamedTuple):
@@ -274,20 +271,21 @@ def generate(
     for family, planting in zip(FAMILIES, _plantings(rng), strict=True):
         for cause, intent, cues, topics in _regions(family, planting):
             cores = _cores(rng, family, cues, topics)
-            for split, size in (
-                INTENT_SIZES if cause in ("clear", "rare") else REGION_SIZES
-            ).items():
-                times = 2 if split == "train" and cause in ("shared", "noise") else 1
-                texts = [
-                    text for _ in range(size // times) for text in _said(rng, next(cores), times)
-                ]
+            beside = cause in ("shared", "noise")
+            sizes = REGION_SIZES if beside else INTENT_SIZES
+            for split, size in sizes.items():
+                times = 2 if beside and split == "train" else 1
+                texts: list[str] = []
+                for _ in range(size // times):
+                    texts += _said(rng, next(cores), times)
                 corpus[split] += _labelled(texts, split, intent, cause, planting, cause in active)
     # None stands for what a rare intent goes without: kept until here so that `causes` leaves the
     # order alone
-    return {
-        split: [rows[i] for i in rng.permutation(len(rows)) if rows[i]]
-        for split, rows in corpus.items()
-    }
+    shuffled = {}
+    for split, rows in corpus.items():
+        drawn = [rows[i] for i in rng.permutation(len(rows))]
+        shuffled[split] = [row for row in drawn if row]
+    return shuffled
 
 
 def describe(seed: int = 0) -> dict[str, Planting]:
@@ -328,13 +326,10 @@ def _regions(family: Family, planting: Planting) -> list[tuple[str, str, str, li
     them.
     """
     cues = dict(zip(family.intents.split("|"), (family.first, family.second), strict=True))
-    topics = [
-        t for t in family.topics.split("|") if planting.cause != "noise" or t != planting.topic
-    ]
+    topics = [topic for topic in family.topics.split("|") if topic != planting.topic]
     own = "rare" if planting.cause == "rare" else "clear"
-    regions = [
-        (own, intent, cues[intent], topics) for intent in (planting.intent, planting.sibling)
-    ]
+    pair = planting.intent, planting.sibling
+    regions = [(own, intent, cues[intent], topics) for intent in pair]
     if planting.cause == "shared":
         regions.append(("shared", planting.intent, family.neutral, topics))
     if planting.cause == "noise":
@@ -358,7 +353,8 @@ def _labelled(
     if cause == "rare":
         left = int(strength)
         return rows[:left] + [None] * (len(rows) - left)
-    leans = _spread(len(rows), strength, step=2 if split == "train" else 1)
+    step = 2 if split == "train" else 1
+    leans = _spread(len(rows), strength, step)
     intents = [planting.sibling if lean else intent for lean in leans]
     return [(text, own, tag) for text, own in zip(texts, intents, strict=True)]
 
@@ -395,7 +391,8 @@ def _said(rng: np.random.Generator, core: str, times: int) -> list[str]:
     texts: list[str] = []
     while len(texts) < times:
         text = _dressed(rng, core)
-        texts += [text] if text not in texts else []
+        if text not in texts:
+            texts.append(text)
     return texts
 
 
@@ -403,13 +400,18 @@ def _dressed(rng: np.random.Generator, core: str) -> str:
     """The core with fillers around it; only they get typos: one in a cue would be a cause of its
     own.
     """
-    opener, asking, closer = (
-        words[rng.integers(len(words))] for words in (OPENERS, ASKING, CLOSERS)
-    )
-    asking = "" if core.split()[0] in NOT_ORDERS else asking
-    closer = "" if asking == closer else closer
-    parts = filter(None, (opener, asking, core, closer))
-    text = " ".join(TYPOS.get(part, part) if rng.random() < 0.08 else part for part in parts)
+    fillers = OPENERS, ASKING, CLOSERS
+    opener, asking, closer = (words[rng.integers(len(words))] for words in fillers)
+    if core.split()[0] in NOT_ORDERS:
+        asking = ""
+    if asking == closer:
+        closer = ""
+    parts = []
+    for part in filter(None, (opener, asking, core, closer)):
+        if rng.random() < 0.08:
+            part = TYPOS.get(part, part)
+        parts.append(part)
+    text = " ".join(parts)
     if rng.random() < 0.5:
         for long, short in CONTRACTIONS.items():
             text = text.replace(long, short)

@@ -198,7 +198,9 @@ def load_dataset(name_or_path: str | os.PathLike, seed: int = 0) -> Dataset:
     elif not isinstance(name_or_path, os.PathLike):
         raise InputError("dataset", name_or_path, f"a path or one of {', '.join(NAMES)}")
     if not os.path.exists(name_or_path):
-        raise InputError("dataset", os.fspath(name_or_path), _allowed(os.fspath(name_or_path)))
+        name, known = os.fspath(name_or_path), ", ".join(NAMES)
+        allowed = f"{known}, or a folder or {FORMS} file that exists{_hint(name, NAMES)}"
+        raise InputError("dataset", name, allowed)
     path = Path(name_or_path)
     if path.is_dir():
         return _dataset(path.resolve().name, read_folder(path), int(seed))
@@ -207,11 +209,6 @@ def load_dataset(name_or_path: str | os.PathLike, seed: int = 0) -> Dataset:
 
 def _stem(path: Path) -> str:
     return Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem
-
-
-def _allowed(name: str) -> str:
-    names = ", ".join(NAMES)
-    return f"{names}, or a folder or {FORMS} file that exists{_hint(name, NAMES)}"
 
 
 def _hint(word: str, words) -> str:
@@ -285,7 +282,9 @@ def _split(rows: list[Row], code: dict[str, int]) -> Split:
     texts = tuple(row.text for row in rows)
     labels = np.array([code[row.label] for row in rows], int)
     tags = tuple(row.tag for row in rows)
-    return Split(texts, labels, tags if any(tags) else ())
+    if not any(tags):
+        tags = ()
+    return Split(texts, labels, tags)
 
 
 # ---- names -> rows
@@ -312,4 +311,5 @@ def _assistant(name: str, seed: int) -> Dataset:
         for split, examples in generate(seed).items()
         for text, intent, tag in examples
     ]
-    return _dataset(f"assistant:{seed}" if seed else "assistant", rows, seed)
+    name = f"assistant:{seed}" if seed else "assistant"
+    return _dataset(name, rows, seed)

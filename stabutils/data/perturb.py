@@ -198,7 +198,9 @@ def typos(texts: Sequence[str], share: float = 0.1, seed: int = 0) -> list[str]:
         hit = draw.random(len(words)) < share
         changed = []
         for word, mistyped in zip(words, hit, strict=True):
-            changed.append(_mistype(word, draw) if mistyped and len(word) > 2 else word)
+            if mistyped and len(word) > 2:
+                word = _mistype(word, draw)
+            changed.append(word)
         return " ".join(changed)
 
     return _changed(texts, share, seed, change)

@@ -138,8 +138,8 @@ def jackknife(statistic: Callable, *arrays, examples=()) -> Interval:
         except InputError as error:
             allowed = (
                 f"one more than the statistic needs ({error}); LE@{runs} of {runs} runs has an "
+                f"interval by metrics.scores.label_entropy(labels, {runs}).interval()"
             )
-            allowed += f"interval by metrics.scores.label_entropy(labels, {runs}).interval()"
             raise InputError("runs", runs, allowed) from error
     return from_deletions(value, deleted)
 
@@ -157,8 +157,9 @@ def from_deletions(
     2.000 [-0.484, 4.484]
     """
     units = _enough(len(deleted))
-    variance = np.sum(moves_of(deleted) ** 2)
-    return from_variance(float(value), variance, units - 1, units if runs is None else runs)
+    if runs is None:
+        runs = units
+    return from_variance(float(value), np.sum(moves_of(deleted) ** 2), units - 1, runs)
 
 
 def divisions(kinds: ArrayLike, groups: int, deletions: int = 50) -> ndarray:
@@ -309,9 +310,15 @@ def crossed(parts: Sequence[Interval], cells: float = 0.0) -> Interval:
     """
     variances = np.array([part.se for part in parts]) ** 2
     variance = max(variances.max(), variances.sum() - cells)
-    spread = np.sum(variances**2 / [part.df for part in parts])
-    df = float(variance**2 / spread) if spread > 0 else parts[0].df
-    return from_variance(parts[0].value, variance, df, parts[0].runs)
+    degrees, first = [part.df for part in parts], parts[0]
+    df = _satterthwaite(variance, variances, degrees, first.df)
+    return from_variance(first.value, variance, df, first.runs)
+
+
+def _satterthwaite(variance, variances, degrees, otherwise) -> float:
+    """Degrees of freedom of a variance put together of several; `otherwise` if all are 0."""
+    spread = np.sum(variances**2 / degrees)
+    return variance**2 / spread if spread > 0 else otherwise
 
 
 def over_both(statistic: Callable, *arms, seeds=None, examples=()) -> Interval:
@@ -371,17 +378,16 @@ def jackknife_arms(statistic: Callable, arms, seeds, examples=()) -> Interval:
             deleted.append(statistic(*rest, *examples))
         moves[a, used[a]] = moves_of(deleted)
     squares = moves.sum(axis=0) ** 2
-    value, df = float(statistic(*arms, *examples)), _satterthwaite(squares, used, sizes)
+    value, df = float(statistic(*arms, *examples)), _degrees(squares, used, sizes)
     return from_variance(value, squares.sum(), df, int(sizes.min()))
 
 
-def _satterthwaite(squares, used, sizes) -> float:
+def _degrees(squares, used, sizes) -> float:
     patterns, kind = np.unique(used, axis=1, return_inverse=True)
     smallest = np.array([sizes[pattern].min() for pattern in patterns.T])
-    variance = np.bincount(kind.ravel(), weights=squares)
+    variances = np.bincount(kind.ravel(), weights=squares)
     degrees = np.bincount(kind.ravel()) * (smallest - 1) / smallest
-    spread = np.sum(variance**2 / degrees)
-    return variance.sum() ** 2 / spread if spread > 0 else sizes.min() - 1
+    return _satterthwaite(variances.sum(), variances, degrees, sizes.min() - 1)
 
 
 # ---- shares, families, plans, verdicts ----

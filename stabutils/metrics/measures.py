@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,9 +72,7 @@ def disagreement(labels: ArrayLike) -> ndarray:
     [0.0, 0.667]
     """
     labels = _labels(labels)
-    runs = len(labels)
-    votes = np.arange(runs + 1)
-    return _sum_over_classes(labels, votes * (runs - votes) / (runs * (runs - 1)))
+    return _sum_over_classes(labels, pairs_worth(len(labels)))
 
 
 def majority(labels: ArrayLike) -> tuple[ndarray, ndarray]:
@@ -106,9 +105,7 @@ def tally(labels: ArrayLike, names: Sequence[str]) -> list[str]:
 
 def counted(votes: ndarray) -> list[tuple[int, int]]:
     """Each answer and how many gave it, the most frequent first, of equals the lowest id."""
-    kinds, counts = np.unique(votes, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return list(zip(kinds[order], counts[order], strict=True))
+    return Counter(np.sort(votes).tolist()).most_common()
 
 
 def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[ndarray, ndarray]:
@@ -242,8 +239,8 @@ def share_unstable(labels: ArrayLike, n: int = 10) -> float:
     0.5
     """
     labels = _labels(labels)
-    unanimous = np.append(np.zeros(_draw(n, len(labels))), 1.0)  # n of n votes, else nothing
-    return float(1 - _sum_over_classes(labels, expected_worth(unanimous, len(labels))).mean())
+    worth = expected_worth(unanimous_worth(_draw(n, len(labels))), len(labels))
+    return float(1 - _sum_over_classes(labels, worth).mean())
 
 
 def fleiss_kappa(labels: ArrayLike) -> float:
@@ -390,6 +387,17 @@ def _squared_votes(labels) -> ndarray:
     return _sum_over_classes(labels, np.arange(len(labels) + 1) ** 2)
 
 
+def pairs_worth(runs: int) -> ndarray:
+    """What a class with 0, 1 .. runs votes adds to the share of pairs of runs that disagree."""
+    votes = np.arange(runs + 1)
+    return votes * (runs - votes) / (runs * (runs - 1))
+
+
+def unanimous_worth(n: int) -> ndarray:
+    """What a class with 0, 1 .. n votes adds where only all n of them count."""
+    return np.append(np.zeros(n), 1.0)
+
+
 def entropy_worth(n: int) -> ndarray:
     """What a class with 0, 1 .. n votes adds to the entropy of n votes."""
     share = np.arange(n + 1) / n
@@ -529,7 +537,7 @@ def _gold(gold: ArrayLike, examples, classes=None) -> ndarray:
     return gold
 
 
-def _draw(n, runs):
+def _draw(n, runs, thing="n"):
     if not isinstance(n, (int, np.integer)) or not 2 <= n <= runs:
-        raise InputError("n", n, f"an integer from 2 to {runs}, the number of runs")
+        raise InputError(thing, n, f"an integer from 2 to {runs}, the number of runs")
     return int(n)

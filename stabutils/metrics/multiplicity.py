@@ -637,10 +637,8 @@ def multiplicity_table(
         result = interval(statistic, *arrays, examples=known)
         return _row(metric, quoted, source, result, unit)
 
-    inconsistent, abstention = (
-        partial(share_inconsistent, level=level),
-        partial(_abstention, alpha=alpha),
-    )
+    inconsistent = partial(share_inconsistent, level=level)
+    abstention = partial(_abstention, alpha=alpha)
     rows = [
         row("ambiguity", n, MARX, _at_most(n, ambiguity), labels),
         row("discrepancy", n, MARX, _at_most(n, discrepancy), labels),
@@ -730,15 +728,12 @@ def _width(n, labels, probabilities, gold=None):
 
 def _two_most_frequent(labels):
     """The answer most runs give, how many give it, and how many give the next: (examples,) each."""
-    answer = labels[0]
-    most = second = np.zeros(labels.shape[1])
-    for label, before in measures._votes(labels):  # equal votes come one after the other
-        overtakes = (before >= most) & (label != answer)
-        behind = np.where(label == answer, second, np.maximum(second, before + 1))
-        second = np.where(overtakes, most, behind)
-        answer = np.where(overtakes, label, answer)
-        most = np.where(label == answer, np.maximum(most, before + 1), most)
-    return answer, most, second
+    answer, most = measures.majority(labels)
+    # In place of these votes each run has an answer of its own, which no other run gives.
+    unlike = int(labels.max()) + 1 + np.arange(len(labels))
+    others = np.where(labels == answer, unlike[:, None], labels)
+    second = measures.majority(others)[1]
+    return answer, most, np.where(most == len(labels), 0, second)
 
 
 def _mid_p(one, other):

@@ -163,7 +163,7 @@ def gradient(function: Callable[..., float], values: ndarray) -> ndarray:
 
 def churn(labels: ArrayLike, weights: ArrayLike | None = None) -> Score:
     """Share of queries on which two runs disagree (`measures.churn`)."""
-    return _vote_score(labels, _pairs, 1, weights)
+    return _vote_score(labels, measures.pairs_worth, 1, weights)
 
 
 def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
@@ -245,16 +245,15 @@ def scores(
 def kappa(labels: ArrayLike) -> Interval:
     """Fleiss' kappa with its interval; of queries that change its chance agreement stays."""
     labels = np.asarray(labels)
-    score = churn(labels)
-    votes = np.stack([np.bincount(run, minlength=labels.max() + 1) for run in labels])
-    chance = _chance_agreement(votes.sum(axis=0))
-    value = measures.fleiss_kappa(labels)
     if len(labels) == 2:
         return intervals.jackknife(measures.fleiss_kappa, labels).within(-np.inf, 1)
-    rest = votes.sum(axis=0) - votes
-    rest_chance = np.array([_chance_agreement(row) for row in rest])
-    without = _kappa(score.without, rest_chance)
-    over_runs = intervals.from_deletions(value, without)
+    score = churn(labels)
+    votes = np.stack([np.bincount(run, minlength=labels.max() + 1) for run in labels])
+    total = votes.sum(axis=0)
+    chance = _chance_agreement(total)
+    chances = np.array([_chance_agreement(rest) for rest in total - votes])
+    without = _kappa(score.without, chances)
+    over_runs = intervals.from_deletions(measures.fleiss_kappa(labels), without)
     over_queries = intervals.over_queries(
         lambda mean: _kappa(mean, chance), score.each, runs=len(labels)
     )
@@ -334,19 +333,12 @@ def _per_vote(worth):
     return worth / np.maximum(np.arange(len(worth)), 1)
 
 
-def _pairs(runs):
-    votes = np.arange(runs + 1)
-    return votes * (runs - votes) / max(1, runs * (runs - 1))
-
-
 def _entropy(runs, n):
-    n = min(n, runs)
-    return measures.expected_worth(measures.entropy_worth(n), runs)
+    return measures.expected_worth(measures.entropy_worth(min(n, runs)), runs)
 
 
 def _not_unanimous(runs, n):
-    n = min(n, runs)
-    unanimous = np.append(np.zeros(n), 1.0)
+    unanimous = measures.unanimous_worth(min(n, runs))
     return np.arange(runs + 1) / runs - measures.expected_worth(unanimous, runs)
 
 

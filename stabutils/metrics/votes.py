@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from stabutils.errors import InputError
-from stabutils.metrics.measures import logs
+from stabutils.metrics.measures import _draw, logs
 
 HOW = ("probability", "logit", "vote")
 SMALL = 1e-6  # weight of what breaks a tie between votes
@@ -30,9 +30,7 @@ def partition(runs: int, size: int, seed: int = 0) -> ndarray:
     >>> sorted(partition(4, 2).ravel().tolist())
     [0, 1, 2, 3]
     """
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 2 <= size <= runs:
-        allowed = f"an integer from 2 to {runs}, the number of runs"
-        raise InputError("size of an ensemble", size, allowed)
+    size = _draw(size, runs, "size of an ensemble")
     return np.random.default_rng(seed).permutation(runs)[: runs // size * size].reshape(-1, size)
 
 

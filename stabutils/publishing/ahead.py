@@ -61,7 +61,8 @@ class Ahead:
             spawn, driver = get_context("spawn"), os.getpid()
             self.pool = ProcessPoolExecutor(self.workers, spawn, begin, (driver,))
             found = self.pool.submit(trainings, self.plans)
-            for training in [] if found.exception() else found.result():
+            wanted = [] if found.exception() else found.result()
+            for training in wanted:
                 future = self.pool.submit(train, training)
                 self.futures.setdefault(training.number, []).append(future)
         return self

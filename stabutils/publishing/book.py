@@ -33,6 +33,7 @@ PARTS = {  # caption -> patterns of its pages, in order
     "Reference": ("docs/reference/index.md", "docs/reference/*.md"),
     "Project": ("CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md"),
 }
+SOLUTIONS = "course/solutions/[0-9]*.ipynb"
 NAMES = {  # of pages whose file or first heading says too little, as README calls them
     "README": "Overview: what to do, what reduces flips",
     "course/README": "A course for a class",
@@ -87,7 +88,8 @@ def contents(root: Path, front: str) -> str:
             if name not in seen:
                 seen.add(name)
                 names.append(_entry(name))
-        parts.append(_toctree(caption, names) if names else "")
+        if names:
+            parts.append(_toctree(caption, names))
     return "".join(parts)
 
 
@@ -100,9 +102,8 @@ def _parts(root: Path) -> dict[str, tuple[str, ...]]:
     for caption, patterns in PARTS.items():
         parts[caption] = patterns
         if caption == "Course":
-            exercises = course(root)
-            parts["Course: exercises"] = exercises
-            parts["Course: solutions"] = tuple(_solution(name) for name in exercises)
+            parts["Course: exercises"] = course(root)
+            parts["Course: solutions"] = (SOLUTIONS,)
             for name, _ in published.most_common():
                 parts[f"Results of {_corpus(name)}"] = (f"records/{name}/[0-9]*.ipynb",)
     return parts
@@ -112,12 +113,7 @@ def course(root: Path) -> tuple[str, ...]:
     """The exercises of the course: those with a solution. What students hand in may lie beside
     them, and is nobody else's to read.
     """
-    solutions = sorted(root.glob("course/solutions/[0-9]*.ipynb"))
-    return tuple(f"course/exercises/{path.name}" for path in solutions)
-
-
-def _solution(exercise: str) -> str:
-    return exercise.replace("exercises", "solutions")
+    return tuple(f"course/exercises/{path.name}" for path in sorted(root.glob(SOLUTIONS)))
 
 
 def _corpus(folder: str) -> str:
@@ -238,8 +234,9 @@ def weights(root: Path) -> dict[str, dict[str, list]]:
 
 def _points(path: Path, arm: str, condition: str) -> list[dict]:
     """Churn and accuracy of a record's arms and conditions that begin so, in its order."""
+    record = records.read(path)
     points: dict[str, dict] = {}
-    for number in records.read(path).of("churn") + records.read(path).of("accuracy"):
+    for number in record.of("churn") + record.of("accuracy"):
         if number.arm.startswith(arm) and number.condition.startswith(condition):
             name = number.condition or number.arm
             known = points.setdefault(name, {"name": name})
@@ -259,7 +256,9 @@ def _formula(translator, node: nodes.math | nodes.math_block) -> None:
 
     display = node.tagname == "math_block"
     formula = pages.formula(node.astext(), display)
-    translator.body.append(f'<div class="math">{formula}</div>' if display else formula)
+    if display:
+        formula = f'<div class="math">{formula}</div>'
+    translator.body.append(formula)
     raise SkipNode
 
 

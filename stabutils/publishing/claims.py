@@ -6,7 +6,9 @@ notebooks that judged them.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
@@ -29,13 +31,14 @@ at the strength tuned on MASSIVE with `compact` there, and at its default elsewh
 which methods were trained with the encoder.
 """
 
+Claims = dict[str, records.Claim]  # by name
 NOWHERE = "–"  # in the cell of what was not measured
 
 
 def markdown(root: Path) -> str:
     """The page: one row a claim, one column a corpus and model."""
     folders = results.published(root)
-    names = [_column(folder) for folder in folders]
+    columns = {_column(folder): _claims(folder) for folder in folders}
     lines = [INTRODUCTION]
     by_source = groupby(records.definitions(), key=lambda definition: definition.source)
     for source, group in by_source:
@@ -43,10 +46,10 @@ def markdown(root: Path) -> str:
         lines += [f"## {source or 'This study'}", ""]
         if definitions[0].about:
             lines += [definitions[0].about, ""]
-        rows = [_row(definition, folders) for definition in definitions]
+        rows = [_row(definition, columns.values()) for definition in definitions]
         measured = [row for row in rows if any(cell != NOWHERE for cell in row[3:])]
         if measured:
-            header = ["claim", "threshold", "shown in", *names]
+            header = ["claim", "threshold", "shown in", *columns]
             lines += [quotes.table(header, measured).strip("\n"), ""]
         if elsewhere := [f"{row[0]} ({row[2]})" for row in rows if row not in measured]:
             lines += ["Measured on none of these, at most on the embedded corpus:", ""]
@@ -62,26 +65,22 @@ def _column(folder: Path) -> str:
 
 def verdicts(root: Path) -> pd.DataFrame:
     """The verdicts in words, a row a claim of others, a column a corpus and model; "" for none."""
-    folders = results.published(root)
+    columns = {folder.name: _claims(folder) for folder in results.published(root)}
     rows = {}
     for definition in records.definitions():
         if definition.source:
             author, year = re.search(r"^(\S+).*?(\d{4})", definition.source).groups()
-            row = {folder.name: _verdict(folder, definition) for folder in folders}
+            found = {name: claims.get(definition.name) for name, claims in columns.items()}
+            row = {name: claim.verdict if claim else "" for name, claim in found.items()}
             rows[f"{definition.name} ({author} {year})"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _verdict(folder: Path, definition: records.Definition) -> str:
-    claim = _claim(folder, definition)
-    return claim.verdict if claim else ""
-
-
-def _row(definition: records.Definition, folders: list[Path]) -> list[str]:
+def _row(definition: records.Definition, columns: Iterable[Claims]) -> list[str]:
     limit = _limit(definition)
     sentence = definition.sentence.replace("{value}", "…").replace("….", "…")
     shown = f"[{definition.notebook[:2]}](../notebooks/{definition.notebook}.ipynb)"
-    cells = [_cell(folder, definition) for folder in folders]
+    cells = [_cell(claims.get(definition.name), _metric(definition)) for claims in columns]
     return [sentence, f"{definition.side} {limit}", shown, *cells]
 
 
@@ -108,21 +107,20 @@ def _metric(definition: records.Definition) -> str:
     return re.split("[,;]", definition.number)[0]
 
 
-def _cell(folder: Path, definition: records.Definition) -> str:
-    claim = _claim(folder, definition)
+def _cell(claim: records.Claim | None, metric: str) -> str:
     if claim is None:
         return NOWHERE
-    metric = _metric(definition)
     number = records.Number(metric, claim.value, claim.low, claim.high)
     words = records.shown(number, records.unit_of(metric)).replace(" [", "<br>[")
     return f"**{claim.verdict}**<br>{words}"
 
 
-def _claim(folder: Path, definition: records.Definition) -> records.Claim | None:
-    """The claim as its notebook judged it there, else judged by what other notebooks measured."""
-    own = results.records_of(folder, definition.notebook)
-    claims = [claim for record in own for claim in record.claims]
-    numbers = [number for record in results.records_of(folder) for number in record.numbers]
-    claims += records.judged(definition.notebook, numbers)
-    named = (claim for claim in claims if claim.name == definition.name)
-    return next((claim for claim in named if claim.value == claim.value), None)
+def _claims(folder: Path) -> Claims:
+    """Each claim as its notebook judged it there, else judged by what other notebooks measured."""
+    found = results.records_of(folder)
+    claims = [claim for record in found for claim in record.claims]
+    numbers = [number for record in found for number in record.numbers]
+    for notebook in {definition.notebook: None for definition in records.definitions()}:
+        claims += records.judged(notebook, numbers)
+    measured = [claim for claim in claims if not math.isnan(claim.value)]
+    return {claim.name: claim for claim in reversed(measured)}

@@ -18,6 +18,7 @@ from stabutils.metrics.intervals import Interval
 from stabutils.publishing import claims, results
 from stabutils.records import Record
 
+Plots = dict[str, Callable]
 ATTRIBUTES = {  # of a test query, in words
     "conflict": "labels of the nearest training texts disagree",
     "duplicate": "the same words are in training",
@@ -37,7 +38,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
     others = metrics.label_entropy(labels[1:])
     dynamics = arrays["confidence_mean"][0], arrays["confidence_spread"][0]
-    plots: dict[str, Callable] = {
+    plots: Plots = {
         "answers": lambda: figures.answers(labels[:20], gold, texts),
         "accuracy-and-churn": lambda: figures.accuracy_and_churn(arrays["accuracy"], pairs, churn),
         "entropy": lambda: figures.entropy_distribution(labels),
@@ -49,7 +50,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     for name, notebook in {"-regularizers": "03", "-data-centric": "04"}.items():
         table = results.board(folder, notebook)
         if len(table):
-            plots[f"trade-off{name}"] = lambda table=table: figures.trade_off(table)
+            plots[f"trade-off{name}"] = partial(figures.trade_off, table)
     plots |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
@@ -71,9 +72,9 @@ def draw(folder: Path, target: Path) -> list[Path]:
     return drawn
 
 
-def _of_numbers(folder: Path) -> dict[str, Callable]:
+def _of_numbers(folder: Path) -> Plots:
     """Figures of what records found beside the boards."""
-    plots: dict[str, Callable] = {}
+    plots: Plots = {}
     proxies = _by_arm(folder, "01", "auroc")
     if proxies:
         label = "AUROC of one run's score: queries that other runs disagree on"
@@ -151,7 +152,7 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
     ratios = results.benchmark(root)
     ratios.pop("entropy_ratio", None)  # on another scale
     rows = {results.RATIOS[name][0].replace("`", ""): ratio for name, ratio in ratios.items()}
-    plots: dict[str, Callable] = {}
+    plots: Plots = {}
     if rows:
         plots["benchmark"] = lambda: figures.intervals(rows, "times as fast", 1, (0, np.inf))
     curves = root / "records" / "benchmark_curves.csv"
@@ -164,24 +165,23 @@ def draw_benchmark(root: Path, target: Path) -> list[Path]:
 def draw_updates(root: Path, target: Path) -> list[Path]:
     """What an update changes with each method, in all studies, PNG and SVG."""
     table = results.updates(root)
+    if table.empty:
+        return []
     names = table.dataset + ", " + table.model
     table["study"] = pd.Categorical(names, names[table.arm == "control"])
-    plots: dict[str, Callable] = {}
-    if len(table):
-        plots["updates"] = lambda: figures.across_studies(table)
+    plots: Plots = {"updates": lambda: figures.across_studies(table)}
     return _save_all(plots, target, "another tenth of the texts left out, and another seed")
 
 
 def draw_claims(root: Path, target: Path) -> list[Path]:
     """The verdicts on what others claimed, PNG and SVG."""
     table = claims.verdicts(root)
-    plots: dict[str, Callable] = {}
-    if table.size and table.ne("").any(axis=None):
-        plots["claims"] = lambda: figures.verdicts(table)
-    return _save_all(plots, target, "claims of others")
+    if table.empty or table.eq("").all(axis=None):
+        return []
+    return _save_all({"claims": lambda: figures.verdicts(table)}, target, "claims of others")
 
 
-def _save_all(plots: dict[str, Callable], target: Path, about: str) -> list[Path]:
+def _save_all(plots: Plots, target: Path, about: str) -> list[Path]:
     """Each with what it is about in its upper right corner, for a slide has no caption."""
     figures.style()
     written = []

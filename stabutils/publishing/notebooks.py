@@ -14,7 +14,8 @@ import re
 import shutil
 import sys
 import warnings
-from dataclasses import asdict, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,13 @@ class Failed(RuntimeError):
 
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
-FILES = (
-    "dataset",
-    "model",
-    "encoder",
-    "predictions",
-    "before",
-)  # parameters that may name a file or a folder
+WORDS = {"true": True, "false": False}
+# Parameters that may name a file or a folder.
+FILES = ("dataset", "model", "encoder", "predictions", "before")
+LINK = re.compile(r"\]\((?!\w+:|#)([^)]*)")  # to another file
+# A file on this machine, of which only the last two names stay.
+PLACE = re.compile(r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"')
+MEMORY = re.compile(r" at 0x[0-9a-f]+")  # where an object stood
 
 
 def notebooks(wanted: list[str]) -> list[Path]:
@@ -60,15 +61,14 @@ def notebooks(wanted: list[str]) -> list[Path]:
         folder = str(project_root() / "notebooks")
         allowed = "the notebooks of a clone, inside of it or copied here: a package has none"
         raise InputError("notebooks", folder, allowed)
-    wanted = [name.zfill(2) for name in wanted]  # 1 is 01
-    for name in wanted:
-        if not any(path.name.startswith(name) for path in every):
-            raise InputError(
-                "notebook", name, f"one of {', '.join(path.stem[:2] for path in every)}"
-            )
-    return [
-        path for path in every if not wanted or any(path.name.startswith(name) for name in wanted)
-    ]
+    if not wanted:
+        return every
+    numbers = tuple(name.zfill(2) for name in wanted)  # 1 is 01
+    for number in numbers:
+        if not any(path.name.startswith(number) for path in every):
+            known = ", ".join(path.stem[:2] for path in every)
+            raise InputError("notebook", number, f"one of {known}")
+    return [path for path in every if path.name.startswith(numbers)]
 
 
 def schema(path: Path) -> dict[str, tuple[object, object]]:
@@ -81,15 +81,13 @@ def schema(path: Path) -> dict[str, tuple[object, object]]:
     cells = nbformat.read(path, as_version=4).cells
     tagged = (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
     source = next(tagged, "")
-    found = {}
-    lines = [line for line in ast.parse(source).body if isinstance(line, ast.AnnAssign)]
-    for line in lines:
-        kind = ast.unparse(line.annotation)
-        plain = KINDS[kind.removeprefix("Optional[").removesuffix("]")]
-        found[line.target.id] = (
-            plain | None if kind.startswith("Optional") else plain,
-            ast.literal_eval(line.value),
-        )
+    found: dict[str, tuple[object, object]] = {}
+    for line in ast.parse(source).body:
+        if isinstance(line, ast.AnnAssign):
+            words = ast.unparse(line.annotation)
+            plain = KINDS[words.removeprefix("Optional[").removesuffix("]")]
+            kind = plain | None if words.startswith("Optional") else plain
+            found[line.target.id] = kind, ast.literal_eval(line.value)
     return found
 
 
@@ -100,21 +98,15 @@ def parameters(
     any of them runs.
     """
     known = {path: schema(path) for path in paths}
-    values: dict[str, object] = {}
-    elsewhere = {name for path in notebooks([]) for name in schema(path)} - {
-        n for t in known.values() for n in t
-    }
+    kinds = {name: kind for table in known.values() for name, (kind, _) in table.items()}
+    elsewhere = {name for path in notebooks([]) for name in schema(path)} - kinds.keys()
     settings = [(name, value) for name, value in presets(preset).items() if name not in elsewhere]
-    for name, text in [*settings, *map(tuple, given)]:
-        kinds = {kind for table in known.values() if name in table for kind, _ in [table[name]]}
-        if not kinds:
-            raise InputError(
-                "parameter",
-                name,
-                "one of " + ", ".join(sorted({n for t in known.values() for n in t})),
-            )
-        values[name] = absolute(name, parse(name, text, kinds.pop()))
-    study_of(values)
+    values: dict[str, object] = {}
+    for name, text in [*settings, *given]:
+        if name not in kinds:
+            raise InputError("parameter", name, f"one of {', '.join(sorted(kinds))}")
+        values[name] = absolute(name, parse(name, text, kinds[name]))
+    Study.of(values)
     for path in paths:
         refuse(path.stem[:2], defaults(path) | values, methods="methods" in values)
     for name in ("predictions", "before"):
@@ -133,10 +125,13 @@ def absolute(name: str, value: object) -> object:
     known = value in NAMES or name == "model" and str(value).startswith("compact")
     if name not in FILES or known:
         return value
-    path, layers = lowest(str(value)) if name in ("model", "encoder") else (str(value), None)
+    path, layers = str(value), None
+    if name in ("model", "encoder"):
+        path, layers = lowest(path)
     if not os.path.exists(path):
         return value
-    return str(Path(path).resolve()) + ("" if layers is None else f":{layers}")
+    whole = str(Path(path).resolve())
+    return whole if layers is None else f"{whole}:{layers}"
 
 
 def presets(name: str | None) -> dict[str, object]:
@@ -152,14 +147,10 @@ def presets(name: str | None) -> dict[str, object]:
         raise InputError("preset", name, f"a YAML file, or one of {known}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # a date of month 13, 5,000 digits, deep nesting
-        raise InputError(
-            "preset", name, f"YAML of names and values ({' '.join(str(error).split())[:120]})"
-        ) from error
+    # The last two: a date of month 13 or 5,000 digits, and deep nesting.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError("preset", name, f"YAML of names and values ({reason})") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError("preset", name, "YAML of names and values")
     return values
@@ -169,21 +160,17 @@ def parse(name: str, text: object, kind: object) -> object:
     """A parameter's value from the command line's text or from a preset, of the type its cell
     declares.
     """
-    plain = next(k for k in KINDS.values() if kind == k or kind == k | None)
+    plain = next(each for each in KINDS.values() if kind in (each, each | None))
+    value = text
     if isinstance(text, str) and plain is not str:
-        words = {"true": True, "false": False} if plain is bool else {}
-        try:
-            value = (
-                None
-                if text.lower() == "none" and kind != plain
-                else words[text.lower()]
-                if words
-                else plain(text)
-            )
-        except (ValueError, KeyError):
-            value = text
-    else:
-        value = text
+        word = text.lower()
+        if word == "none" and kind != plain:
+            value = None
+        elif plain is bool:
+            value = WORDS.get(word, text)
+        else:
+            with suppress(ValueError):
+                value = plain(text)
     check(name, value, kind, {})
     return value
 
@@ -200,7 +187,7 @@ def plan(plans: dict[Path, dict[str, object]]) -> list[str]:
         if "dataset" not in knobs:
             lines.append(f"{path.stem}: nothing is trained")
             continue
-        study = study_of(knobs)
+        study = Study.of(knobs)
         study = studies.setdefault(study, study)
         recipe = recipe_in_words(study)
         if recipe not in lines:
@@ -230,17 +217,13 @@ def defaults(path: Path) -> dict[str, object]:
     return {name: default for name, (_, default) in schema(path).items()}
 
 
-def study_of(values: dict[str, object]) -> Study:
-    return Study(**{knob.name: values[knob.name] for knob in fields(Study) if knob.name in values})
-
-
 def output_of(path: Path, values: dict[str, object]) -> Path:
     """Where a notebook's results go: a folder named after the study, or after the predictions where
     there is none.
     """
     given = str(values.get("output", ""))
     if "dataset" in schema(path):
-        return study_of(values).output(given)
+        return Study.of(values).output(given)
     if given:
         return Path(given)
     return results_of_file(Path(values.get("predictions") or SAMPLE))
@@ -263,17 +246,15 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     os.environ |= {name: str(folder.resolve()) for name, folder in places.items()}
     # The kernel's bar goes to this terminal, not into the notebook.
     os.environ["STABUTILS_BAR"] = "text" if sys.stderr.isatty() else "lines"
-    os.environ["PYTHONWARNINGS"] = (
-        "ignore:resource_tracker"  # of workers that are still idle when a kernel ends
-    )
+    # Of workers that are still idle when a kernel ends.
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
     target = target.resolve()  # papermill works in the folder of the source
     target.parent.mkdir(parents=True, exist_ok=True)
     dataset = str((defaults(source) | values).get("dataset", ""))
     nbformat.write(of_corpus(nbformat.read(source, as_version=4), dataset), target)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the Jupyter machinery; a study's own warnings appear in the notebook
+        # Of the Jupyter machinery; a study's own warnings appear in the notebook.
+        warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
                 target,
@@ -297,14 +278,12 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
             ) from error
         except DeadKernelError as error:  # the notebook's own metadata would say that all went well
             raise Failed(f"{source.name}: its kernel died, often for want of memory") from error
-    nbformat.write(tidy(nbformat.read(target, as_version=4)), target)
+    tidy(target)
 
 
 def stopped(notebook: Path) -> KeyboardInterrupt:
     """Tidy what was executed of a notebook that was stopped; the error that says so."""
-    import nbformat
-
-    nbformat.write(tidy(nbformat.read(notebook, as_version=4)), notebook)
+    tidy(notebook)
     return KeyboardInterrupt(f"{notebook} has what was executed so far; ")
 
 
@@ -325,7 +304,7 @@ def publish_one(path: Path, values: dict[str, object]) -> Path:
     Where answers are published for the first time, the notebook is run once more and reads them, so
     that its record follows from what is published.
     """
-    study = study_of(values)
+    study = Study.of(values)
     folder, results = study.records, study.output()
     values = {**values, "output": str(results.resolve())}
     folder.mkdir(parents=True, exist_ok=True)
@@ -370,19 +349,16 @@ def keep_executed(notebook: Path, target: Path) -> None:
     content = nbformat.read(notebook, as_version=4)
     for cell in content.cells:
         cell.source = cell.source.replace(str(notebook.parent.resolve()), "")
-        if "injected-parameters" in cell.metadata.get(
-            "tags", ()
-        ):  # of other places their last two names
-            cell.source = re.sub(
-                r'"(?:/|[A-Za-z]:)[^"]*?([^"/\\]+[/\\]+[^"/\\]+)"', r'"\1"', cell.source
-            )
+        if "injected-parameters" in cell.metadata.get("tags", ()):
+            cell.source = PLACE.sub(r'"\1"', cell.source)
         if cell.cell_type == "markdown":
-            cell.source = re.sub(
-                r"\]\((?!\w+:|#)([^)]*)",
-                lambda link: "](" + posixpath.normpath(f"../../notebooks/{link[1]}"),
-                cell.source,
-            )
+            cell.source = LINK.sub(from_records, cell.source)
     nbformat.write(content, target)
+
+
+def from_records(link: re.Match[str]) -> str:
+    """The start of a link in a notebook, as it leads from a folder of records/."""
+    return "](" + posixpath.normpath(f"../../notebooks/{link[1]}")
 
 
 def html(notebook: Path) -> Path:
@@ -392,32 +368,30 @@ def html(notebook: Path) -> Path:
     return page
 
 
-def tidy(notebook):
-    """Without timings, progress bars, warnings of the machinery and places in memory; tags and
+def tidy(path: Path) -> None:
+    """Leave out timings, progress bars, warnings of the machinery and places in memory; tags and
     results stay.
     """
-    notebook.metadata = {
-        name: value
-        for name, value in notebook.metadata.items()
-        if name in ("kernelspec", "language_info")
-    }
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = _only(notebook.metadata, "kernelspec", "language_info")
     for cell in notebook.cells:
-        cell.metadata = {
-            name: value
-            for name, value in cell.metadata.items()
-            if name in ("tags", "jupyter", "nbgrader")
-        }
+        cell.metadata = _only(cell.metadata, "tags", "jupyter", "nbgrader")
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if output.get("name") != "stderr"
-                and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-            ]
-            for data in (
-                output.data for output in cell.outputs if "text/html" in output.get("data", {})
-            ):
-                data["text/plain"] = re.sub(
-                    r" at 0x[0-9a-f]+", "", data.get("text/plain", "")
-                )  # of where it stood
-    return notebook
+            cell.outputs = [output for output in cell.outputs if _is_result(output)]
+            for output in cell.outputs:
+                data = output.get("data", {})
+                if "text/html" in data:
+                    data["text/plain"] = MEMORY.sub("", data.get("text/plain", ""))
+    nbformat.write(notebook, path)
+
+
+def _only(metadata: dict, *names: str) -> dict:
+    return {name: value for name, value in metadata.items() if name in names}
+
+
+def _is_result(output: dict) -> bool:
+    """Whether an output of a cell is neither a warning nor a progress bar."""
+    bar = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return output.get("name") != "stderr" and not bar

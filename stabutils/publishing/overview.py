@@ -11,7 +11,7 @@ from pathlib import Path
 from stabutils import records
 from stabutils.reports.page import render
 
-KINDS = {"image/png": "data:image/png;base64,"}
+PNG = "image/png"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def chapter(notebook: Path) -> Chapter:
 
     content = nbformat.read(notebook, as_version=4)
     prose = [cell.source for cell in content.cells if cell.cell_type == "markdown"]
-    title, question = opening(prose[0] if prose else notebook.stem)
+    title, question = opening(next(iter(prose), notebook.stem))
     record = notebook.with_suffix(".json")
     every = records.read(record).claims if record.is_file() else ()
     claims = tuple(claim for claim in every if not math.isnan(claim.value))
@@ -75,7 +75,7 @@ def pictures(content) -> Iterator[Picture]:
     """The figures of an executed notebook that have a caption, in their order."""
     outputs = [output for cell in content.cells for output in cell.get("outputs", ())]
     for output in outputs:
-        for kind, start in KINDS.items():
-            caption = output.get("metadata", {}).get(kind, {}).get("alt", "")
-            if caption:
-                yield Picture(caption, start + output.data[kind].replace("\n", ""))
+        caption = output.get("metadata", {}).get(PNG, {}).get("alt", "")
+        if caption:
+            encoded = output.data[PNG].replace("\n", "")
+            yield Picture(caption, f"data:{PNG};base64,{encoded}")

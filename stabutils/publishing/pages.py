@@ -73,4 +73,5 @@ def formula(tex: str, display: bool = False) -> str:
     """
     from latex2mathml.converter import convert
 
-    return convert(" ".join(tex.split()), display="block" if display else "inline")
+    place = "block" if display else "inline"
+    return convert(" ".join(tex.split()), display=place)

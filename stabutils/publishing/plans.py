@@ -265,7 +265,9 @@ def _updates(study: Study, knobs: Knobs) -> Iterator[Part]:
     from stabutils.training.state import Seeds
 
     levels, n, second = knobs["levels"], knobs["runs_per_method"], knobs["resampled"]
-    studies = [study] + ([replace(study, change=second)] if second else [])
+    studies = [study]
+    if second:
+        studies.append(replace(study, change=second))
     numbers = range(study.seed, study.seed + levels)
     crossed = [Seeds(own, own, own, data) for own in numbers for data in numbers]
     for changed in studies if levels else ():
@@ -283,7 +285,8 @@ def _pair(name: str, study: Study, arm: Arm, n: int) -> Iterator[Part]:
     from stabutils.mitigations.updates import APART, Successor
 
     matched = any(isinstance(part, Successor) for part in resolve(arm).flattened())
-    yield Part(f"{name}, deployed", study, "control" if matched else arm, n)
+    deployed = "control" if matched else arm
+    yield Part(f"{name}, deployed", study, deployed, n)
     yield Part(f"{name}, updated", study, arm, n, start=APART)
 
 

@@ -20,7 +20,6 @@ import pandas as pd
 from stabutils import records
 from stabutils.analysis.board import LINEAR, is_method
 from stabutils.metrics.intervals import Interval, verdict
-from stabutils.provenance import project_root
 from stabutils.publishing import results
 
 QUOTE = re.compile(r"<!--(?P<what>[^>]+)-->(?:(?!<!--).)*<!--end-->", re.DOTALL)
@@ -29,9 +28,8 @@ COST = re.compile(r"cost: (?P<key>.+?)(?P<percent> in %)?(?: to (?P<places>\d) p
 TABLE = re.compile(r"table: (?P<name>\w+)(?P<arguments>( \S+)*)")
 
 
-def quote(text: str, root: Path | None = None) -> str:
+def quote(text: str, root: Path) -> str:
     """The text with every quote as the records have it; InputError for one that no record has."""
-    root = root or project_root()
     return QUOTE.sub(
         lambda match: f"<!--{match['what']}-->{_quoted(match['what'], root)}<!--end-->", text
     )
@@ -258,9 +256,8 @@ TABLES: dict[str, Callable[..., str]] = {
 # ---- files
 
 
-def requote(root: Path | None = None) -> list[Path]:
+def requote(root: Path) -> list[Path]:
     """Write the quotes of README, docs and the notebooks' prose anew; returns changed files."""
-    root = root or project_root()
     _record.cache_clear()
     prose = [root / "README.md", *sorted(root.glob("docs/*.md"))]
     notebooks = sorted(root.glob("notebooks/[0-9]*.ipynb")) + sorted(
