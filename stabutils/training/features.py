@@ -42,11 +42,7 @@ class Corpus:
             name: getattr(task, f"{name}_labels").tolist() for name in ("train", "validation")
         }
         about = {"texts": task.texts, "labels": labels, "model": task.identity}
-        return cls(_digest(about | {"longest": task.recipe.max_length}), task)
-
-
-def _digest(about: dict) -> str:
-    return hashlib.sha256(files.canonical(about).encode()).hexdigest()
+        return cls(files.digest(about | {"longest": task.recipe.max_length}), task)
 
 
 # ---- vectors
@@ -81,7 +77,7 @@ def frozen_vectors(task: Task, layer: int | str = LAST) -> dict[str, np.ndarray]
 def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
     task = corpus.task
     about = {"model": task.identity, "longest": task.recipe.max_length, "layer": layer}
-    about["texts"] = _digest({"texts": task.texts})
+    about["texts"] = files.digest({"texts": task.texts})
     if layer == ALL:
         about["length"] = "1 a layer"
     name = f"layer-{files.slug(str(layer))}"
@@ -94,7 +90,7 @@ def _kept(
     """What `compute` gives, or what the task's folder has of the same; it is written there else."""
     if task.cache is None:
         return compute()
-    path = task.cache / f"{name}-{_digest(about)[:16]}.safetensors"
+    path = task.cache / f"{name}-{files.digest(about)[:16]}.safetensors"
     arrays, record = files.read_file(path) or ({}, {})
     if record != about:
         arrays = compute()
@@ -139,20 +135,18 @@ def _layers(network: nn.Module, layer: int | str) -> Callable[[Tokens], Tensor]:
 # ---- linear models
 
 
-def linear_logits(
-    task: Task, settings: Linear, split: str, rows: Tensor | None = None
-) -> np.ndarray:
+def linear_logits(task: Task, settings: Linear, split: str, rows: Tensor) -> np.ndarray:
     """Calibrated log-probabilities (texts, classes), float32, of the texts of a split.
 
-    They are by the linear model of the task's training texts, or of some `rows` of them, in any
-    order; those of training texts by models that were fitted without them.
+    They are by the linear model of some `rows` of the task's training texts, in any order; those of
+    training texts by models that were fitted without them.
     """
-    return _logits(Corpus.of(task), settings, split, _sorted(task, rows))
+    return _logits(Corpus.of(task), settings, split, _sorted(rows.numpy()))
 
 
 def linear_strength(task: Task, settings: Linear) -> float:
     """The strength that validation chooses for the linear model of all training texts."""
-    corpus, rows = Corpus.of(task), _sorted(task, None)
+    corpus, rows = Corpus.of(task), _sorted(np.arange(len(task.train_labels)))
 
     def compute() -> files.Arrays:
         return {"strength": np.array([_model(corpus, settings, rows).strength])}
@@ -160,9 +154,8 @@ def linear_strength(task: Task, settings: Linear) -> float:
     return float(_kept(task, "strength", _about(corpus, settings, rows), compute)["strength"][0])
 
 
-def _sorted(task: Task, rows: Tensor | None) -> bytes:
-    every = np.arange(len(task.train_labels)) if rows is None else rows.numpy()
-    return np.sort(every).astype(np.int64).tobytes()
+def _sorted(rows: np.ndarray) -> bytes:
+    return np.sort(rows).astype(np.int64).tobytes()
 
 
 @lru_cache(maxsize=2)
