@@ -11,11 +11,11 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from stabutils.errors import InputError
+from stabutils.errors import InputError, check
 from stabutils.training.own_code import Names, plain_function
 
 if TYPE_CHECKING:
@@ -112,6 +112,19 @@ class Mitigation:
         return probabilities
 
 
+def knob(default: object, **rule: object) -> Any:
+    """A field of a dataclass with its default, and what is allowed (`errors.check`)."""
+    return field(default=default, metadata=rule)
+
+
+def check_fields(owner: Any, chosen: Iterable[Field], prefix: str = "") -> None:
+    """Hold fields of a dataclass against their types and rules. Raises InputError."""
+    hints = get_type_hints(type(owner))
+    for each in chosen:
+        value = getattr(owner, each.name)
+        check(f"{prefix}{each.name}", value, hints[each.name], each.metadata)
+
+
 def overrides(mitigation: Mitigation, hook: str) -> bool:
     """Whether a mitigation, or one that it is composed of, replaces a hook."""
     plain = getattr(Mitigation, hook)
@@ -142,14 +155,15 @@ def settings(mitigation: Mitigation) -> dict:
 def identity(mitigation: Mitigation) -> list[dict]:
     """What tells one mitigation from another: name, every setting, and the source of one written
     elsewhere."""
-    entries: list[dict] = [
-        {"name": type(atom).__name__, "settings": settings(atom)} for atom in atoms(mitigation)
-    ]
-    for entry, atom in zip(entries, atoms(mitigation), strict=True):
+    entries = []
+    for atom in atoms(mitigation):
+        kind = type(atom)
+        entry: dict = {"name": kind.__name__, "settings": settings(atom)}
         for name, value in entry["settings"].items():
-            _check_setting(f"{entry['name']} {name}", value)
-        if text := source(type(atom)):
+            _check_setting(f"{kind.__name__} {name}", value)
+        if text := source(kind):
             entry["source"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        entries.append(entry)
     return entries
 
 

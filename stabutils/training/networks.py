@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.errors import InputError
-from stabutils.training.task import Tokens, slots
+from stabutils.training.task import Tokens, padded, slots
 
 # ---- compact
 
@@ -147,10 +147,8 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        for last in (
-            self.out,
-            self.down,
-        ):  # a layer begins as the identity: reliable from the first step on
+        # A layer begins as the identity: reliable from the first step on.
+        for last in (self.out, self.down):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -250,11 +248,8 @@ class Pretrained(nn.Module):
 
     def features(self, tokens: Tokens) -> Tensor:
         """One vector a text: (texts, width)."""
-        slot, _, taken = slots(tokens.lengths)
-        padding = torch.full((taken.numel(),), self.pad, device=slot.device)
-        ids = padding.index_copy(0, slot, tokens.ids).view(taken.shape)
-        hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
-        return self.pool(hidden, taken)
+        ids, taken, _ = padded(tokens, self.pad)
+        return self.pool(encode(self.backbone, ids, taken), taken)
 
     def pool(self, hidden: Tensor, taken: Tensor) -> Tensor:
         """One vector a text, (texts, width), of its tokens' (texts, longest, width)."""
@@ -263,6 +258,11 @@ class Pretrained(nn.Module):
         if self.pooling == "last":
             return hidden.take_along_dim(taken.sum(1)[:, None, None] - 1, 1)[:, 0]
         return (hidden * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
+
+
+def encode(backbone: nn.Module, ids: Tensor, taken: Tensor) -> Tensor:
+    """Last hidden states (texts, longest, width) of a block of ids."""
+    return backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
 
 
 def load_backbone(folder: str) -> nn.Module:
@@ -334,8 +334,7 @@ def _instead(missing: list[str], beside: list[str]) -> str:
     return f"; the file has {beside[0]}" if beside else ""
 
 
-# ---- two
-# networks
+# ---- two networks
 
 
 class Twins(nn.Module):
@@ -355,11 +354,9 @@ class Twins(nn.Module):
         return self.kept.features(tokens)
 
     def forward(self, tokens) -> Tensor:
-        return (
-            torch.stack([self.kept(tokens), self.other(tokens)])
-            if self.training
-            else self.kept(tokens)
-        )
+        if not self.training:
+            return self.kept(tokens)
+        return torch.stack([self.kept(tokens), self.other(tokens)])
 
 
 # ---- answer

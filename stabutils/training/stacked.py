@@ -161,30 +161,14 @@ class FrozenBlocks(nn.Module):
         return network.head(F.dropout(vectors, network.network.dropout, self.training))
 
 
-class TwinsBlocks(nn.Module):
-    """`Twins` on padded blocks, with the same answers."""
-
-    def __init__(self, network: Twins):
-        super().__init__()
-        self.kept, self.other = blocks_of(network.kept), blocks_of(network.other)
-
-    def forward(self, texts: Blocks) -> Tensor:
-        if not self.training:
-            return self.kept(texts)
-        return torch.stack([self.kept(texts), self.other(texts)])
-
-
-BLOCKS = {
-    Compact: CompactBlocks,
-    Pretrained: PretrainedBlocks,
-    PartlyFrozen: FrozenBlocks,
-    Twins: TwinsBlocks,
-}
+BLOCKS = {Compact: CompactBlocks, Pretrained: PretrainedBlocks, PartlyFrozen: FrozenBlocks}
 
 
 def blocks_of(network: nn.Module) -> nn.Module:
     """The same network, with the same weights, on padded blocks. Raises InputError for other
     kinds."""
+    if type(network) is Twins:
+        return Twins(blocks_of(network.kept), blocks_of(network.other))
     if type(network) not in BLOCKS:
         raise InputError("network", type(network).__name__, "one that can be trained stacked")
     return BLOCKS[type(network)](network)
