@@ -159,9 +159,8 @@ class DropoutRate(ScalarMitigation):
                 module.dropout = self.scaled(module.dropout)
             if shape := getattr(module, "shape", None):
                 names = ("input_dropout", "dropout", "output_dropout")
-                module.shape = replace(
-                    shape, **{name: self.scaled(getattr(shape, name)) for name in names}
-                )
+                rates = {name: self.scaled(getattr(shape, name)) for name in names}
+                module.shape = replace(shape, **rates)
         return model
 
     def scaled(self, rate: float) -> float:

@@ -145,11 +145,13 @@ def active(mitigation: Mitigation) -> Mitigation:
 def settings(mitigation: Mitigation) -> dict:
     """Every field by name; an integer given for a fraction is the fraction, so that 1 and 1.0 are
     one setting."""
-    values = {f.name: (getattr(mitigation, f.name), f.default) for f in fields(mitigation)}
-    return {
-        name: float(value) if type(value) is int and type(default) is float else value
-        for name, (value, default) in values.items()
-    }
+    values = {}
+    for each in fields(mitigation):
+        value = getattr(mitigation, each.name)
+        if type(value) is int and type(each.default) is float:
+            value = float(value)
+        values[each.name] = value
+    return values
 
 
 def identity(mitigation: Mitigation) -> list[dict]:
@@ -235,11 +237,11 @@ def describe(mitigation: Mitigation) -> str:
     """A readable name: `control`, or `LabelSmoothing(strength=0.1)`, parts joined by ` + `."""
     texts = []
     for atom in atoms(mitigation):
-        usual = {f.name: f.default for f in fields(atom)} if atom.brief else {}
-        given = ", ".join(
-            f"{name}={value}"
-            for name, value in settings(atom).items()
-            if name not in usual or value != usual[name]
-        )
-        texts.append(f"{type(atom).__name__}({given})" if given else type(atom).__name__)
+        given = settings(atom)
+        if atom.brief:
+            usual = {each.name: each.default for each in fields(atom)}
+            given = {name: value for name, value in given.items() if value != usual[name]}
+        words = ", ".join(f"{name}={value}" for name, value in given.items())
+        name = type(atom).__name__
+        texts.append(f"{name}({words})" if words else name)
     return " + ".join(texts) or "control"
