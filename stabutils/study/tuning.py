@@ -352,5 +352,5 @@ def chosen(
     for name in wanted:
         own = {dose.dose: dose for dose in doses[name]}
         kind = type(doses[name][0])
-        found[name] = own.get(strengths.get(name), kind())
+        found[name] = own.get(strengths.get(name, np.nan), kind())
     return found
