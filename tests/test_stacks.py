@@ -176,7 +176,7 @@ def test_a_mitigation_that_a_device_does_not_bear_is_refused_by_name(monkeypatch
             "Expected all tensors to be on the same device, but found at least two devices"
         )
 
-    monkeypatch.setattr(loop, "finished", elsewhere)
+    monkeypatch.setattr(loop, "started", elsewhere)
     with pytest.raises(InputError, match=r"device: got 'cuda'; expected cpu, on which Looks works"):
         loop.train(TASK, Looks(), Seeds(0, 0, 0), device="cuda")
     with pytest.raises(RuntimeError, match="same device"):

@@ -21,11 +21,11 @@ from stabutils.errors import InputError
 from stabutils.metrics import intervals
 from stabutils.mitigations import Composed, Mitigation, price
 from stabutils.mitigations.data_centric import LogitInhibition
-from stabutils.mitigations.updates import APART, DeployedLabels, Interpolation, WarmStart, flat
+from stabutils.mitigations.updates import APART, DeployedLabels, Interpolation, WarmStart
 from stabutils.study.runs import of_answers
 from stabutils.study.study import Study
 from stabutils.training.loop import train
-from stabutils.training.probes import PROBES
+from stabutils.training.probes import PROBES, flat
 from stabutils.training.state import Seeds
 
 TASK = tiny.task()

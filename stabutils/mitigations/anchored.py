@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stabutils.data.linear import LAST, Linear
-from stabutils.errors import check
 from stabutils.metrics.mixtures import KINDS, mix
 from stabutils.mitigations.regularizers import ScalarMitigation, mixed
 from stabutils.training.features import linear_logits
+from stabutils.training.hooks import knob
 from stabutils.training.task import Task
 
 
@@ -70,16 +70,12 @@ class Anchored(AtAnswer):
     """
 
     weight: float = 0.75
-    kind: str = "geometric"
+    kind: str = knob("geometric", choices=KINDS)
     features: str = "tfidf"
     classifier: str = "svm"
     strengths: tuple[float, ...] = ()
     layer: int | str = LAST
     allowed = (0.0, 1.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("Anchored kind", self.kind, str, {"choices": KINDS})
 
     def postprocess(self, training, probabilities):
         rows = training.targets.indices
@@ -140,16 +136,12 @@ class AnchorDistillation(WithLinear):
     """
 
     mixing: float = 0.5
-    temperature: float = 1.0
+    temperature: float = knob(1.0, above=0)
     features: str = "tfidf"
     classifier: str = "svm"
     strengths: tuple[float, ...] = ()
     layer: int | str = LAST
     allowed = (0.0, 1.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("AnchorDistillation temperature", self.temperature, float, {"above": 0})
 
     def data(self, targets):
         logits = torch.from_numpy(self.logits(targets.task, "train", targets.indices))

@@ -82,9 +82,8 @@ class Composed(Mitigation):
 
     def loss(self, forward, batch, inner):
         # One without a loss of its own must not stand outermost, which decides on the first pass.
-        outermost, *others = [part for part in self.active if overrides(part, "loss")] or [
-            Mitigation()
-        ]
+        parts = [part for part in self.active if overrides(part, "loss")]
+        outermost, *others = parts or [Mitigation()]
         passes = []
 
         def fresh():
@@ -196,9 +195,8 @@ def wanted(methods: str, catalogue: Mapping[str, object], quick: Sequence[str]) 
     names = named.get(methods, tuple(each.strip() for each in methods.split(",")))
     for name in names:
         if name not in catalogue:
-            raise InputError(
-                "method", name, f"quick, all, none, or names out of {', '.join(catalogue)}"
-            )
+            allowed = f"quick, all, none, or names out of {', '.join(catalogue)}"
+            raise InputError("method", name, allowed)
     return tuple(dict.fromkeys(names))
 
 

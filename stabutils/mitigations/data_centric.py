@@ -9,21 +9,18 @@ so.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
-from typing import get_type_hints
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import TfidfTransformer
 from torch import Tensor
 
-from stabutils.errors import InputError, check
+from stabutils.errors import InputError
 from stabutils.metrics.measures import checkpoint_entropy
 from stabutils.mitigations.regularizers import ScalarMitigation, mixed, weighted
-from stabutils.training.hooks import Mitigation
+from stabutils.training.changes import tfidf
+from stabutils.training.hooks import Mitigation, check_fields, knob
 from stabutils.training.state import Seeds, Targets
 from stabutils.training.task import Tokens
 
@@ -33,21 +30,16 @@ from stabutils.training.task import Tokens
 TEACHERS = 100_000
 MOST = 100
 
-fraction = partial(field, metadata={"least": 0, "most": 1})
-positive = partial(field, metadata={"above": 0})
-count = partial(field, metadata={"least": 1})
 
+class Checked(Mitigation):
+    """What those share whose every setting is held against its type and rule."""
 
-def check_fields(mitigation: Mitigation) -> None:
-    """Hold every setting against its type and the rule of its field. Raises InputError."""
-    hints = get_type_hints(type(mitigation))
-    for each in fields(mitigation):
-        name = f"{type(mitigation).__name__} {each.name}"
-        check(name, getattr(mitigation, each.name), hints[each.name], each.metadata)
+    def __post_init__(self):
+        check_fields(self, fields(self), f"{type(self).__name__} ")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught(Mitigation):
+class Taught(Checked):
     """What those that learn from earlier trainings have in common: how many, and whether all runs
     have the same.
 
@@ -55,13 +47,10 @@ class Taught(Mitigation):
     Only runs whose three seeds are equal have teachers of their own.
     """
 
-    teachers: int = field(default=1, metadata={"least": 1, "most": MOST})
+    teachers: int = knob(1, least=1, most=MOST)
     shared: bool = False
     brief = True
     reads_checkpoints = True
-
-    def __post_init__(self):
-        check_fields(self)
 
     @property
     def cost(self):
@@ -144,11 +133,11 @@ class TGTSS(Taught):
     Control: mixing or unstable 0.
     """
 
-    temperature: float = positive(default=1.0)
-    mixing: float = fraction(default=0.5)
-    checkpoints: str = field(default="all", metadata={"choices": ("all", "late", "last")})
-    scaling: str = field(default="after", metadata={"choices": ("after", "before")})
-    unstable: float = fraction(default=1.0)
+    temperature: float = knob(1.0, above=0)
+    mixing: float = knob(0.5, least=0, most=1)
+    checkpoints: str = knob("all", choices=("all", "late", "last"))
+    scaling: str = knob("after", choices=("after", "before"))
+    unstable: float = knob(1.0, least=0, most=1)
 
     @property
     def is_noop(self):
@@ -205,9 +194,9 @@ class LogitInhibition(Taught):
     log-probabilities for logits; the defaults are ours.
     """
 
-    teachers: int = field(default=5, metadata={"least": 1, "most": MOST})
-    strength: float = field(default=0.1, metadata={"least": 0})
-    top: int = count(default=10)
+    teachers: int = knob(5, least=1, most=MOST)
+    strength: float = knob(0.1, least=0)
+    top: int = knob(10, least=1)
     reads_checkpoints = False
 
     @property
@@ -268,7 +257,7 @@ def match(probabilities: Tensor, entropy: float) -> float:
 
 
 @dataclass(frozen=True)
-class KNNSmoothing(Mitigation):
+class KNNSmoothing(Checked):
     """Trains towards (1 - strength) * label + strength * the mean label of the nearest training
     texts.
 
@@ -278,13 +267,10 @@ class KNNSmoothing(Mitigation):
     training and is the same for every run. Defaults ours; strength 0 is control.
     """
 
-    strength: float = fraction(default=0.3)
-    neighbours: int = count(default=10)
-    even: float = fraction(default=0.0)
+    strength: float = knob(0.3, least=0, most=1)
+    neighbours: int = knob(10, least=1)
+    even: float = knob(0.0, least=0, most=1)
     brief = True
-
-    def __post_init__(self):
-        check_fields(self)
 
     @property
     def is_noop(self):
@@ -301,9 +287,7 @@ def nearest(texts: Tokens, neighbours: int) -> Tensor:
     many as there are.
     """
     every, found = torch.arange(len(texts.lengths)), []
-    rows = every.repeat_interleave(texts.lengths)
-    counts = csr_array((np.ones(len(rows), np.float32), (rows.numpy(), texts.ids.numpy())))
-    vectors = TfidfTransformer().fit_transform(counts)
+    vectors = tfidf(texts, np.float32)
     for block in every.split(1000):
         alike = torch.from_numpy((vectors[block.numpy()] @ vectors.T).toarray())
         alike[torch.arange(len(block)), block] = -1
@@ -311,8 +295,7 @@ def nearest(texts: Tokens, neighbours: int) -> Tensor:
     return torch.cat(found)
 
 
-# ---- online,
-# in one training
+# ---- online, in one training
 
 
 class Online(ScalarMitigation):
@@ -356,11 +339,7 @@ class TemporalEnsembling(Online):
     """
 
     strength: float = 0.5
-    decay: float = 0.6
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("TemporalEnsembling decay", self.decay, float, {"least": 0, "most": 0.99})
+    decay: float = knob(0.6, least=0, most=0.99)
 
     def pull(self, batch):
         past = batch.memory.get("past")
@@ -399,8 +378,7 @@ class GatedSmoothing(Online):
         votes += F.one_hot(answered.argmax(-1), votes.shape[-1])
 
 
-# ---- weights
-# and examples
+# ---- weights and examples
 
 
 @dataclass(frozen=True)
@@ -439,7 +417,7 @@ class DropContested(Taught):
     variable. Default ours.
     """
 
-    share: float = field(default=0.05, metadata={"least": 0, "most": 0.9})
+    share: float = knob(0.05, least=0, most=0.9)
 
     @property
     def is_noop(self):
@@ -451,13 +429,8 @@ class DropContested(Taught):
 
 def only(targets: Targets, kept: Tensor) -> Targets:
     """Some of the examples, bool (examples,), in units of their mean weight."""
-    weights = targets.weights[kept]
-    return replace(
-        targets,
-        indices=targets.indices[kept],
-        probabilities=targets.probabilities[kept],
-        weights=weights / weights.mean(),
-    )
+    part = targets.take(kept)
+    return replace(part, weights=part.weights / part.weights.mean())
 
 
 @dataclass(frozen=True)

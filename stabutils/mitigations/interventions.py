@@ -18,9 +18,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from stabutils.errors import InputError, check
-from stabutils.mitigations.data_centric import nearest, only
+from stabutils.mitigations.data_centric import Checked, nearest, only
 from stabutils.mitigations.regularizers import ScalarMitigation
-from stabutils.training.hooks import Mitigation
+from stabutils.training.hooks import Mitigation, knob
 from stabutils.training.networks import Around
 from stabutils.training.state import Targets, one_hot
 from stabutils.training.task import Tokens
@@ -165,7 +165,7 @@ class Without(Mitigation):
 
 
 @dataclass(frozen=True)
-class LabelNoise(Mitigation):
+class LabelNoise(Checked):
     """No mitigation: replaces a share of the training labels by wrong ones, the same in all runs.
 
     It stands first in a tuple of mitigations, and none of them may have teachers: these would learn
@@ -179,14 +179,9 @@ class LabelNoise(Mitigation):
     seed : of the draw. The examples of a smaller share are among those of a larger one.
     """
 
-    share: float = 0.05
-    kind: str = "uniform"
-    seed: int = 0
-
-    def __post_init__(self):
-        check("LabelNoise share", self.share, float, {"least": 0, "most": 1})
-        check("LabelNoise kind", self.kind, str, {"choices": ("uniform", "confusable")})
-        check("LabelNoise seed", self.seed, int, {"least": 0})
+    share: float = knob(0.05, least=0, most=1)
+    kind: str = knob("uniform", choices=("uniform", "confusable"))
+    seed: int = knob(0, least=0)
 
     @property
     def is_noop(self):

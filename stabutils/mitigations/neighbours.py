@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from scipy.linalg import hadamard
 from torch import Tensor, nn
 
-from stabutils.errors import InputError, check
+from stabutils.errors import InputError
 from stabutils.mitigations.data_centric import DropContested, nearest, only
 from stabutils.mitigations.regularizers import ScalarMitigation, doses, symmetric_kl, weighted
+from stabutils.training.hooks import knob
 from stabutils.training.loop import batch_indices, task_loss
 from stabutils.training.networks import Around, Compact
-from stabutils.training.state import Batch, one_hot
+from stabutils.training.state import Batch, batch_of, one_hot
 from stabutils.training.task import Task
 
 # -------------------------------------------------------------------------------------- near texts
@@ -49,11 +50,7 @@ class ManifoldSmoothing(ScalarMitigation):
     """
 
     strength: float = 1.0
-    neighbours: int = 10
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("ManifoldSmoothing neighbours", self.neighbours, int, {"least": 1})
+    neighbours: int = knob(10, least=1)
 
     def gradient(self, training, backward):
         if "near" not in training.memory:
@@ -199,11 +196,7 @@ def overlapping(task: Task, order: int) -> Iterator[tuple[Batch, Batch]]:
         batches = batch_indices(task, targets, order, epoch)
         for rows, others in zip(batches, batches[1:] + batches[:1], strict=True):
             shared = torch.cat([rows[: len(rows) // 2], others[len(others) // 2 :]])
-            first, second = (
-                Batch(task.train.take(i), targets.probabilities[i], targets.weights[i], i)
-                for i in (rows, shared)
-            )
-            yield first, second
+            yield batch_of(task, targets, rows), batch_of(task, targets, shared)
 
 
 @dataclass(frozen=True)
@@ -326,12 +319,8 @@ class Mixout(ScalarMitigation):
     """
 
     rate: float = 0.1
-    anchor: str = "start"
+    anchor: str = knob("start", choices=("start", "zero"))
     allowed = (0.0, 0.9)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("Mixout anchor", self.anchor, str, {"choices": ("start", "zero")})
 
     def gradient(self, training, backward):
         mixed = []
@@ -476,12 +465,8 @@ class NoiseConsistency(ScalarMitigation):
     """
 
     strength: float = 1.0
-    radius: float = 1.0
+    radius: float = knob(1.0, above=0)
     cost = (2.0, 1.0)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(f"{type(self).__name__} radius", self.radius, float, {"above": 0})
 
     def model(self, build):
         return Perturbed(build(), self.perturb)
@@ -510,7 +495,7 @@ class AdversarialConsistency(NoiseConsistency):
     Classification".
     """
 
-    radius: float = 0.2
+    radius: float = knob(0.2, above=0)
     cost = (3.0, 1.0)
 
     def perturb(self, network, logits, vectors, moved):
@@ -536,7 +521,7 @@ class ContrastiveAdversarial(NoiseConsistency):
     """
 
     strength: float = 0.3
-    radius: float = 0.1
+    radius: float = knob(0.1, above=0)
     cost = (2.5, 1.0)
 
     def gradient(self, training, backward):

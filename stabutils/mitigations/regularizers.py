@@ -16,26 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from stabutils.errors import check
-from stabutils.training.hooks import Mitigation
+from stabutils.training.hooks import Mitigation, check_fields
 from stabutils.training.loop import rate
 from stabutils.training.networks import Awake, Twins
-from stabutils.training.state import Targets, random_state, set_random_state
+from stabutils.training.state import Targets, part_of, random_state, set_random_state
 
 
 @dataclass(frozen=True)
 class ScalarMitigation(Mitigation):
     """What those of one number share: the range it must lie in, and the value that makes control of
-    them.
+    them. Other settings have the rule that `knob` gives them, if any.
     """
 
     allowed = (0.0, math.inf)
     neutral: ClassVar[float | None] = 0.0
 
     def __post_init__(self):
-        field, (least, most) = fields(self)[0], self.allowed
-        kind = int if type(field.default) is int else float
-        name = f"{type(self).__name__} {field.name}"
-        check(name, self.dose, kind, {"least": least, "most": most})
+        (first, *others), (least, most) = fields(self), self.allowed
+        kind = int if type(first.default) is int else float
+        prefix = f"{type(self).__name__} "
+        check(prefix + first.name, self.dose, kind, {"least": least, "most": most})
+        ruled = [each for each in others if each.metadata]
+        if ruled:  # a user's class without rules may have any annotations
+            check_fields(self, ruled, prefix)
 
     @property
     def dose(self) -> float:
@@ -58,13 +61,8 @@ def mixed(targets: Targets, soft: Tensor | float, share: Tensor | float) -> Targ
 
 def remembered(training, prefix: str) -> nn.Module:
     """A copy of the network with the weights that stand in memory under a prefix."""
-    weights = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in training.memory.items()
-        if name.startswith(prefix)
-    }
     network = copy.deepcopy(training.model)
-    network.load_state_dict(weights)
+    network.load_state_dict(part_of(training.memory, prefix))
     return network
 
 
@@ -89,8 +87,7 @@ def weighted(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).mean(-1).sum()
 
 
-# ---- recipe
-# and network
+# ---- recipe and network
 
 
 @dataclass(frozen=True)
@@ -162,9 +159,8 @@ class DropoutRate(ScalarMitigation):
                 module.dropout = self.scaled(module.dropout)
             if shape := getattr(module, "shape", None):
                 names = ("input_dropout", "dropout", "output_dropout")
-                module.shape = replace(
-                    shape, **{name: self.scaled(getattr(shape, name)) for name in names}
-                )
+                rates = {name: self.scaled(getattr(shape, name)) for name in names}
+                module.shape = replace(shape, **rates)
         return model
 
     def scaled(self, rate: float) -> float:
@@ -297,15 +293,18 @@ class Averaged(ScalarMitigation):
 
     def step(self, training):
         share, memory = self.newest(training), training.memory
-        for name, tensor in training.model.state_dict().items() if share else ():
+        if not share:
+            return
+        for name, tensor in training.model.state_dict().items():
             if f"average.{name}" in memory and tensor.is_floating_point():
                 memory[f"average.{name}"].lerp_(tensor, share)
             else:
                 memory[f"average.{name}"] = tensor.clone()
 
     def answer(self, training, predict):
-        begun = any(name.startswith("average.") for name in training.memory)
-        return predict(remembered(training, "average.") if begun else training.model)
+        if not part_of(training.memory, "average."):
+            return predict(training.model)
+        return predict(remembered(training, "average."))
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from stabutils.errors import check
 from stabutils.mitigations.regularizers import ScalarMitigation, remembered
+from stabutils.training.hooks import knob
 from stabutils.training.loop import predict as probabilities_of
-
-# ---- one training
+from stabutils.training.state import part_of
 
 
 class Several(ScalarMitigation):
@@ -36,9 +35,7 @@ class Several(ScalarMitigation):
 
     def slots(self, training) -> list[int]:
         """Which of the networks in memory answer."""
-        return sorted(
-            {int(name.split(".")[1]) for name in training.memory if name.startswith("network.")}
-        )
+        return sorted({int(name.split(".")[0]) for name in part_of(training.memory, "network.")})
 
     def answer(self, training, predict):
         slots = self.slots(training)
@@ -74,13 +71,9 @@ class Snapshots(Several):
     """
 
     cycles: int = 3
-    keep: float = 1.0
+    keep: float = knob(1.0, least=0, most=1)
     allowed = (1, math.inf)
     neutral = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        check("Snapshots keep", self.keep, float, {"least": 0, "most": 1})
 
     @property
     def stacks(self):

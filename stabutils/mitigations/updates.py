@@ -15,6 +15,7 @@ from stabutils.errors import InputError
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.training.changes import APART
 from stabutils.training.hooks import Mitigation
+from stabutils.training.probes import flat
 from stabutils.training.state import Seeds
 
 
@@ -51,11 +52,6 @@ class _Continued(Successor):
     def deployed(self, training) -> torch.Tensor:
         """The weights of the deployed model, flat."""
         return torch.tensor(training.teachers["weights"][0], device=training.device)
-
-
-def flat(model: torch.nn.Module) -> torch.Tensor:
-    """All parameters of a network, one after another."""
-    return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,7 @@ def trained(
         except (KilledWorker, CancelledError, CommClosedError) as error:
             raise Incomplete(
                 f"the cluster lost a training ({type(error).__name__}); what is finished is "
-                "stored, "
-                "and the same request goes on from there"
+                "stored, and the same request goes on from there"
             ) from error
         finally:
             with suppress(OSError):  # of a worker that has just died
@@ -89,9 +88,8 @@ def trained(
 def size(client: Client) -> int:
     """How many trainings the cluster can be at."""
     threads = client.nthreads()
-    if (
-        most := max(threads.values(), default=1)
-    ) > 1:  # torch has one state of its randomness a process
+    most = max(threads.values(), default=1)
+    if most > 1:  # torch has one state of its randomness a process
         raise InputError("threads of a cluster's worker", most, "1: dask worker --nthreads 1")
     return len(threads)
 

@@ -37,20 +37,14 @@ def coded(probabilities: np.ndarray, gold: np.ndarray) -> files.Arrays:
     the right label costs (`right`, nats), and as bytes how the other classes share what is left
     (`shares`), those with little alike.
     """
-    rest = np.where(
-        _known(probabilities.argmax(-1), gold, probabilities.shape[-1]),
-        0,
-        probabilities.astype(float),
-    )
+    known = _known(probabilities.argmax(-1), gold, probabilities.shape[-1])
+    rest = np.where(known, 0, probabilities.astype(float))
     shares = rest / np.maximum(rest.sum(-1, keepdims=True), 1e-30)
-    right = np.take_along_axis(
-        probabilities, np.broadcast_to(gold[:, None], (*rest.shape[:-1], 1)), -1
-    )[..., 0]
+    steps = np.rint(-STEPS * np.log2(np.maximum(shares, 1e-9)))
+    right = probabilities[..., np.arange(len(gold)), gold]
     return {
         "right": narrow(-np.log(np.maximum(right, 1e-30))),
-        "shares": np.minimum(np.rint(-STEPS * np.log2(np.maximum(shares, 1e-9))), FEW).astype(
-            np.uint8
-        ),
+        "shares": np.minimum(steps, FEW).astype(np.uint8),
     }
 
 
@@ -91,20 +85,17 @@ def write(path: Path, runs: Runs, classes: int, about: Mapping, whole: bool = Fa
     small = np.uint8 if classes <= 256 else np.uint16
     kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
     kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
-    more = [
-        name
-        for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread")
-        if whole and getattr(runs, name) is not None
-    ]
-    kept |= {name: getattr(runs, name).astype(np.float16) for name in more} | {
-        "doubt": narrow(runs.doubt)
-    }
-    if whole and runs.probabilities is not None:
-        kept |= coded(runs.probabilities, runs.gold)
-    kept |= {
-        f"kept.{name}": narrow(array, bits=3) if array.ndim > 2 else array.astype(np.float16)
-        for name, array in runs.extras.items()
-    }  # of vectors neighbourhoods are asked: three bits leave these
+    kept["doubt"] = narrow(runs.doubt)
+    if whole:
+        for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread"):
+            if getattr(runs, name) is not None:
+                kept[name] = getattr(runs, name).astype(np.float16)
+        if runs.probabilities is not None:
+            kept |= coded(runs.probabilities, runs.gold)
+    for name, array in runs.extras.items():
+        # Of vectors neighbourhoods are asked: three bits leave these.
+        bits = 3 if array.ndim > 2 else 10
+        kept[f"kept.{name}"] = narrow(array, bits)
     record = {
         "runs": list(runs.names),
         "arm": runs.arm,
@@ -137,19 +128,15 @@ def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
     found: dict[str, files.Arrays] = {}
     wanted = {f"kept.{name}" for name in keep}
     parts = path.parent.glob(f"{path.name.removesuffix(files.PACKED)}*{files.PACKED}")
-    for part in sorted(
-        parts, key=lambda part: (len(part.name), part.name)
-    ):  # the plain sample first
+    in_order = sorted(parts, key=lambda part: (len(part.name), part.name))  # the plain sample first
+    for part in in_order:
         arrays, record = files.read_file(part) or ({}, {"runs": ()})
-        arrays = {
-            name: array.astype(np.float32)
-            if array.dtype == np.float16
-            else array  # narrow on disk only
-            for name, array in arrays.items()
-            if not name.startswith("kept.") or name in wanted
-        }
+        names = [name for name in arrays if not name.startswith("kept.") or name in wanted]
+        for name in names:
+            if arrays[name].dtype == np.float16:  # on disk only
+                arrays[name] = arrays[name].astype(np.float32)
         for i, run in enumerate(record["runs"]):
-            answers = {name: array[i] for name, array in arrays.items()}
+            answers = {name: arrays[name][i] for name in names}
             answers["processors"] = np.array(record.get("processor", ""))
             if run not in found or same(found[run], answers):
                 found[run] = found.get(run, {}) | answers
@@ -164,11 +151,12 @@ def first(
     """
     if committed is None:
         return stored or {}
-    answers = (stored if stored is not None and same(stored, committed) else {}) | committed
+    answers = dict(committed)
+    if stored is not None and same(stored, committed):
+        answers = stored | committed
     if "shares" in answers:
-        answers["probabilities"] = decoded(
-            answers.pop("right"), answers.pop("shares"), answers["labels"], answers["doubt"], gold
-        )
+        right, shares = answers.pop("right"), answers.pop("shares")
+        answers["probabilities"] = decoded(right, shares, answers["labels"], answers["doubt"], gold)
     return answers
 
 

@@ -25,7 +25,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import provenance
 from stabutils.study.answers import Answers
-from stabutils.study.runs import Run
+from stabutils.study.runs import Run, taught
 from stabutils.study.stacks import trained_on
 from stabutils.training import files
 from stabutils.training.hooks import Mitigation
@@ -82,10 +82,11 @@ class Dispatch:
                 if missing:
                     time.sleep(0.2)  # what is still missing is held by another process
         if failures:
-            count = (
-                f"{len(failures)} of {len(runs)} runs could not be trained, the others are stored"
+            reasons = "; ".join(failures.values())
+            raise Incomplete(
+                f"{len(failures)} of {len(runs)} runs could not be trained, "
+                f"the others are stored. {reasons}"
             )
-            raise Incomplete(f"{count}. {'; '.join(failures.values())}")
 
     def train_one(self, mitigation: Mitigation, run: Run, keep: Sequence[str] = ()) -> None:
         """Train a run, unless another process is at it; of others' trainings wait for teachers
@@ -109,11 +110,10 @@ class Dispatch:
         found = [answers for answers in stored if answers is not None]
         if len(found) < len(stored):
             raise Incomplete(
-                f"{run.label}: a teacher was removed from the store; the same request trains it "
-                "again"
+                f"{run.label}: a teacher was removed from the store; "
+                "the same request trains it again"
             )
-        kept = {name: [answers[f"kept.{name}"] for answers in found] for name in names}
-        return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
+        return taught(names, found)
 
     def _trained(
         self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stabutils.errors import InputError
 from stabutils.provenance import checkout, project_root
-from stabutils.training.files import PACKED, canonical, slug
+from stabutils.training.files import PACKED, digest, slug
 
 LONGEST = 80  # characters of a file name before a hash replaces its end
 
@@ -39,17 +39,16 @@ def run_store() -> Path:
 def results_of_study(dataset: str, model: str, runs: int, knobs: Mapping[str, object]) -> Path:
     """Where a notebook on a study writes: a readable name and a hash of all knobs."""
     name = slug(f"{Path(dataset).name} {Path(model).name} {runs} runs")
-    digest = hashlib.sha256(canonical(knobs).encode()).hexdigest()
-    return results_root() / f"{name}-{digest[:8]}"
+    return results_root() / f"{name}-{digest(knobs)[:8]}"
 
 
 def results_of_file(predictions: Path) -> Path:
     """Where a notebook on a file of predictions writes: its name and a hash of its bytes."""
     try:
-        digest = hashlib.sha256(predictions.read_bytes()).hexdigest()
+        content = hashlib.sha256(predictions.read_bytes()).hexdigest()
     except (OSError, ValueError):  # a name with NUL in it is a ValueError
         raise InputError("predictions", str(predictions), "an existing file") from None
-    return results_root() / f"{slug(predictions.stem)}-{digest[:8]}"
+    return results_root() / f"{slug(predictions.stem)}-{content[:8]}"
 
 
 def records_of(dataset: str, model: str) -> Path:
@@ -64,7 +63,7 @@ def published_answers(records: Path, model: str, arm: str, part: str = "") -> Pa
     """
     name = slug(f"{Path(model).name} {arm}", 1000)
     if len(name) > LONGEST:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name[: LONGEST - 9]}-{digest}"
+        whole = hashlib.sha256(name.encode()).hexdigest()
+        name = f"{name[: LONGEST - 9]}-{whole[:8]}"
     ending = f"-{slug(part)}" if part else ""
     return records / "answers" / f"{name}{ending}{PACKED}"

@@ -37,9 +37,11 @@ def request_of(study: Study, about: Mapping, entry: Mapping) -> Request:
     if entry["change"]:
         shared["change"] = entry["change"]
     runs = []
+    count = 4 if entry["change"] else 3  # seeds of a run
     for numbers in entry["seeds"]:
-        given = numbers if isinstance(numbers, list) else [numbers] * (4 if entry["change"] else 3)
-        seeds = Seeds(*given)
+        if not isinstance(numbers, list):
+            numbers = [numbers] * count
+        seeds = Seeds(*numbers)
         label = run_label(study.data.name, entry["model"], entry["arm"], seeds)
         runs.append(Run(label, seeds, shared | {"seeds": seeds.identity()}))
     return Request(

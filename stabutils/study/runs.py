@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,8 +28,7 @@ class Run:
     @cached_property
     def name(self) -> str:
         """File name: readable, legal on every system, and different for every other identity."""
-        digest = hashlib.sha256(files.canonical(self.identity).encode()).hexdigest()
-        return f"{files.slug(self.label)}-{digest[:16]}"
+        return f"{files.slug(self.label)}-{files.digest(self.identity)[:16]}"
 
 
 def run_label(dataset: str, model: str, arm: str, seeds: Seeds) -> str:
@@ -199,6 +197,13 @@ def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarra
         extras=extras,
         **stacked,
     )
+
+
+def taught(names: Sequence[str], teachers: Sequence[files.Arrays]) -> files.Arrays:
+    """What teachers kept, by name: arrays, teachers first; nothing where there are none."""
+    if not teachers:
+        return {}
+    return {name: np.stack([answers[f"kept.{name}"] for answers in teachers]) for name in names}
 
 
 def summarise(answers: files.Arrays, gold: np.ndarray) -> files.Arrays:

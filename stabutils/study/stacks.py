@@ -65,11 +65,9 @@ def together(device: str, task: Task, calls: Sequence[tuple]) -> list[tuple] | N
     from stabutils.training.probes import PROBES
     from stabutils.training.state import Diverged
 
-    mitigation, *_ = calls[0]
-    runs = [run for _, run, *_ in calls]
-    keep = {name for _, _, _, extras, *_ in calls for name in extras}
+    (mitigation, *_), runs, _, extras, _, teachers = zip(*calls, strict=True)
+    keep = set().union(*extras)
     probes = [probe for name, probe in PROBES.items() if name in keep]
-    teachers = [taught for *_, taught in calls]
     seeds = [run.seeds for run in runs]
     made_by = provenance() | {"device": devices.describe(device), "together": len(runs)}
     try:

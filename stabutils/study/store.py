@@ -34,9 +34,6 @@ class Store:
         """Where an unfinished training keeps its state."""
         return self.folder / "unfinished" / f"{name}.safetensors"
 
-    def __contains__(self, name: str) -> bool:
-        return self.path(name).is_file()
-
     def header(self, name: str) -> tuple[set[str], dict] | None:
         """Names of the arrays of a run and its record, without reading or verifying the arrays."""
         return read_header(self.path(name))

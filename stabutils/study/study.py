@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Self
 
 from stabutils.data.datasets import Dataset, Split, load_dataset
 from stabutils.errors import InputError, check, needs
@@ -25,7 +25,7 @@ from stabutils.study.dispatch import Dispatch
 from stabutils.study.forecast import Forecast
 from stabutils.study.runs import Request, Run, Runs, run_label
 from stabutils.study.store import Store
-from stabutils.training.hooks import Mitigation, describe, identity
+from stabutils.training.hooks import Mitigation, check_fields, describe, identity, knob
 
 if TYPE_CHECKING:
     from stabutils.training.state import Seeds
@@ -44,11 +44,6 @@ OF_RECIPE = (
 )
 DEVICES = ("auto", "cpu", "mps", "cuda", *(f"cuda:{number}" for number in range(8)))
 ELSEWHERE = ("device", "workers", "cluster", "published")  # knobs that no answer depends on
-
-
-def knob(default: object, **rule: object) -> Any:
-    """A field of `Study` with its default, and what is allowed (`errors.check`)."""
-    return field(default=default, metadata=rule)
 
 
 @dataclass(frozen=True)
@@ -96,9 +91,7 @@ class Study:
     published: bool = knob(True)
 
     def __post_init__(self):
-        hints = get_type_hints(type(self))
-        for each in fields(self):
-            check(each.name, getattr(self, each.name), hints[each.name], each.metadata)
+        check_fields(self, fields(self))
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Study:
@@ -289,18 +282,18 @@ def requested(
     check("start", start, int, {"least": 0})
     if seeds is not None and not len(seeds):
         raise InputError("seeds", seeds, "at least one")
-    first = study.seed + start
-    numbers = range(first, first + n)
-    data = numbers if study.change else [None] * n
-    plain = [Seeds(each, each, each, own) for each, own in zip(numbers, data, strict=True)]
-    chosen = plain if seeds is None else seeds
-    recipe = study.task.recipe
+    chosen = seeds
+    if chosen is None:
+        first = study.seed + start
+        count = 4 if study.change else 3  # seeds of a run, all equal
+        chosen = [Seeds(*[number] * count) for number in range(first, first + n)]
+    arm, recipe = describe(mitigation), study.task.recipe
     if any(part.reads_checkpoints for part in mitigation.flattened()):
-        needed = f"{describe(mitigation)} learns from checkpoints of other trainings"
         if recipe.epochs * recipe.checkpoints < 2:
+            needed = f"{arm} learns from checkpoints of other trainings"
             allowed = f"2 or more in all of a training: {needed}"
             raise InputError("checkpoints", study.checkpoints, allowed)
-    arm, runs = describe(mitigation), tuple(study.identify(mitigation, each) for each in chosen)
+    runs = tuple(study.identify(mitigation, each) for each in chosen)
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}
     words = [f"{name} {value}" for name, value in knobs.items() if value is not None]

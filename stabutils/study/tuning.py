@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,30 +49,23 @@ def choose(
     1        a       0.1  0.833333    True
     2        a       0.2  0.000000   False
     """
-    every = {("control", np.nan): control} | {
-        (method, strength): labels
-        for method, own in arms.items()
-        for strength, labels in own.items()
-    }
-    every = {key: np.asarray(labels) for key, labels in every.items()}
+    names, labels = [("control", np.nan)], [np.asarray(control)]
+    for method, own in arms.items():
+        names += [(method, strength) for strength in own]
+        labels += map(np.asarray, own.values())
     for what, numbers in (
         ("strengths of the methods", {len(own) for own in arms.values()}),
-        ("runs of the arms", {len(labels) for labels in every.values()}),
+        ("runs of the arms", {len(runs) for runs in labels}),
     ):
         if len(numbers) > 1:
             raise InputError(what, sorted(numbers), "the same number for all")
-    table = pd.DataFrame(list(every), columns=["method", "strength"]).join(
-        scored(list(every.values()), gold)
-    )
+    table = pd.DataFrame(names, columns=["method", "strength"]).join(scored(labels, gold))
     table = table.assign(chosen=False, why="")
-    for _, own in table[1:].groupby("method", sort=False):
-        kept = own[own.kept]
-        best = own.index[0] if kept.empty else kept.label_entropy.idxmin()
-        why = (
-            "the weakest: each costs more than half a point of accuracy"
-            if kept.empty
-            else "least label entropy"
-        )
+    for _, rows in table[1:].groupby("method", sort=False):
+        kept = rows[rows.kept]
+        best, why = rows.index[0], "the weakest: each costs more than half a point of accuracy"
+        if len(kept):
+            best, why = kept.label_entropy.idxmin(), "least label entropy"
         table.loc[best, ["chosen", "why"]] = [True, why]
     return table.drop(columns="kept")
 
@@ -93,11 +86,8 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
         }
         for name, score in measured.items():
             interval = score.interval()
-            row |= {
-                name: interval.value,
-                f"{name}_low": interval.low,
-                f"{name}_high": interval.high,
-            }
+            row[name] = interval.value
+            row[f"{name}_low"], row[f"{name}_high"] = interval.low, interval.high
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD)
@@ -110,12 +100,10 @@ def tune(
     was stands beside.
     """
     control = study.retrain("control", n=runs, start=START)
-    arms = {
-        method: {
-            dose.dose: study.retrain(dose, n=runs, start=START).validation_labels for dose in own
-        }
-        for method, own in doses.items()
-    }
+    arms: dict[str, dict[float, np.ndarray]] = {}
+    for method, own in doses.items():
+        trained = {dose.dose: study.retrain(dose, n=runs, start=START) for dose in own}
+        arms[method] = _validation(trained)
     table = choose(control.validation_labels, arms, study.data.validation.labels)
     return table.assign(model=study.model, recipe=recipe_digest(study))
 
@@ -128,11 +116,8 @@ def tried(
     """
     table = scored([control, *candidates.values()], gold)
     table.insert(0, "candidate", ["control", *candidates])
-    table.insert(
-        table.columns.get_loc("kept"),
-        "reduction",
-        1 - table.label_entropy / table.label_entropy[0],
-    )
+    reduction = 1 - table.label_entropy / table.label_entropy[0]
+    table.insert(len(table.columns) - 1, "reduction", reduction)  # before `kept`
     return table
 
 
@@ -142,31 +127,25 @@ def best_of_sides(
     costs: Mapping[str, tuple[float, float]],
     sides: Mapping[str, Collection[str]],
     gold: np.ndarray,
-    trainings: float = 2,
 ) -> dict[str, str]:
     """Of each side the method of the largest reduction on validation, of those that keep control's
     accuracy there.
 
-    Only methods of at most so many `trainings` and one pass; no entry for a side that has none.
-    Names with "(chosen)" belong to the side of the name before it.
+    Only methods of at most two trainings and one pass; no entry for a side that has none. Names
+    with "(chosen)" belong to the side of the name before it.
     """
     table = tried(control.validation_labels, _validation(arms), gold).set_index("candidate")
+    cheap = [name for name in arms if costs[name][0] <= 2 and costs[name][1] <= 1]
+    kept = [name for name in cheap if table.kept[name]]
     best = {}
     for side, names in sides.items():
-        own = [
-            name
-            for name in arms
-            if name.split(" (chosen)")[0] in names
-            and costs[name][0] <= trainings
-            and costs[name][1] <= 1
-            and table.kept[name]
-        ]
+        own = [name for name in kept if name.split(" (chosen)")[0] in names]
         if own:
             best[side] = table.reduction[own].astype(float).idxmax()
     return best
 
 
-def _validation(arms: Mapping[str, Runs]) -> dict[str, np.ndarray]:
+def _validation(arms: Mapping[Any, Runs]) -> dict[Any, np.ndarray]:
     return {name: runs.validation_labels for name, runs in arms.items()}
 
 
@@ -216,10 +195,8 @@ def source(study: Study, table: pd.DataFrame | None) -> str:
     if table is None:
         return "strengths: defaults of the methods, nothing was tuned on this corpus and model"
     recipe = "this recipe" if (table.recipe == recipe_digest(study)).all() else "another recipe"
-    return (
-        f"strengths: chosen on validation texts under {recipe}, {table.runs[0]} runs each, "
-        f"LE@{table.n[0]}"
-    )
+    runs = f"{table.runs[0]} runs each, LE@{table.n[0]}"
+    return f"strengths: chosen on validation texts under {recipe}, {runs}"
 
 
 def methods(
@@ -332,19 +309,15 @@ def settings(table: pd.DataFrame | None) -> dict[str, Mitigation]:
     if table is None:
         return {}
     every = candidates()
-    own = {
-        kind: _least(table[table.candidate.str.startswith(f"{kind},")])
+    tgtss, matched = (
+        _least(table[table.candidate.str.startswith(f"{kind},")])
         for kind in ("TGTSS", "matched smoothing")
-    }
-    same = own["TGTSS"].replace("TGTSS", "matched smoothing")
-    named = {
-        "TGTSS (chosen)": own["TGTSS"],
-        "matched smoothing (chosen)": own["matched smoothing"],
-        "matched smoothing (as TGTSS)": same,
-    }
-    if same == own["matched smoothing"]:
-        del named["matched smoothing (as TGTSS)"]
-    return {name: every[candidate] for name, candidate in named.items()}
+    )
+    methods = {"TGTSS (chosen)": every[tgtss], "matched smoothing (chosen)": every[matched]}
+    same = tgtss.replace("TGTSS", "matched smoothing")
+    if same != matched:
+        methods["matched smoothing (as TGTSS)"] = every[same]
+    return methods
 
 
 def _least(table: pd.DataFrame) -> str:
@@ -375,8 +348,9 @@ def chosen(
     if strange := [name for name in wanted if name not in doses]:
         raise InputError("method", strange[0], f"one of {', '.join(doses)}")
     strengths = {} if table is None else table[table.chosen].set_index("method").strength.to_dict()
-    kinds = {name: type(doses[name][0]) for name in wanted}
-    return {
-        name: next((dose for dose in doses[name] if dose.dose == strengths.get(name)), kind())
-        for name, kind in kinds.items()
-    }
+    found = {}
+    for name in wanted:
+        own = {dose.dose: dose for dose in doses[name]}
+        kind = type(doses[name][0])
+        found[name] = own.get(strengths.get(name, np.nan), kind())
+    return found

@@ -8,6 +8,8 @@ as different as two seeds may be.
 from __future__ import annotations
 
 import argparse
+import importlib
+import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -16,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
+from stabutils import mitigations
 from stabutils.data.datasets import NAMES, load_dataset
 from stabutils.errors import InputError, check
 from stabutils.mitigations.composition import Composed
 from stabutils.records import write_document
 from stabutils.study import paths
 from stabutils.study.dispatch import train_run
-from stabutils.study.runs import Run
+from stabutils.study.runs import Run, taught
 from stabutils.study.store import Store
 from stabutils.training.files import Arrays
 from stabutils.training.hooks import Mitigation
@@ -106,7 +109,7 @@ def again(
 
 def _taught(task, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
     """What the teachers of a run keep, once they are trained again."""
-    found, names = [], mitigation.teacher_extras
+    teachers, names = [], mitigation.teacher_extras
     for seeds in mitigation.teacher_seeds(run.seeds):
         teacher = Run("teacher", seeds, {})
         _, answers, failure, _ = train_run(task, Mitigation(), teacher, None, set(names), -1)
@@ -114,9 +117,8 @@ def _taught(task, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
             raise Unknown(
                 f"its teacher with seed {seeds.init} could not be trained again: {failure}"
             )
-        found.append(answers)
-    kept = {name: [answers[f"kept.{name}"] for answers in found] for name in names}
-    return {name: np.stack(arrays) for name, arrays in kept.items() if arrays}
+        teachers.append(answers)
+    return taught(names, teachers)
 
 
 def _statistics(name: str, differ: float, seeds: float | None) -> Verified:
@@ -165,10 +167,8 @@ def _task(identity: dict, datasets: tuple, models: tuple):
         if task.identity == wanted:
             change = identity.get("change")
             return replace(task, change=Change(**change) if change else None)
-    raise Unknown(
-        "its model is none of those known here"
-        + " (--model names more)" * (wanted["kind"] != "compact")
-    )
+    hint = "" if wanted["kind"] == "compact" else " (--model names more)"
+    raise Unknown(f"its model is none of those known here{hint}")
 
 
 @cache
@@ -184,45 +184,25 @@ def _data(fingerprint: str, names: tuple):
 
 
 def _mitigation(entries: list[dict]) -> Mitigation:
-    kinds = _kinds()
+    kinds, made = _kinds(), []
     for entry in entries:
         if "source" in entry or entry["name"] not in kinds:
             raise Unknown(f"its mitigation {entry['name']} is none of this package")
-    made = [
-        kinds[entry["name"]](
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in entry["settings"].items()
-            }
-        )
-        for entry in entries
-    ]
+        settings = entry["settings"]
+        lists = {name: tuple(own) for name, own in settings.items() if isinstance(own, list)}
+        made.append(kinds[entry["name"]](**settings | lists))
     return made[0] if len(made) == 1 else Composed(tuple(made))
 
 
 @cache
 def _kinds() -> dict[str, type]:
     """The package's mitigations by name."""
-    from stabutils.mitigations import (
-        anchored,
-        data_centric,
-        finetuning,
-        frozen,
-        interventions,
-        neighbours,
-        regularizers,
-        snapshots,
-        updates,
-    )
-
-    modules = (
-        *(regularizers, data_centric, snapshots, frozen, finetuning, interventions),
-        *(anchored, neighbours, updates),
-    )
-    classes = [
-        kind for module in modules for kind in vars(module).values() if isinstance(kind, type)
-    ]
-    return {kind.__name__: kind for kind in classes if issubclass(kind, Mitigation)}
+    kinds = {}
+    for module in pkgutil.iter_modules(mitigations.__path__, f"{mitigations.__name__}."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            if isinstance(kind, type) and issubclass(kind, Mitigation):
+                kinds[name] = kind
+    return kinds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -254,13 +234,8 @@ def command(arguments: argparse.Namespace) -> int:
         check(name, value, int, {"least": least})
     store = Store(arguments.runs or paths.run_store())
     compared = []
-    for each in verify(
-        store,
-        arguments.sample,
-        arguments.seed,
-        (*arguments.dataset, *NAMES),
-        tuple(arguments.model),
-    ):
+    datasets = (*arguments.dataset, *NAMES)
+    for each in verify(store, arguments.sample, arguments.seed, datasets, arguments.model):
         print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
         compared.append(each)
     outcomes = [each.outcome for each in compared]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -63,13 +63,13 @@ class Change:
         generator = Stream("data", seed).generator
         if self.kind == "bootstrap":
             rows = torch.randint(count, (count,), generator=generator).sort().values
-            return _some(targets, rows)
+            return targets.take(rows)
         if self.kind == "new examples" and seed >= APART:
             return targets
         order = torch.randperm(count, generator=generator)
         changed = max(1, round(self.share * count))
         if self.kind != "relabel":
-            return _some(targets, order[changed:].sort().values)
+            return targets.take(order[changed:].sort().values)
         chosen = order[:changed]
         draws = torch.randint(ALTERNATIVES, (changed,), generator=generator)
         labels = targets.probabilities.argmax(1)
@@ -78,16 +78,15 @@ class Change:
         new = torch.from_numpy(candidates)[chosen, places]
         probabilities = targets.probabilities.clone()
         probabilities[chosen] = torch.nn.functional.one_hot(new, probabilities.shape[1]).float()
-        return replace(targets, probabilities=probabilities)
+        return targets.with_labels(probabilities)
 
 
-def _some(targets: Targets, rows: torch.Tensor) -> Targets:
-    return replace(
-        targets,
-        indices=targets.indices[rows],
-        probabilities=targets.probabilities[rows],
-        weights=targets.weights[rows],
-    )
+def tfidf(texts: Tokens, dtype: type[np.floating]) -> csr_array:
+    """TF-IDF vectors of texts over their tokens, each of length 1."""
+    rows = np.repeat(np.arange(len(texts.lengths)), texts.lengths.numpy())
+    shape = len(texts.lengths), int(texts.ids.max()) + 1
+    counts = csr_array((np.ones(len(rows), dtype), (rows, texts.ids.numpy())), shape=shape)
+    return TfidfTransformer().fit_transform(counts)
 
 
 def confusable_labels(texts: Tokens, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -96,11 +95,7 @@ def confusable_labels(texts: Tokens, labels: np.ndarray, classes: int) -> np.nda
     The classes whose mean text is most similar to it (TF-IDF of its tokens, cosine), without its
     own; no seed has a say in it.
     """
-    rows = np.repeat(np.arange(len(labels)), texts.lengths.numpy())
-    ones = np.ones(len(rows))
-    width = int(texts.ids.max()) + 1
-    counts = csr_array((ones, (rows, texts.ids.numpy())), shape=(len(labels), width))
-    vectors = TfidfTransformer().fit_transform(counts)
+    vectors = tfidf(texts, np.float64)
     members = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))))
     members.resize((classes, len(labels)))
     sums = (members @ vectors).toarray()

@@ -107,15 +107,13 @@ def packaged(name: str) -> Path | None:
 
 def encoder_of(folder: Path) -> Path:
     """Where the encoder of a checkpoint lies: in older sentence-transformers folders inside."""
-    return folder / _module(folder, "Transformer", "")
+    return folder / _modules(folder).get("Transformer", "")
 
 
-def _module(folder: Path, kind: str, usual: str) -> str:
-    """The subfolder of one kind of module, by the folder's own note."""
-    for module in _json(folder / "modules.json") or ():
-        if module["type"].rpartition(".")[2] == kind:
-            return module["path"]
-    return usual
+def _modules(folder: Path) -> dict[str, str]:
+    """The subfolder of each kind of module, by the folder's own note."""
+    modules = _json(folder / "modules.json") or ()
+    return {module["type"].rpartition(".")[2]: module["path"] for module in modules}
 
 
 def _json(path: Path):
@@ -142,11 +140,12 @@ def pooling_of(folder: Path) -> str:
     InputError
         The note says something else: then the user has to choose.
     """
-    kinds = {module["type"].rpartition(".")[2] for module in _json(folder / "modules.json") or ()}
-    if kinds - HARMLESS:
+    modules = _modules(folder)
+    further = sorted(modules.keys() - HARMLESS)
+    if further:
         allowed = "a folder of an encoder and its pooling, without further layers"
-        raise InputError("model", ", ".join(sorted(kinds - HARMLESS)), allowed)
-    note = _json(folder / _module(folder, "Pooling", "1_Pooling") / "config.json")
+        raise InputError("model", ", ".join(further), allowed)
+    note = _json(folder / modules.get("Pooling", "1_Pooling") / "config.json")
     if note is not None:
         modes = _modes(note)
         if len(modes) == 1 and modes[0] in POOLINGS:

@@ -42,11 +42,7 @@ class Corpus:
             name: getattr(task, f"{name}_labels").tolist() for name in ("train", "validation")
         }
         about = {"texts": task.texts, "labels": labels, "model": task.identity}
-        return cls(_digest(about | {"longest": task.recipe.max_length}), task)
-
-
-def _digest(about: dict) -> str:
-    return hashlib.sha256(files.canonical(about).encode()).hexdigest()
+        return cls(files.digest(about | {"longest": task.recipe.max_length}), task)
 
 
 # ---- vectors
@@ -81,7 +77,7 @@ def frozen_vectors(task: Task, layer: int | str = LAST) -> dict[str, np.ndarray]
 def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
     task = corpus.task
     about = {"model": task.identity, "longest": task.recipe.max_length, "layer": layer}
-    about["texts"] = _digest({"texts": task.texts})
+    about["texts"] = files.digest({"texts": task.texts})
     if layer == ALL:
         about["length"] = "1 a layer"
     name = f"layer-{files.slug(str(layer))}"
@@ -94,7 +90,7 @@ def _kept(
     """What `compute` gives, or what the task's folder has of the same; it is written there else."""
     if task.cache is None:
         return compute()
-    path = task.cache / f"{name}-{_digest(about)[:16]}.safetensors"
+    path = task.cache / f"{name}-{files.digest(about)[:16]}.safetensors"
     arrays, record = files.read_file(path) or ({}, {})
     if record != about:
         arrays = compute()
@@ -139,85 +135,94 @@ def _layers(network: nn.Module, layer: int | str) -> Callable[[Tokens], Tensor]:
 # ---- linear models
 
 
-def linear_logits(
-    task: Task, settings: Linear, split: str, rows: Tensor | None = None
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Fit:
+    """A linear model of some training examples of a corpus: their sorted rows, as bytes."""
+
+    corpus: Corpus
+    settings: Linear
+    rows: bytes
+
+    @classmethod
+    def of(cls, task: Task, settings: Linear, rows: np.ndarray) -> Fit:
+        return cls(Corpus.of(task), settings, np.sort(rows).astype(np.int64).tobytes())
+
+    @property
+    def kept(self) -> np.ndarray:
+        return np.frombuffer(self.rows, np.int64)
+
+    @property
+    def examples(self) -> Split:
+        task, kept = self.corpus.task, self.kept
+        return Split(tuple(task.texts["train"][row] for row in kept), task.train_labels[kept])
+
+    @property
+    def vectors(self) -> dict[str, np.ndarray]:
+        """The vectors that it reads, by split; of TF-IDF alone there are none."""
+        settings = self.settings
+        if settings.features == "tfidf":
+            return {}
+        return frozen_vectors(self.corpus.task, settings.layer)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What decides it."""
+        return {
+            "corpus": self.corpus.digest,
+            "settings": repr(self.settings),
+            "rows": hashlib.sha256(self.rows).hexdigest(),
+            "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
+        }
+
+
+def linear_logits(task: Task, settings: Linear, split: str, rows: Tensor) -> np.ndarray:
     """Calibrated log-probabilities (texts, classes), float32, of the texts of a split.
 
-    They are by the linear model of the task's training texts, or of some `rows` of them, in any
-    order; those of training texts by models that were fitted without them.
+    They are by the linear model of some `rows` of the task's training texts, in any order; those of
+    training texts by models that were fitted without them.
     """
-    return _logits(Corpus.of(task), settings, split, _sorted(task, rows))
+    return _logits(Fit.of(task, settings, rows.numpy()), split)
 
 
 def linear_strength(task: Task, settings: Linear) -> float:
     """The strength that validation chooses for the linear model of all training texts."""
-    corpus, rows = Corpus.of(task), _sorted(task, None)
+    own = Fit.of(task, settings, np.arange(len(task.train_labels)))
 
     def compute() -> files.Arrays:
-        return {"strength": np.array([_model(corpus, settings, rows).strength])}
+        return {"strength": np.array([_model(own).strength])}
 
-    return float(_kept(task, "strength", _about(corpus, settings, rows), compute)["strength"][0])
-
-
-def _sorted(task: Task, rows: Tensor | None) -> bytes:
-    every = np.arange(len(task.train_labels)) if rows is None else rows.numpy()
-    return np.sort(every).astype(np.int64).tobytes()
+    return float(_kept(task, "strength", own.about, compute)["strength"][0])
 
 
 @lru_cache(maxsize=2)
-def _model(corpus: Corpus, settings: Linear, rows: bytes) -> LinearModel:
-    task = corpus.task
-    vectors = _read(corpus, settings)
-    kept = np.frombuffer(rows, np.int64)
-    vectors = vectors and vectors | {"train": vectors["train"][kept]}
+def _model(own: Fit) -> LinearModel:
+    task, vectors = own.corpus.task, own.vectors
+    if vectors:
+        vectors = vectors | {"train": vectors["train"][own.kept]}
     validation = Split(task.texts["validation"], task.validation_labels)
-    return fit(settings, _training(task, kept), validation, task.classes, vectors)
+    return fit(own.settings, own.examples, validation, task.classes, vectors)
 
 
 @lru_cache(maxsize=8)
-def _logits(corpus: Corpus, settings: Linear, split: str, rows: bytes) -> np.ndarray:
-    about = _about(corpus, settings, rows) | {"split": split}
-
+def _logits(own: Fit, split: str) -> np.ndarray:
     def compute() -> files.Arrays:
-        return {"logits": _fitted_logits(corpus, settings, split, rows)}
+        return {"logits": _fitted_logits(own, split)}
 
-    return _kept(corpus.task, "linear", about, compute)["logits"]
+    about = own.about | {"split": split}
+    return _kept(own.corpus.task, "linear", about, compute)["logits"]
 
 
-def _about(corpus: Corpus, settings: Linear, rows: bytes) -> dict[str, str]:
-    """What decides a linear model."""
-    return {
-        "corpus": corpus.digest,
-        "settings": repr(settings),
-        "rows": hashlib.sha256(rows).hexdigest(),
-        "fitted by": f"scikit-learn {sklearn.__version__}, {_source_of_fit()}",
-    }
+def _fitted_logits(own: Fit, split: str) -> np.ndarray:
+    model, vectors, kept = _model(own), own.vectors, own.kept
+    margins = model.margins(own.corpus.task.texts[split], vectors.get(split))
+    if split == "train":
+        read = vectors["train"][kept] if vectors else None
+        margins[kept] = out_of_fold(model, own.examples, read)
+    logits = log_softmax(margins / model.temperature, axis=1)
+    return np.maximum(logits, np.log(np.finfo(np.float32).tiny)).astype(np.float32)
 
 
 @cache
 def _source_of_fit() -> str:
     """A digest of the code that fits linear models."""
     return hashlib.sha256(Path(linear.__file__).read_bytes()).hexdigest()
-
-
-def _fitted_logits(corpus: Corpus, settings: Linear, split: str, rows: bytes) -> np.ndarray:
-    task = corpus.task
-    model = _model(corpus, settings, rows)
-    vectors = _read(corpus, settings)
-    margins = model.margins(task.texts[split], vectors.get(split))
-    if split == "train":
-        kept = np.frombuffer(rows, np.int64)
-        own = vectors["train"][kept] if vectors else None
-        margins[kept] = out_of_fold(model, _training(task, kept), own)
-    logits = log_softmax(margins / model.temperature, axis=1)
-    return np.maximum(logits, np.log(np.finfo(np.float32).tiny)).astype(np.float32)
-
-
-def _training(task: Task, rows: np.ndarray) -> Split:
-    return Split(tuple(task.texts["train"][row] for row in rows), task.train_labels[rows])
-
-
-def _read(corpus: Corpus, settings: Linear) -> dict[str, np.ndarray]:
-    """The vectors that a linear model reads, by split; of TF-IDF alone there are none."""
-    return {} if settings.features == "tfidf" else frozen_vectors(corpus.task, settings.layer)

@@ -23,9 +23,8 @@ from safetensors import numpy as safetensors
 
 from stabutils.errors import InputError
 
-RESERVED = re.compile(
-    r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)"
-)  # what Windows takes for devices, whatever the ending
+# What Windows takes for devices, whatever the ending.
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 FORMAT = 1
 LARGEST_HEADER = 2**24  # bytes; a longer one is no file of ours
 UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -67,6 +66,11 @@ def canonical(value: object) -> str:
     )
 
 
+def digest(value: object) -> str:
+    """SHA-256 (hex) that equal values share."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
 def content_hash(arrays: Arrays, record: dict) -> str:
     """SHA-256 (hex) of the arrays (name, type, shape, bytes) and the record, in an order of its
     own.
@@ -85,9 +89,8 @@ def encode(arrays: Arrays, record: dict) -> bytes:
     """
     record = {**record, "format": FORMAT}
     text = canonical({**record, "sha256": content_hash(arrays, record)})
-    return safetensors.save(
-        {name: np.asarray(a, order="C") for name, a in arrays.items()}, {"record": text}
-    )
+    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    return safetensors.save(in_order, {"record": text})
 
 
 def decode(blob: bytes) -> tuple[Arrays, dict]:

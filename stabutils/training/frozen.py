@@ -22,15 +22,11 @@ from torch import Tensor, nn
 
 from stabutils.errors import InputError
 from stabutils.training.files import content_hash
-from stabutils.training.networks import Pretrained, layers_of
-from stabutils.training.task import Tokens, slots
+from stabutils.training.networks import Around, Pretrained, encode, layers_of
+from stabutils.training.task import Tokens, padded, slots, spans
 
 IN_MEMORY = 2**27  # bytes of activations; more than that are kept in a temporary file
 AT_ONCE = 64  # texts that the lower part reads together
-
-
-def encode(backbone: nn.Module, ids: Tensor, taken: Tensor) -> Tensor:
-    return backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
 
 
 class PassedOn(nn.Module):
@@ -82,9 +78,9 @@ class Activations:
     def of(self, tokens: Tokens) -> Tensor | None:
         """Of these texts, (total, width); None where one of them is not there."""
         first = [self.first.get(key) for key in keys(tokens)]
-        return (
-            None if None in first else self.rows[spans(torch.tensor(first), tokens.lengths.cpu())]
-        )
+        if None in first:
+            return None
+        return self.rows[spans(torch.tensor(first), tokens.lengths.cpu())]
 
 
 class Lower:
@@ -111,10 +107,8 @@ class Lower:
 
     @torch.no_grad()
     def compute(self, tokens: Tokens) -> Tensor:
-        slot, _, taken = slots(tokens.lengths)
-        padding = torch.full((taken.numel(),), self.pad, device=slot.device)
-        ids = padding.index_copy(0, slot, tokens.ids)
-        hidden = encode(self.backbone, ids.view(taken.shape), taken)
+        ids, taken, slot = padded(tokens, self.pad)
+        hidden = encode(self.backbone, ids, taken)
         if self.end is not None:
             hidden = self.end.taken()
         dtype = next(self.backbone.parameters()).dtype
@@ -165,7 +159,7 @@ def activations(reading: Reading) -> Activations:
     return Activations(rows, dict(zip(keys(texts), first.tolist(), strict=True)))
 
 
-class PartlyFrozen(nn.Module):
+class PartlyFrozen(Around):
     """A `Pretrained` whose embeddings and lowest `layers` layers stay as they are; all else trains
     as before.
 
@@ -173,7 +167,7 @@ class PartlyFrozen(nn.Module):
     on more than the vectors of the tokens."""
 
     def __init__(self, network: Pretrained, layers: int):
-        super().__init__()
+        super().__init__(network)
         every = layers_of(network.backbone)
         if layers > len(every):
             allowed = f"an integer of at most {len(every)}, the layers of this checkpoint"
@@ -187,17 +181,13 @@ class PartlyFrozen(nn.Module):
         self.lower = Lower(backbone, network.pad, above[layers] if layers < len(above) else None)
         for number in range(layers):
             every[number] = PassedOn(every[number], beside)
-        self.network, self.given = network, Given()
+        self.given = Given()
         network.backbone.set_submodule(embeddings, self.given)
         network.backbone = network.backbone if layers < len(above) else None
         tolerance = {"rtol": 1e-3, "atol": 1e-4 * before.abs().max().item()}
         if not torch.allclose(before, features_of(self), **tolerance):
             allowed = "an encoder whose layers hand on vectors of tokens and nothing else"
             raise InputError("model", type(backbone).__name__, allowed)
-
-    @property
-    def head(self) -> nn.Module:
-        return self.network.head
 
     def forward(self, tokens: Tokens) -> Tensor:
         vectors = F.dropout(self.features(tokens), self.network.dropout, self.training)
@@ -262,16 +252,6 @@ def features_of(network: nn.Module) -> Tensor:
 def keys(tokens: Tokens) -> list[bytes]:
     """What tells texts apart: their ids."""
     return [ids.numpy().tobytes() for ids in tokens.ids.cpu().split(tokens.lengths.tolist())]
-
-
-def spans(first: Tensor, lengths: Tensor) -> Tensor:
-    """The rows of texts, (total,), of each text's first row and number of rows.
-
-    >>> spans(torch.tensor([5, 0]), torch.tensor([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    shift = first - (lengths.cumsum(0) - lengths)
-    return torch.arange(int(lengths.sum())) + shift.repeat_interleave(lengths)
 
 
 def room(total: int, rows: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from dataclasses import Field, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from stabutils.errors import InputError
+from stabutils.errors import InputError, check
 from stabutils.training.own_code import Names, plain_function
 
 if TYPE_CHECKING:
@@ -112,6 +112,19 @@ class Mitigation:
         return probabilities
 
 
+def knob(default: object, **rule: object) -> Any:
+    """A field of a dataclass with its default, and what is allowed (`errors.check`)."""
+    return field(default=default, metadata=rule)
+
+
+def check_fields(owner: Any, chosen: Iterable[Field], prefix: str = "") -> None:
+    """Hold fields of a dataclass against their types and rules. Raises InputError."""
+    hints = get_type_hints(type(owner))
+    for each in chosen:
+        value = getattr(owner, each.name)
+        check(f"{prefix}{each.name}", value, hints[each.name], each.metadata)
+
+
 def overrides(mitigation: Mitigation, hook: str) -> bool:
     """Whether a mitigation, or one that it is composed of, replaces a hook."""
     plain = getattr(Mitigation, hook)
@@ -132,24 +145,27 @@ def active(mitigation: Mitigation) -> Mitigation:
 def settings(mitigation: Mitigation) -> dict:
     """Every field by name; an integer given for a fraction is the fraction, so that 1 and 1.0 are
     one setting."""
-    values = {f.name: (getattr(mitigation, f.name), f.default) for f in fields(mitigation)}
-    return {
-        name: float(value) if type(value) is int and type(default) is float else value
-        for name, (value, default) in values.items()
-    }
+    values = {}
+    for each in fields(mitigation):
+        value = getattr(mitigation, each.name)
+        if type(value) is int and type(each.default) is float:
+            value = float(value)
+        values[each.name] = value
+    return values
 
 
 def identity(mitigation: Mitigation) -> list[dict]:
     """What tells one mitigation from another: name, every setting, and the source of one written
     elsewhere."""
-    entries: list[dict] = [
-        {"name": type(atom).__name__, "settings": settings(atom)} for atom in atoms(mitigation)
-    ]
-    for entry, atom in zip(entries, atoms(mitigation), strict=True):
+    entries = []
+    for atom in atoms(mitigation):
+        kind = type(atom)
+        entry: dict = {"name": kind.__name__, "settings": settings(atom)}
         for name, value in entry["settings"].items():
-            _check_setting(f"{entry['name']} {name}", value)
-        if text := source(type(atom)):
+            _check_setting(f"{kind.__name__} {name}", value)
+        if text := source(kind):
             entry["source"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+        entries.append(entry)
     return entries
 
 
@@ -221,11 +237,11 @@ def describe(mitigation: Mitigation) -> str:
     """A readable name: `control`, or `LabelSmoothing(strength=0.1)`, parts joined by ` + `."""
     texts = []
     for atom in atoms(mitigation):
-        usual = {f.name: f.default for f in fields(atom)} if atom.brief else {}
-        given = ", ".join(
-            f"{name}={value}"
-            for name, value in settings(atom).items()
-            if name not in usual or value != usual[name]
-        )
-        texts.append(f"{type(atom).__name__}({given})" if given else type(atom).__name__)
+        given = settings(atom)
+        if atom.brief:
+            usual = {each.name: each.default for each in fields(atom)}
+            given = {name: value for name, value in given.items() if value != usual[name]}
+        words = ", ".join(f"{name}={value}" for name, value in given.items())
+        name = type(atom).__name__
+        texts.append(f"{name}({words})" if words else name)
     return " + ".join(texts) or "control"

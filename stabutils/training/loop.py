@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from inspect import unwrap
@@ -34,15 +35,16 @@ from stabutils.training.state import (
     Stream,
     Targets,
     Training,
+    batch_of,
     one_hot,
+    part_of,
     task_loss,
 )
 from stabutils.training.task import Recipe, Task
 
 __all__ = ["evaluate", "precision", "predict", "task_loss", "train"]
-RECIPE_VERSION = (
-    2  # raised whenever the loop would answer differently; a test pins the answers of a tiny run
-)
+# Raised whenever the loop would answer differently; a test pins the answers of a tiny run.
+RECIPE_VERSION = 2
 
 
 def build_targets(
@@ -100,10 +102,7 @@ def batch_indices(task: Task, targets: Targets, order: int, epoch: int) -> list[
 def batches(task: Task, targets: Targets, order: int, epoch: int) -> Iterator[Batch]:
     """The steps of one epoch, as the loss sees them."""
     for rows in batch_indices(task, targets, order, epoch):
-        indices = targets.indices[rows]
-        yield Batch(
-            task.train.take(indices), targets.probabilities[rows], targets.weights[rows], indices
-        )
+        yield batch_of(task, targets, rows)
 
 
 def rate(step: int, steps: int, warmup: float) -> float:
@@ -152,41 +151,35 @@ def train(
     InputError
         When the mitigation does not work on the device.
     """
+    with naming(mitigation, device):
+        began = time.process_time()
+        training = started(task, mitigation, seeds, teachers, device)
+        seen = resume(training, unfinished, keep) if unfinished is not None else []
+        saved = time.monotonic()
+
+        def save_now_and_then() -> None:
+            nonlocal saved
+            if unfinished is not None and time.monotonic() - saved >= save_every:
+                save(training, seen, unfinished, time.process_time() - began)
+                saved = time.monotonic()
+
+        targets = training.targets.to(device)
+        epochs = partial(batches, training.task, targets, seeds.order)
+        answers = trained(training, epochs, seen, keep, save_now_and_then)
+        return answers | {"cpu_seconds": np.array(training.seconds + time.process_time() - began)}
+
+
+@contextmanager
+def naming(mitigation: Mitigation, device: str) -> Iterator[None]:
+    """Says which mitigation does not work on a device. Raises InputError."""
     try:
-        return finished(task, mitigation, seeds, unfinished, keep, teachers, device, save_every)
+        yield
     except (RuntimeError, TypeError) as error:
         if device == "cpu" or not refuses(error):
             raise
         reason = str(error).splitlines()[0]
         allowed = f"cpu, on which {describe(mitigation)} works ({reason})"
         raise InputError("device", device, allowed) from error
-
-
-def finished(
-    task: Task,
-    mitigation: Mitigation,
-    seeds: Seeds,
-    unfinished: Path | None,
-    keep: Sequence[Probe],
-    teachers: Mapping[str, np.ndarray] | None,
-    device: str,
-    save_every: float,
-) -> dict[str, np.ndarray]:
-    began = time.process_time()
-    training = started(task, mitigation, seeds, teachers, device)
-    seen = resume(training, unfinished, keep) if unfinished is not None else []
-    saved = time.monotonic()
-
-    def save_now_and_then() -> None:
-        nonlocal saved
-        if unfinished is not None and time.monotonic() - saved >= save_every:
-            save(training, seen, unfinished, time.process_time() - began)
-            saved = time.monotonic()
-
-    targets = training.targets.to(device)
-    epochs = partial(batches, training.task, targets, seeds.order)
-    answers = trained(training, epochs, seen, keep, save_now_and_then)
-    return answers | {"cpu_seconds": np.array(training.seconds + time.process_time() - began)}
 
 
 def started(
@@ -270,9 +263,8 @@ def diverged(training: Training, what: str) -> Diverged:
     recipe = training.task.recipe
     epoch = min(training.epoch + 1, recipe.epochs)
     return Diverged(
-        f"{what} in epoch {epoch} of {recipe.epochs}, {describe(training.mitigation)}, learning "
-        "rate "
-        f"{recipe.learning_rate}; a lower one usually helps"
+        f"{what} in epoch {epoch} of {recipe.epochs}, {describe(training.mitigation)}, "
+        f"learning rate {recipe.learning_rate}; a lower one usually helps"
     )
 
 
@@ -389,26 +381,15 @@ def resume(training: Training, path: Path, keep: Sequence[Probe]) -> list[dict[s
     if not arrays or not {f"seen.{name}" for name in names} <= arrays.keys():
         return []
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    part = _part(tensors)
-    training.model.load_state_dict(part("model."))
+    training.model.load_state_dict(part_of(tensors, "model."))
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in part("optimizer.").items():
+    for name, tensor in part_of(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor
     training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": state})
-    training.memory = {name: t.to(training.device) for name, t in part("memory.").items()}
-    training.epoch, training.step, training.seconds = (
-        record["epoch"],
-        record["step"],
-        record["seconds"],
-    )
-    return [
-        {name: arrays[f"seen.{name}"][i] for name in names}
-        for i in range(len(arrays["seen.checkpoints"]) if names else 0)
-    ]
-
-
-def _part(tensors: dict[str, Tensor]) -> Callable[[str], dict[str, Tensor]]:
-    return lambda prefix: {
-        n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)
-    }
+    memory = part_of(tensors, "memory.")
+    training.memory = {name: tensor.to(training.device) for name, tensor in memory.items()}
+    for name in ("epoch", "step", "seconds"):
+        setattr(training, name, record[name])
+    count = len(arrays["seen.checkpoints"]) if names else 0
+    return [{name: arrays[f"seen.{name}"][i] for name in names} for i in range(count)]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stabutils.errors import InputError
-from stabutils.training.task import Tokens, slots
+from stabutils.training.task import Tokens, padded, slots
 
 # ---- compact
 
@@ -34,18 +34,16 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower()) or ["?"]
 
 
-def grams(word: str, shortest: int = 3, longest: int = 5) -> list[str]:
-    """Character n-grams of a word with its borders marked (Bojanowski et al. 2017, "Enriching Word
-    Vectors with Subword Information").
+def grams(word: str) -> list[str]:
+    """Character n-grams, n from 3 to 5, of a word with its borders marked (Bojanowski et al. 2017,
+    "Enriching Word Vectors with Subword Information").
 
     >>> grams("hey")
     ['<he', '<hey', '<hey>', 'ey>', 'hey', 'hey>']
     """
     marked = f"<{word}>"
-    spans = (
-        marked[i : i + n] for n in range(shortest, longest + 1) for i in range(len(marked) - n + 1)
-    )
-    return sorted(set(spans)) or [marked]
+    spans = {marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)}
+    return sorted(spans) or [marked]
 
 
 def spelled(word: str, buckets: int) -> list[int]:
@@ -63,13 +61,11 @@ class CompactShape:
     buckets: int = 8192  # of hashed character n-grams; 0: words only
     input_dropout: float = 0.4
     dropout: float = 0.2  # inside a layer
-    skip: float = (
-        0.5  # share of texts that pass a layer by in a step: stochastic depth (Huang et al. 2016)
-    )
+    # Share of texts that pass a layer by in a step: stochastic depth (Huang et al. 2016).
+    skip: float = 0.5
     output_dropout: float = 0.4
-    word_dropout: float = (
-        0.1  # share of words a step reads by their spelling only, so that spelling learns to carry
-    )
+    # Share of words a step reads by their spelling only, so that spelling learns to carry.
+    word_dropout: float = 0.1
 
 
 class Compact(nn.Module):
@@ -112,11 +108,8 @@ class Compact(nn.Module):
         x = self.norm(x)
         block = x.new_full((texts * longest, x.shape[1]), -torch.inf).index_copy(0, slot, x)
         highest = block.view(texts, longest, -1).amax(1)
-        mean = (
-            x.new_zeros(texts, x.shape[1]).index_add(0, slot // longest, x)
-            / tokens.lengths[:, None]
-        )
-        return torch.cat([mean, highest], 1)
+        sums = x.new_zeros(texts, x.shape[1]).index_add(0, slot // longest, x)
+        return torch.cat([sums / tokens.lengths[:, None], highest], 1)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Vectors of words (total, width); each distinct word of the batch is spelled once."""
@@ -127,13 +120,11 @@ class Compact(nn.Module):
         if self.training:
             hidden = torch.rand(len(words), device=ids.device) < self.shape.word_dropout
             rows = rows.index_fill(0, starts[hidden], 0)
-        shares = (
-            (bags.lengths - 1).to(self.table.weight.dtype).rsqrt().repeat_interleave(bags.lengths)
-        )
+        table = self.table.weight
+        shares = (bags.lengths - 1).to(table.dtype).rsqrt().repeat_interleave(bags.lengths)
         shares = shares.index_fill(0, starts, 1.0)  # the word's own row counts in full
-        return F.embedding_bag(
-            rows, self.table.weight, starts, mode="sum", per_sample_weights=shares
-        )[which]
+        vectors = F.embedding_bag(rows, table, starts, mode="sum", per_sample_weights=shares)
+        return vectors[which]
 
 
 class Layer(nn.Module):
@@ -147,10 +138,8 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        for last in (
-            self.out,
-            self.down,
-        ):  # a layer begins as the identity: reliable from the first step on
+        # A layer begins as the identity: reliable from the first step on.
+        for last in (self.out, self.down):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -250,11 +239,8 @@ class Pretrained(nn.Module):
 
     def features(self, tokens: Tokens) -> Tensor:
         """One vector a text: (texts, width)."""
-        slot, _, taken = slots(tokens.lengths)
-        padding = torch.full((taken.numel(),), self.pad, device=slot.device)
-        ids = padding.index_copy(0, slot, tokens.ids).view(taken.shape)
-        hidden = self.backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
-        return self.pool(hidden, taken)
+        ids, taken, _ = padded(tokens, self.pad)
+        return self.pool(encode(self.backbone, ids, taken), taken)
 
     def pool(self, hidden: Tensor, taken: Tensor) -> Tensor:
         """One vector a text, (texts, width), of its tokens' (texts, longest, width)."""
@@ -263,6 +249,11 @@ class Pretrained(nn.Module):
         if self.pooling == "last":
             return hidden.take_along_dim(taken.sum(1)[:, None, None] - 1, 1)[:, 0]
         return (hidden * taken[..., None]).sum(1) / taken.sum(1, keepdim=True)
+
+
+def encode(backbone: nn.Module, ids: Tensor, taken: Tensor) -> Tensor:
+    """Last hidden states (texts, longest, width) of a block of ids."""
+    return backbone(input_ids=ids, attention_mask=taken.long()).last_hidden_state
 
 
 def load_backbone(folder: str) -> nn.Module:
@@ -334,8 +325,7 @@ def _instead(missing: list[str], beside: list[str]) -> str:
     return f"; the file has {beside[0]}" if beside else ""
 
 
-# ---- two
-# networks
+# ---- two networks
 
 
 class Twins(nn.Module):
@@ -355,14 +345,12 @@ class Twins(nn.Module):
         return self.kept.features(tokens)
 
     def forward(self, tokens) -> Tensor:
-        return (
-            torch.stack([self.kept(tokens), self.other(tokens)])
-            if self.training
-            else self.kept(tokens)
-        )
+        if not self.training:
+            return self.kept(tokens)
+        return torch.stack([self.kept(tokens), self.other(tokens)])
 
 
-# ---- answer
+# ---- around another network
 
 
 class Around(nn.Module):

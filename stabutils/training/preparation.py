@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -35,21 +36,14 @@ def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
         name: [words(t)[: recipe.max_length] for t in texts]
         for name, texts in texts_of(data).items()
     }
-    known = {
-        word: i
-        for i, word in enumerate(sorted({w for text in splits["train"] for w in text}), start=1)
-    }
-    every = {
-        word: i
-        for i, word in enumerate(sorted({w for texts in splits.values() for t in texts for w in t}))
-    }
+    known = numbered(splits["train"], start=1)
+    every = numbered(chain.from_iterable(splits.values()))
     first = len(known) + 1
-    lexicon = Tokens.pack(
-        [
-            [known.get(word, 0), *(first + bucket for bucket in spelled(word, shape.buckets))]
-            for word in every
-        ]
-    )
+    bags = []
+    for word in every:
+        grams = [first + bucket for bucket in spelled(word, shape.buckets)]
+        bags.append([known.get(word, 0), *grams])
+    lexicon = Tokens.pack(bags)
     tokens = {
         name: Tokens.pack([[every[w] for w in text] for text in texts])
         for name, texts in splits.items()
@@ -58,6 +52,12 @@ def prepare_compact(data: Dataset, recipe: Recipe, shape: CompactShape) -> Task:
         Compact, shape, lexicon, first + shape.buckets, len(data.label_names), recipe.max_length
     )
     return _task(data, tokens, build, recipe, {"kind": "compact", **asdict(shape)})
+
+
+def numbered(texts: Iterable[list[str]], start: int = 0) -> dict[str, int]:
+    """The words of texts, in alphabetical order, and their numbers."""
+    distinct = sorted({word for text in texts for word in text})
+    return {word: number for number, word in enumerate(distinct, start)}
 
 
 def prepare_checkpoint(data: Dataset, recipe: Recipe, name: str, pooling: str) -> Task:

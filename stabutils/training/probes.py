@@ -1,16 +1,15 @@
 """What a training can be asked to keep beside its answers: `study.retrain(..., keep=("hidden",))`.
 
-hidden    (examples, width): the vector of each test text before the head, float16; `hidden
-training` and `hidden
-          validation` likewise
+hidden    (examples, width): the vector of each test text before the head, float16;
+          `hidden training` and `hidden validation` likewise
 head      (classes, width + 1): the weights and, last, the bias that make logits of such vectors,
-float32 weights   (parameters,): all weights of the trained network, one after another, float32
+          float32
+weights   (parameters,): all weights of the trained network, one after another, float32
 training  (checkpoints, training examples, classes): probabilities on the training split, float16
-out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16; no
-texts where a corpus
-          has none
+out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16;
+          no texts where a corpus has none
 PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning
-more likely to flip
+          more likely to flip
 
 Everything is measured on the network that answers, a mitigation's averaged weights for example.
 Proxies with a strength come in several (STRENGTHS): tune it on one corpus, judge on another.
@@ -43,14 +42,26 @@ def vectors(training: Training, tokens: Tokens) -> Tensor:
     """Vectors before the head (texts, width), float32; their mean where the answer takes several
     passes.
     """
-    found, recipe = [], training.task.recipe
+    recipe = training.task.recipe
+    found = of_passes(
+        training, tokens, lambda network: evaluate(network, network.features, tokens, recipe)
+    )
+    return torch.stack(found).mean(0)
+
+
+def of_passes(
+    training: Training, tokens: Tokens, read: Callable[[nn.Module], Tensor]
+) -> list[Tensor]:
+    """What is read of the networks that answer, a pass each; `tokens` lend a text to answer."""
+    found = []
+    text = tokens.take(torch.tensor([0]))
 
     def see(network: nn.Module) -> Tensor:
-        found.append(evaluate(network, network.features, tokens, recipe))
-        return predict(network, tokens.take(torch.tensor([0])), recipe)
+        found.append(read(network))
+        return predict(network, text, training.task.recipe)
 
     training.mitigation.answer(training, see)
-    return torch.stack(found).mean(0)
+    return found
 
 
 def hidden(split: str, training: Training) -> np.ndarray:
@@ -58,15 +69,12 @@ def hidden(split: str, training: Training) -> np.ndarray:
 
 
 def head(training: Training) -> np.ndarray:
-    found, first = [], training.task.test.take(torch.tensor([0]))
-
-    def see(network: nn.Module) -> Tensor:
+    def read(network: nn.Module) -> Tensor:
         head = getattr(network, "kept", network).head
-        found.append(torch.cat([head.weight, head.bias[:, None]], 1))
-        return predict(network, first, training.task.recipe)
+        return torch.cat([head.weight, head.bias[:, None]], 1)
 
-    training.mitigation.answer(training, see)
-    return found[0].detach().cpu().numpy().copy()
+    first, *_ = of_passes(training, training.task.test, read)
+    return first.detach().cpu().numpy().copy()
 
 
 def pretrained(name: str, data: Dataset) -> np.ndarray:
@@ -81,9 +89,13 @@ def pretrained(name: str, data: Dataset) -> np.ndarray:
     return evaluate(network, network.features, task.test, task.recipe).numpy()
 
 
+def flat(network: nn.Module) -> Tensor:
+    """All parameters of a network, one after another."""
+    return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
 def weights(training: Training) -> np.ndarray:
-    flat = nn.utils.parameters_to_vector(training.model.parameters())
-    return flat.detach().cpu().numpy()
+    return flat(training.model).cpu().numpy()
 
 
 def on_training_split(training: Training) -> np.ndarray:
@@ -92,12 +104,9 @@ def on_training_split(training: Training) -> np.ndarray:
 
 def out_of_scope(training: Training) -> np.ndarray:
     task = training.task
-    found = (
-        torch.zeros(0, task.classes)
-        if task.out_of_scope is None
-        else answer(training, "out_of_scope")
-    )
-    return found.numpy().astype(np.float16)
+    if task.out_of_scope is None:
+        return np.zeros((0, task.classes), np.float16)
+    return answer(training, "out_of_scope").numpy().astype(np.float16)
 
 
 # ---- proxies
@@ -128,9 +137,8 @@ def distance_share(rows: Tensor, means: Tensor, labels: Tensor) -> Tensor:
     """d / (d + d'), d from each row to its label's mean and d' to the nearest other; a class
     without a mean (NaN) is infinitely far, and 1 what cannot be told.
     """
-    distances = torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist").nan_to_num(
-        torch.inf
-    )
+    distances = torch.cdist(rows, means, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = distances.nan_to_num(torch.inf)
     own = distances.gather(1, labels[:, None])[:, 0]
     other = distances.scatter(1, labels[:, None], torch.inf).amin(1)
     share = torch.where(other.isinf(), 0.0, own / (own + other))
@@ -181,9 +189,8 @@ def word_drop(share: float, network: nn.Module, tokens: Tokens) -> tuple[nn.Modu
     draws = torch.rand(len(text), device=text.device).masked_fill(marks(tokens), -1)
     highest = draws.new_full((len(tokens.lengths),), -1).scatter_reduce_(0, text, draws, "amax")
     stays = (draws < 0) | (draws >= share) | (draws == highest[text])
-    return network, Tokens(
-        tokens.ids[stays], torch.bincount(text[stays], minlength=len(tokens.lengths))
-    )
+    lengths = torch.bincount(text[stays], minlength=len(tokens.lengths))
+    return network, Tokens(tokens.ids[stays], lengths)
 
 
 def marks(tokens: Tokens) -> Tensor:
@@ -210,17 +217,18 @@ MEASURES |= {
 PROXIES = ("margin", "class distance", "dropout", "weight noise 0.4", "word drop 0.2")
 SMALL = {"out_of_scope", *MEASURES}  # extras that are published; the others are large
 PROBES = {
-    "hidden": Probe("hidden", partial(hidden, "test")),
-    "head": Probe("head", head),
-    "training": Probe("training", on_training_split, often=True),
-    "weights": Probe("weights", weights),
-    "out_of_scope": Probe("out_of_scope", out_of_scope),
+    probe.name: probe
+    for probe in (
+        Probe("hidden", partial(hidden, "test")),
+        Probe("head", head),
+        Probe("training", on_training_split, often=True),
+        Probe("weights", weights),
+        Probe("out_of_scope", out_of_scope),
+        Probe("hidden training", partial(hidden, "train")),
+        Probe("hidden validation", partial(hidden, "validation")),
+        *(Probe(name, measure) for name, measure in MEASURES.items()),
+    )
 }
-PROBES |= {
-    f"hidden {split}": Probe(f"hidden {split}", partial(hidden, split.removesuffix("ing")))
-    for split in ("training", "validation")
-}
-PROBES |= {name: Probe(name, measure) for name, measure in MEASURES.items()}
 
 
 def published_part(keep: Sequence[str]) -> str:

@@ -80,13 +80,10 @@ class CompactBlocks(nn.Module):
     def __init__(self, network: Compact):
         super().__init__()
         self.network = network
-        self.words = Blocks.of(
-            network.lexicon, network.table.weight.device
-        )  # rows of the table that spell each word
-        grams = (
-            (self.words.taken.sum(1, keepdim=True) - 1).clamp(min=1).to(network.table.weight.dtype)
-        )
-        self.shares = self.words.taken * grams.rsqrt()
+        table = network.table.weight
+        self.words = Blocks.of(network.lexicon, table.device)  # rows of it that spell each word
+        grams = (self.words.taken.sum(1, keepdim=True) - 1).clamp(min=1)
+        self.shares = self.words.taken * grams.to(table.dtype).rsqrt()
         self.shares[:, 0] = 1.0  # the word's own row counts in full
 
     def forward(self, texts: Blocks) -> Tensor:
@@ -96,39 +93,32 @@ class CompactBlocks(nn.Module):
         for layer in network.layers:
             x = self.layer(layer, x, texts.taken)
         x, taken = network.norm(x), texts.taken[..., None]
-        pooled = torch.cat(
-            [(x * taken).sum(1) / taken.sum(1), x.masked_fill(~taken, -torch.inf).amax(1)], 1
-        )
+        mean = (x * taken).sum(1) / taken.sum(1)
+        highest = x.masked_fill(~taken, -torch.inf).amax(1)
+        pooled = torch.cat([mean, highest], 1)
         return network.head(F.dropout(pooled, shape.output_dropout, self.training))
 
     def embed(self, ids: Tensor) -> Tensor:
         rows = self.words.ids[ids]
         if self.training:
-            hidden = (
-                torch.rand(len(self.shares), device=ids.device) < self.network.shape.word_dropout
-            )
+            draws = torch.rand(len(self.shares), device=ids.device)
+            hidden = draws < self.network.shape.word_dropout
             rows = torch.cat([rows[..., :1] * ~hidden[ids][..., None], rows[..., 1:]], -1)
-        return (self.shares[ids][..., None, :] @ F.embedding(rows, self.network.table.weight))[
-            ..., 0, :
-        ]
+        vectors = F.embedding(rows, self.network.table.weight)
+        return (self.shares[ids][..., None, :] @ vectors)[..., 0, :]
 
     def layer(self, layer: Layer, x: Tensor, taken: Tensor) -> Tensor:
         shape, (texts, longest) = layer.shape, taken.shape
-        q, k, v = (
-            layer.qkv(layer.norm1(x))
-            .view(texts, longest, 3, shape.heads, -1)
-            .permute(2, 0, 3, 1, 4)
-        )
+        block = layer.qkv(layer.norm1(x)).view(texts, longest, 3, shape.heads, -1)
+        q, k, v = block.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, taken[:, None, None, :])
         mixed = layer.out(mixed.transpose(1, 2).reshape(texts, longest, -1))
         mixed = F.dropout(mixed, shape.dropout, self.training)
-        change = mixed + F.dropout(
-            layer.down(F.gelu(layer.up(layer.norm2(x + mixed)))), shape.dropout, self.training
-        )
+        fed = layer.down(F.gelu(layer.up(layer.norm2(x + mixed))))
+        change = mixed + F.dropout(fed, shape.dropout, self.training)
         if self.training:
-            change = (
-                change * (torch.rand(texts, 1, 1, device=x.device) >= shape.skip) / (1 - shape.skip)
-            )
+            kept = torch.rand(texts, 1, 1, device=x.device) >= shape.skip
+            change = change * kept / (1 - shape.skip)
         return x + change
 
 
@@ -161,30 +151,14 @@ class FrozenBlocks(nn.Module):
         return network.head(F.dropout(vectors, network.network.dropout, self.training))
 
 
-class TwinsBlocks(nn.Module):
-    """`Twins` on padded blocks, with the same answers."""
-
-    def __init__(self, network: Twins):
-        super().__init__()
-        self.kept, self.other = blocks_of(network.kept), blocks_of(network.other)
-
-    def forward(self, texts: Blocks) -> Tensor:
-        if not self.training:
-            return self.kept(texts)
-        return torch.stack([self.kept(texts), self.other(texts)])
-
-
-BLOCKS = {
-    Compact: CompactBlocks,
-    Pretrained: PretrainedBlocks,
-    PartlyFrozen: FrozenBlocks,
-    Twins: TwinsBlocks,
-}
+BLOCKS = {Compact: CompactBlocks, Pretrained: PretrainedBlocks, PartlyFrozen: FrozenBlocks}
 
 
 def blocks_of(network: nn.Module) -> nn.Module:
     """The same network, with the same weights, on padded blocks. Raises InputError for other
     kinds."""
+    if type(network) is Twins:
+        return Twins(blocks_of(network.kept), blocks_of(network.other))
     if type(network) not in BLOCKS:
         raise InputError("network", type(network).__name__, "one that can be trained stacked")
     return BLOCKS[type(network)](network)
@@ -284,12 +258,11 @@ class Stack(Training):
         self.memory = {
             name: torch.stack([run.memory[name] for run in self.runs]) for name in first.memory
         }
-        self.on_device = Targets(
-            *(
-                torch.stack([getattr(run.targets, name) for run in self.runs]).to(device)
-                for name in ("indices", "probabilities", "weights")
-            )
+        stacked_targets = (
+            torch.stack([getattr(run.targets, name) for run in self.runs]).to(device)
+            for name in ("indices", "probabilities", "weights")
         )
+        self.on_device = Targets(*stacked_targets)
         self.lengths = task.train.lengths.cpu()
         self.texts = self.blocks(model, first.task.train)
         self.alive = torch.ones(len(seeds), dtype=torch.bool)
@@ -416,7 +389,7 @@ class Stack(Training):
         for weight in weights:
             weight.grad *= self.beside(factor, weight)
 
-    def predict(self, network: nn.Module, tokens: Tokens, size: int = 256) -> Tensor:
+    def predict(self, network: nn.Module, tokens: Tokens) -> Tensor:
         """Probabilities (runs, texts, classes), on the CPU; dropout is on where it is kept
         awake."""
         awake = isinstance(network, Awake)
@@ -430,7 +403,7 @@ class Stack(Training):
 
         found = []
         with self.settings():
-            for rows in order.split(size):
+            for rows in order.split(256):
                 part = texts.take(rows.to(self.device), int(lengths[rows].max()))
                 passed = vmap(partial(logits, part=part), randomness="different")
                 found.append(passed(dict(blocks.named_parameters()), dict(blocks.named_buffers())))

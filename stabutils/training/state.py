@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -68,12 +68,12 @@ class Stream(AbstractContextManager):
 
 def random_state(device: torch.device) -> list[Tensor]:
     """Where the generators stand that draw for a training on a device: the CPU's, then its own."""
-    own: dict[str, list[Callable]] = {
-        "cpu": [],
-        "cuda": [torch.cuda.get_rng_state],
-        "mps": [lambda _: torch.mps.get_rng_state()],
-    }
-    return [torch.get_rng_state(), *(state(device) for state in own[device.type])]
+    state = [torch.get_rng_state()]
+    if device.type == "cuda":
+        state.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        state.append(torch.mps.get_rng_state())
+    return state
 
 
 def set_random_state(device: torch.device, state: list[Tensor]) -> None:
@@ -94,10 +94,14 @@ class Targets:
     probabilities: Tensor  # (n, classes)
     weights: Tensor  # (n,), mean 1
     texts: Tokens | None = None  # of the whole training split, as the network reads them
-    teachers: Tensor | None = (
-        None  # what they made of the whole split: (teachers, checkpoints, examples, classes)
-    )
+    # What they made of the whole split: (teachers, checkpoints, examples, classes).
+    teachers: Tensor | None = None
     task: Task | None = None  # whose `texts` hold the strings of every split
+
+    def take(self, rows: Tensor) -> Targets:
+        """Some of the examples: their rows here, or a bool for each."""
+        parts = ("indices", "probabilities", "weights")
+        return replace(self, **{name: getattr(self, name)[rows] for name in parts})
 
     def with_labels(self, probabilities: Tensor) -> Targets:
         return replace(self, probabilities=probabilities)
@@ -118,9 +122,21 @@ class Batch:
     probabilities: Tensor  # (batch, classes)
     weights: Tensor  # (batch,)
     indices: Tensor  # (batch,)
-    memory: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # the training's own, for a loss that remembers
+    # The training's own, for a loss that remembers.
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+
+def batch_of(task: Task, targets: Targets, rows: Tensor) -> Batch:
+    """A step on some rows of the targets."""
+    part = targets.take(rows)
+    tokens = task.train.take(part.indices)
+    return Batch(tokens, part.probabilities, part.weights, part.indices)
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, by the rest of it."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in names}
 
 
 def task_loss(logits: Tensor, batch: Batch) -> Tensor:

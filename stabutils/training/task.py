@@ -44,25 +44,29 @@ class Tokens:
 
     @classmethod
     def pack(cls, texts: Sequence[Sequence[int] | np.ndarray | Tensor]) -> Tokens:
-        ids = (
-            np.concatenate([np.asarray(text, np.int64) for text in texts])
-            if len(texts)
-            else np.zeros(0, np.int64)
-        )
-        return cls(
-            torch.from_numpy(ids), torch.tensor([len(text) for text in texts], dtype=torch.int64)
-        )
+        ids = [np.zeros(0, np.int64), *(np.asarray(text, np.int64) for text in texts)]
+        lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64)
+        return cls(torch.from_numpy(np.concatenate(ids)), lengths)
 
     def take(self, rows: Tensor) -> Tokens:
         """The texts `rows`, in that order, packed again."""
         lengths = self.lengths[rows]
-        starts = (self.lengths.cumsum(0) - self.lengths)[rows]
-        shift = starts - (lengths.cumsum(0) - lengths)
-        places = torch.arange(int(lengths.sum()), device=lengths.device)
-        return Tokens(self.ids[places + shift.repeat_interleave(lengths)], lengths)
+        starts = self.lengths.cumsum(0) - self.lengths
+        return Tokens(self.ids[spans(starts[rows], lengths)], lengths)
 
     def to(self, device: str | torch.device) -> Tokens:
         return Tokens(self.ids.to(device), self.lengths.to(device))
+
+
+def spans(first: Tensor, lengths: Tensor) -> Tensor:
+    """The rows of texts, (total,), of each text's first row and number of rows.
+
+    >>> spans(torch.tensor([5, 0]), torch.tensor([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    shift = first - (lengths.cumsum(0) - lengths)
+    rows = torch.arange(int(lengths.sum()), device=lengths.device)
+    return rows + shift.repeat_interleave(lengths)
 
 
 def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,6 +77,15 @@ def slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     taken = torch.arange(longest, device=lengths.device) < lengths[:, None]
     slot = taken.flatten().nonzero()[:, 0]
     return slot, slot % longest, taken
+
+
+def padded(tokens: Tokens, pad: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts as a block (texts, longest) of ids that `pad` fills up, which slots of it are taken,
+    and the flat slot of each token (total,).
+    """
+    slot, _, taken = slots(tokens.lengths)
+    padding = torch.full((taken.numel(),), pad, device=slot.device)
+    return padding.index_copy(0, slot, tokens.ids).view(taken.shape), taken, slot
 
 
 @dataclass(frozen=True)
