@@ -26,7 +26,6 @@ from stabutils.data.labels import plain, spellings
 from stabutils.data.rows import cut_off
 from stabutils.data.tables import (
     TABLES,
-    Joined,
     Nested,
     Table,
     form_of,
@@ -192,13 +191,12 @@ def _joined(paths: Sequence, said: dict[str, list[str]]) -> tuple[Table, dict[st
     added = []
     if "run" not in roles:
         added = ["file name"] + ["row number"] * ("example" not in roles)
-    table = Joined(
+    table = Table(
         " + ".join(part.name for part in parts),
         [*header, *added],
         _with_columns(parts, names, len(added)),
-        lambda: [line for part in parts for line in part.lines()],
+        lambda: [place for part in parts for place in part.places()],
         separator=parts[0].separator,
-        parts=parts,
     )
     roles_added = zip(("run", "example"), added, strict=False)
     return table, said | {role: [column] for role, column in roles_added}
