@@ -292,7 +292,8 @@ def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predict
             raise question(table.name, [label, *suspects], example)
     rated = [] if wide else _rated_columns(table.header, roles)
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
-    others = [column for column in unused(table.header, roles) if column not in rated]
+    not_beside = {*rated, *COLUMNS}  # one named like a role would be read as that role
+    others = [column for column in unused(table.header, roles) if column not in not_beside]
     unnamed = (wide or alone) and "example" not in roles
     names = row_names(others) if unnamed else []
     callers = others if unnamed and not names else identities(others)
