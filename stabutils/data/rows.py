@@ -139,22 +139,24 @@ def _refuse_cut(rows: list[Row], table: Table) -> None:
             allowed = "one text; this one holds rows of the file, as after an unclosed quote"
             raise InputError(f"{row.where}: text", row.text, allowed)
     is_last = table.open_ended and roles[-1] == "label"
-    longer = cut_off(labels[-1], labels[:-1]) if is_last else ""
-    if longer:
-        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
+    allowed = cut_off(labels[-1], labels[:-1]) if is_last else ""
+    if allowed:
         raise InputError(f"{rows[-1].where}: label", labels[-1], allowed)
 
 
 def cut_off(last: str, others: Iterable[str]) -> str:
-    """A label that the last one of a file is the beginning of, where no other is the same.
+    """What is expected of a file whose last label is the beginning of one; "" where it is in order.
+
+    It is so where no other label is the same.
 
     >>> cut_off("mus", ["lamp", "music"]), cut_off("lamp", ["lamp", "lampshade"])
-    ('music', '')
+    ("a complete last line, such as 'music'; a line break ends it", '')
     """
     others = set(others)
-    if last in others:
+    longer = [label for label in others if label.startswith(last)]
+    if last in others or not longer:
         return ""
-    return min((label for label in others if label.startswith(last)), default="")
+    return f"a complete last line, such as {min(longer)!r}; a line break ends it"
 
 
 # ---- JSON

@@ -8,6 +8,7 @@ candidates and says how to answer.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -250,10 +251,10 @@ def row_names(columns: Iterable[str]) -> list[str]:
 
 def _labels_and_gold(rest, numbered, roles, name):
     """The columns of answers and of the truth, where nobody says and only one can be meant."""
-    kinds = {column: _kind(column) for column in rest}
-    answers, truths, either = (
-        [column for column in rest if kinds[column] == kind] for kind in ("label", "gold", "either")
-    )
+    by_kind = defaultdict(list)
+    for column in rest:
+        by_kind[_kind(column)].append(column)
+    answers, truths, either = by_kind["label"], by_kind["gold"], by_kind["either"]
     chosen = {}
     if "gold" not in roles and truths:
         if len(truths) > 1:
@@ -339,20 +340,20 @@ def answers_elsewhere(
 
 def _may_be_labels(column: str, cells: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a column holds the same labels, or labels in another code that often agree."""
-    known, values = sorted(set(labels)), sorted(set(cells))
+    known, label_codes = np.unique(labels, return_inverse=True)
+    values, codes = np.unique(cells, return_inverse=True)
     if not 2 <= len(values) <= len(known):
         return False
     number = all(re.fullmatch(r"-?[0-9]+(\.0*)?", label) for label in known)
     if set(values) <= set(known):
         if len(values) > 2 and not number:
             return True
-        place = {label: i for i, label in enumerate(known)}
-        share, chance = agreement(*(np.array([place[x] for x in y]) for y in (cells, labels)))
+        share, chance = agreement(np.searchsorted(known, cells), label_codes)
         return share > chance + 0.3 * (1 - chance)
     if len(values) < len(known) or set(_words(column)) & BESIDE:
         return False
-    one, other = (np.searchsorted(np.array(a), b) for a, b in ((values, cells), (known, labels)))
-    share, chance = agreement(best_match(one, other, len(known))[one], other)
+    match = best_match(codes, label_codes, len(known))
+    share, chance = agreement(match[codes], label_codes)
     return chance + 0.5 * (1 - chance) < share < 1  # always would be another name for the label
 
 

@@ -34,7 +34,6 @@ from stabutils.reports.gate import (
     PairGate,
     pairs_of,
     pass_chance,
-    served,
     with_unseen,
 )
 from stabutils.reports.reading import Predictions, read_predictions
@@ -48,6 +47,7 @@ from stabutils.reports.stability import (
     refuse_strict_alone,
     save,
     save_table,
+    served,
     shown,
     threshold_of,
     title,

@@ -247,15 +247,3 @@ def decisions(confidence, threshold: float) -> np.ndarray:
     if not 0 <= threshold <= 1:
         raise InputError("threshold", threshold, "a confidence of 0 .. 1")
     return (np.asarray(confidence) >= threshold).astype(int)
-
-
-def served(answers, labels, fallback: int, threshold: float) -> dict[str, np.ndarray]:
-    """What users meet of `Predictions` or `Runs` with confidence, else {}; (runs, examples) each.
-
-    decision_flips : whether a query is answered. served_churn : by which label, or the fallback
-    """
-    confidence = confidence_of(answers)
-    if confidence is None:
-        return {}
-    answered = decisions(confidence, threshold)
-    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}

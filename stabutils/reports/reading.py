@@ -242,6 +242,11 @@ class _Cells:
     codes: dict[str, ndarray]
     words: dict[str, list[str]]
 
+    @property
+    def wide(self) -> bool:
+        """Whether each run has a column of its own."""
+        return len(self.roles.get("label", ())) > 1
+
     def first_row(self, role: str, code: int) -> str:
         """Where a word stands first, as messages name it."""
         rows = (self.codes[role] == code).any(axis=0)
@@ -303,8 +308,8 @@ def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predict
     if "label" not in roles:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
-    _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, callers, wide, least)
+    _refuse_scores(cells)
+    return _predictions(_one_spelling(cells, rated), rated, callers, least)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
@@ -393,11 +398,10 @@ def _refuse_headers(cells: _Cells) -> None:
                 if word in cells.words[role]:
                     where = cells.first_row(role, cells.words[role].index(word))
                     raise InputError(f"{where}: {role}", word, allowed)
-    runs = cells.roles.get("label", [])
-    if len(runs) < 2:
+    if not cells.wide:
         return
     answers = {cells.words["label"][code] for code in np.unique(cells.codes["label"])}
-    labels = sorted(answers.intersection(runs))
+    labels = sorted(answers.intersection(cells.roles["label"]))
     if labels:
         allowed = "names of columns; these are labels of rows below, as where no header is given"
         raise InputError(f"header of {cells.table.name}", ", ".join(labels), allowed)
@@ -430,17 +434,16 @@ def _refuse_last_line(cells: _Cells) -> None:
     counts = np.bincount(np.concatenate(together))
     counts[last] -= 1
     words = cells.words["label"]
-    longer = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
-    if longer:
+    allowed = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
+    if allowed:
         where = table.where(cells.codes["label"].shape[1] - 1)
-        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
         raise InputError(f"{where}: {role}", words[last], allowed)
 
 
 NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)? ?%?", re.IGNORECASE)
 
 
-def _refuse_scores(cells: _Cells, wide: bool) -> None:
+def _refuse_scores(cells: _Cells) -> None:
     """Refuse numbers that are no codes of labels: probabilities, percentages, scores."""
     if "label" not in cells.roles:
         return
@@ -454,7 +457,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
     whole = bool((numbers % 1 == 0).all())
     shares = numbers.min() >= 0 and numbers.max() <= 1
     listed = ", ".join(columns)
-    if len(columns) > 1 and _sum_to_one(values, whole):
+    if cells.wide and _sum_to_one(values, whole):
         allowed = (
             "labels, one column for each run; these hold numbers of 0 .. 1 that sum to 1 in every "
             "row, as the probabilities that one run gives the classes do. Long form, with a column "
@@ -509,30 +512,28 @@ class _Grid:
         return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
 
 
-def _grid(cells: _Cells, wide: bool, least: int) -> _Grid:
+def _grid(cells: _Cells, least: int) -> _Grid:
     """The rows in order. InputError for an example that a run answers twice, or not at all."""
     examples, example = _ids("example", cells)
     _refuse_silence(cells, examples, example)
     runs: tuple[str, ...] = ("1",)
     run = np.zeros(1, int)
-    if wide:
+    if cells.wide:
         runs = tuple(cells.roles["label"])
     elif "run" in cells.roles:
         runs, run = _ids("run", cells)
     points, point = _moments(cells) if "checkpoint" in cells.codes else ([""], 0)
     if len(runs) < least and len(points) < 2:
         raise InputError(f"runs in {cells.table.name}", len(runs), MORE_RUNS)
-    times = ("",) if wide else _times(runs, points)
+    times = ("",) if cells.wide else _times(runs, points)
     order = _order(run * len(points) + point, example, times, examples)
     return _Grid(runs, points, examples, order.reshape(len(times), len(examples)))
 
 
-def _predictions(
-    cells: _Cells, rated: list[str], beside: list[str], wide: bool, least: int
-) -> Predictions:
+def _predictions(cells: _Cells, rated: list[str], beside: list[str], least: int) -> Predictions:
     """Every run's answers side by side."""
     codes, words = cells.codes, cells.words
-    grid = _grid(cells, wide, least)
+    grid = _grid(cells, least)
     runs, examples = grid.runs, grid.examples
     fixed = {
         role: _fixed(role, cells, grid) for role in ("gold", "text", "weight") if role in codes
@@ -562,7 +563,7 @@ def _predictions(
         names,
         runs,
         examples,
-        _layout(cells, rated, wide, labels.shape),
+        _layout(cells, rated, labels.shape),
         gold,
         texts,
         probabilities,
@@ -602,7 +603,7 @@ def _refuse_silence(cells: _Cells, examples, example) -> None:
     if silent.any():
         row, run = np.argwhere(silent.T)[0]
         of_run = cells.of_run(row)
-        if len(silent) > 1:
+        if cells.wide:
             of_run = f" of run {cells.roles['label'][run]!r}"
         what = f"label of example {examples[example[row]]!r}{of_run}"
         allowed = "an answer (any word, such as none, for no answer)"
@@ -746,7 +747,7 @@ def _refuse_contradictions(read: Predictions, name: str) -> None:
         raise InputError(f"probabilities in {name}", value, allowed)
 
 
-def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int]) -> str:
+def _layout(cells: _Cells, rated: list[str], shape: tuple[int, int]) -> str:
     """What was read as what, and what was left unused, in one line."""
     parts = {role: cells.roles[role] for role in COLUMNS if role in cells.roles}
     left = unused(cells.table.header, {**parts, "probabilities": rated})
@@ -755,7 +756,7 @@ def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int])
     parts["not used"] = [column + _meant(column, cells.roles) for column in left]
     named = "; ".join(f"{role}: {', '.join(columns)}" for role, columns in parts.items() if columns)
     runs, examples = shape
-    form = "wide" if wide else "long"
+    form = "wide" if cells.wide else "long"
     return f"{form} form, {runs} run{'s' * (runs > 1)} x {examples} examples ({named})"
 
 

@@ -88,8 +88,7 @@ class Recorder(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         self._record(state, state.global_step)
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._record(state, state.global_step)
+    on_evaluate = on_epoch_end
 
     def on_train_end(self, args, state, control, **kwargs):
         if args.load_best_model_at_end:  # the weights that stay are not the last ones

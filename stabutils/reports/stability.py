@@ -41,8 +41,8 @@ from stabutils.reports.gate import (
     Check,
     PairGate,
     confidence_of,
+    decisions,
     pass_chance,
-    served,
     with_unseen,
 )
 from stabutils.reports.page import pictures, render
@@ -278,8 +278,17 @@ def report(
     if isinstance(labels, Predictions):
         read = labels
     else:
-        rows = (texts, examples, weights)
-        read = _checked(labels, gold, label_names, probabilities, checkpoints, run_names, *rows)
+        read = _checked(
+            labels,
+            gold,
+            label_names,
+            probabilities,
+            checkpoints,
+            run_names,
+            texts,
+            examples,
+            weights,
+        )
     runs, count = read.labels.shape
     if runs < 2 and read.checkpoints is None:
         raise InputError("runs in labels", runs, MORE_RUNS)
@@ -393,6 +402,18 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
             f"trained again, pass with a chance of {chance} {ends}: the rest are failures by luck."
         )
     return release, notes
+
+
+def served(answers, labels, fallback: int, threshold: float) -> dict[str, ndarray]:
+    """What users meet of `Predictions` or `Runs` with confidence, else {}; (runs, examples) each.
+
+    decision_flips : whether a query is answered. served_churn : by which label, or the fallback
+    """
+    confidence = confidence_of(answers)
+    if confidence is None:
+        return {}
+    answered = decisions(confidence, threshold)
+    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
 
 
 def _weights(weights, count):
