@@ -1299,6 +1299,21 @@ def test_the_confidence_of_an_answer_is_read_and_checked(tmp_path):
         read_predictions(write(tmp_path, both.format("0.4")))
 
 
+def test_an_unused_column_that_is_named_like_a_role_plays_none(tmp_path):
+    """Without a column of examples every unused column may name them; these three do not."""
+    rows = "".join(f"{'ab'[i % 2]},a,0.{i},{i},t{i}\n" for i in range(10, 30))
+    for name in ("confidence", "checkpoint", "run"):
+        path = write(tmp_path, f"run1,run2,{name},note,word\n{rows}")
+        read = read_predictions(path, "confidence=none")
+        assert read.labels.shape == (2, 20) and read.confidence is None and read.checkpoints is None
+        assert f"not used: {name}" in read.layout
+    long = "".join(f"{run},{i},a,other {i},query {i}\n" for run in (1, 2) for i in range(4))
+    path = write(tmp_path, f"run,example,label,text,question\n{long}")
+    assert read_predictions(path, "text=question").texts[0] == "query 0"
+    with pytest.raises(InputError, match="column for confidence: got 'none'"):
+        read_predictions(path, "confidence=none label")
+
+
 def test_checkpoints_with_confidence_rank_by_uncertainty(tmp_path):
     rows = "1,1,a,x,0.2\n1,2,a,x,0.9\n1,1,b,x,0.3\n1,2,b,x,0.6\n"
     path = write(tmp_path, "run,checkpoint,example,label,confidence\n" + rows)

@@ -12,6 +12,7 @@ from stabutils.data.tables import (
     Table,
     form_of,
     parse_json,
+    parse_json_lines,
     read_table,
     read_text,
     swallowed,
@@ -84,7 +85,8 @@ def read_rows(path: Path, split: str = "") -> list[Row]:
     if form == ".json":
         rows = list(_json(path))
     elif form == ".jsonl":
-        rows = list(_json_lines(path))
+        items = parse_json_lines(read_text(path), str(path))
+        rows = [_item(item, where) for where, item in items]
     else:
         rows = _of_table(read_table(path))
     if not rows:
@@ -116,11 +118,10 @@ def _of_table(table: Table) -> list[Row]:
     heading = f"{table.name}, line 1" if table.separator else table.name
     _pick(table.header, table.header, heading)
     records = [cells for chunk in table.chunks for cells in chunk]
-    lines = table.lines() if records else []
+    places = table.places() if records else []
     rows = []
-    for line, cells in zip(lines, records, strict=True):
-        where = f"{table.name}, {table.unit} {line}"
-        rows.append(_checked(_pick(table.header, cells, where), where))
+    for where, cells in zip(places, records, strict=True):
+        rows.append(_row(table.header, cells, where))
     _refuse_cut(rows, table)
     return rows
 
@@ -130,41 +131,35 @@ def _refuse_cut(rows: list[Row], table: Table) -> None:
     if not rows or not table.separator:
         return
     labels = [row.label for row in rows]
+    words = {"label": set(labels), "split": {row.split for row in rows}}
     roles = [_ROLES.get(name.lower()) for name in table.header]
-    known = {i: {getattr(row, role) for row in rows} for i, role in enumerate(roles) if role}
-    known = {i: words for i, words in known.items() if roles[i] != "text"}
+    known = {place: words[role] for place, role in enumerate(roles) if role in words}
     for row in rows:
         if "\n" in row.text and swallowed(row.text, table.separator, len(roles), known):
             allowed = "one text; this one holds rows of the file, as after an unclosed quote"
             raise InputError(f"{row.where}: text", row.text, allowed)
     is_last = table.open_ended and roles[-1] == "label"
-    longer = cut_off(labels[-1], labels[:-1]) if is_last else ""
-    if longer:
-        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
+    allowed = cut_off(labels[-1], labels[:-1]) if is_last else ""
+    if allowed:
         raise InputError(f"{rows[-1].where}: label", labels[-1], allowed)
 
 
 def cut_off(last: str, others: Iterable[str]) -> str:
-    """A label that the last one of a file is the beginning of, where no other is the same.
+    """What is expected of a file whose last label is the beginning of one; "" where it is in order.
+
+    It is so where no other label is the same.
 
     >>> cut_off("mus", ["lamp", "music"]), cut_off("lamp", ["lamp", "lampshade"])
-    ('music', '')
+    ("a complete last line, such as 'music'; a line break ends it", '')
     """
     others = set(others)
-    if last in others:
+    longer = [label for label in others if label.startswith(last)]
+    if last in others or not longer:
         return ""
-    return min((label for label in others if label.startswith(last)), default="")
+    return f"a complete last line, such as {min(longer)!r}; a line break ends it"
 
 
 # ---- JSON
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    lines = read_text(path).split("\n")  # splitlines would cut at U+2028 in a text
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            item = parse_json(line, str(path), number)
-            yield _item(item, f"{path}, line {number}")
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -182,16 +177,17 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _item(item: object, where: str) -> Row:
     if isinstance(item, dict):
-        return _checked(_pick(item.keys(), item.values(), where), where)
+        return _row(item.keys(), item.values(), where)
     if isinstance(item, list) and len(item) == 2:
-        return _checked(dict(zip(("text", "label"), item, strict=True)), where)
+        return _row(("text", "label"), item, where)
     raise InputError(where, _shown(item), "an object with text and label, or a list of these two")
 
 
 # ---- one row
 
 
-def _checked(values: dict[str, object], where: str) -> Row:
+def _row(names, cells, where: str) -> Row:
+    values = _pick(names, cells, where)
     text, label = (_word(values[role], role, where) for role in ("text", "label"))
     return Row(text, label, where, _split_name(values.get("split", ""), where))
 

@@ -52,8 +52,8 @@ class Table:
         Names of the columns, without whitespace and zero-width characters around them.
     chunks
         Rows in lists of some thousands; every row has as many cells as the header.
-    lines
-        The line on which each data row begins, counted from 1; asked for when something is wrong.
+    places
+        File and line of each data row, as messages name it; asked for when something is wrong.
     open_ended
         Whether the last row has no line break behind it, as in a file that was cut off.
     separator
@@ -63,35 +63,13 @@ class Table:
     name: str
     header: list[str]
     chunks: Iterator[Sequence[Sequence[str]]]
-    lines: Callable[[], Sequence[int]]
+    places: Callable[[], Sequence[str]]
     open_ended: bool = False
     separator: str = ""
-    unit: str = "line"
 
     def where(self, row: int) -> str:
         """File and line of a data row (counted from 0), as messages name it."""
-        return f"{self.name}, {self.unit} {self.lines()[row]}"
-
-
-@dataclass(frozen=True, eq=False)
-class Joined(Table):
-    """Tables below each other, which have the same columns.
-
-    Parameters
-    ----------
-    parts
-        The tables, whose names and lines `where` tells.
-    """
-
-    parts: Sequence[Table] = ()
-
-    def where(self, row: int) -> str:
-        for part in self.parts:
-            lines = part.lines()
-            if row < len(lines):
-                return part.where(row)
-            row -= len(lines)
-        raise IndexError(row)
+        return self.places()[row]
 
 
 def form_of(path: Path) -> str:
@@ -122,14 +100,12 @@ def read_table(path: Path, name: str = "") -> Table:
     name = name or str(path)
     form = form_of(path)
     if form == ".parquet":
-        return _parquet(path, name)
-    text = read_text(path, name)
-    if form == ".jsonl":
-        return _json_lines(text, name)
-    first_line = re.search(r"[^\r\n]+", text) or [""]
-    separators = (SEPARATORS[form], *OTHERS)
-    separator = next((mark for mark in separators if mark in first_line[0]), SEPARATORS[form])
-    return _separated(text, name, separator)
+        table = _parquet(path, name)
+    elif form == ".jsonl":
+        table = _json_lines(read_text(path, name), name)
+    else:
+        table = _separated(read_text(path, name), name, SEPARATORS[form])
+    return replace(table, chunks=_checked_chunks(table))
 
 
 def read_bytes(path: Path, name: str = "") -> bytes:
@@ -178,6 +154,13 @@ def parse_json(text: str, name: str, line: int = 1) -> object:
     raise InputError(f"{name}, line {line}", problem, "well-formed JSON")
 
 
+def parse_json_lines(text: str, name: str) -> Iterator[tuple[str, object]]:
+    """The value in each line that is not blank, behind the place of the line."""
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028
+        if line.strip():
+            yield f"{name}, line {number}", parse_json(line, name, number)
+
+
 def unreadable(word: str) -> str:
     """What is wrong with a text or label, as a message has it; "" for one in order.
 
@@ -222,7 +205,10 @@ def _long_cells():
         csv.field_size_limit(before)
 
 
-def _separated(text: str, name: str, separator: str) -> Table:
+def _separated(text: str, name: str, usual: str) -> Table:
+    first_line = re.search(r"[^\r\n]+", text) or [""]
+    separator = next((mark for mark in (usual, *OTHERS) if mark in first_line[0]), usual)
+
     def reader():
         return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
 
@@ -230,11 +216,11 @@ def _separated(text: str, name: str, separator: str) -> Table:
     first: Sequence[str] = next(rows, [])
     header = list(map(plain, first))
 
-    def lines() -> list[int]:
-        return _lines(reader())[1:]
+    def places() -> list[str]:
+        return [f"{name}, line {line}" for line in _lines(reader())[1:]]
 
     open_ended = not text.endswith(("\n", "\r"))
-    return _checked(Table(name, header, rows, lines, open_ended, separator))
+    return Table(name, header, rows, places, open_ended, separator)
 
 
 def _chunks(reader, name: str, separator: str):
@@ -282,18 +268,15 @@ def _not_separated(error: csv.Error, name: str, line: int, separator: str) -> In
 
 
 def _json_lines(text: str, name: str) -> Table:
-    records, lines = [], []
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028
-        if line.strip():
-            record = parse_json(line, name, number)
-            if not isinstance(record, dict):
-                where = f"{name}, line {number}"
-                raise InputError(where, type(record).__name__, "an object with named values")
-            records.append(record)
-            lines.append(number)
+    records, places = [], []
+    for where, record in parse_json_lines(text, name):
+        if not isinstance(record, dict):
+            raise InputError(where, type(record).__name__, "an object with named values")
+        records.append(record)
+        places.append(where)
     names = list(dict.fromkeys(key for record in records for key in record))
     rows = [[_text(record.get(key)) for key in names] for record in records]
-    return _in_memory(name, names, rows, lines, "line")
+    return _in_memory(name, names, rows, places)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -325,15 +308,13 @@ def _parquet(path: Path, name: str) -> Table:
         raise InputError(name, str(error)[:80], "a Parquet file") from None
     if frame.index.nlevels > 1 or frame.index.name or not isinstance(frame.index, pd.RangeIndex):
         frame = frame.reset_index()  # a named index is a column like the others
-    columns = [
-        [
-            "" if missing else _of_frame(cell)
-            for cell, missing in zip(frame.iloc[:, i], frame.iloc[:, i].isna(), strict=True)
-        ]
-        for i in range(frame.shape[1])
-    ]
+    columns = []
+    for _, column in frame.items():
+        cells = zip(column, column.isna(), strict=True)
+        columns.append(["" if missing else _of_frame(cell) for cell, missing in cells])
     rows = list(zip(*columns, strict=True))
-    return _in_memory(name, frame.columns, rows, range(1, len(rows) + 1), "row")
+    places = [f"{name}, row {number}" for number in range(1, len(rows) + 1)]
+    return _in_memory(name, frame.columns, rows, places)
 
 
 def _of_frame(cell: object) -> str:
@@ -344,15 +325,10 @@ def _of_frame(cell: object) -> str:
 # ---- what holds for all of them
 
 
-def _in_memory(name: str, names, rows: Sequence[Sequence[str]], lines, unit: str) -> Table:
+def _in_memory(name: str, names, rows: Sequence[Sequence[str]], places: Sequence[str]) -> Table:
     header = [plain(str(column)) for column in names]
     chunks = iter([rows] if rows else [])
-    return _checked(Table(name, header, chunks, lambda: lines, unit=unit))
-
-
-def _checked(table: Table) -> Table:
-    """The table, whose chunks are looked at as they are read."""
-    return replace(table, chunks=_checked_chunks(table))
+    return Table(name, header, chunks, lambda: places)
 
 
 def _checked_chunks(table: Table):

@@ -123,9 +123,9 @@ def load(path: str | Path) -> Anchor:
         strength=record["strength"],
         temperature=record["temperature"],
     )
-    encoder = (
-        Encoder(**record["encoder"], vector=arrays["encoder"]) if "encoder" in arrays else None
-    )
+    encoder = None
+    if "encoder" in arrays:
+        encoder = Encoder(**record["encoder"], vector=arrays["encoder"])
     return Anchor(model, record["weight"], record["kind"], tuple(record["label_names"]), encoder)
 
 
@@ -187,10 +187,8 @@ def encode(path, folder):
     from transformers import AutoModel, AutoTokenizer
 
     with safe_open(path, "pt") as file:
-        known, expected = (
-            json.loads(file.metadata()["record"])["encoder"],
-            file.get_tensor("encoder"),
-        )
+        known = json.loads(file.metadata()["record"])["encoder"]
+        expected = file.get_tensor("encoder")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     encoder = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     unknown = tokenizer.unk_token_id or 0
@@ -433,7 +431,7 @@ def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> nda
     put in order; others must be so. Raises InputError where there are no probabilities, or texts,
     labels or gold labels are not those of the split.
     """
-    thing, part, texts = f"predictions on {split}", getattr(data, split), getattr(data, split).texts
+    thing, part = f"predictions on {split}", getattr(data, split)
     probabilities, given = predictions.probabilities, list(predictions.label_names)
     names = given if predictions.numbered else list(data.label_names)
     if probabilities is None:
@@ -443,8 +441,8 @@ def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> nda
         raise InputError(f"labels of the {thing}", strange, "the labels of the corpus")
     ids = predictions.texts or predictions.examples
     rows = np.arange(len(ids))
-    if sorted(ids) == sorted(texts):
-        rows[_sorted_rows(texts)] = _sorted_rows(ids)
+    if sorted(ids) == sorted(part.texts):
+        rows[_sorted_rows(part.texts)] = _sorted_rows(ids)
     elif predictions.texts is not None:
         raise InputError(f"texts of the {thing}", "others", f"the {split} texts")
     classes = [given.index(name) for name in names]

@@ -66,34 +66,32 @@ def encode(labels, gold=None, label_names=None, classes=None):
 
 
 def _places(cells, label_names, classes):
-    if label_names is None and (classes is None or cells.dtype == object):
-        codes, distinct = pd.factorize(cells)
-        written = list(map(str, distinct))
-        if cells.dtype == object:
+    """The place of each cell in the label names, and these."""
+    are_words, names = cells.dtype == object, None
+    if label_names is not None:
+        if not hasattr(label_names, "__len__"):
+            raise InputError("label_names", label_names, "the name of each label")
+        names = tuple(map(str, label_names))
+    elif classes is not None and not are_words:
+        names = tuple(map(str, range(classes)))
+    if names is not None and not are_words:
+        if cells.max() >= len(names):
+            allowed = f"class ids below {len(names)}, the number of classes"
+            raise InputError("labels", int(cells.max()), allowed)
+        return cells, names
+    codes, distinct = pd.factorize(cells)
+    written = list(map(str, distinct))
+    if names is None:
+        if are_words:
             chosen = spellings(written)
             written = [chosen[name] for name in written]
-        return _numbered(codes, written)
-    if label_names is not None and not hasattr(label_names, "__len__"):
-        raise InputError("label_names", label_names, "the name of each label")
-    names = tuple(map(str, range(classes) if label_names is None else label_names))
-    if cells.dtype == object:
-        place = {name: i for i, name in enumerate(names)}
-        codes, distinct = pd.factorize(cells)
-        for name in distinct:
-            if name not in place:
-                allowed = f"one of the label names ({', '.join(names[:10])} ...)"
-                raise InputError("labels", name, allowed)
-        return np.array([place[name] for name in distinct])[codes], names
-    if cells.max() >= len(names):
-        allowed = f"class ids below {len(names)}, the number of classes"
-        raise InputError("labels", int(cells.max()), allowed)
-    return cells, names
-
-
-def _numbered(codes, written):
-    names, place = ordered(dict.fromkeys(written))
-    of_name = dict(zip(dict.fromkeys(written), place, strict=True))
-    return np.array([of_name[name] for name in written])[codes], names
+        names, _ = ordered(set(written))
+    place = {name: i for i, name in enumerate(names)}
+    for name in written:
+        if name not in place:
+            allowed = f"one of the label names ({', '.join(names[:10])} ...)"
+            raise InputError("labels", name, allowed)
+    return np.array([place[name] for name in written])[codes], names
 
 
 def shape_of(values, thing: str) -> tuple[int, ...]:
@@ -109,6 +107,18 @@ def shape_of(values, thing: str) -> tuple[int, ...]:
         return np.shape(values)
     except ValueError:
         raise InputError(thing, "rows of different length", "rows of one length") from None
+
+
+def one_for_each(values, count: int, thing: str) -> tuple[str, ...] | None:
+    """Names or texts, one for each run or example, or None. InputError for another number."""
+    if values is None:
+        return None
+    listed = hasattr(values, "__len__") and not isinstance(values, str)
+    if not listed or len(values) != count:
+        each = "run" if thing == "run_names" else "example"
+        value = len(values) if listed else values
+        raise InputError(thing, value, f"{count}, one for each {each}")
+    return tuple(map(str, values))
 
 
 def _integers_or_strings(values, thing, axes):

@@ -8,7 +8,9 @@ candidates and says how to answer.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -39,9 +41,7 @@ BESIDE = set(  # of an answer or of the truth, not the label itself
 )
 TEXTS = set("text utterance query sentence content input question prompt message title".split())
 PLAIN = EITHER | SAID | set("ground name text value final".split())
-IDENTIFIERS = set(
-    "id ids qid docid rowid uid uuid guid key idx index item sample instance row nr no".split()
-)
+IDENTIFIERS = set("id ids qid docid rowid uid uuid guid key item sample instance".split())
 POSITIONS = set("idx index row nr no unnamed".split())  # of a row in some table
 NOT_EXAMPLES = set("run seed model version label user checkpoint session".split()) | EITHER
 FORMS = (
@@ -134,28 +134,25 @@ def assign(
         raise InputError("predictions", name, allowed)
     if len(set(header)) < len(header):
         raise InputError(f"header of {name}", header, "columns of different names")
-    said = {role: _one_or_several(columns, header) for role, columns in said.items()}
+    said = {role: _one_or_several(role, columns, header) for role, columns in said.items()}
     for role, columns in said.items():
         for column in columns:
-            left_out = column == "none" and role in ("probabilities", "confidence")
-            if column not in header and not left_out:
+            if column not in header:
                 allowed = f"a column of {name}: {', '.join(header)}"
                 raise InputError(f"column for {role}", column, allowed)
-    taken = {column for columns in said.values() for column in columns}
-    free = [column for column in header if column not in taken]
+    free = unused(header, said)
     roles = dict(said)
     for role in ("run", "example", "text", "weight", "checkpoint", "confidence"):
         if role not in roles and (column := _known(role, free)):
             roles[role] = [column]
     numbered = [column for column in free if A_RUN.fullmatch(column)]
-    used = {column for columns in roles.values() for column in columns} | set(numbered)
-    rest = [column for column in free if column not in used and not column.startswith("p_")]
+    rest = [column for column in _unrated(header, roles) if column not in numbered]
     roles |= _labels_and_gold(rest, numbered, roles, name)
     _confidence(roles, said, name)
     wide = len(roles.get("label", ())) > 1
     if wide:
         return {role: roles[role] for role in roles if role not in ("run", "checkpoint")}
-    named = _identifiers(rest, POSITIONS)
+    named = _identifiers(rest)
     if "example" not in roles and len(named) == 1:
         roles["example"] = named
     _refuse_incomplete(header, roles, name, least)
@@ -164,19 +161,42 @@ def assign(
 
 def _confidence(roles, said, name):
     """Leave out confidence where that is said, or where it is not there for each run."""
-    columns = roles.get("confidence", ["none"])
+    columns = roles.get("confidence", [])
     runs = roles.get("label", ["label"])
-    if columns != ["none"] and len(columns) != len(runs) and "confidence" in said:
+    if len(columns) == len(runs):
+        return
+    if columns and "confidence" in said:
         allowed = f"{len(runs)}, in the order of the columns of labels: {', '.join(runs)}"
         raise InputError(f"columns for confidence in {name}", columns, allowed)
-    if columns == ["none"] or len(columns) != len(runs):
-        roles.pop("confidence", None)
+    roles.pop("confidence", None)
 
 
-def _one_or_several(columns: list[str], header: list[str]) -> list[str]:
-    """Columns as a text names them, where the name of one may hold spaces."""
+def _one_or_several(role: str, columns: list[str], header: list[str]) -> list[str]:
+    """Columns as a text names them, where the name of one may hold spaces; "none" leaves out."""
     together = " ".join(columns)
+    if together == "none" and role in ("probabilities", "confidence"):
+        return []
     return [together] if together in header else columns
+
+
+def unused(header: Iterable[str], roles: Mapping[str, Sequence[str]]) -> list[str]:
+    """Columns that play no role.
+
+    >>> unused(["id", "note"], {"example": ["id"]})
+    ['note']
+    """
+    used = set(chain.from_iterable(roles.values()))
+    return [column for column in header if column not in used]
+
+
+def _unrated(header: Iterable[str], roles: Mapping[str, Sequence[str]]) -> list[str]:
+    """Columns that play no role and hold no probabilities by their names."""
+    return [column for column in unused(header, roles) if not column.startswith("p_")]
+
+
+def _labelled(roles: Mapping[str, Sequence[str]]) -> bool:
+    """Whether columns of labels, or of probabilities in their place, are known."""
+    return "label" in roles or bool(roles.get("probabilities"))
 
 
 def _known(role: str, free: Iterable[str]) -> str:
@@ -207,12 +227,12 @@ def _kind(column: str) -> str:
     return "either"
 
 
-def _identifiers(columns: Iterable[str], without: set[str]) -> list[str]:
+def _identifiers(columns: Iterable[str]) -> list[str]:
     """Columns whose names say that they tell examples apart."""
     names = []
     for column in columns:
         words = set(_words(column))
-        if words & IDENTIFIERS and not words & (without | NOT_EXAMPLES):
+        if words & IDENTIFIERS and not words & (POSITIONS | NOT_EXAMPLES):
             names.append(column)
     return names
 
@@ -224,23 +244,23 @@ def row_names(columns: Iterable[str]) -> list[str]:
     ['query_id', 'Unnamed: 0']
     """
     columns = list(columns)
-    first = _identifiers(columns, POSITIONS)
+    first = _identifiers(columns)
     positions = [c for c in columns if not c or set(_words(c)) & POSITIONS]
     return first + [c for c in positions if not set(_words(c)) & NOT_EXAMPLES]
 
 
 def _labels_and_gold(rest, numbered, roles, name):
     """The columns of answers and of the truth, where nobody says and only one can be meant."""
-    kinds = {column: _kind(column) for column in rest}
-    answers, truths, either = (
-        [column for column in rest if kinds[column] == kind] for kind in ("label", "gold", "either")
-    )
+    by_kind = defaultdict(list)
+    for column in rest:
+        by_kind[_kind(column)].append(column)
+    answers, truths, either = by_kind["label"], by_kind["gold"], by_kind["either"]
     chosen = {}
     if "gold" not in roles and truths:
         if len(truths) > 1:
             raise question(name, truths, f"gold={truths[0]}", "which one is the truth")
         chosen["gold"] = truths
-    if "label" in roles or roles.get("probabilities", ["none"]) != ["none"]:
+    if _labelled(roles):
         return chosen
     candidates = answers + either
     wide = numbered and ("run" not in roles or len(numbered) > 1 and not candidates)
@@ -271,7 +291,7 @@ def question(name: str, columns: list[str], example: str, what: str = "") -> Inp
 
 def _refuse_incomplete(header, roles, name, least):
     """Refuse a long form that lacks a role."""
-    labelled = "label" in roles or roles.get("probabilities", ["none"]) != ["none"]
+    labelled = _labelled(roles)
     many = {"run", "checkpoint"} & set(roles)
     if labelled and (least == 1 and not many or "example" in roles and many):
         return
@@ -309,32 +329,31 @@ def answers_elsewhere(
         whose cells agree with the labels more than chance would have it; or that do so in a code
         of their own, but not always.
     """
-    used = {column for columns in roles.values() for column in columns}
     cells = {
         column: np.array([cell.strip() for cell in column_cells], object)
         for column, column_cells in zip(header, zip(*rows, strict=True), strict=True)
     }
     labels = cells[roles["label"][0]]
-    unused = [column for column in header if column not in used and not column.startswith("p_")]
-    return [column for column in unused if _may_be_labels(column, cells[column], labels)]
+    others = _unrated(header, roles)
+    return [column for column in others if _may_be_labels(column, cells[column], labels)]
 
 
 def _may_be_labels(column: str, cells: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a column holds the same labels, or labels in another code that often agree."""
-    known, values = sorted(set(labels)), sorted(set(cells))
+    known, label_codes = np.unique(labels, return_inverse=True)
+    values, codes = np.unique(cells, return_inverse=True)
     if not 2 <= len(values) <= len(known):
         return False
     number = all(re.fullmatch(r"-?[0-9]+(\.0*)?", label) for label in known)
     if set(values) <= set(known):
         if len(values) > 2 and not number:
             return True
-        place = {label: i for i, label in enumerate(known)}
-        share, chance = agreement(*(np.array([place[x] for x in y]) for y in (cells, labels)))
+        share, chance = agreement(np.searchsorted(known, cells), label_codes)
         return share > chance + 0.3 * (1 - chance)
     if len(values) < len(known) or set(_words(column)) & BESIDE:
         return False
-    one, other = (np.searchsorted(np.array(a), b) for a, b in ((values, cells), (known, labels)))
-    share, chance = agreement(best_match(one, other, len(known))[one], other)
+    match = best_match(codes, label_codes, len(known))
+    share, chance = agreement(match[codes], label_codes)
     return chance + 0.5 * (1 - chance) < share < 1  # always would be another name for the label
 
 
@@ -345,5 +364,5 @@ def identities(columns: Iterable[str]) -> list[str]:
     ['query_id', 'question']
     """
     columns = list(columns)
-    ids = _identifiers(columns, POSITIONS)
+    ids = _identifiers(columns)
     return ids + [column for column in columns if column not in ids and TEXTS & set(_words(column))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,6 @@ from stabutils.reports.gate import (
     Check,
     Pair,
     PairGate,
-    confidence_of,
-    decisions,
     pairs_of,
     pass_chance,
     with_unseen,
@@ -48,6 +47,7 @@ from stabutils.reports.stability import (
     refuse_strict_alone,
     save,
     save_table,
+    served,
     shown,
     threshold_of,
     title,
@@ -195,18 +195,7 @@ class Comparison:
 
         checks : the checks of a gate by name, and what came of each in words
         """
-        page = written(
-            self.before,
-            self.after,
-            self.difference,
-            self.between,
-            self.verdicts,
-            self.flips,
-            layouts=self.layouts,
-            sentences=self.conclusions,
-            checks=checks or {},
-        )
-        return save(path, page)
+        return save(path, written(self, checks or {}))
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the queries, those that change most first: the most frequent answers before and
@@ -271,37 +260,51 @@ def compare(
         who = [f"run {i + 1} of {name}" for name, side in sides.items() for i in range(len(side))]
         same_code(np.concatenate([before, after]), gold, code, who)
     sizes = [len(before), len(after)]
+    retrained = min(sizes) > 1
     if seeds is None:
         run_names = [range(1, size + 1) for size in sizes]
         seeds = (np.arange(sizes[0]), sizes[0] + np.arange(sizes[1]))
     else:
         seeds = run_names = _seeds(seeds, sizes)
-    served = [
-        _served(side, labels, len(code), threshold)
+    paired = retrained and bool(np.isin(*seeds).any())
+    if layouts and paired:
+        common = ", ".join(map(str, np.intersect1d(*seeds)))
+        layouts += (
+            f"runs of the same name in both files share a seed, it is assumed: {common} (Between "
+            "counts each run before beside each run after, also beside the one of the same name)",
+        )
+    of_users = [
+        served(side, labels, len(code), threshold)
         for side, labels in zip(files, (before, after), strict=True)
     ]
-    if min(sizes) < 2:
-        found = _of_models(before, after, gold)
-        if all(served):
-            for name in served[0]:
-                earlier, later = (side[name] for side in served)
-                found.between[name] = _between(earlier, later, None)["churn"]
-        pairs = pairs_of(before, after, gold, run_names, own=False)
-        return replace(
-            found,
-            layouts=layouts,
-            pairs=pairs,
-            flips=_flips(before, after, gold, code, files[0]),
-            threshold=threshold if all(served) else None,
-        )
-    n = min(5, *sizes)
-    old, new = (scores.scores(labels, gold, n) for labels in (before, after))
+    changes = {}
+    if all(of_users):
+        changes = {name: [side[name] for side in of_users] for name in of_users[0]}
     between = _between(before, after, gold, seeds)
-    if all(served):
-        for name in served[0]:
-            earlier, later = (side[name] for side in served)
-            old[name], new[name] = scores.churn(earlier), scores.churn(later)
-            between[name] = _between(earlier, later, None, seeds)["churn"]
+    for name, (earlier, later) in changes.items():
+        between[name] = _between(earlier, later, None, seeds)["churn"]
+    if retrained:
+        found = _of_retrainings(before, after, gold, seeds, between, changes, gate or PairGate())
+    else:
+        found = _of_models(before, after, gold, between)
+    return replace(
+        found,
+        layouts=layouts,
+        pairs=pairs_of(before, after, gold, run_names, paired),
+        flips=_flips(before, after, gold, code, files[0]),
+        threshold=threshold if changes else None,
+    )
+
+
+def _of_retrainings(before, after, gold, seeds, between, changes, gate: PairGate) -> Comparison:
+    """Of several runs of each: what changes over runs and queries, and whether it is more stable.
+
+    changes : what users meet before and after, by the name of the score
+    """
+    n = min(5, len(before), len(after))
+    old, new = (scores.scores(labels, gold, n) for labels in (before, after))
+    for name, (earlier, later) in changes.items():
+        old[name], new[name] = scores.churn(earlier), scores.churn(later)
     names = [name for name in old if not name.startswith("share_unstable")]
     difference = {name: _change(new[name], old[name], seeds[::-1]) for name in names}
     stability = verdict(difference[f"label_entropy@{n}"], 0.0, "below")
@@ -309,17 +312,9 @@ def compare(
     more_stable, passing = stability, {}
     if gold is not None:
         more_stable = together(stability, guard)
-    gate = gate or PairGate()
     if gold is not None or not gate.needs_gold:
         passing["update"] = pass_chance(gate, before, after, gold)
         passing["again"] = pass_chance(gate, before, gold=gold)
-    paired = bool(np.isin(*seeds).any())
-    if layouts and paired:
-        common = ", ".join(map(str, np.intersect1d(*seeds)))
-        layouts += (
-            f"runs of the same name in both files share a seed, it is assumed: {common} (Between "
-            "counts each run before beside each run after, also beside the one of the same name)",
-        )
     return Comparison(
         {name: old[name].interval() for name in names},
         {name: new[name].interval() for name in names},
@@ -328,13 +323,9 @@ def compare(
         stability,
         guard,
         more_stable,
-        layouts,
-        _regressions(before, after, gold, seeds, difference),
-        pairs_of(before, after, gold, run_names, paired),
-        passing,
-        _flips(before, after, gold, code, files[0]),
-        gate,
-        threshold if all(served) else None,
+        regressions=_regressions(before, after, gold, seeds, difference),
+        passing=passing,
+        gate=gate,
     )
 
 
@@ -344,7 +335,7 @@ def _change(new: scores.Score, old: scores.Score, seeds) -> Interval:
     return scores.change(new, old, seeds).within(low - high, high - low)
 
 
-def _of_models(before, after, gold) -> Comparison:
+def _of_models(before, after, gold, between) -> Comparison:
     """Of models of which one at least was not retrained: what changes, over the queries."""
 
     def accuracy(labels, right):
@@ -353,20 +344,15 @@ def _of_models(before, after, gold) -> Comparison:
     def change(earlier, later, right):
         return accuracy(later, right) - accuracy(earlier, right)
 
-    between, regressions = _between(before, after, gold), {}
     old: dict[str, Interval] = {}
     new: dict[str, Interval] = {}
     difference: dict[str, Interval] = {}
-    regressions["churn"] = between["churn"]
+    regressions = {"churn": between["churn"]}
     if gold is not None:
-        note = between["churn"].note
-        for found, statistic, models, lowest in (
-            (old, accuracy, (before,), 0),
-            (new, accuracy, (after,), 0),
-            (difference, change, (before, after), -1),
-        ):
-            interval = _over_queries(statistic, *models, gold=gold).within(lowest, 1)
-            found["accuracy"] = replace(interval, note=note)
+        over_queries = partial(_over_queries, gold=gold, note=between["churn"].note)
+        old["accuracy"] = over_queries(accuracy, before).within(0, 1)
+        new["accuracy"] = over_queries(accuracy, after).within(0, 1)
+        difference["accuracy"] = over_queries(change, before, after).within(-1, 1)
         regressions["negative-flips"] = between["negative_flips"]
         regressions["accuracy"] = _negative(difference["accuracy"])
     unknown, queries = verdict(None, 0.0), before.shape[1]
@@ -383,21 +369,10 @@ def _of_count(share: Interval, queries: int) -> Interval:
     return replace(share, low=float(low), high=float(high))
 
 
-def _over_queries(statistic, *models, gold) -> Interval:
+def _over_queries(statistic, *models, gold, note: str) -> Interval:
     """The interval of these models on other queries, whichever of them it is of."""
-    interval, count = over_examples(statistic, *models, examples=(gold,)), sum(map(len, models))
-    return replace(interval, runs=count, note=these_models(count))
-
-
-def _served(side, labels, fallback, threshold) -> dict[str, np.ndarray]:
-    """Of runs with confidence: whether each query is answered, and by which label or the
-    fallback.
-    """
-    confidence = confidence_of(side)
-    if confidence is None:
-        return {}
-    answered = decisions(confidence, threshold)
-    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
+    interval = over_examples(statistic, *models, examples=(gold,))
+    return replace(interval, runs=sum(map(len, models)), note=note)
 
 
 def _regressions(before, after, gold, seeds, difference) -> dict[str, Interval]:
@@ -519,14 +494,14 @@ def _between(before, after, gold, seeds=None):
     parts = ("churn", "positive_flips", "negative_flips", "wrong_to_wrong")
     if gold is None:
         parts, gold = parts[:1], np.zeros(before.shape[1], int)  # churn does not depend on it
-    found = {}
+    found, note = {}, these_models(len(before) + len(after))
     for part in parts:
 
         def share(old, new, right, part=part):
             return churn_between(old, new, right)[part]
 
         if min(len(before), len(after)) < 2:
-            interval = _over_queries(share, before, after, gold=gold)
+            interval = _over_queries(share, before, after, gold=gold, note=note)
             if len(before) == len(after):  # a count of queries
                 interval = _of_count(interval, before.shape[1])
         else:
@@ -600,8 +575,7 @@ def command(arguments: argparse.Namespace) -> int:
         comparison.to_csv(arguments.csv)
     if arguments.pairs:
         save_table(arguments.pairs, pd.DataFrame([asdict(pair) for pair in comparison.pairs]))
-    status = conclude("compare", comparison.entries(), checks, arguments)
-    return status
+    return conclude("compare", comparison.entries(), checks, arguments)
 
 
 def _measured(check: Check, whole: bool) -> str:

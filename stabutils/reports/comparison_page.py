@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from stabutils.metrics.intervals import Interval
 from stabutils.reports.page import pictures, render
-from stabutils.reports.stability import SCORES, in_words, shown, title
+from stabutils.reports.stability import SCORES, in_words, is_share, shown, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,42 +18,33 @@ if TYPE_CHECKING:
 MOST = 50  # queries that a page shows
 CARDS = {
     "churn": "queries that the two answer differently",
-    "negative_flips": SCORES["negative_flips"][2],
-    "positive_flips": SCORES["positive_flips"][2],
+    "negative_flips": SCORES["negative_flips"][1],
+    "positive_flips": SCORES["positive_flips"][1],
 }
 
 
-def written(
-    before: Mapping[str, Interval],
-    after: Mapping[str, Interval],
-    difference: Mapping[str, Interval],
-    between: Mapping[str, Interval],
-    verdicts: Mapping[str, str],
-    flips: pd.DataFrame,
-    *,
-    layouts: Sequence[str] = (),
-    sentences: Sequence[str] = (),
-    checks: Mapping[str, str] | None = None,
-) -> str:
-    """The page of a comparison, whose parts are named as there.
+def written(comparison, checks: Mapping[str, str]) -> str:
+    """The page of a `Comparison`.
 
-    layouts : how files were read. sentences : what follows from the numbers. checks : of a gate by
-    name, and what came of each in words.
+    checks : of a gate by name, and what came of each in words
     """
+    difference, between, flips = comparison.difference, comparison.between, comparison.flips
     rows = []
     for name, change in difference.items():
-        row = {"name": title(name), "verdict": verdicts[name]}
-        row |= {"before": shown(name, before[name]), "after": shown(name, after[name])}
-        rows.append(row | {"difference": shown(name, change, signed=True)})
+        row = {"name": title(name), "verdict": comparison.verdicts[name]}
+        row["before"] = shown(name, comparison.before[name])
+        row["after"] = shown(name, comparison.after[name])
+        row["difference"] = shown(name, change, signed=True)
+        rows.append(row)
     order = [name for name in ("regressed", "flip_probability") if name in flips]
     changing = flips[flips.flip_probability > 0]
     changing = changing.sort_values(order, ascending=False, kind="stable")
     return render(
         "reports/comparison.html",
-        layouts=layouts,
+        layouts=comparison.layouts,
         cards=[_card(name, between[name]) for name in CARDS if name in between],
-        checks=checks or {},
-        sentences=sentences,
+        checks=checks,
+        sentences=comparison.conclusions,
         figures=pictures(_plots(difference, between)),
         rows=rows,
         between={title(name): shown(name, part) for name, part in between.items()},
@@ -86,7 +75,7 @@ def _plots(difference: Mapping[str, Interval], between: Mapping[str, Interval]) 
     words = "; ".join(f"{title(name)} {shown(name, own)}" for name, own in between.items())
     across = partial(figures.intervals, flipped, "share of queries (%)", scale=100, start=0)
     plots: list[Plot] = [("From before to after: what the update changes.", words, across)]
-    shares = [name for name in difference if SCORES[name.partition("@")[0]][1]]
+    shares = [name for name in difference if is_share(name)]
     if shares:
         changes = {title(name): difference[name] for name in shares}
         each = (f"{title(name)} {shown(name, difference[name], signed=True)}" for name in shares)

@@ -26,7 +26,6 @@ from stabutils.data.labels import plain, spellings
 from stabutils.data.rows import cut_off
 from stabutils.data.tables import (
     TABLES,
-    Joined,
     Nested,
     Table,
     form_of,
@@ -46,6 +45,7 @@ from stabutils.reports.columns import (
     question,
     row_names,
     told,
+    unused,
 )
 
 SAMPLE = project_root() / "examples" / "predictions.csv"
@@ -192,13 +192,12 @@ def _joined(paths: Sequence, said: dict[str, list[str]]) -> tuple[Table, dict[st
     added = []
     if "run" not in roles:
         added = ["file name"] + ["row number"] * ("example" not in roles)
-    table = Joined(
+    table = Table(
         " + ".join(part.name for part in parts),
         [*header, *added],
         _with_columns(parts, names, len(added)),
-        lambda: [line for part in parts for line in part.lines()],
+        lambda: [place for part in parts for place in part.places()],
         separator=parts[0].separator,
-        parts=parts,
     )
     roles_added = zip(("run", "example"), added, strict=False)
     return table, said | {role: [column] for role, column in roles_added}
@@ -242,6 +241,11 @@ class _Cells:
     roles: dict[str, list[str]]
     codes: dict[str, ndarray]
     words: dict[str, list[str]]
+
+    @property
+    def wide(self) -> bool:
+        """Whether each run has a column of its own."""
+        return len(self.roles.get("label", ())) > 1
 
     def first_row(self, role: str, code: int) -> str:
         """Where a word stands first, as messages name it."""
@@ -293,36 +297,30 @@ def _from_table(table: Table, said: dict[str, list[str]], least: int) -> Predict
             raise question(table.name, [label, *suspects], example)
     rated = [] if wide else _rated_columns(table.header, roles)
     wanted = {role: columns for role, columns in roles.items() if role != "probabilities"}
-    unused = [column for column in _unused(table.header, roles) if column not in rated]
+    not_beside = {*rated, *COLUMNS}  # one named like a role would be read as that role
+    others = [column for column in unused(table.header, roles) if column not in not_beside]
     unnamed = (wide or alone) and "example" not in roles
-    names = row_names(unused) if unnamed else []
-    callers = unused if unnamed and not names else identities(unused)
+    names = row_names(others) if unnamed else []
+    callers = others if unnamed and not names else identities(others)
     beside = dict.fromkeys([*rated, *names, *callers])
     cells = _read(table, first, wanted | {column: [column] for column in beside})
     cells = _with_row_names(cells, names)
     if "label" not in roles:
         cells = _labels_of(rated, cells)
     _refuse_what_is_no_table(cells)
-    _refuse_scores(cells, wide)
-    return _predictions(_one_spelling(cells, rated), rated, callers, wide, least)
+    _refuse_scores(cells)
+    return _predictions(_one_spelling(cells, rated), rated, callers, least)
 
 
 def _rated_columns(header: list[str], roles: dict[str, list[str]]) -> list[str]:
     """The columns of probabilities, by their names unless they are said."""
-    said = roles.get("probabilities")
-    if said:
-        return [] if said == ["none"] else said
-    return [column for column in header if column.startswith("p_")]
+    by_name = [column for column in header if column.startswith("p_")]
+    return roles.get("probabilities", by_name)
 
 
 def _class_of(column: str) -> str:
     """The label that a column of probabilities is about."""
     return column.removeprefix("p_")
-
-
-def _unused(header: list[str], roles: dict[str, list[str]]) -> list[str]:
-    used = {column for columns in roles.values() for column in columns}
-    return [column for column in header if column not in used]
 
 
 def _read(table: Table, first, wanted: dict[str, list[str]]) -> _Cells:
@@ -400,11 +398,10 @@ def _refuse_headers(cells: _Cells) -> None:
                 if word in cells.words[role]:
                     where = cells.first_row(role, cells.words[role].index(word))
                     raise InputError(f"{where}: {role}", word, allowed)
-    runs = cells.roles.get("label", [])
-    if len(runs) < 2:
+    if not cells.wide:
         return
     answers = {cells.words["label"][code] for code in np.unique(cells.codes["label"])}
-    labels = sorted(answers.intersection(runs))
+    labels = sorted(answers.intersection(cells.roles["label"]))
     if labels:
         allowed = "names of columns; these are labels of rows below, as where no header is given"
         raise InputError(f"header of {cells.table.name}", ", ".join(labels), allowed)
@@ -437,17 +434,16 @@ def _refuse_last_line(cells: _Cells) -> None:
     counts = np.bincount(np.concatenate(together))
     counts[last] -= 1
     words = cells.words["label"]
-    longer = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
-    if longer:
+    allowed = cut_off(words[last], [words[code] for code in np.flatnonzero(counts)])
+    if allowed:
         where = table.where(cells.codes["label"].shape[1] - 1)
-        allowed = f"a complete last line, such as {longer!r}; a line break ends it"
         raise InputError(f"{where}: {role}", words[last], allowed)
 
 
 NUMBER = re.compile(r"[-+]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)(e[-+]?[0-9]+)? ?%?", re.IGNORECASE)
 
 
-def _refuse_scores(cells: _Cells, wide: bool) -> None:
+def _refuse_scores(cells: _Cells) -> None:
     """Refuse numbers that are no codes of labels: probabilities, percentages, scores."""
     if "label" not in cells.roles:
         return
@@ -461,7 +457,7 @@ def _refuse_scores(cells: _Cells, wide: bool) -> None:
     whole = bool((numbers % 1 == 0).all())
     shares = numbers.min() >= 0 and numbers.max() <= 1
     listed = ", ".join(columns)
-    if len(columns) > 1 and _sum_to_one(values, whole):
+    if cells.wide and _sum_to_one(values, whole):
         allowed = (
             "labels, one column for each run; these hold numbers of 0 .. 1 that sum to 1 in every "
             "row, as the probabilities that one run gives the classes do. Long form, with a column "
@@ -516,41 +512,37 @@ class _Grid:
         return self.rows[len(self.points) - 1 :: len(self.points)].ravel()
 
 
-def _grid(cells: _Cells, wide: bool, least: int) -> _Grid:
+def _grid(cells: _Cells, least: int) -> _Grid:
     """The rows in order. InputError for an example that a run answers twice, or not at all."""
     examples, example = _ids("example", cells)
     _refuse_silence(cells, examples, example)
     runs: tuple[str, ...] = ("1",)
     run = np.zeros(1, int)
-    if wide:
+    if cells.wide:
         runs = tuple(cells.roles["label"])
     elif "run" in cells.roles:
         runs, run = _ids("run", cells)
     points, point = _moments(cells) if "checkpoint" in cells.codes else ([""], 0)
     if len(runs) < least and len(points) < 2:
         raise InputError(f"runs in {cells.table.name}", len(runs), MORE_RUNS)
-    times = ("",) if wide else _times(runs, points)
+    times = ("",) if cells.wide else _times(runs, points)
     order = _order(run * len(points) + point, example, times, examples)
     return _Grid(runs, points, examples, order.reshape(len(times), len(examples)))
 
 
-def _predictions(
-    cells: _Cells, rated: list[str], beside: list[str], wide: bool, least: int
-) -> Predictions:
+def _predictions(cells: _Cells, rated: list[str], beside: list[str], least: int) -> Predictions:
     """Every run's answers side by side."""
-    name, codes, words = cells.table.name, cells.codes, cells.words
-    grid = _grid(cells, wide, least)
+    codes, words = cells.codes, cells.words
+    grid = _grid(cells, least)
     runs, examples = grid.runs, grid.examples
     fixed = {
-        role: _fixed(role, cells, grid.rows, examples)
-        for role in ("gold", "text", "weight")
-        if role in codes
+        role: _fixed(role, cells, grid) for role in ("gold", "text", "weight") if role in codes
     }
     texts = None
     if "text" in fixed:
         texts = tuple(words["text"][code] for code in fixed["text"])
     weights = cells.numbers("weight")[fixed["weight"]] if "weight" in fixed else None
-    identity = {column: _identity(column, cells, grid.rows, examples) for column in beside}
+    identity = {column: _identity(column, cells, grid) for column in beside}
     classes = _spelled(map(_class_of, rated), words["label"])
     if not set(classes) & set(words["label"]):
         rated, classes = [], []
@@ -566,14 +558,12 @@ def _predictions(
     if rated:
         shares = _probabilities(rated, names, cells, grid.answers)
         probabilities = shares.reshape(*labels.shape, -1)
-        _refuse_contradictions(labels, probabilities, names, runs, examples, name)
-    confidence = _confidence(cells, grid, probabilities) if "confidence" in codes else None
-    return Predictions(
+    read = Predictions(
         labels,
         names,
         runs,
         examples,
-        _layout(cells, rated, wide, labels.shape),
+        _layout(cells, rated, labels.shape),
         gold,
         texts,
         probabilities,
@@ -581,8 +571,11 @@ def _predictions(
         checkpoints,
         numbered="example" not in cells.roles,
         identity=_telling(identity),
-        confidence=confidence,
     )
+    _refuse_contradictions(read, cells.table.name)
+    if "confidence" in codes:
+        return replace(read, confidence=_confidence(cells, grid, probabilities))
+    return read
 
 
 def _telling(identity: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -610,7 +603,7 @@ def _refuse_silence(cells: _Cells, examples, example) -> None:
     if silent.any():
         row, run = np.argwhere(silent.T)[0]
         of_run = cells.of_run(row)
-        if len(silent) > 1:
+        if cells.wide:
             of_run = f" of run {cells.roles['label'][run]!r}"
         what = f"label of example {examples[example[row]]!r}{of_run}"
         allowed = "an answer (any word, such as none, for no answer)"
@@ -655,17 +648,17 @@ def _order(time, example, times, examples) -> ndarray:
     return np.argsort(pair)
 
 
-def _fixed(role: str, cells: _Cells, rows: ndarray, examples) -> ndarray:
-    """What belongs to an example must not differ by run: rows (runs, examples) -> (examples,)."""
-    codes, words = cells.codes[role][0][rows], cells.words[role]
-    empty, differ = cells.empty(role)[0][rows], codes != codes[0]
+def _fixed(role: str, cells: _Cells, grid: _Grid) -> ndarray:
+    """What belongs to an example must not differ by run: (examples,)."""
+    codes, words = cells.codes[role][0][grid.rows], cells.words[role]
+    empty, differ = cells.empty(role)[0][grid.rows], codes != codes[0]
     lacking = empty & ((role == "gold") | differ.any(axis=0))
     for wrong in (lacking, differ):
         if not wrong.any():
             continue
         example, time = np.argwhere(wrong.T)[0]
-        row = rows[time, example]
-        what = f"{role} of example {examples[example]!r}{cells.of_run(row)}"
+        row = grid.rows[time, example]
+        what = f"{role} of example {grid.examples[example]!r}{cells.of_run(row)}"
         where = f"{cells.table.where(row)}: {what}"
         if empty[time, example]:
             allowed = f"a {role} in every row: fill it in, leave the example out of all runs, or "
@@ -675,16 +668,16 @@ def _fixed(role: str, cells: _Cells, rows: ndarray, examples) -> ndarray:
     return codes[0]
 
 
-def _identity(column: str, cells: _Cells, rows: ndarray, examples) -> tuple[str, ...]:
+def _identity(column: str, cells: _Cells, grid: _Grid) -> tuple[str, ...]:
     """What another column calls each example; () for one that does not tell examples apart.
 
     Refuses one that tells the same examples apart in every run, but in another order.
     """
-    codes, words = cells.codes[column][0][rows], cells.words[column]
+    codes, words = cells.codes[column][0][grid.rows], cells.words[column]
     everything = np.sort(codes, axis=1)
     if (everything != everything[0]).any() or (np.diff(everything[0]) == 0).any():
         return ()
-    _fixed(column, cells, rows, examples)
+    _fixed(column, cells, grid)
     return tuple(words[code] for code in codes[0])
 
 
@@ -732,8 +725,11 @@ def _confidence(cells: _Cells, grid: _Grid, probabilities: ndarray | None) -> nd
     return confidence
 
 
-def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -> None:
+def _refuse_contradictions(read: Predictions, name: str) -> None:
     """Refuse labels that have not the highest probability; equal ones are all the highest."""
+    labels, probabilities, names = read.labels, read.probabilities, read.label_names
+    if probabilities is None or probabilities.shape[:2] != labels.shape:
+        return
     highest = probabilities.max(axis=2)
     of_label = np.take_along_axis(probabilities, labels[..., None], axis=2)[..., 0]
     differ = of_label < highest
@@ -741,8 +737,8 @@ def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -
         run, example = np.argwhere(differ)[0]
         best = names[probabilities[run, example].argmax()]
         value = (
-            f"label {names[labels[run, example]]} of example {examples[example]} of run "
-            f"{runs[run]}, where {best} has the highest"
+            f"label {names[labels[run, example]]} of example {read.examples[example]} of run "
+            f"{read.runs[run]}, where {best} has the highest"
         )
         allowed = (
             f"labels of the highest probability; {differ.sum()} of {differ.size} are not. Where "
@@ -751,19 +747,16 @@ def _refuse_contradictions(labels, probabilities, names, runs, examples, name) -
         raise InputError(f"probabilities in {name}", value, allowed)
 
 
-def _layout(cells: _Cells, rated: list[str], wide: bool, shape: tuple[int, int]) -> str:
+def _layout(cells: _Cells, rated: list[str], shape: tuple[int, int]) -> str:
     """What was read as what, and what was left unused, in one line."""
-    roles = cells.roles
-    used = {column for role in COLUMNS if role in roles for column in roles[role]} | set(rated)
-    parts = [(role, roles[role]) for role in COLUMNS if role in roles]
-    if "example" not in roles:
-        parts.append(("example", ["rows in their order"]))
-    parts.append(("probabilities", rated))
-    unused = [column for column in cells.table.header if column not in used]
-    parts.append(("not used", [column + _meant(column, roles) for column in unused]))
-    named = "; ".join(f"{role}: {', '.join(columns)}" for role, columns in parts if columns)
+    parts = {role: cells.roles[role] for role in COLUMNS if role in cells.roles}
+    left = unused(cells.table.header, {**parts, "probabilities": rated})
+    parts.setdefault("example", ["rows in their order"])
+    parts["probabilities"] = rated
+    parts["not used"] = [column + _meant(column, cells.roles) for column in left]
+    named = "; ".join(f"{role}: {', '.join(columns)}" for role, columns in parts.items() if columns)
     runs, examples = shape
-    form = "wide" if wide else "long"
+    form = "wide" if cells.wide else "long"
     return f"{form} form, {runs} run{'s' * (runs > 1)} x {examples} examples ({named})"
 
 
@@ -828,10 +821,10 @@ def _from_arrays(arrays: dict[str, ndarray], name: str, least: int) -> Predictio
         raise InputError(f"runs in {name}", len(labels), MORE_RUNS)
     runs, examples = (tuple(map(str, range(size))) for size in labels.shape)
     same_code(labels, gold, names, [f"run {run}" for run in runs])
-    if probabilities is not None and probabilities.shape[:2] == labels.shape:
-        _refuse_contradictions(labels, probabilities, names, runs, examples, name)
     layout = f"array, {len(labels)} runs x {labels.shape[1]} examples ({', '.join(sorted(arrays))})"
     weights = arrays.get("weights")
-    return Predictions(
+    read = Predictions(
         labels, names, runs, examples, layout, gold, None, probabilities, weights, numbered=True
     )
+    _refuse_contradictions(read, name)
+    return read

@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback
 from stabutils.data.labels import plain, spellings
 from stabutils.data.tables import read_table, unreadable
 from stabutils.errors import InputError
+from stabutils.reports.codes import one_for_each
 
 KEYS = ["run", "checkpoint", "example"]
 NO_GOLD = (-100, -1)  # what transformers and its data sets write for "no label"
@@ -87,8 +88,7 @@ class Recorder(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         self._record(state, state.global_step)
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._record(state, state.global_step)
+    on_evaluate = on_epoch_end
 
     def on_train_end(self, args, state, control, **kwargs):
         if args.load_best_model_at_end:  # the weights that stay are not the last ones
@@ -104,14 +104,8 @@ class Recorder(TrainerCallback):
         if not hasattr(self.dataset, "__len__") or not hasattr(self.dataset, "__getitem__"):
             kind = type(self.dataset).__name__
             raise InputError("Recorder dataset", kind, "examples with a length and an order")
-        if self.texts is None:
-            return
-        size = len(self.dataset)
-        listed = hasattr(self.texts, "__len__") and not isinstance(self.texts, str)
-        if not listed or len(self.texts) != size:
-            value = len(self.texts) if listed else self.texts
-            raise InputError("Recorder texts", value, f"{size}, one for each example")
-        for text in map(str, self.texts):
+        texts = one_for_each(self.texts, len(self.dataset), "Recorder texts")
+        for text in texts or ():
             problem = unreadable(text) if text.strip() else ""
             if problem:
                 raise InputError("Recorder texts", text, f"texts {problem}")

@@ -34,8 +34,8 @@ from stabutils.metrics.intervals import (
     runs_needed,
 )
 from stabutils.metrics.measures import flips
-from stabutils.records import for_programs, of_scores, write_document
-from stabutils.reports.codes import encode, shape_of
+from stabutils.records import UNITS, for_programs, of_scores, write_document
+from stabutils.reports.codes import encode, one_for_each, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
 from stabutils.reports.gate import (
     Check,
@@ -48,57 +48,49 @@ from stabutils.reports.gate import (
 from stabutils.reports.page import pictures, render
 from stabutils.reports.reading import Predictions, read_predictions
 
-SCORES = {  # name (before @) -> what it is called, whether it is a share (shown in %), what it says
-    "churn": ("Churn", True, "queries that two runs answer differently"),
-    "churn_weighted": ("Churn by weight", True, "the same, each query counted by its weight"),
+SCORES = {  # name (before @) -> what it is called, what it says
+    "churn": ("Churn", "queries that two runs answer differently"),
+    "churn_weighted": ("Churn by weight", "the same, each query counted by its weight"),
     "label_entropy": (
         "Label entropy",
-        False,
         "entropy of the answers to a query, nats, as expected over {n} runs",
     ),
     "share_unstable": (
         "Unstable queries",
-        True,
         "queries on which {n} runs are not unanimous",
     ),
-    "kappa": ("Fleiss' kappa", False, "agreement of runs beyond chance; 1 is full agreement"),
+    "kappa": ("Fleiss' kappa", "agreement of runs beyond chance; 1 is full agreement"),
     "right_to_wrong": (
         "Right in one run only",
-        True,
         "part of churn: of two runs exactly one is right",
     ),
-    "wrong_to_wrong": ("Wrong in two ways", True, "part of churn: both runs are wrong, and differ"),
-    "accuracy": ("Accuracy", True, "queries answered right, mean over runs"),
+    "wrong_to_wrong": ("Wrong in two ways", "part of churn: both runs are wrong, and differ"),
+    "accuracy": ("Accuracy", "queries answered right, mean over runs"),
     "jensen_shannon": (
         "Jensen-Shannon",
-        False,
         "divergence of two runs' probabilities, nats; sees more than flips",
     ),
-    "nll": ("Negative log-likelihood", False, "of the gold label, nats"),
-    "ece": ("Calibration error", True, "distance of confidence from accuracy (15 bins)"),
+    "nll": ("Negative log-likelihood", "of the gold label, nats"),
+    "ece": ("Calibration error", "distance of confidence from accuracy (15 bins)"),
     "checkpoint_entropy": (
         "Single-run label entropy",
-        False,
         "entropy of a run's answers at its checkpoints, nats",
     ),
     "share_changed": (
         "Changed in training",
-        True,
         "queries that the run answered in several ways at its checkpoints",
     ),
-    "positive_flips": ("Positive flips", True, "part of churn: wrong before, right after"),
-    "negative_flips": ("Negative flips", True, "part of churn: right before, wrong after"),
+    "positive_flips": ("Positive flips", "part of churn: wrong before, right after"),
+    "negative_flips": ("Negative flips", "part of churn: right before, wrong after"),
     "decision_flips": (
         "Decision flips",
-        True,
         "queries that one run answers and another is too unsure of, below the threshold",
     ),
     "served_churn": (
         "Served churn",
-        True,
         "queries on which users of two runs meet two answers, or one and the fallback",
     ),
-    "pass_chance": ("Chance to pass", True, "pairs of runs of which a release gate lets one pass"),
+    "pass_chance": ("Chance to pass", "pairs of runs of which a release gate lets one pass"),
 }
 THRESHOLD = 0.5  # confidence from which a query is answered, where nobody says another
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -286,8 +278,17 @@ def report(
     if isinstance(labels, Predictions):
         read = labels
     else:
-        rows = (texts, examples, weights)
-        read = _checked(labels, gold, label_names, probabilities, checkpoints, run_names, *rows)
+        read = _checked(
+            labels,
+            gold,
+            label_names,
+            probabilities,
+            checkpoints,
+            run_names,
+            texts,
+            examples,
+            weights,
+        )
     runs, count = read.labels.shape
     if runs < 2 and read.checkpoints is None:
         raise InputError("runs in labels", runs, MORE_RUNS)
@@ -355,11 +356,11 @@ def _checked(
     return Predictions(
         labels,
         names,
-        _beside(run_names, runs, "run_names") or (),
-        _beside(examples, count, "examples") or tuple(range(count)),
+        one_for_each(run_names, runs, "run_names") or (),
+        one_for_each(examples, count, "examples") or tuple(range(count)),
         "",
         gold,
-        _beside(texts, count, "texts"),
+        one_for_each(texts, count, "texts"),
         probabilities,
         weights,
         checkpoints,
@@ -371,7 +372,8 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
 
     Negative flips and the chance are of three runs or more.
     """
-    release, notes = {}, []
+    release: dict[str, Interval] = {}
+    notes = []
     several = len(read.labels) > 2
     if read.gold is not None and several:
         both_ways = scores.churn(read.labels == read.gold)
@@ -382,14 +384,10 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
             "the queries from right to wrong (negative flips), and as many from wrong to right "
             "(positive flips)."
         )
-    confidence = confidence_of(read)
-    if confidence is not None:
-        answered = decisions(confidence, threshold)
-        fallback = read.labels.max() + 1
-        served = np.where(answered == 1, read.labels, fallback)
-        release["decision_flips"] = scores.churn(answered).interval()
-        release["served_churn"] = scores.churn(served).interval()
-        crossed, churn = (shown(name, release[name]) for name in ("decision_flips", "served_churn"))
+    changes = served(read, read.labels, len(read.label_names), threshold)
+    if changes:
+        release |= {name: scores.churn(met).interval() for name, met in changes.items()}
+        crossed, churn = (shown(name, release[name]) for name in changes)
         notes.append(
             f"At a confidence threshold of {threshold:g}, {crossed} of the queries are answered by "
             f"one run and left to the fallback by another; with these, users meet a change on "
@@ -406,13 +404,16 @@ def _release(read: Predictions, threshold, max_churn) -> tuple[dict[str, Interva
     return release, notes
 
 
-def _beside(values, count, thing):
-    listed = hasattr(values, "__len__") and not isinstance(values, str)
-    if values is not None and (not listed or len(values) != count):
-        each = "run" if thing == "run_names" else "example"
-        value = len(values) if listed else values
-        raise InputError(thing, value, f"{count}, one for each {each}")
-    return None if values is None else tuple(map(str, values))
+def served(answers, labels, fallback: int, threshold: float) -> dict[str, ndarray]:
+    """What users meet of `Predictions` or `Runs` with confidence, else {}; (runs, examples) each.
+
+    decision_flips : whether a query is answered. served_churn : by which label, or the fallback
+    """
+    confidence = confidence_of(answers)
+    if confidence is None:
+        return {}
+    answered = decisions(confidence, threshold)
+    return {"decision_flips": answered, "served_churn": np.where(answered == 1, labels, fallback)}
 
 
 def _weights(weights, count):
@@ -557,6 +558,11 @@ def title(name):
     return SCORES[base][0] + f" (@{n})" * bool(n)
 
 
+def is_share(name: str) -> bool:
+    """Whether a score is a share, which people read in %."""
+    return UNITS[name.partition("@")[0]].startswith("share")
+
+
 def shown(name: str, interval: Interval, signed: bool = False) -> str:
     """A number as a reader wants it: shares in %, with interval and runs.
 
@@ -570,7 +576,7 @@ def shown(name: str, interval: Interval, signed: bool = False) -> str:
 def in_words(name: str, interval: Interval, signed: bool = False) -> tuple[str, str]:
     """A number, with its unit, and its interval: shares in %, differences in points."""
     scale, places, unit = 1, 3, ""
-    if SCORES[name.partition("@")[0]][1]:
+    if is_share(name):
         scale, places, unit = 100, 1, " points" if signed else " %"
     half = scale * (interval.high - interval.low) / 2
     places += 0 < half < 10**-places
@@ -589,7 +595,7 @@ def _page(report: Report, page: bool, source: str = "") -> str:
     for name, interval in report.numbers.items():
         base, _, n = name.partition("@")
         value, ends = in_words(name, interval)
-        says = SCORES[base][2].format(n=n)
+        says = SCORES[base][1].format(n=n)
         row = {"name": title(name), "value": value, "range": ends, "behind": _behind(interval)}
         rows.append(row | {"says": says})
     by_name = {name.partition("@")[0]: row for name, row in zip(report.numbers, rows, strict=True)}
