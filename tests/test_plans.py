@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import tiny
+from test_models import make_checkpoint
 
 from stabutils import __main__ as main
 from stabutils import figures
@@ -110,6 +111,15 @@ def test_a_small_corpus_is_planned_with_more_epochs_and_the_plan_says_so(corpus,
         main.main(["run", "01", "--plan", "-p", "dataset", str(corpus), "-p", "epochs", "9"]) == 0
     )
     assert "too few" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_plan_of_a_pretrained_encoder_says_that_linear_models_are_not_counted(tmp_path, capsys):
+    encoder = make_checkpoint(tmp_path / "own")
+    said = []
+    for model in ("compact", str(encoder)):
+        assert main.main(["run", "01", "--plan", "-p", "seed", "77", "-p", "model", model]) == 0
+        said.append("linear models" in capsys.readouterr().out.splitlines()[-1])
+    assert said == [False, True]
 
 
 def test_the_methods_of_a_plan_are_those_of_the_notebook():

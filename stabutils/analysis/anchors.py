@@ -38,8 +38,7 @@ SHARES = (0.3, 0.1, 0.03)  # of the training texts, for linear models that are l
 
 def linear_of(study: Study) -> Linear:
     """Settings of a study's anchor: TF-IDF, and the vectors of all layers where it has some."""
-    pretrained = study.task.identity["kind"] == "checkpoint"
-    return Linear("both", layer=ALL) if pretrained else Linear("tfidf")
+    return Linear("both", layer=ALL) if study.task.pretrained else Linear("tfidf")
 
 
 def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> ndarray:

@@ -30,8 +30,7 @@ def kinds_of(study: Study) -> dict[str, Linear]:
     Of a checkpoint also those on its vectors without fine-tuning, alone and beside TF-IDF.
     """
     words = {WORDS_ALONE: Linear("tfidf")}
-    pretrained = study.task.identity["kind"] == "checkpoint"
-    return words | FROZEN if pretrained else words
+    return words | FROZEN if study.task.pretrained else words
 
 
 def linear_models(study: Study) -> dict[str, ndarray]:

@@ -57,8 +57,8 @@ class LPFT(ScalarMitigation):
 
 def require_checkpoint(kind: type, task: Task) -> None:
     """Raises InputError for a network that is not pretrained."""
-    model = task.identity["kind"]
-    if model != "checkpoint":
+    if not task.pretrained:
+        model = task.identity["kind"]
         raise InputError("model", model, f"a pretrained checkpoint, which {kind.__name__} needs")
 
 

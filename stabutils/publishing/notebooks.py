@@ -209,6 +209,8 @@ def plan(plans: dict[Path, dict[str, object]]) -> list[str]:
         minutes = effort * cpu_seconds(control) / processes / 60
         if np.isfinite(minutes):
             last += f", about {max(1, round(minutes))} min on {processes} free cores"
+    if control is not None and control.task.pretrained:
+        last += "; linear models on the encoder's vectors are not counted, seconds to minutes each"
     return [*lines, last]
 
 

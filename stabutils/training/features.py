@@ -68,8 +68,8 @@ def frozen_vectors(task: Task, layer: int | str = LAST) -> dict[str, np.ndarray]
     InputError
         for a task without a checkpoint, or a layer that the checkpoint does not have.
     """
-    if task.identity.get("kind") != "checkpoint":
-        raise InputError("model", task.identity.get("kind"), "a checkpoint, for frozen vectors")
+    if not task.pretrained:
+        raise InputError("model", task.identity["kind"], "a checkpoint, for frozen vectors")
     return _vectors(Corpus.of(task), layer)
 
 

@@ -109,6 +109,11 @@ class Task:
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # as they are, by split
     cache: Path | None = None  # folder of what is computed once for many runs; None: nowhere
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether its network starts from a checkpoint."""
+        return self.identity["kind"] == "checkpoint"
+
     def to(self, device: str | torch.device) -> Task:
         """The same with its texts on a device, where the networks that read them are."""
         names = ("train", "validation", "test", "out_of_scope")
