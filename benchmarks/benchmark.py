@@ -29,16 +29,19 @@ import numpy as np
 import padded
 import torch
 from joblib import Parallel, delayed
-from measure import Costs, Ways, alternate, ratio, read, show, spread
+from measure import Costs, Ways, alternate, number, ratio, read, show, spread
 from timing import time_to_accuracy
 
 from stabutils import metrics
 from stabutils.data.datasets import Dataset, Split, load_dataset
+from stabutils.data.linear import ALL, Linear, fit
+from stabutils.metrics import intervals
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.frozen import Frozen
 from stabutils.provenance import project_root, provenance
 from stabutils.study.study import Study
 from stabutils.training.checkpoints import packaged
+from stabutils.training.features import frozen_vectors
 from stabutils.training.loop import batches, one_step, optimizer_of, predict, train
 from stabutils.training.networks import CompactShape
 from stabutils.training.preparation import default_recipe, prepare, prepare_compact
@@ -220,15 +223,12 @@ def minilm_task(data: Dataset, recipe: Recipe | None = None) -> Task | None:
 
 
 def minilm(data: Dataset, steps: int, rounds: int) -> dict:
-    """CPU-seconds of an epoch, from steps whose lengths are spread like the epoch's; the same
-    number of Trainer's steps; and what the evaluations during training add."""
+    """CPU-seconds of an epoch, from some of its steps; the same number of Trainer's steps; and what
+    the evaluations during training add."""
     task = minilm_task(data)
     if task is None:
         return {}
-    epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
-    by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
-    every = max(1, len(epoch) // steps)
-    some = by_length[every // 2 :: every]
+    epoch, some = steps_of(task, steps)
     half = replace(task, recipe=replace(task.recipe, precision="bf16"))
     network = task.build()
     with tempfile.TemporaryDirectory() as folder:
@@ -256,9 +256,40 @@ def minilm(data: Dataset, steps: int, rounds: int) -> dict:
     return found | {"evaluation_share minilm": spread(shares, "share of the training steps")}
 
 
+def steps_of(task: Task, steps: int) -> tuple[list[Batch], list[Batch]]:
+    """All steps of an epoch, and about so many of them, whose lengths are spread like theirs."""
+    epoch = list(batches(task, one_hot(task.train_labels, task.classes), 0, 0))
+    by_length = sorted(epoch, key=lambda batch: int(batch.tokens.lengths.max()))
+    every = max(1, len(epoch) // steps)
+    return epoch, by_length[every // 2 :: every]
+
+
 def evaluations(recipe: Recipe) -> int:
     """Passes over the test split before a training's end, as a study has them."""
     return max(recipe.checkpoints, math.ceil(4 / recipe.epochs)) * recipe.epochs - 1
+
+
+def linear(data: Dataset, steps: int, rounds: int) -> dict:
+    """What the linear model of all layers of MiniLM costs in fine-tunings without evaluations: a
+    pass over all texts, and fits at every strength."""
+    task = minilm_task(data)
+    if task is None:
+        return {}
+    epoch, some = steps_of(task, steps)
+    settings, vectors, network = Linear("both", layer=ALL), frozen_vectors(task, ALL), task.build()
+    ways = {
+        "pass": lambda: [predict(network, getattr(task, name), task.recipe) for name in SPLITS],
+        "fits": lambda: fit(settings, data.train, data.validation, task.classes, vectors),
+        "steps": lambda: take_steps(task, enumerate(some)),
+    }
+    rows = alternate(ways, rounds, 1)
+    seconds = {name: 1 / np.array(row) for name, row in rows.items()}
+    tuned = seconds["steps"] * task.recipe.epochs * len(epoch) / len(some)
+    price = (seconds["pass"] + seconds["fits"]) / tuned
+    return {
+        "linear_seconds": spread(seconds["pass"] + seconds["fits"], "CPU-seconds"),
+        "linear_price": number(intervals.jackknife(np.mean, price), "fine-tunings"),
+    }
 
 
 FREEZING = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
@@ -453,6 +484,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "workers": lambda: workers(compact(), steps, rounds),
         "analysis": lambda: analysis(examples=examples),
         "minilm": lambda: minilm(data, min(steps, 12), rounds),
+        "linear": lambda: linear(data, min(steps, 12), min(rounds, 3)),
         "frozen": lambda: frozen(data, minilm_recipe, share, min(rounds, 3)),
         "frozen answers": lambda: frozen_answers(
             given.dataset, min(seeds, 2), minilm_recipe.epochs
