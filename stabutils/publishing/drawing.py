@@ -26,6 +26,14 @@ ATTRIBUTES = {  # of a test query, in words
     "rare": "share of rare words",
     "words": "length in words",
 }
+NOTEBOOKS = {  # whose runs of control a figure shows; others show all that are published
+    "one-run": "01",
+    "attributes": "02",
+    "clusters": "02",
+    "trade-off-regularizers": "03",
+    "trade-off-data-centric": "04",
+    "anchor-curve": "06",
+}
 
 
 def draw(folder: Path, target: Path) -> list[Path]:
@@ -62,7 +70,13 @@ def draw(folder: Path, target: Path) -> list[Path]:
         plots["training-length"] = lambda: figures.lengths(lengths, record["recipe"]["epochs"])
     corpus, model = results.corpus_and_model(folder)
     network = f"{corpus} · {model}"
-    drawn = _save_all(plots, target, f"{network} · {len(labels)} runs of control")
+    drawn = []
+    for name, plot in plots.items():
+        runs = len(labels)
+        for shown in results.records_of(folder, NOTEBOOKS.get(name, "none")):
+            runs = shown.parameters["runs"]
+        about = network if name == "frontier" else f"{network} · {runs} runs of control"
+        drawn += _save_all({name: plot}, target, about)
     for updates in results.records_of(folder, "07"):
         churns, levels = _churns(updates), updates.parameters["levels"]
         if levels and len(churns):
