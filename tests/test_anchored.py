@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -384,6 +386,20 @@ def test_vectors_equal_those_of_the_library(checkpoint, pooling):
     every = frozen_vectors(task, "all")["test"]
     np.testing.assert_allclose(every, np.concatenate(layers, axis=1), atol=1e-5)
     assert frozen_vectors(task)["train"].shape == (len(DATA.train), layers[0].shape[1])
+
+
+def test_of_several_that_want_the_same_one_computes_it_and_the_others_wait(tmp_path):
+    task, computed = replace(tiny.task(), cache=tmp_path / "vectors"), []
+
+    def compute():
+        computed.append(1)
+        time.sleep(0.3)
+        return {"found": np.arange(3)}
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(features._kept, task, "any", {"of": 1}, compute) for _ in range(4)]
+        found = [each.result()["found"].tolist() for each in asked]
+    assert found == [[0, 1, 2]] * 4 and len(computed) == 1
 
 
 def test_vectors_are_computed_once_and_a_damaged_file_is_not_believed(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import sklearn
 import torch
+from filelock import FileLock
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
@@ -87,14 +88,20 @@ def _vectors(corpus: Corpus, layer: int | str) -> dict[str, np.ndarray]:
 def _kept(
     task: Task, name: str, about: dict, compute: Callable[[], files.Arrays]
 ) -> dict[str, np.ndarray]:
-    """What `compute` gives, or what the task's folder has of the same; it is written there else."""
+    """What `compute` gives, or what the task's folder has of the same; it is written there else.
+
+    Of several processes that want the same one computes it, and the others wait.
+    """
     if task.cache is None:
         return compute()
     path = task.cache / f"{name}-{files.digest(about)[:16]}.safetensors"
-    arrays, record = files.read_file(path) or ({}, {})
-    if record != about:
-        arrays = compute()
-        files.write_file(path, files.encode(arrays, about))
+    locks = task.cache.with_name("locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{path.stem}.lock"):
+        arrays, record = files.read_file(path) or ({}, {})
+        if record != about:
+            arrays = compute()
+            files.write_file(path, files.encode(arrays, about))
     return arrays
 
 
