@@ -296,9 +296,13 @@ def linear(data: Dataset, steps: int, rounds: int) -> dict:
 def anchor(data: Dataset, recipe: Recipe, rounds: int) -> dict:
     """What answers of `compact` beside a linear model on words cost, from text to probabilities, in
     answers of `compact` alone; and milliseconds of the linear model's part, a text."""
+
+    def read_words(text: str) -> list[str]:
+        return words(text)[: recipe.max_length]
+
     task = prepare_compact(data, recipe, CompactShape())
     network, texts = task.build(), data.test.texts
-    number_of = numbered(map(words, chain.from_iterable(texts_of(data).values())))
+    number_of = numbered(map(read_words, chain.from_iterable(texts_of(data).values())))
     asked = predict(network, task.test, recipe).numpy()
     model = fit(Linear(), data.train, data.validation, task.classes)
     with tempfile.TemporaryDirectory() as folder:
@@ -306,7 +310,7 @@ def anchor(data: Dataset, recipe: Recipe, rounds: int) -> dict:
         _, answer = serve(path)
 
     def alone() -> None:
-        ids = [[number_of[word] for word in words(text)[: recipe.max_length]] for text in texts]
+        ids = [[number_of[word] for word in read_words(text)] for text in texts]
         predict(network, Tokens.pack(ids), recipe)
 
     def one_by_one() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -400,6 +401,10 @@ def test_of_several_that_want_the_same_one_computes_it_and_the_others_wait(tmp_p
         asked = [pool.submit(features._kept, task, "any", {"of": 1}, compute) for _ in range(4)]
         found = [each.result()["found"].tolist() for each in asked]
     assert found == [[0, 1, 2]] * 4 and len(computed) == 1
+    shutil.rmtree(tmp_path / "locks")
+    (tmp_path / "locks").touch()  # where nothing can be written, what is kept is read all the same
+    assert features._kept(task, "any", {"of": 1}, compute)["found"].tolist() == [0, 1, 2]
+    assert len(computed) == 1
 
 
 def test_vectors_are_computed_once_and_a_damaged_file_is_not_believed(

@@ -24,7 +24,8 @@ interval alone: all of it beyond the threshold *holds*; none of it *does not hol
 *undecided*; – means that its number stands in no record there. Intervals are over runs and queries:
 they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
 the boards ([results](results.md)) say whether a method is better at all, with accuracy guarded and
-a correction for how many were tried. `compact` is a small network trained from
+a correction for how many were tried, and over how many runs label entropy is: five, or fewer where
+runs are few. `compact` is a small network trained from
 scratch: of a claim about fine-tuning its columns say only whether it carries over. A method stands
 at the strength tuned on MASSIVE with `compact` there, and at its default elsewhere; the tables of
 [results](results.md) have it in the name where they differ. README weighs what follows, also by

@@ -72,11 +72,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
     network = f"{corpus} · {model}"
     drawn = []
     for name, plot in plots.items():
-        runs = len(labels)
-        for shown in results.records_of(folder, NOTEBOOKS.get(name, "none")):
-            runs = shown.parameters["runs"]
-        about = network if name == "frontier" else f"{network} · {runs} runs of control"
-        drawn += _save_all({name: plot}, target, about)
+        runs = _runs_of(folder, name, len(labels))
+        drawn += _save_all({name: plot}, target, f"{network}{runs}")
     for updates in results.records_of(folder, "07"):
         churns, levels = _churns(updates), updates.parameters["levels"]
         if levels and len(churns):
@@ -84,6 +81,16 @@ def draw(folder: Path, target: Path) -> list[Path]:
             crossed = f"{network} · {levels} seeds by {levels} sets of training texts"
             drawn += _save_all({"four-churns": plot}, target, crossed)
     return drawn
+
+
+def _runs_of(folder: Path, name: str, published: int) -> str:
+    """How many runs of control a figure shows, in words; "" where that differs between its arms."""
+    if name == "frontier":
+        return ""
+    runs = published
+    if name in NOTEBOOKS:
+        runs = results.records_of(folder, NOTEBOOKS[name])[-1].parameters["runs"]
+    return f" · {runs} runs of control"
 
 
 def _of_numbers(folder: Path) -> Plots:

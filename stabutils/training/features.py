@@ -95,14 +95,22 @@ def _kept(
     if task.cache is None:
         return compute()
     path = task.cache / f"{name}-{files.digest(about)[:16]}.safetensors"
-    locks = task.cache.with_name("locks")
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{path.stem}.lock"):
-        arrays, record = files.read_file(path) or ({}, {})
-        if record != about:
-            arrays = compute()
-            files.write_file(path, files.encode(arrays, about))
-    return arrays
+    found = _read(path, about)
+    if found is None:
+        locks = task.cache.with_name("locks")
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{path.stem}.lock"):
+            found = _read(path, about)  # by the one that held the lock before
+            if found is None:
+                found = compute()
+                files.write_file(path, files.encode(found, about))
+    return found
+
+
+def _read(path: Path, about: dict) -> dict[str, np.ndarray] | None:
+    """The arrays of a file that is about the same; None where there is none."""
+    arrays, record = files.read_file(path) or ({}, {})
+    return arrays if record == about else None
 
 
 def _computed(task: Task, layer: int | str) -> dict[str, np.ndarray]:
