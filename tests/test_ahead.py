@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -117,6 +118,13 @@ def test_studies_of_other_texts_are_told_apart(asked, monkeypatch):
         return int(re.search(r"to train (?:at most )?(\d+)", lines[-1])[1])
 
     assert least("2, 3") == least("2") + 4
+
+
+def test_a_copy_of_a_study_of_other_texts_does_not_take_the_whole_corpus(asked):
+    """`replace` copies knobs, which lead to all texts."""
+    few = reliability.few_shot(asked["01"][0], 2)
+    with pytest.raises(TypeError, match="with_data"):
+        _ = replace(few, epochs=9).data
 
 
 def alive(process: int) -> bool:

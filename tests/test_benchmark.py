@@ -13,6 +13,9 @@ import tiny
 import torch
 from test_models import make_checkpoint
 
+from stabutils import records
+from stabutils.analysis import reliability
+from stabutils.publishing import quotes
 from stabutils.training import state
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -117,6 +120,30 @@ def test_what_a_linear_model_costs_is_told_in_trainings_and_in_answers(
     assert found["anchor_price"]["value"] == (4 + 1) / 4
     texts = len(data.test)
     assert found["answer_milliseconds anchor"]["value"] == pytest.approx(1000 / texts)
+
+
+def test_networks_of_few_texts_and_the_linear_model_stand_in_one_table(
+    benchmarks, tmp_path, monkeypatch
+):
+    import few_texts
+
+    data = tiny.project(tmp_path, monkeypatch)
+    root = tmp_path / "project"
+    given = ["--datasets", str(data), "--sizes", "1", "2", "--runs", "2"]
+    assert few_texts.main([*given, "-o", str(root / "records")]) == 0
+    [path] = root.glob("records/*/few_texts.json")
+    record = records.read(path)
+    study = few_texts.st.Study(dataset=str(data), runs=2)
+    few = reliability.few_shot(study, 2)
+    assert few.task.recipe.epochs > few_texts.NINE
+    runs, condition = few.retrain("control"), "2 texts an intent"
+    assert record[f"accuracy, control; {condition}"].value == np.mean(runs.labels == runs.gold)
+    assert record[f"accuracy, nine epochs; {condition}"].runs == 2
+    shown = quotes.quote("<!--table: few_texts-->old<!--end-->", root)
+    header, _, one, two = shown.splitlines()[1:5]
+    assert header == "| corpus | training texts | nine epochs | the default | linear model |"
+    assert "| 1 texts an intent |" in one and f"| {condition} |" in two
+    assert records.shown(record[f"accuracy, linear (TF-IDF); {condition}"], "%") in two
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis.board import LINEAR, is_method
+from stabutils.analysis.board import LINEAR, WORDS_ALONE, is_method
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.publishing import results
 
@@ -226,6 +226,19 @@ def _ends(row: dict, score: str) -> Interval:
     return Interval(*ends, runs=row["runs"])
 
 
+def _few_texts(root: Path) -> str:
+    """Accuracy of networks of a few texts an intent, as `benchmarks/few_texts.py` found it."""
+    columns = {"nine epochs": "nine epochs", "control": "the default", WORDS_ALONE: "linear model"}
+    rows = []
+    for path in sorted((root / "records").glob("*/few_texts.json")):
+        record = records.read(path)
+        for condition in dict.fromkeys(number.condition for number in record.numbers):
+            keys = [f"accuracy, {arm}; {condition}" for arm in columns]
+            cells = [records.shown(record[key], "%") for key in keys]
+            rows.append([record.parameters["dataset"], condition, *cells])
+    return table(["corpus", "training texts", *columns.values()], rows)
+
+
 def _updates(root: Path) -> str:
     """Update churn of each method, the least share of control's first, by corpus and network."""
     frame = results.updates(root)
@@ -247,6 +260,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "board": _board,
     "corpora": _corpora,
     "executed": _executed,
+    "few_texts": _few_texts,
     "recipes": _recipes,
     "tried": _tried,
     "updates": _updates,

@@ -193,11 +193,16 @@ class StudyOfTexts(Study):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
+    @cached_property
+    def data(self) -> Dataset:
+        """Those that `with_data` gave; a copy with other knobs has none."""
+        raise TypeError("texts of a study: got none; expected those that `with_data` gives")
+
     @classmethod
     def with_data(cls, study: Study, data: Dataset) -> Self:
         """A study with the knobs of another one and texts of its own."""
         own = cls(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
-        vars(own)["data"] = data  # in place of its cache
+        vars(own)["data"] = data
         return own
 
 
