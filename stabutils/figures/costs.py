@@ -118,18 +118,26 @@ def _against_cost(figure: Figure, axis: Axes, rows: pd.DataFrame, measure: str) 
 def _name(
     axis: Axes, rows: pd.DataFrame, ranked: pd.DataFrame, most: int, named: Sequence[str]
 ) -> None:
-    """Name linear models, the arms in `named`, and the first networks of the ranking."""
-    linear = rows.arm.str.startswith(LINEAR)
+    """Name linear models, the arms in `named`, and the first networks of the ranking.
+
+    Linear models of one height share a label, a line each.
+    """
+    linear = rows[rows.arm.str.startswith(LINEAR)]
     networks = ranked[~ranked.arm.str.startswith(LINEAR)][:most]
-    chosen = pd.concat([rows[linear | rows.arm.isin(named)], networks]).drop_duplicates("arm")
-    names = []
-    for row in chosen.itertuples():
-        change = getattr(row, "accuracy_change", None)
-        name = row.arm
-        if name.startswith(LINEAR) and change is not None:
-            name = f"{name}: accuracy {100 * change.value:+.1f} points"
-        names.append(name)
-    label_points(axis, names, chosen[["across", "height"]].to_numpy(float))
+    networks = pd.concat([rows[rows.arm.isin(named)], networks]).drop_duplicates("arm")
+    labels = []
+    for _, equal in linear.groupby("height"):
+        names = "\n".join(_with_accuracy(row) for row in equal.itertuples())
+        labels.append((names, equal.across.max(), equal.height.iloc[0]))
+    labels += networks[["arm", "across", "height"]].itertuples(index=False, name=None)
+    points = np.array([point for _, *point in labels], float).reshape(-1, 2)
+    label_points(axis, [name for name, *_ in labels], points)
+
+
+def _with_accuracy(row) -> str:
+    """The name of a linear model, with its change of accuracy where it is known."""
+    change = getattr(row, "accuracy_change", None)
+    return row.arm if change is None else f"{row.arm}: accuracy {100 * change.value:+.1f} points"
 
 
 def budgets(best: pd.DataFrame) -> Figure:

@@ -35,7 +35,8 @@ MEASURES = {  # words of an axis, and by what its numbers are multiplied
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 GAPS = (8, 13, 21, 34, 50, 72)  # pixels from a point to its label
 LIGHT = 190  # of 255: what is lighter, such as a grid, may lie behind a label
-LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
+LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "linestyle": ":", "shrinkA": 0}
+LEADER |= {"shrinkB": 4}
 
 
 def spans(
@@ -175,7 +176,8 @@ def label_points(
 ) -> None:
     """Write each name as near to its point as it can stand without hiding what is drawn.
 
-    A name for which there is no room is left out. Call it last, when all else is drawn.
+    A name may have several lines. One for which there is no room is left out. Call it last, when
+    all else is drawn.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ def label_points(
     look = {"textcoords": "offset points", "arrowprops": LEADER, "fontsize": fontsize}
     for place, (name, point) in enumerate(zip(names, points, strict=True)):
         colour = "black" if colours is None else colours[place]
-        words = short(name, 52)
+        words = "\n".join(short(line, 52) for line in name.splitlines())
         label = axis.annotate(words, point, (0, 0), **look, color=colour, ha="center", va="center")
         label.set_in_layout(False)
         size = Text.get_window_extent(label).size

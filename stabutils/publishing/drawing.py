@@ -62,7 +62,8 @@ def draw(folder: Path, target: Path) -> list[Path]:
     plots |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
-        plots["frontier"] = lambda: figures.frontier(frontier.frontier([methods]))
+        table = frontier.frontier([methods])
+        plots["frontier"] = lambda: figures.frontier(table, named=("R-Drop", "TGTSS"))
     for curves, points in _anchor_curves(folder):
         plots["anchor-curve"] = partial(figures.anchor_curve, curves, points)
     lengths = results.lengths(folder)
