@@ -314,19 +314,20 @@ def test_claims_say_what_the_records_say(tmp_path):
     folder = tmp_path / "records" / "toy"
     (folder / "answers").mkdir(parents=True)
     assert "**holds**" not in claims.markdown(tmp_path)
-    definition = next(each for each in records.definitions() if each.name == "EMA")
-    found = records.Claim("EMA", "EMA: 0.2", 0.2, 0.1, 0.3, "holds")
+    definition = next(each for each in records.definitions() if each.name == "EMA helps")
+    found = records.Claim("EMA helps", "EMA: 0.2", 0.2, 0.1, 0.3, "holds")
     records.Record(definition.notebook, {}, {}, (), (found,)).write(folder)
     [row] = [line for line in claims.markdown(tmp_path).splitlines() if "**holds**" in line]
     assert "20.0 %<br>[10.0, 30.0]" in row and "exponential average" in row
     assert "| above 0 |" in row and "– |" not in row  # one corpus, and there it was measured
     assert "- Two retrainings disagree on … of the queries. ([01]" in claims.markdown(tmp_path)
     table = claims.verdicts(tmp_path)
-    assert table.toy["EMA (Morales-Brotons 2024)"] == "holds" and (table.toy == "").sum() > 10
+    found = table["toy · compact"]
+    assert found["EMA helps (Morales-Brotons 2024)"] == "holds" and (found == "").sum() > 10
     assert not [name for name in table.index if "This study" in name]
     [axis] = figures.verdicts(table).axes
     marks = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
-    place = table.index.get_loc("EMA (Morales-Brotons 2024)")
+    place = table.index.get_loc("EMA helps (Morales-Brotons 2024)")
     assert marks == {"holds": [[0, place]], "does not hold": [], "undecided": []}
 
 

@@ -140,6 +140,12 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     calm = "| calm | **20.0 % [15.0, 25.0]** |  | +0.30 [+0.20, +0.40] | 2 | 1 | 10 runs |"
     assert calm in text and "| rash | -10.0 %" in text
     assert "No board is published" in quotes.quote("<!--table: board b--><!--end-->", tmp_path)
+    whole = {"rash": -0.1, "calm": 0.2, "anchored": 1.0}  # no run of the last one differs
+    records.Record("03_x", {}, {}, board_of(whole)).write(tmp_path / "records" / "whole")
+    (tmp_path / "records" / "whole" / "answers").mkdir()
+    text = quotes.quote("<!--table: board whole-->old<!--end-->", tmp_path)
+    assert "1 of 2 methods are" in text and "calm gives the largest" in text
+    assert "| anchored | 100.0 % [95.0, 105.0], the linear model alone |" in text
     records.Record("04_y", {}, {}, board_of({"soft": 0.3})).write(folder)
     boards = [set(results.board(folder, notebook).arm) for notebook in ("", "03", "04")]
     assert boards == [

@@ -33,6 +33,13 @@ from stabutils.study.study import Arm, Study
 from stabutils.training.state import Seeds
 
 FLIPS = ("churn", "negative_flips", "positive_flips")
+COMPARED = (  # methods, and what each is held against
+    ("anchored at a half", "ensemble of 2"),
+    ("warm start", "ensemble of 2"),
+    ("the old one kept", "ensemble of 2"),
+    ("weight interpolation with anchor at a half", "linear (TF-IDF)"),
+    ("weight interpolation with anchor at a half", "linear (both, all layers)"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +272,22 @@ def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
     """The numbers of a table of updates for a record."""
     names = [*FLIPS, "churn_reduction", "negative_flips_reduction", "accuracy", "accuracy_change"]
     return board.numbers(table, names, condition)
+
+
+def differences(arms: Arms, condition: str = "") -> list[records.Number]:
+    """By how much update churn differs between methods, of those of COMPARED that are there.
+
+    Intervals over updates and queries, of the difference as a whole.
+    """
+    found = []
+    for name, other in COMPARED:
+        if name in arms and other in arms:
+            both = arms[name], arms[other]
+            new, old = (own.flips()["churn"] for own in both)
+            change = scores.change(new, old, [own.after.seeds for own in both])
+            less = ", ".join(filter(None, (condition, f"less {other}")))
+            found.append(records.number("churn_change", change, name, less))
+    return found
 
 
 def foreseen(updates: Updates) -> dict[str, Interval]:

@@ -21,7 +21,8 @@ INTRODUCTION = """# Claims and verdicts
 
 Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the
 interval alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is
-*undecided*; – means that its number stands in no record there. Intervals are over runs and queries:
+*undecided*; – means that its number stands in no record there. *Chance* ends where the middle 95 %
+of shuffled places end. Intervals are over runs and queries:
 they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
 the boards ([results](results.md)) say whether a method is better at all, with accuracy guarded and
 a correction for how many were tried, and over how many runs label entropy is: five, or fewer where
@@ -66,7 +67,8 @@ def _column(folder: Path) -> str:
 
 def verdicts(root: Path) -> pd.DataFrame:
     """The verdicts in words, a row a claim of others, a column a corpus and model; "" for none."""
-    columns = {folder.name: _claims(folder) for folder in results.published(root)}
+    folders = results.published(root)
+    columns = {_column(own).replace("<br>", " · "): _claims(own) for own in folders}
     rows = {}
     for definition in records.definitions():
         if definition.source:
@@ -86,19 +88,16 @@ def _row(definition: records.Definition, columns: Iterable[Claims]) -> list[str]
 
 
 def _limit(definition: records.Definition) -> str:
-    """The threshold of a claim, in the unit of its number, or whose number it is.
+    """The threshold of a claim, in the unit of its number; "chance" where that was measured.
 
     Examples
     --------
-    >>> key = "churn, linear (both, all layers); drop 10 %"
-    >>> _limit(records.Definition("", "", "", key, beyond=key))
-    'that of the linear (both, all layers)'
+    >>> _limit(records.Definition("", "", "", "churn, R-Drop", beyond=0.1))
+    '10 %'
     """
     beyond, unit = definition.beyond, records.unit_of(_metric(definition))
     if isinstance(beyond, str):
-        metric, _, rest = beyond.partition(", ")
-        arm = rest.partition("; ")[0]
-        return "chance" if metric == "clustering_chance" else f"that of the {arm}"
+        return "chance"
     if unit and beyond:
         return f"{100 * beyond:.4g} {unit}"
     return f"{beyond:.4g}"

@@ -170,7 +170,7 @@ def _board(root: Path, corpus: str) -> str:
     if corpus not in boards:
         return f"No board is published for {corpus} yet."
     board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
-    methods = board[board.arm.map(is_method)]
+    methods = board[board.arm.map(is_method) & ~board.reduction.map(_whole)]
     better, best = methods[methods.better == "holds"], methods.iloc[0]
     rows = [_row(row) for row in board.itertuples() if row.arm != "control"]
     sentence = (
@@ -182,10 +182,17 @@ def _board(root: Path, corpus: str) -> str:
     return sentence + table([*header, "trainings", "passes", "measured on"], rows)
 
 
+def _whole(reduction: Interval | None) -> bool:
+    """Whether a mixture is the linear model alone: no run of it differs."""
+    return reduction is not None and reduction.value == 1
+
+
 def _row(row) -> list[str]:
     """Of a board; bold where it says that the method is better."""
     reduction = in_percent(row.reduction)
-    if row.better == "holds":
+    if is_method(row.arm) and _whole(row.reduction):
+        reduction += ", the linear model alone"
+    elif row.better == "holds":
         reduction = f"**{reduction}**"
     churn, accuracy = in_percent(row.churn), in_percent(row.accuracy_change, "", 2, "+")
     prices = f"{row.trainings:.3g}", f"{row.passes:.3g}"
@@ -255,6 +262,21 @@ def _update(row) -> str:
     return f"{churn}{points}<br>{row.runs} updates"
 
 
+def _weights(root: Path) -> str:
+    """The weights of the linear model that validation texts chose, as notebook 06 had them."""
+    rules = {"one error": "anchored", "half a point": "anchored (half a point)"}
+    rows = []
+    for folder in results.published(root):
+        for record in results.records_of(folder, "06"):
+            found = pd.DataFrame(record.provenance["weights"])
+            found = found[(found.share == 1) & (found.kind == "geometric")]
+            for arm, own in found.groupby("arm", sort=False):
+                weights = dict(zip(own.rule, own.weight, strict=True))
+                cells = [f"{weights[rule]:g}" for rule in rules]
+                rows.append([*results.corpus_and_model(folder), arm, *cells])
+    return table(["corpus", "model", "network", *rules.values()], rows)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "benchmark": _benchmark,
     "board": _board,
@@ -264,6 +286,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "recipes": _recipes,
     "tried": _tried,
     "updates": _updates,
+    "weights": _weights,
 }
 
 
