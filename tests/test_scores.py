@@ -14,7 +14,7 @@ from statsmodels.stats.inter_rater import fleiss_kappa as statsmodels_kappa
 from stabutils import metrics
 from stabutils.errors import InputError
 from stabutils.metrics import scores
-from stabutils.metrics.intervals import jackknife
+from stabutils.metrics.intervals import jackknife, verdict
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True)
 some_labels = arrays(
@@ -576,3 +576,25 @@ def test_more_votes_than_runs_are_refused(n):
     for call in (scores.label_entropy, scores.share_unstable):
         with pytest.raises(InputError, match="n: got .*; expected an integer from 2 to 4"):
             call(np.zeros((4, 3), int), n)
+
+
+@pytest.mark.parametrize("queries", [3, 7, 11, 30, 49])
+@pytest.mark.parametrize("runs", [(3, 4), (7, 10), (50, 10)])
+def test_arms_that_never_flip_and_are_equally_accurate_do_not_differ(queries, runs):
+    """Fails where rounding becomes a difference without any spread, which is significant."""
+    gold = np.zeros(queries, int)
+    old, new = (np.tile(np.r_[1, gold[1:]], (count, 1)) for count in runs)  # one is wrong
+    change = scores.change(scores.accuracy(new, gold), scores.accuracy(old, gold))
+    assert (change.value, change.se, change.p_value()) == (0, 0, 1)
+    assert verdict(change, 0) == "does not hold" == verdict(change, 0, "below")
+
+
+@given(st.integers(0, 10**6), st.integers(3, 9))
+@bounded
+def test_what_one_run_alone_makes_is_no_base_of_a_share(seed, runs):
+    """Without it there is no churn, up to rounding; a share of it would be of any size."""
+    draw = np.random.default_rng(seed)
+    labels = np.tile(draw.integers(0, 3, 23), (runs, 1))
+    labels[0, draw.integers(23)] += 1
+    for score in (scores.churn(labels), scores.label_entropy(labels, runs - 1)):
+        assert scores.reduction(score, score) is None

@@ -33,6 +33,7 @@ from stabutils.errors import InputError
 
 UPPER = 0.975  # quantile at which an interval of 95 % ends
 GUARD = 0.005  # of accuracy may be lost and a system still count as better
+ROUNDING = 1e-12  # two shares that differ by less are equal
 BLOCKS = 50  # of queries, left out one at a time where leaving out single ones would take too long
 
 
@@ -89,7 +90,7 @@ class Interval:
         0.057
         """
         if self.se == 0:
-            return float(self.value == null)
+            return float(abs(self.value - null) <= ROUNDING)
         return float(2 * special.stdtr(self.df, -abs(self.value - null) / self.se))
 
     def within(self, lowest: float, highest: float) -> Interval:
@@ -528,9 +529,9 @@ def verdict(interval: Interval | None, threshold: float, direction: str = "above
     worst, best = interval.low - threshold, interval.high - threshold
     if direction == "below":
         worst, best = -best, -worst
-    if worst > 0:
+    if worst > ROUNDING:
         return "holds"
-    return "does not hold" if best <= 0 else f"undecided at {interval.runs} runs"
+    return "does not hold" if best <= ROUNDING else f"undecided at {interval.runs} runs"
 
 
 def together(*verdicts: str) -> str:

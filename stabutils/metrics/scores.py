@@ -116,7 +116,7 @@ def change(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> In
 
 def reduction(new: Score, old: Score, seeds: Sequence[ndarray] | None = None) -> Interval | None:
     """The share of the old score that is saved; None where it, or it without a run, is 0."""
-    if old.value == 0 or not old.without.all():
+    if old.value <= 0 or (old.without <= 1e-12 * old.value).any():
         return None
     saved = compare(lambda after, before: 1 - after / before, [new, old], seeds)
     return saved.within(-np.inf, 1)
@@ -212,12 +212,13 @@ def of_runs(values: ArrayLike, bounds=(-np.inf, np.inf)) -> Score:
     """
     values = np.asarray(values, float)
     runs, queries = values.shape
-    each, per_run = values.mean(axis=0), values.mean(axis=1)
+    each, sums = values.mean(axis=0), values.sum(axis=1)
+    total = sums.sum()  # divided once: equal shares of other numbers of runs are equal bits
     without, moves = np.full(1, np.nan), None
     if runs > 1:
-        without = (per_run.sum() - per_run) / (runs - 1)
+        without = (total - sums) / ((runs - 1) * queries)
         moves = _small((each - values) / math.sqrt(runs * (runs - 1)) / queries)
-    return Score(float(per_run.mean()), without, each, np.ones(queries), moves, bounds)
+    return Score(float(total / (runs * queries)), without, each, np.ones(queries), moves, bounds)
 
 
 def scores(
