@@ -103,8 +103,13 @@ def test_a_file_that_is_no_anchor_is_refused(tmp_path):
         load(tmp_path / "missing.safetensors")
     path = made().save(tmp_path / "anchor.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.warns(match="set aside"), pytest.raises(InputError, match="an undamaged file"):
-        load(path)
+    (tmp_path / "other.safetensors").write_bytes(b"a model of somebody")
+    for wrong in (path, tmp_path / "other.safetensors"):  # which stay where they are
+        with pytest.warns(), pytest.raises(InputError, match="an undamaged file"):
+            load(wrong)
+        assert wrong.exists()
+    with pytest.raises(InputError, match="an undamaged file"):
+        load(tmp_path)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
@@ -299,6 +304,13 @@ def test_frozen_vectors_come_from_a_file(files, capsys):
     assert "--vectors would not be read" in capsys.readouterr().err
     assert main(["anchor", *given, "--features", "both"]) == 2
     assert "shape of the vectors" in capsys.readouterr().err
+    (files / "junk.safetensors").write_bytes(b"no vectors")
+    for wrong in ("junk.safetensors", "missing.safetensors"):
+        assert main(["anchor", *given, "--vectors", str(files / wrong)]) == 2
+        assert "vectors: got" in capsys.readouterr().err
+    unwritable = ["--csv", str(files / "nowhere" / "curve.csv")]
+    assert main(["anchor", *given, *vectors[2:], *unwritable]) == 2
+    assert "output: got" in capsys.readouterr().err
 
 
 def test_an_encoder_is_read_by_its_name_and_a_service_reads_the_same(files, tmp_path, capsys):

@@ -32,6 +32,7 @@ from stabutils.analysis.board import (
     with_verdicts,
 )
 from stabutils.errors import InputError
+from stabutils.figures import per_intent
 from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms
 from stabutils.study.runs import Runs
 
@@ -453,6 +454,13 @@ def test_an_intent_of_five_queries_is_judged_unless_told_otherwise():
     gold = np.repeat([0, 1, 2], [51, 5, 4])
     pair = [replace(runs, gold=gold) for runs in (CONTROL, ARMS["calm"])]
     assert {*who_pays(*pair, ["many", "five", "four"]).intent} == {"many", "five"}
+
+
+def test_where_no_intent_has_enough_queries_nobody_is_seen_to_pay():
+    labels = CONTROL.labels.max() + 1
+    table = who_pays(CONTROL, CONTROL, list(map(str, range(labels))), least=10**6)
+    assert len(table) == 0 and list(table.intent[table.harmed]) == []
+    assert "0 intents" in per_intent(table).axes[0].get_title()
 
 
 def test_who_pays_names_the_intent_that_is_hurt():

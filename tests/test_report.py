@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -1514,3 +1515,65 @@ def test_of_files_with_probabilities_a_comparison_says_who_crosses_the_threshold
     assert between["decision_flips"] == between["served_churn"] == 0.25 and between["churn"] == 0
     out = capsys.readouterr().out
     assert "Between: decision flips" in out and "from a confidence of 0.7 on, else by a" in out
+
+
+# ---- what is given and would not be used, or could not be right
+
+
+def test_logits_are_no_probabilities_in_a_comparison_either(tmp_path):
+    logits = np.random.default_rng(0).normal(0, 3, (3, 20, 4)).astype(np.float32)
+    for form, write in {".npy": np.save, ".safetensors": save_logits}.items():
+        write(tmp_path / f"logits{form}", logits)
+        with pytest.raises(InputError, match=r"probabilities: got -.*not logits"):
+            read_predictions(tmp_path / f"logits{form}")
+    labels = logits.argmax(2)
+    with pytest.raises(InputError, match="not logits"):
+        report(labels[:1], probabilities=logits[:1], checkpoints=np.stack([labels[:1]] * 2, axis=1))
+
+
+def save_logits(path, logits):
+    save_file({"probabilities": logits}, path)
+
+
+def test_arrays_beside_answers_that_bring_their_own_are_refused(tmp_path):
+    labels, _ = answers(3)
+    np.save(tmp_path / "labels.npy", labels)
+    read = read_predictions(tmp_path / "labels.npy")
+    with pytest.raises(InputError, match="arrays beside the answers"):
+        report(read, gold=labels[0])
+    for beside in ({"gold": labels[0]}, {"seeds": (range(3), range(3))}):
+        with pytest.raises(InputError, match="arrays beside the answers"):
+            compare(read, read, **beside)
+
+
+def test_every_label_name_is_given_once():
+    with pytest.raises(InputError, match="label_names: got 'a'; expected each name once"):
+        report([["a", "b"], ["b", "b"]], label_names=["a", "b", "a"])
+
+
+def test_integers_of_any_size_are_labels():
+    labels = np.array([[0, 1, 2], [0, 1, 1]])
+    gold = np.array([0, 1, 2])
+    found = [
+        report(labels.astype(kind), gold.astype(other)).numbers["accuracy"].value
+        for kind, other in ((int, int), (np.uint8, np.int64), (np.int64, np.uint64))
+    ]
+    assert found == [pytest.approx(5 / 6)] * 3
+
+
+@pytest.mark.parametrize("name, value", [("max_churn", 5), ("max_churn", "x"), ("threshold", "x")])
+def test_a_share_is_a_number_of_0_to_1(name, value):
+    with pytest.raises(InputError, match=f"{name}: got .*; expected a number from 0 to 1"):
+        report(answers(3)[0], **{name: value})
+
+
+def test_a_column_of_runs_that_numbers_rows_is_refused_without_a_table_of_all_pairs(tmp_path):
+    """30,000 runs of 30,000 examples would be 900 million pairs."""
+    count = 30_000
+    rows = "".join(f"{row},{row},a\n" for row in range(count))
+    (tmp_path / "wide.csv").write_text("run,example,label\n" + rows, encoding="utf-8")
+    tracemalloc.start()
+    with pytest.raises(InputError, match="example '1' of run '0': got 'no row'.* 899970000 such"):
+        read_predictions(tmp_path / "wide.csv")
+    assert tracemalloc.get_traced_memory()[1] < 2e8
+    tracemalloc.stop()

@@ -19,6 +19,8 @@ from stabutils.records import Number
 from stabutils.study.runs import Runs, of_answers
 
 Costs = Mapping[str, tuple[float, float]]  # trainings and passes of an answer, by arm
+PAYING = ["intent", "examples", "label_entropy", "label_entropy_change", "accuracy_change"]
+PAYING += ["p", "harmed"]  # columns of `who_pays`
 LEVEL = 0.05  # of the family of all methods on a board
 LINEAR = "linear"  # how the names of linear models begin, which no seed changes
 BESIDE = ("control", "placebo")  # rows that are no methods
@@ -381,7 +383,7 @@ def who_pays(
     p_values = holm([row["accuracy_change"].p_value() for row in rows])
     for row, p in zip(rows, p_values, strict=True):
         row |= {"p": p, "harmed": bool(p < LEVEL and row["accuracy_change"].value < 0)}
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=PAYING)
 
 
 # ---- a board for readers and records

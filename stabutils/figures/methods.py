@@ -195,7 +195,7 @@ def per_intent(table: pd.DataFrame) -> Figure:
     across, up = spans(table.label_entropy_change)[0], spans(table.accuracy_change, 100)[0]
     significant = (table.p < LEVEL).to_numpy()
     kinds = {"less": significant & (up < 0), "more": significant & (up > 0), "": ~significant}
-    sizes = (10 + 300 * table.examples / table.examples.max()).to_numpy()
+    sizes = (10 + 300 * table.examples / table.examples.max()).to_numpy(float)
     figure, axis = plt.subplots(figsize=(9, 4.8))
     looks = (RED, "v"), (BLUE, "^"), (GREY, "o")
     for here, (colour, mark) in zip(kinds.values(), looks, strict=True):

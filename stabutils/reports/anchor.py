@@ -35,7 +35,7 @@ from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
 from stabutils.records import Number, for_programs, number, write_document
 from stabutils.reports.codes import agreement
 from stabutils.reports.reading import ARRAYS, Predictions, read_predictions
-from stabutils.reports.stability import add_columns, columns_of
+from stabutils.reports.stability import add_columns, columns_of, save
 from stabutils.training import files
 
 CONTENT = "anchor"  # what the record of a file says it is
@@ -103,13 +103,20 @@ class Anchor:
         if self.encoder is not None:
             arrays["encoder"] = self.encoder.vector
             record["encoder"] = {"tokens": self.encoder.tokens, "text": self.encoder.text}
-        files.write_file(path, files.encode(arrays, record))
+        try:
+            files.write_file(path, files.encode(arrays, record))
+        except OSError as error:
+            allowed = f"a file that can be written ({error.strerror})"
+            raise InputError("output", str(path), allowed) from None
         return path
 
 
 def load(path: str | Path) -> Anchor:
     """The anchor in a file, every byte verified. Raises InputError for a file that holds none."""
-    arrays, record = files.read_file(Path(path)) or ({}, {})
+    try:
+        arrays, record = files.read_file(Path(path), set_aside=False) or ({}, {})
+    except OSError:
+        arrays, record = {}, {}
     if record.get("content") != CONTENT:
         raise InputError("anchor", str(path), "an undamaged file that Anchor.save wrote")
     settings = record["settings"]
@@ -356,8 +363,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     """Assess an anchor, save it, say what it would buy and where it lies."""
-    from safetensors.numpy import load_file
-
     _refuse_features(arguments)
     data = load_dataset(arguments.dataset)
     columns = columns_of(arguments)
@@ -365,7 +370,7 @@ def command(arguments: argparse.Namespace) -> int:
         probabilities_of(read_rated(getattr(arguments, split), columns), data, split)
         for split in ("validation", "test")
     )
-    vectors = load_file(arguments.vectors) if arguments.vectors else {}
+    vectors = _read_vectors(arguments.vectors) if arguments.vectors else {}
     settings = Linear(arguments.features or ("both" if arguments.vectors else "tfidf"))
     encoder = None
     if arguments.encoder:
@@ -374,13 +379,24 @@ def command(arguments: argparse.Namespace) -> int:
     found = assess(data, validation, test, settings, arguments.kind, vectors)
     path = replace(found.anchor, encoder=encoder).save(Path(arguments.output))
     if arguments.csv:
-        found.plain().to_csv(arguments.csv, index=False)
+        save(arguments.csv, found.plain().to_csv(index=False, lineterminator="\n"))
     if arguments.json:
         about = {"weight": found.anchor.weight, "alone": found.alone, "anchor": str(path)}
         numbers = for_programs(found.numbers())
         write_document(arguments.json, "anchor", 0, {**about, "numbers": numbers})
     print(data, found.summary(), f"anchor: {path}", sep="\n")
     return 0
+
+
+def _read_vectors(path: str) -> dict[str, ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        allowed = f"a safetensors file of vectors by split ({str(error)[:80]})"
+        raise InputError("vectors", path, allowed) from None
 
 
 def _refuse_features(arguments: argparse.Namespace) -> None:

@@ -56,7 +56,7 @@ def encode(labels, gold=None, label_names=None, classes=None):
     cells = labels.ravel()
     if gold is not None:
         gold = _integers_or_strings(gold, "gold", ("examples",))
-        if len(gold) != labels.shape[1] or gold.dtype.kind != labels.dtype.kind:
+        if len(gold) != labels.shape[1] or (gold.dtype == object) != (labels.dtype == object):
             allowed = f"{labels.shape[1]} of the kind that labels are, one for each example"
             raise InputError("gold", f"{len(gold)} of type {gold.dtype}", allowed)
         cells = np.concatenate([cells, gold])
@@ -72,6 +72,8 @@ def _places(cells, label_names, classes):
         if not hasattr(label_names, "__len__"):
             raise InputError("label_names", label_names, "the name of each label")
         names = tuple(map(str, label_names))
+        if twice := [name for row, name in enumerate(names) if name in names[:row]]:
+            raise InputError("label_names", twice[0], "each name once")
     elif classes is not None and not are_words:
         names = tuple(map(str, range(classes)))
     if names is not None and not are_words:
@@ -92,6 +94,13 @@ def _places(cells, label_names, classes):
             allowed = f"one of the label names ({', '.join(names[:10])} ...)"
             raise InputError("labels", name, allowed)
     return np.array([place[name] for name in written])[codes], names
+
+
+def refuse_beside(given: Iterable) -> None:
+    """Refuse arrays that are given beside answers which bring their own along."""
+    if any(each is not None for each in given):
+        allowed = "none: they bring along what they have (dataclasses.replace adds to it)"
+        raise InputError("arrays beside the answers of runs", "some", allowed)
 
 
 def shape_of(values, thing: str) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from stabutils.metrics.intervals import (
 )
 from stabutils.metrics.measures import churn_between, churn_parts, majority
 from stabutils.records import for_programs, of_scores
-from stabutils.reports.codes import encode, same_code, shape_of
+from stabutils.reports.codes import encode, refuse_beside, same_code, shape_of
 from stabutils.reports.comparison_page import written
 from stabutils.reports.gate import (
     Check,
@@ -253,6 +253,7 @@ def compare(
     of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
     other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
+        refuse_beside((gold, seeds))
         before, after, gold, other, seeds = _of_both(before, after)
     before, after, gold, code = _same_names(before, after, gold, other)
     sides = {"before": before, "after": after}

@@ -34,6 +34,7 @@ from stabutils.data.tables import (
     unreadable,
 )
 from stabutils.errors import InputError
+from stabutils.metrics.measures import checked_probabilities
 from stabutils.provenance import project_root
 from stabutils.reports.codes import encode, ordered, same_code
 from stabutils.reports.columns import (
@@ -96,6 +97,10 @@ class Predictions:
     numbered: bool = False
     identity: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     confidence: ndarray | None = None
+
+    def __post_init__(self):
+        if self.probabilities is not None:
+            checked_probabilities(self.probabilities)
 
     def __repr__(self) -> str:
         names = f"{len(self.label_names)} label names"
@@ -632,19 +637,23 @@ def _times(runs, points) -> tuple[str, ...]:
 def _order(time, example, times, examples) -> ndarray:
     """Which row holds each (time, example), time by time: every pair once, else InputError."""
     pair = time * len(examples) + example
-    counts = np.bincount(pair, minlength=len(times) * len(examples))
-    for wrong, words in ((counts > 1, "{} rows"), (counts == 0, "no row")):
-        if wrong.any():
-            first = int(wrong.argmax())
-            who = times[first // len(examples)]
-            where = f"example {examples[first % len(examples)]!r}"
-            where += f" of run {who!r}" if who else ""
-            more = f"; so it is for {wrong.sum()} such pairs" if wrong.sum() > 1 else ""
-            allowed = f"one row for each run and example{more}"
-            if counts[first] > 1:
-                allowed += ". If a query is asked several times, number the rows of each run in a "
-                allowed += "column, and say --columns example=<that column>"
-            raise InputError(where, words.format(counts[first]), allowed)
+    present, counts = np.unique(pair, return_counts=True)
+    twice = np.flatnonzero(counts > 1)
+    lacking = len(times) * len(examples) - len(present)
+    if len(twice) or lacking:
+        gaps = np.flatnonzero(present != np.arange(len(present)))
+        first, value, wrong = (gaps[0] if len(gaps) else len(present)), "no row", lacking
+        if len(twice):
+            first, value, wrong = present[twice[0]], f"{counts[twice[0]]} rows", len(twice)
+        who = times[first // len(examples)]
+        where = f"example {examples[first % len(examples)]!r}"
+        where += f" of run {who!r}" if who else ""
+        allowed = "one row for each run and example"
+        allowed += f"; so it is for {wrong} such pairs" if wrong > 1 else ""
+        if len(twice):
+            allowed += ". If a query is asked several times, number the rows of each run in a "
+            allowed += "column, and say --columns example=<that column>"
+        raise InputError(where, value, allowed)
     return np.argsort(pair)
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy import ndarray
 
 from stabutils import metrics
-from stabutils.errors import InputError
+from stabutils.errors import InputError, check
 from stabutils.metrics import multiplicity, scores
 from stabutils.metrics.intervals import (
     GUARD,
@@ -35,7 +35,7 @@ from stabutils.metrics.intervals import (
 )
 from stabutils.metrics.measures import flips
 from stabutils.records import UNITS, for_programs, of_scores, write_document
-from stabutils.reports.codes import encode, one_for_each, shape_of
+from stabutils.reports.codes import encode, one_for_each, refuse_beside, shape_of
 from stabutils.reports.columns import COLUMNS, MORE_RUNS, told
 from stabutils.reports.gate import (
     Check,
@@ -275,7 +275,11 @@ def report(
     >>> print(found.numbers["churn"].value)
     0.3333333333333333
     """
+    check("threshold", threshold, float, {"least": 0, "most": 1})
+    check("max_churn", max_churn, float | None, {"least": 0, "most": 1})
     if isinstance(labels, Predictions):
+        beside = gold, label_names, probabilities, texts, examples, weights, checkpoints, run_names
+        refuse_beside(beside)
         read = labels
     else:
         read = _checked(
@@ -884,7 +888,7 @@ def command(arguments: argparse.Namespace) -> int:
         "passed": "passed: nothing of churn's interval lies above {} %",
         "undecided": "not failed, but undecided at {runs} runs: {} % lies inside churn's interval",
     }
-    for check in checks:
-        limit_shown = f"{100 * check.limit:g}"
-        print(words[check.outcome].format(limit_shown, runs=check.interval.runs) + check.advice)
+    for each in checks:
+        limit_shown = f"{100 * each.limit:g}"
+        print(words[each.outcome].format(limit_shown, runs=each.interval.runs) + each.advice)
     return status

@@ -145,11 +145,12 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def read_file(path: Path) -> tuple[Arrays, dict] | None:
+def read_file(path: Path, set_aside: bool = True) -> tuple[Arrays, dict] | None:
     """Arrays and record of a file, every byte verified, or None where there is none.
 
     A damaged file counts as none, with a warning. One of a store is set aside as
-    `<name>.damaged`; a packed one, which is published, stays where it is. Raises InputError for a
+    `<name>.damaged`; a packed one, which is published, stays where it is, and so does one that is
+    not of a store (`set_aside`). Raises InputError for a
     file of another version, which is left alone.
     """
     packed = path.name.endswith(PACKED)
@@ -162,7 +163,7 @@ def read_file(path: Path) -> tuple[Arrays, dict] | None:
         raise _refused(path, error) from None
     except DamagedFile as error:
         message = f"{path.name}: {error}"
-    if not packed:
+    if set_aside and not packed:
         aside = path.with_name(path.name + ".damaged")
         with suppress(OSError):  # another process was quicker, or nothing here can be changed
             os.replace(path, aside)
