@@ -75,6 +75,9 @@ def floats(name: str, text: str) -> list[float]:
     [0.5, 2.0]
     """
     try:
-        return [float(each) for each in text.split(",")]
-    except ValueError as error:
-        raise InputError(name, text, "numbers separated by commas") from error
+        numbers = [float(each) for each in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(name, text, "numbers separated by commas")
+    return numbers

@@ -120,3 +120,9 @@ def test_a_teacher_sees_the_data_of_its_student(study):
 def test_an_unknown_change_is_refused_by_the_study(study):
     with pytest.raises(InputError, match="^change: got 'lose'"):
         replace(study, change="lose").retrain()
+
+
+def test_a_change_leaves_a_training_text():
+    task = replace(tiny.task(), change=Change("drop", 0.999))
+    with pytest.raises(InputError, match="change: got 'drop 99.9 % of .* training texts'"):
+        build_targets(task, Mitigation(), Seeds(0, 0, 0, 0))

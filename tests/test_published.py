@@ -209,7 +209,6 @@ def test_an_arm_on_several_boards_stands_as_on_that_of_most_runs(tmp_path):
     for notebook, value, runs in (("03_x", 0.1, 50), ("04_x", 0.2, 40), ("05_x", 0.3, 50)):
         records.Record(notebook, {}, {}, board_of({"calm": value}, runs)).write(folder)
     assert results.board(folder).set_index("arm").reduction["calm"].value == 0.3
-    assert results.number(folder, "reduction, calm").value == 0.3
 
 
 def test_a_row_of_the_table_is_one_strength(tmp_path):

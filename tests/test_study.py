@@ -323,6 +323,31 @@ def test_an_impossible_request_is_refused_before_training(tiny_study, trained, r
     assert str(caught.value).startswith(says) and trained == []
 
 
+def test_a_file_that_is_called_like_a_corpus_has_records_of_its_own(tmp_path):
+    named, own = (
+        Study(dataset=str(tiny.write_csv(tmp_path / f"{name}.csv"))) for name in ("massive", "own")
+    )
+    assert own.records.name == "own"
+    assert named.records.name == f"massive-{named.data.fingerprint[:8]}"
+    assert named.records != Study(dataset="assistant").records.with_name("massive")
+
+
+def test_a_damaged_run_that_cannot_be_set_aside_is_named(tiny_study, trained, monkeypatch):
+    """As on a store that is shared and read-only: without this the request asks for ever."""
+    first = tiny_study().retrain()
+    path = tiny_study().answers.store.path(first.names[1])
+    blob = bytearray(path.read_bytes())
+    blob[-1] ^= 1
+    path.write_bytes(bytes(blob))
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.warns(DamagedRun), pytest.raises(Incomplete, match=rf"{path.name}: damaged"):
+        tiny_study().retrain()
+
+
 def test_a_damaged_run_is_trained_again(tiny_study, trained):
     first = tiny_study().retrain()
     path = tiny_study().answers.store.path(first.names[1])

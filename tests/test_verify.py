@@ -144,6 +144,8 @@ def test_what_is_not_to_be_had_here_is_said(made, monkeypatch, capsys):
         printed.out.count("not tried (its data set is none of those known here") == 3
         and "runs: got" in printed.err
     )
+    assert main(["verify", "--dataset", "nowhere.csv"]) == 2
+    assert "nowhere.csv" in capsys.readouterr().err
     monkeypatch.setattr("stabutils.training.loop.RECIPE_VERSION", -1)
     assert {each.outcome for each in verify(made.answers.store, 3, 0, [made.dataset])} == {
         "not tried"

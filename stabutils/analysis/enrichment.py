@@ -95,8 +95,8 @@ def contradictions(data: Dataset) -> pd.DataFrame:
     """Training texts that stand there with more than one label: a row a text, the most frequent
     first.
 
-    Texts are the same when they are so without case and spaces at the ends. Columns text, number,
-    labels (names with their counts).
+    Texts are the same when they are so without case, and with single spaces between words. Columns
+    text, number, labels (names with their counts).
     """
     texts = pd.Series([" ".join(text.casefold().split()) for text in data.train.texts])
     names = pd.Series([data.label_names[label] for label in data.train.labels])

@@ -304,10 +304,11 @@ def _parquet(path: Path, name: str) -> Table:
     content = io.BytesIO(read_bytes(path, name))
     try:
         frame = pd.read_parquet(content)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
+        index = frame.index
+        if index.nlevels > 1 or index.name or not isinstance(index, pd.RangeIndex):
+            frame = frame.reset_index()  # a named index is a column like the others
+    except Exception as error:  # pyarrow's own errors are of many kinds
         raise InputError(name, str(error)[:80], "a Parquet file") from None
-    if frame.index.nlevels > 1 or frame.index.name or not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()  # a named index is a column like the others
     columns = []
     for _, column in frame.items():
         cells = zip(column, column.isna(), strict=True)

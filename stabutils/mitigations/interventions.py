@@ -1,9 +1,5 @@
-"""Where instability comes from: the seeds of three sources of randomness, and rounding.
-
-A crossed design trains every combination of some seeds of `init`, `order` and `dropout`, so that
-churn can be read off pairs of runs that differ in one source only, or in all but one. The parts
-need not add up to the whole: where one source has sent a training another way, a second one may
-have little to add.
+"""What is done to a training to learn from it, and not to make it more stable: a rounding error,
+wrong labels, texts left out, units that each example turns over.
 """
 
 from __future__ import annotations
@@ -111,8 +107,8 @@ class TurnedOver(Around):
 
 @dataclass(frozen=True)
 class TurnOver(ScalarMitigation):
-    """Trains each example through its own share `rate` of the units before the head (see the
-    module); answers with all.
+    """Trains each example through its own share `rate` of the units before the head (see
+    `analysis.influence`); answers with all.
 
     The masks of a run come from its `init` seed, so that a mean over runs is one over masks too.
     Measure the stability of what it trains apart from control's: such masks are a strong

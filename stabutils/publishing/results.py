@@ -14,7 +14,7 @@ from stabutils import records
 from stabutils.analysis import board as boards
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import Interval
-from stabutils.records import Number, Record
+from stabutils.records import Record
 from stabutils.training import files
 
 RATIOS = {  # of `make benchmark`: what each is, and the goal
@@ -41,12 +41,6 @@ def published(root: Path) -> list[Path]:
 def records_of(folder: Path, notebooks: str = "") -> list[Record]:
     """The records of a folder in order, or those whose notebook's name begins so."""
     return [records.read(path) for path in sorted(folder.glob(f"{notebooks or '[0-9]'}*.json"))]
-
-
-def number(folder: Path, key: str) -> Number | None:
-    """The number of this key, from the record that has it of most runs; of equals the last."""
-    found = [record[key] for record in records_of(folder) if key in record]
-    return max(reversed(found), key=lambda number: number.runs or 0, default=None)
 
 
 def board(folder: Path, notebooks: str = "") -> pd.DataFrame:

@@ -105,6 +105,8 @@ def connected(address: str, workers: int) -> Iterator[Client]:
     try:
         client = Client(at, timeout=SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # nobody there, or no address at all
+        if isinstance(at, LocalCluster):
+            at.close()
         raise InputError(
             "cluster", address, f"{ALLOWED}, that can be reached ({type(error).__name__})"
         ) from None

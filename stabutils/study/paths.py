@@ -29,7 +29,7 @@ def results_root() -> Path:
 
 
 def run_store() -> Path:
-    """The folder of trained runs: `STABUTILS_RUNS`, `runs/` of the clone, or below the results."""
+    """The folder of trained runs: `STABUTILS_RUNS`, `runs/` of the clone, or beside `results`."""
     if folder := os.environ.get("STABUTILS_RUNS"):
         return Path(folder)
     root = results_root()

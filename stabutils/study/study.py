@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from stabutils.data.datasets import Dataset, Split, load_dataset
-from stabutils.errors import InputError, check, needs
+from stabutils.data.datasets import NAMES, Dataset, Split, load_dataset
+from stabutils.errors import Incomplete, InputError, check, needs
 from stabutils.mitigations.composition import resolve
 from stabutils.provenance import provenance
 from stabutils.study import paths
@@ -130,7 +130,10 @@ class Study:
     @property
     def records(self) -> Path:
         """Where the published study of its corpus and model lies."""
-        return paths.records_of(self.data.name, self.model)
+        name = self.data.name
+        if name in NAMES and self.dataset != name:  # a user's file that is called like a corpus
+            name = f"{name} {self.data.fingerprint[:8]}"
+        return paths.records_of(name, self.model)
 
     def output(self, folder: str = "") -> Path:
         """Where a notebook writes: `folder`, or one of the results, named by all knobs."""
@@ -170,8 +173,12 @@ class Study:
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, start, seeds, keep, mixed)
         self.requests.append(request)
+        before: Sequence[Run] = ()
         while not isinstance(runs := self.answers.stack(request), Runs):
-            done = len({run.name for run in request.runs}) - len(runs)
+            if runs == before:  # stored, damaged, and it cannot be set aside
+                path = self.answers.store.path(runs[0].name)
+                raise Incomplete(f"{path}: damaged, and nothing there can be changed; remove it")
+            before, done = runs, len({run.name for run in request.runs}) - len(runs)
             self.dispatch.train(mitigation, runs, request.keep, done)
         return runs
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from stabutils import mitigations
-from stabutils.data.datasets import NAMES, load_dataset
+from stabutils.data.datasets import NAMES, Dataset, load_dataset
 from stabutils.errors import InputError, check
 from stabutils.mitigations.composition import Composed
 from stabutils.records import write_document
@@ -171,16 +171,23 @@ def _task(identity: dict, datasets: tuple, models: tuple):
     raise Unknown(f"its model is none of those known here{hint}")
 
 
-@cache
-def _data(fingerprint: str, names: tuple):
+def _data(fingerprint: str, names: tuple) -> Dataset:
     for name in names:
-        try:
-            data = load_dataset(name)
-        except InputError:  # a corpus that is not here
-            continue
-        if data.fingerprint == fingerprint:
+        data = _loaded(name)
+        if data is not None and data.fingerprint == fingerprint:
             return data
     raise Unknown("its data set is none of those known here (--dataset names more)")
+
+
+@cache
+def _loaded(name: str) -> Dataset | None:
+    """A corpus; None for a published one that is not here. Raises InputError for another."""
+    try:
+        return load_dataset(name)
+    except InputError:
+        if name in NAMES:
+            return None
+        raise
 
 
 def _mitigation(entries: list[dict]) -> Mitigation:

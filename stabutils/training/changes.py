@@ -68,6 +68,9 @@ class Change:
             return targets
         order = torch.randperm(count, generator=generator)
         changed = max(1, round(self.share * count))
+        if changed >= count:
+            value = f"{self.kind} {100 * self.share:g} % of {count} training texts"
+            raise InputError("change", value, "a share that leaves one of them as it is")
         if self.kind != "relabel":
             return targets.take(order[changed:].sort().values)
         chosen = order[:changed]
