@@ -80,14 +80,14 @@ PERCENT = "share of"  # how the units begin that people read in %
 
 
 def unit_of(metric: str) -> str:
-    """What people read a metric in: "%" for a share, "points" for a change of one, or "".
+    """What people read a metric in: "%" for a share, "points" for a change of accuracy, or "".
 
     Examples
     --------
     >>> [unit_of(metric) for metric in ("churn", "accuracy_change", "auroc")]
     ['%', 'points', '']
     """
-    if metric in ("accuracy_change", "churn_change"):
+    if metric == "accuracy_change":
         return "points"
     return "%" if UNITS[metric].startswith(PERCENT) else ""
 

@@ -101,20 +101,6 @@ def test_a_table_of_updates_judges_methods_against_control():
     )
 
 
-def test_methods_are_held_against_others_as_one_difference():
-    """The same models against themselves plus a flip: the difference has no spread."""
-    old, new = [[0, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0]], [[0, 1, 0, 0]] * 3
-    flipped = [[*row[:3], 1] for row in new]  # one more of four queries changes, in every run
-    gold = [0, 0, 0, 0]
-    better, worse = pair(old, new, gold), pair(old, flipped, gold)
-    arms = {"anchored at a half": better, "ensemble of 2": worse, "EMA": worse}
-    [found] = updates.differences(arms, "drop 10 %")
-    assert found.key == "churn_change, anchored at a half; drop 10 %, less ensemble of 2"
-    assert found.value == pytest.approx(-1 / 4) and found.runs == 3
-    assert found.over_runs == pytest.approx((-1 / 4, -1 / 4))
-    assert updates.differences({"warm start": better, "EMA": worse}) == []
-
-
 def test_uncertainty_that_knows_foresees_and_blind_one_does_not():
     draw = np.random.default_rng(2)
     chance = draw.beta(0.3, 2, 500)

@@ -33,13 +33,6 @@ from stabutils.study.study import Arm, Study
 from stabutils.training.state import Seeds
 
 FLIPS = ("churn", "negative_flips", "positive_flips")
-COMPARED = (  # methods, and what each is held against
-    ("anchored at a half", "ensemble of 2"),
-    ("warm start", "ensemble of 2"),
-    ("the old one kept", "ensemble of 2"),
-    ("weight interpolation with anchor at a half", "linear (TF-IDF)"),
-    ("weight interpolation with anchor at a half", "linear (both, all layers)"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +106,8 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     resolved = resolve(arm)
     matched = any(isinstance(part, Successor) for part in resolved.flattened())
     before = study.retrain("control" if matched else resolved, n=n)
-    return Updates(before, study.retrain(resolved, n=n, start=APART), matched)
+    after = study.retrain(resolved, n=n, start=APART, mixed=matched)  # for its anchor
+    return Updates(before, after, matched)
 
 
 def pairs(updates: Updates) -> dict[str, ndarray]:
@@ -181,11 +175,11 @@ def successors_anchored(
     """Methods that know the deployed model, old and new each beside its linear model.
 
     linear : updates of the linear model. passes : of an answer beside it. Returns updates and
-    prices by name, of those whose runs have probabilities.
+    prices by name.
     """
     found, prices = {}, {}
     for name, own in arms.items():
-        if own.matched and own.after.probabilities is not None:
+        if own.matched:
             found[f"{name} with anchor at a half"] = anchored(own, linear)
             prices[f"{name} with anchor at a half"] = (costs[name][0], passes)
     return found, prices
@@ -272,22 +266,6 @@ def numbers(table: pd.DataFrame, condition: str = "") -> list[records.Number]:
     """The numbers of a table of updates for a record."""
     names = [*FLIPS, "churn_reduction", "negative_flips_reduction", "accuracy", "accuracy_change"]
     return board.numbers(table, names, condition)
-
-
-def differences(arms: Arms, condition: str = "") -> list[records.Number]:
-    """By how much update churn differs between methods, of those of COMPARED that are there.
-
-    Intervals over updates and queries, of the difference as a whole.
-    """
-    found = []
-    for name, other in COMPARED:
-        if name in arms and other in arms:
-            both = arms[name], arms[other]
-            new, old = (own.flips()["churn"] for own in both)
-            change = scores.change(new, old, [own.after.seeds for own in both])
-            less = ", ".join(filter(None, (condition, f"less {other}")))
-            found.append(records.number("churn_change", change, name, less))
-    return found
 
 
 def foreseen(updates: Updates) -> dict[str, Interval]:

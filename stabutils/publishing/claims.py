@@ -6,7 +6,6 @@ notebooks that judged them.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from itertools import groupby
@@ -21,8 +20,10 @@ INTRODUCTION = """# Claims and verdicts
 
 Written by `make figures` from `stabutils/claims.yaml` and `records/`. A verdict follows the
 interval alone: all of it beyond the threshold *holds*; none of it *does not hold*; else it is
-*undecided*; – means that its number stands in no record there. *Chance* ends where the middle 95 %
-of shuffled places end. Intervals are over runs and queries:
+*undecided*; – means that its number, or the threshold, stands in no record there. *Chance* ends
+where the middle 95 % of shuffled places end. Where the threshold is another method's upper end, a
+claim has to pass all of that one's interval, which is harder than to pass the difference of the
+two. Intervals are over runs and queries:
 they speak of new retrainings and new queries of the same kind. Each claim is judged by itself;
 the boards ([results](results.md)) say whether a method is better at all, with accuracy guarded and
 a correction for how many were tried, and over how many runs label entropy is: five, or fewer where
@@ -88,16 +89,19 @@ def _row(definition: records.Definition, columns: Iterable[Claims]) -> list[str]
 
 
 def _limit(definition: records.Definition) -> str:
-    """The threshold of a claim, in the unit of its number; "chance" where that was measured.
+    """The threshold of a claim, in the unit of its number, or whose upper end it is.
 
     Examples
     --------
-    >>> _limit(records.Definition("", "", "", "churn, R-Drop", beyond=0.1))
-    '10 %'
+    >>> key = "churn, linear (both, all layers); drop 10 %"
+    >>> _limit(records.Definition("", "", "", key, beyond=key))
+    'the upper end of linear (both, all layers)'
     """
     beyond, unit = definition.beyond, records.unit_of(_metric(definition))
     if isinstance(beyond, str):
-        return "chance"
+        metric, _, rest = beyond.partition(", ")
+        arm = rest.partition("; ")[0]
+        return "chance" if metric == "clustering_chance" else f"the upper end of {arm}"
     if unit and beyond:
         return f"{100 * beyond:.4g} {unit}"
     return f"{beyond:.4g}"
@@ -122,5 +126,5 @@ def _claims(folder: Path) -> Claims:
     numbers = [number for record in found for number in record.numbers]
     for notebook in {definition.notebook: None for definition in records.definitions()}:
         claims += records.judged(notebook, numbers)
-    measured = [claim for claim in claims if not math.isnan(claim.value)]
+    measured = [claim for claim in claims if claim.verdict != "cannot be tested here"]
     return {claim.name: claim for claim in reversed(measured)}

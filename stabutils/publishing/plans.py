@@ -287,7 +287,7 @@ def _pair(name: str, study: Study, arm: Arm, n: int) -> Iterator[Part]:
     matched = any(isinstance(part, Successor) for part in resolve(arm).flattened())
     deployed = "control" if matched else arm
     yield Part(f"{name}, deployed", study, deployed, n)
-    yield Part(f"{name}, updated", study, arm, n, start=APART)
+    yield Part(f"{name}, updated", study, arm, n, start=APART, mixed=matched)
 
 
 def _other_questions(study: Study, knobs: Knobs) -> Iterator[Part]:
