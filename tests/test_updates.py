@@ -222,7 +222,8 @@ def test_beside_an_anchor_updates_lie_between_the_network_and_the_linear_model(s
     root = np.sqrt(plain.after.probabilities[1] * anchor.after.probabilities[1])
     assert mixed == pytest.approx(root / root.sum(-1, keepdims=True), abs=1e-5)
     with pytest.raises(InputError, match="runs: got 'labels alone'"):
-        updates.anchored(Updates(unsaid(plain.before), plain.after), anchor)
+        unsaid = replace(plain.before, probabilities=None)
+        updates.anchored(Updates(unsaid, plain.after), anchor)
 
 
 def test_who_knows_the_deployed_model_may_have_an_anchor_too(study):
@@ -236,13 +237,8 @@ def test_who_knows_the_deployed_model_may_have_an_anchor_too(study):
     assert beside.matched
     both = own.after.probabilities * anchor.after.probabilities
     assert np.array_equal(beside.after.labels, both.argmax(-1))
-    without = Updates(own.before, unsaid(own.after), matched=True)
-    assert updates.successors_anchored({"warm start": without}, costs, anchor, 2.0) == ({}, {})
-
-
-def unsaid(runs):
-    """The same runs with labels alone."""
-    return replace(runs, probabilities=None)
+    # Published labels alone are no answer to its request; to the others they are.
+    assert [request.mixed for request in study.requests[-4:]] == [False, False, False, True]
 
 
 def test_new_examples_come_with_the_update(study):
