@@ -331,6 +331,17 @@ def test_claims_say_what_the_records_say(tmp_path):
     assert marks == {"holds": [[0, place]], "does not hold": [], "undecided": []}
 
 
+def test_a_claim_stands_as_its_own_notebook_found_it(tmp_path):
+    """Another notebook may have measured the same number, of fewer runs."""
+    folder = tmp_path / "records" / "toy"
+    (folder / "answers").mkdir(parents=True)
+    for notebook, value in (("04_data_centric", 0.2), ("05_ensembles", 0.3)):
+        found = (number("reduction", value, "TGTSS"),)
+        records.Record(notebook, {}, {}, found, ()).write(folder)
+    [row] = [line for line in claims.markdown(tmp_path).splitlines() if "**holds**" in line]
+    assert "20.0 %<br>[19.0, 21.0]" in row
+
+
 def test_the_committed_page_of_claims_is_the_generated_one():
     assert (ROOT / "docs" / "claims.md").read_text(encoding="utf-8") == claims.markdown(ROOT)
 

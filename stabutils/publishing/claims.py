@@ -120,11 +120,14 @@ def _cell(claim: records.Claim | None, metric: str) -> str:
 
 
 def _claims(folder: Path) -> Claims:
-    """Each claim as its notebook judged it there, else judged by what other notebooks measured."""
+    """Each claim as its notebook judged it there, else by what it or another one measured."""
     found = results.records_of(folder)
     claims = [claim for record in found for claim in record.claims]
     numbers = [number for record in found for number in record.numbers]
     for notebook in {definition.notebook: None for definition in records.definitions()}:
-        claims += records.judged(notebook, numbers)
+        own = [
+            number for record in found if record.notebook == notebook for number in record.numbers
+        ]
+        claims += records.judged(notebook, [*numbers, *own])
     measured = [claim for claim in claims if claim.verdict != "cannot be tested here"]
     return {claim.name: claim for claim in reversed(measured)}
