@@ -120,7 +120,7 @@ def gold_confidence(probabilities: ArrayLike, gold: ArrayLike) -> tuple[ndarray,
 
     Source: Swayamdipta et al. 2020 (confidence and variability).
     """
-    chosen = _gold_probability(checked_probabilities(probabilities, least=2), gold)
+    chosen = _gold_probability(_probabilities(probabilities, least=2), gold)
     return chosen.mean(axis=0), chosen.std(axis=0)
 
 
@@ -273,7 +273,7 @@ def jensen_shannon(probabilities: ArrayLike) -> float:
 
     Source: Lin 1991.
     """
-    probabilities = checked_probabilities(probabilities, least=2)
+    probabilities = _probabilities(probabilities, least=2)
     runs, examples, classes = probabilities.shape
     cells = 2**14 // runs  # 128 KiB an array: pages for a larger one cost more than its arithmetic
     block = max(1, cells // classes)
@@ -322,7 +322,7 @@ def nll(probabilities: ArrayLike, gold: ArrayLike) -> ndarray:
     >>> nll([[[0.5, 0.5], [1.0, 0.0]]], [0, 0]).round(3).tolist()
     [0.347]
     """
-    return -logs(_gold_probability(checked_probabilities(probabilities), gold)).mean(axis=1)
+    return -logs(_gold_probability(_probabilities(probabilities), gold)).mean(axis=1)
 
 
 def logs(probabilities: ndarray) -> ndarray:
@@ -341,7 +341,7 @@ def ece(probabilities: ArrayLike, gold: ArrayLike, bins: int = 15) -> ndarray:
 
     Source: Guo et al. 2017.
     """
-    probabilities = checked_probabilities(probabilities)
+    probabilities = _probabilities(probabilities)
     runs, examples, classes = probabilities.shape
     gold = _gold(gold, examples, classes)
     if not isinstance(bins, (int, np.integer)) or bins < 1:
@@ -485,8 +485,7 @@ def _labels(labels: ArrayLike, axes=("runs", "examples"), thing="labels", least=
     return labels
 
 
-def checked_probabilities(probabilities: ArrayLike, least=1) -> ndarray:
-    """Probabilities (runs, examples, classes), of `least` runs; InputError for other numbers."""
+def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
     axes = ("runs", "examples", "classes")
     allowed = "numbers of 0 .. 1 whose rows sum to 1, to three decimals (not logits)"
     probabilities = _array(probabilities, axes, "probabilities", "f", allowed)

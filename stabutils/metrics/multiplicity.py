@@ -36,7 +36,7 @@ from stabutils.metrics.measures import (
     _gold,
     _gold_probability,
     _labels,
-    checked_probabilities,
+    _probabilities,
 )
 
 ABSTAINED = -1  # stands for a label where `selective_answers` gives none
@@ -465,7 +465,7 @@ def viable_prediction_range(
     >>> [end.round(3).tolist() for end in viable_prediction_range(three, [0], n=2)]
     [[0.567], [0.833]]
     """
-    probabilities = checked_probabilities(probabilities, least=2)
+    probabilities = _probabilities(probabilities, least=2)
     runs = len(probabilities)
     n = runs if n is None else _draw(n, runs)
     chosen = _gold_probability(probabilities, gold)
@@ -551,7 +551,7 @@ def channel_capacity(probabilities: ArrayLike, tolerance: float = 1e-5) -> ndarr
     >>> channel_capacity([[[0.9, 0.1]], [[0.1, 0.9]]]).round(4).tolist()
     [0.3681]
     """
-    probabilities = checked_probabilities(probabilities, least=2)
+    probabilities = _probabilities(probabilities, least=2)
     if not tolerance >= 1e-9:
         raise InputError("tolerance", tolerance, "a number of at least 1e-9")
     runs, examples, classes = probabilities.shape
@@ -662,7 +662,7 @@ def multiplicity_table(
             _mcnemar_row(labels, gold, alpha),
         ]
     if probabilities is not None:
-        probabilities = checked_probabilities(probabilities)
+        probabilities = _probabilities(probabilities)
         found, allowed = probabilities.shape[:2], f"{labels.shape}, those of labels"
         if found != labels.shape:
             raise InputError("runs and examples of probabilities", found, allowed)

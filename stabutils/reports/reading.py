@@ -34,7 +34,6 @@ from stabutils.data.tables import (
     unreadable,
 )
 from stabutils.errors import InputError
-from stabutils.metrics.measures import checked_probabilities
 from stabutils.provenance import project_root
 from stabutils.reports.codes import encode, ordered, same_code
 from stabutils.reports.columns import (
@@ -100,7 +99,10 @@ class Predictions:
 
     def __post_init__(self):
         if self.probabilities is not None:
-            checked_probabilities(self.probabilities)
+            low, high = np.min(self.probabilities), np.max(self.probabilities)
+            if not (low >= 0 and high <= 1 + ROUNDED):  # nan too
+                value = float(high if low >= 0 else low)
+                raise InputError("probabilities", value, "numbers of 0 .. 1 (not logits)")
 
     def __repr__(self) -> str:
         names = f"{len(self.label_names)} label names"
