@@ -219,7 +219,7 @@ def test_the_plan_counts_what_more_runs_narrow():
         ({"identical_data": "yes"}, "identical_data"),
         ({"labels": [["a", "b"]] * 2, "label_names": ["a"]}, "labels"),
         ({"examples": [1]}, "examples"),
-        ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "row sum of probabilities"),
+        ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "probabilities"),
     ],
 )
 def test_what_cannot_be_reported_is_named(given_, thing):
