@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,14 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     calm = "| calm | **20.0 % [15.0, 25.0]** |  | +0.30 [+0.20, +0.40] | 2 | 1 | 10 runs |"
     assert calm in text and "| rash | -10.0 %" in text
     assert "No board is published" in quotes.quote("<!--table: board b--><!--end-->", tmp_path)
+    folder_of_two = tmp_path / "records" / "two"
+    fewer = [replace(each, n=each.n and 2) for each in board_of({"soft": 0.3})]
+    records.Record("03_x", {}, {}, tuple(fewer)).write(folder_of_two)
+    records.Record("04_y", {}, {}, board_of({"calm": 0.2})).write(folder_of_two)
+    (folder_of_two / "answers").mkdir()
+    text = quotes.quote("<!--table: board two-->old<!--end-->", tmp_path)
+    assert "| reduction of LE@5 |" in text and "| soft | **30.0 % [25.0, 35.0]** (LE@2) |" in text
+    assert "| calm | **20.0 % [15.0, 25.0]** |" in text
     whole = {"rash": -0.1, "calm": 0.2, "anchored": 1.0}  # no run of the last one differs
     records.Record("03_x", {}, {}, board_of(whole)).write(tmp_path / "records" / "whole")
     (tmp_path / "records" / "whole" / "answers").mkdir()

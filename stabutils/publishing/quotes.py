@@ -172,7 +172,7 @@ def _board(root: Path, corpus: str) -> str:
     board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
     methods = board[board.arm.map(is_method) & ~board.reduction.map(_whole)]
     better, best = methods[methods.better == "holds"], methods.iloc[0]
-    rows = [_row(row) for row in board.itertuples() if row.arm != "control"]
+    rows = [_row(row, n) for row in board.itertuples() if row.arm != "control"]
     sentence = (
         f"\n{len(better)} of {len(methods)} methods are significantly more stable than control and "
         f"keep its accuracy to half a point. {best.arm} gives the largest reduction of label "
@@ -187,13 +187,15 @@ def _whole(reduction: Interval | None) -> bool:
     return reduction is not None and reduction.value == 1
 
 
-def _row(row) -> list[str]:
-    """Of a board; bold where it says that the method is better."""
+def _row(row, n: int) -> list[str]:
+    """Of a board of LE@n; bold where it says that the method is better."""
     reduction = in_percent(row.reduction)
     if is_method(row.arm) and _whole(row.reduction):
         reduction += ", the linear model alone"
     elif row.better == "holds":
         reduction = f"**{reduction}**"
+    if not pd.isna(row.n) and row.n != n:
+        reduction += f" (LE@{row.n:g})"
     churn, accuracy = in_percent(row.churn), in_percent(row.accuracy_change, "", 2, "+")
     prices = f"{row.trainings:.3g}", f"{row.passes:.3g}"
     behind = row.behind if is_method(row.arm) or row.runs > 1 else "no seed"
