@@ -54,6 +54,7 @@ HOW = {
     "python benchmarks/benchmark.py": ("test", "test_benchmark.py::test_"),
     "python benchmarks/sweep.py": ("test", "test_benchmark.py::test_"),
     "python benchmarks/coverage.py": ("test", "test_coverage.py::test_"),
+    "python benchmarks/few_texts.py": ("test", "test_benchmark.py::test_"),
     'python -c "import pandas as pd; pd.read_csv': ("test", "test_your_data.py::label_studio"),
     'python -c "import json; json.dump': ("test", "test_your_data.py::test_a_corpus_of_rasa"),
     'python -c "import json, pandas': ("test", "test_your_data.py::test_predictions_of_rasa"),

@@ -130,10 +130,7 @@ class Study:
     @property
     def records(self) -> Path:
         """Where the published study of its corpus and model lies."""
-        name = self.data.name
-        if name in NAMES and self.dataset != name:  # a user's file that is called like a corpus
-            name = f"{name} {self.data.fingerprint[:8]}"
-        return paths.records_of(name, self.model)
+        return paths.records_of(name_of(self), self.model)
 
     def output(self, folder: str = "") -> Path:
         """Where a notebook writes: `folder`, or one of the results, named by all knobs."""
@@ -173,14 +170,7 @@ class Study:
         mitigation = resolve(mitigation)
         request = requested(self, mitigation, n, start, seeds, keep, mixed)
         self.requests.append(request)
-        before: Sequence[Run] = ()
-        while not isinstance(runs := self.answers.stack(request), Runs):
-            if runs == before:  # stored, damaged, and it cannot be set aside
-                path = self.answers.store.path(runs[0].name)
-                raise Incomplete(f"{path}: damaged, and nothing there can be changed; remove it")
-            before, done = runs, len({run.name for run in request.runs}) - len(runs)
-            self.dispatch.train(mitigation, runs, request.keep, done)
-        return runs
+        return answered(self, mitigation, request)
 
     def plan(
         self, mitigation: Arm = "control", n: int | None = None, keep: Sequence[str] = ()
@@ -216,6 +206,25 @@ class StudyOfTexts(Study):
 def with_training_texts(study: Study, train: Split) -> StudyOfTexts:
     """The study with other training texts or labels, and all else as it is."""
     return StudyOfTexts.with_data(study, replace(study.data, train=train))
+
+
+def name_of(study: Study) -> str:
+    """What records call a study's corpus: a user's file that bears a corpus's name has its own."""
+    name = study.data.name
+    own = name in NAMES and study.dataset != name
+    return f"{name} {study.data.fingerprint[:8]}" if own else name
+
+
+def answered(study: Study, mitigation: Mitigation, request: Request) -> Runs:
+    """The runs of a request; what is missing is trained."""
+    before: Sequence[Run] = ()
+    while not isinstance(runs := study.answers.stack(request), Runs):
+        if runs == before:  # stored, damaged, and it cannot be set aside
+            path = study.answers.store.path(runs[0].name)
+            raise Incomplete(f"{path}: damaged, and nothing there can be changed; remove it")
+        before, done = runs, len({run.name for run in request.runs}) - len(runs)
+        study.dispatch.train(mitigation, runs, request.keep, done)
+    return runs
 
 
 def run_of(study: Study, mitigation: Mitigation, seeds: Seeds) -> Run:
