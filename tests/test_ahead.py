@@ -13,6 +13,7 @@ import tiny
 
 from stabutils.analysis import reliability
 from stabutils.analysis.perturbed import Beside
+from stabutils.errors import InputError
 from stabutils.mitigations import Mitigation
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.publishing import ahead, notebooks, plans
@@ -118,6 +119,12 @@ def test_studies_of_other_texts_are_told_apart(asked, monkeypatch):
         return int(re.search(r"to train (?:at most )?(\d+)", lines[-1])[1])
 
     assert least("2, 3") == least("2") + 4
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "5, 1e400"])
+def test_texts_an_intent_are_finite(text):
+    with pytest.raises(InputError, match="few_shot: got"):
+        reliability.sizes_of(text)
 
 
 def test_a_copy_of_a_study_of_other_texts_does_not_take_the_whole_corpus(asked):

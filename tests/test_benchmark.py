@@ -141,8 +141,8 @@ def test_networks_of_few_texts_and_the_linear_model_stand_in_one_table(
     assert record[f"accuracy, nine epochs; {condition}"].runs == 2
     shown = quotes.quote("<!--table: few_texts-->old<!--end-->", root)
     header, _, one, two = shown.splitlines()[1:5]
-    assert header == "| corpus | training texts | nine epochs | the default | linear model |"
-    assert "| 1 texts an intent |" in one and f"| {condition} |" in two
+    assert header == "| corpus | training texts | runs | nine epochs | the default | linear model |"
+    assert "| 1 texts an intent | 2 |" in one and f"| {condition} | 2 |" in two
     assert records.shown(record[f"accuracy, linear (TF-IDF); {condition}"], "%") in two
 
 

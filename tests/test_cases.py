@@ -309,6 +309,9 @@ def test_a_named_index_of_parquet_is_a_column(tmp_path, monkeypatch):
     assert st.read_predictions(path).runs == ("1", "2")
     frame = pd.DataFrame({"text": ["a", "b"] * 10, "label": ["x", "y"] * 10})
     assert len(st.load_dataset(path).train) == 14
+    frame = frame.set_index("text", drop=False)  # a column and the index bear one name
+    with pytest.raises(st.InputError, match="p.parquet: got 'cannot insert text"):
+        st.load_dataset(path)
 
 
 def test_a_corpus_is_read_from_any_form_of_table(tmp_path):

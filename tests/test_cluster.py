@@ -229,6 +229,28 @@ def test_a_cluster_that_is_lost_is_one_clear_error(error, monkeypatch):
     assert fake.submitted == 1 and fake.unregistered
 
 
+def test_workers_that_nobody_can_reach_are_ended(monkeypatch):
+    """Else the processes of a local cluster outlive the error."""
+    closed = []
+
+    class Local:
+        def __init__(self, **settings):
+            pass
+
+        def close(self):
+            closed.append(self)
+
+    def unreachable(*given, **settings):
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(cluster_module, "LocalCluster", Local)
+    monkeypatch.setattr(cluster_module, "Client", unreachable)
+    with pytest.raises(InputError, match="cluster: got 'local'"):
+        with cluster_module.connected("local", 1):
+            pass
+    assert len(closed) == 1
+
+
 def test_another_error_of_a_training_is_passed_on(monkeypatch):
     fake = Fake(ZeroDivisionError("in the training"))
     monkeypatch.setattr(cluster_module, "connected", lambda *given: nullcontext(fake))

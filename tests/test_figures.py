@@ -609,6 +609,16 @@ def test_the_frontier_names_no_method_that_is_not_better_unless_asked():
     assert "ensemble of 2" in {text.get_text() for text in axis.texts}
 
 
+def test_linear_models_of_one_height_share_a_label_of_a_line_each():
+    table = priced()
+    second = table[:1].assign(arm="linear (both)", accuracy_change=[interval(-0.02)])
+    [axis] = figures.frontier(pd.concat([table, second], ignore_index=True)).axes
+    [label] = [text for text in axis.texts if text.get_text().startswith("linear")]
+    first, other = label.get_text().splitlines()
+    assert first.endswith("accuracy +1.0 points")
+    assert other == "linear (both): accuracy -2.0 points"
+
+
 def test_an_update_s_frontier_begins_at_0_and_fills_what_is_not_dominated():
     axis = figures.updates_frontier(updated()).axes[0]
     assert frontier_marks(axis) == {8: "white", 4: theme.BLUE, 3: theme.RED}

@@ -155,6 +155,11 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     text = quotes.quote("<!--table: board whole-->old<!--end-->", tmp_path)
     assert "1 of 2 methods are" in text and "calm gives the largest" in text
     assert "| anchored | 100.0 % [95.0, 105.0], the linear model alone |" in text
+    records.Record("03_x", {}, {}, board_of({"anchored": 1.0})).write(
+        tmp_path / "records" / "whole"
+    )
+    text = quotes.quote("<!--table: board whole-->old<!--end-->", tmp_path)
+    assert "0 of 0 methods are" in text and "gives the largest" not in text
     records.Record("04_y", {}, {}, board_of({"soft": 0.3})).write(folder)
     boards = [set(results.board(folder, notebook).arm) for notebook in ("", "03", "04")]
     assert boards == [

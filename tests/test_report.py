@@ -220,6 +220,8 @@ def test_the_plan_counts_what_more_runs_narrow():
         ({"labels": [["a", "b"]] * 2, "label_names": ["a"]}, "labels"),
         ({"examples": [1]}, "examples"),
         ({"probabilities": [[[3.0, 0.0]] * 2] * 2}, "probabilities"),
+        ({"probabilities": [[["a", "b"]] * 2] * 2}, "type of probabilities"),
+        ({"probabilities": [[[0.5, 0.0]] * 2] * 2}, "row sum of probabilities"),
     ],
 )
 def test_what_cannot_be_reported_is_named(given_, thing):
@@ -1539,11 +1541,11 @@ def test_arrays_beside_answers_that_bring_their_own_are_refused(tmp_path):
     labels, _ = answers(3)
     np.save(tmp_path / "labels.npy", labels)
     read = read_predictions(tmp_path / "labels.npy")
-    with pytest.raises(InputError, match="arrays beside the answers"):
+    with pytest.raises(InputError, match="gold: got 'a ndarray beside them'"):
         report(read, gold=labels[0])
-    for beside in ({"gold": labels[0]}, {"seeds": (range(3), range(3))}):
-        with pytest.raises(InputError, match="arrays beside the answers"):
-            compare(read, read, **beside)
+    for name, beside in {"gold": labels[0], "seeds": (range(3), range(3))}.items():
+        with pytest.raises(InputError, match=f"{name}: got 'a .* beside them'"):
+            compare(read, read, **{name: beside})
 
 
 def test_every_label_name_is_given_once():

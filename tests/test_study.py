@@ -329,7 +329,6 @@ def test_a_file_that_is_called_like_a_corpus_has_records_of_its_own(tmp_path):
     )
     assert own.records.name == "own"
     assert named.records.name == f"massive-{named.data.fingerprint[:8]}"
-    assert named.records != Study(dataset="assistant").records.with_name("massive")
 
 
 def test_a_damaged_run_that_cannot_be_set_aside_is_named(tiny_study, trained, monkeypatch):

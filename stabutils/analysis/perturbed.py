@@ -139,8 +139,7 @@ def compared(plain: ndarray, changed: Mapping[str, ndarray], gold: ndarray) -> p
     with the churn of `plain`), accuracy on the perturbed texts, churn (between runs on the same
     perturbed texts), and of a run's flips against the label entropy of all other runs, by query:
     correlation (Spearman, -1 to 1) and auroc (of finding those that a tenth of the other runs
-    change, 0.5 is blind). Empty
-    columns where all other runs agree on every query, or on none.
+    change, 0.5 is blind). Empty columns where all other runs agree on every query, or on none.
     """
     shares = {kind: flips(plain, labels) for kind, labels in changed.items()}
     points = detection.judge(shares, plain)

@@ -63,7 +63,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
         table = frontier.frontier([methods])
-        plots["frontier"] = lambda: figures.frontier(table, named=("R-Drop", "TGTSS"))
+        plots["frontier"] = partial(figures.frontier, table, named=("R-Drop", "TGTSS"))
     for curves, points in _anchor_curves(folder):
         plots["anchor-curve"] = partial(figures.anchor_curve, curves, points)
     lengths = results.lengths(folder)

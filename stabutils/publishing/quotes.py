@@ -171,15 +171,19 @@ def _board(root: Path, corpus: str) -> str:
         return f"No board is published for {corpus} yet."
     board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
     methods = board[board.arm.map(is_method) & ~board.reduction.map(_whole)]
-    better, best = methods[methods.better == "holds"], methods.iloc[0]
+    better = methods[methods.better == "holds"]
     rows = [_row(row, n) for row in board.itertuples() if row.arm != "control"]
     sentence = (
         f"\n{len(better)} of {len(methods)} methods are significantly more stable than control and "
-        f"keep its accuracy to half a point. {best.arm} gives the largest reduction of label "
-        f"entropy: {in_percent(best.reduction)} ({best.behind}).\n"
+        "keep its accuracy to half a point."
     )
+    for best in methods.head(1).itertuples():
+        sentence += (
+            f" {best.arm} gives the largest reduction of label entropy: "
+            f"{in_percent(best.reduction)} ({best.behind})."
+        )
     header = ["method", f"reduction of LE@{n}", "churn", "accuracy, points"]
-    return sentence + table([*header, "trainings", "passes", "measured on"], rows)
+    return f"{sentence}\n" + table([*header, "trainings", "passes", "measured on"], rows)
 
 
 def _whole(reduction: Interval | None) -> bool:
@@ -244,8 +248,9 @@ def _few_texts(root: Path) -> str:
         for condition in dict.fromkeys(number.condition for number in record.numbers):
             keys = [f"accuracy, {arm}; {condition}" for arm in columns]
             cells = [records.shown(record[key], "%") for key in keys]
-            rows.append([record.parameters["dataset"], condition, *cells])
-    return table(["corpus", "training texts", *columns.values()], rows)
+            runs = record[keys[0]].runs
+            rows.append([record.parameters["dataset"], condition, runs, *cells])
+    return table(["corpus", "training texts", "runs", *columns.values()], rows)
 
 
 def _updates(root: Path) -> str:

@@ -96,11 +96,12 @@ def _places(cells, label_names, classes):
     return np.array([place[name] for name in written])[codes], names
 
 
-def refuse_beside(given: Iterable) -> None:
-    """Refuse arrays that are given beside answers which bring their own along."""
-    if any(each is not None for each in given):
-        allowed = "none: they bring along what they have (dataclasses.replace adds to it)"
-        raise InputError("arrays beside the answers of runs", "some", allowed)
+def refuse_beside(**given: object) -> None:
+    """Refuse what is given beside `Predictions` or `Runs`, which bring their own along."""
+    for name, value in given.items():
+        if value is not None:
+            allowed = "none: Predictions and Runs bring their own (dataclasses.replace changes it)"
+            raise InputError(name, f"a {type(value).__name__} beside them", allowed)
 
 
 def shape_of(values, thing: str) -> tuple[int, ...]:

@@ -253,7 +253,7 @@ def compare(
     of_study = hasattr(before, "seeds")  # Runs, whose labels are in the code of their corpus
     other = None
     if hasattr(before, "labels") and hasattr(after, "labels"):
-        refuse_beside((gold, seeds))
+        refuse_beside(gold=gold, seeds=seeds)
         before, after, gold, other, seeds = _of_both(before, after)
     before, after, gold, code = _same_names(before, after, gold, other)
     sides = {"before": before, "after": after}

@@ -98,11 +98,14 @@ class Predictions:
     confidence: ndarray | None = None
 
     def __post_init__(self):
-        if self.probabilities is not None:
-            low, high = np.min(self.probabilities), np.max(self.probabilities)
-            if not (low >= 0 and high <= 1 + ROUNDED):  # nan too
-                value = float(high if low >= 0 else low)
-                raise InputError("probabilities", value, "numbers of 0 .. 1 (not logits)")
+        if self.probabilities is None:
+            return
+        probabilities, allowed = np.asarray(self.probabilities), "numbers of 0 .. 1 (not logits)"
+        if probabilities.dtype.kind != "f":
+            raise InputError("type of probabilities", str(probabilities.dtype), allowed)
+        low, high = float(probabilities.min()), float(probabilities.max())
+        if not (low >= 0 and high <= 1 + ROUNDED):  # nan too
+            raise InputError("probabilities", high if low >= 0 else low, allowed)
 
     def __repr__(self) -> str:
         names = f"{len(self.label_names)} label names"

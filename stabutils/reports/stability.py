@@ -278,8 +278,16 @@ def report(
     check("threshold", threshold, float, {"least": 0, "most": 1})
     check("max_churn", max_churn, float | None, {"least": 0, "most": 1})
     if isinstance(labels, Predictions):
-        beside = gold, label_names, probabilities, texts, examples, weights, checkpoints, run_names
-        refuse_beside(beside)
+        refuse_beside(
+            gold=gold,
+            label_names=label_names,
+            probabilities=probabilities,
+            texts=texts,
+            examples=examples,
+            weights=weights,
+            checkpoints=checkpoints,
+            run_names=run_names,
+        )
         read = labels
     else:
         read = _checked(

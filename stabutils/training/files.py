@@ -148,10 +148,9 @@ def temporary_name(path: Path) -> Path:
 def read_file(path: Path, set_aside: bool = True) -> tuple[Arrays, dict] | None:
     """Arrays and record of a file, every byte verified, or None where there is none.
 
-    A damaged file counts as none, with a warning. One of a store is set aside as
-    `<name>.damaged`; a packed one, which is published, stays where it is, and so does one that is
-    not of a store (`set_aside`). Raises InputError for a
-    file of another version, which is left alone.
+    A damaged file counts as none, with a warning. It is renamed to `<name>.damaged`, unless it is
+    packed, which is published, or `set_aside` is False, as for files of users. Raises InputError
+    for a file of another version, which is left alone.
     """
     packed = path.name.endswith(PACKED)
     try:
