@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stabutils.study.runs import Runs
 
 STEPS, FEW = 8, 32  # codes per halving of a share; the code of all below 2 ** -4
+OVER_CHECKPOINTS = ("checkpoint_entropy", "confidence_mean", "confidence_spread")
 
 
 def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
@@ -78,20 +79,28 @@ def _known(labels: np.ndarray, gold: np.ndarray, classes: int) -> np.ndarray:
     return (np.arange(classes) == labels[..., None]) | (np.arange(classes) == gold[:, None])
 
 
-def write(path: Path, runs: Runs, classes: int, about: Mapping, whole: bool = False) -> Path:
-    """Write what is committed of an arm's runs, with what was kept beside their answers; unless
-    `whole`, probabilities and what a run says over its checkpoints are left out.
+def write(
+    path: Path,
+    runs: Runs,
+    classes: int,
+    about: Mapping,
+    whole: bool = False,
+    watched: bool = False,
+) -> Path:
+    """Write what is committed of an arm's runs, with what was kept beside their answers.
+
+    Probabilities only if `whole`, what a run says over its checkpoints only if also `watched`.
     """
     small = np.uint8 if classes <= 256 else np.uint16
     kept = {name: getattr(runs, name).astype(small) for name in ("labels", "validation_labels")}
     kept |= {name: getattr(runs, name) for name in ("accuracy", "nll", "ece", "cpu_seconds")}
     kept["doubt"] = narrow(runs.doubt)
-    if whole:
-        for name in ("checkpoint_entropy", "confidence_mean", "confidence_spread"):
+    if whole and runs.probabilities is not None:
+        kept |= coded(runs.probabilities, runs.gold)
+    if whole and watched:
+        for name in OVER_CHECKPOINTS:
             if getattr(runs, name) is not None:
                 kept[name] = getattr(runs, name).astype(np.float16)
-        if runs.probabilities is not None:
-            kept |= coded(runs.probabilities, runs.gold)
     for name, array in runs.extras.items():
         # Of vectors neighbourhoods are asked: three bits leave these.
         bits = 3 if array.ndim > 2 else 10

@@ -80,6 +80,6 @@ def publish(study: Study, request: Request) -> Path | None:
         "recipe": identity["recipe"],
         "identity": identity["model"],
     }
-    return committed.write(
-        path, runs, len(study.data.label_names), about | provenance(), request.whole
-    )
+    classes = len(study.data.label_names)
+    watched = request.arm == "control" and not request.part  # what proxies are asked of
+    return committed.write(path, runs, classes, about | provenance(), request.whole, watched)

@@ -48,7 +48,7 @@ class Request:
     """Runs that were asked of a study, and what was to be kept of them beside their answers.
 
     part: of an arm, for runs that are no plain sample of it (other seeds, another length).
-    whole: probabilities and statistics over checkpoints are published too.
+    whole: probabilities are published too, and of control what a run says over its checkpoints.
     mixed: published answers without probabilities do not suffice.
     """
 
