@@ -339,15 +339,13 @@ def _checked_chunks(table: Table):
     first_cells = names | {"\ufeff" + column for column in names}
     start = 0
     for chunk in table.chunks:
-        if set(map(len, chunk)) != {width}:
-            row = next(row for row, cells in enumerate(chunk) if len(cells) != width)
-            allowed = f"{width} as in the header (texts with commas need quotes)"
-            raise InputError(table.where(start + row), f"{len(chunk[row])} cells", allowed)
-        if not first_cells.isdisjoint([cells[0] for cells in chunk]):
-            for row, cells in enumerate(chunk):
-                if cells[0] in first_cells and _repeats(cells, names):
-                    allowed = "rows; here the header is repeated, as where files were joined"
-                    raise InputError(table.where(start + row), ", ".join(cells), allowed)
+        for row, cells in enumerate(chunk, start):
+            if len(cells) != width:
+                allowed = f"{width} as in the header (texts with commas need quotes)"
+                raise InputError(table.where(row), f"{len(cells)} cells", allowed)
+            if cells[0] in first_cells and _repeats(cells, names):
+                allowed = "rows; here the header is repeated, as where files were joined"
+                raise InputError(table.where(row), ", ".join(cells), allowed)
         yield chunk
         start += len(chunk)
 

@@ -64,13 +64,15 @@ class Dispatch:
 
         Raises Incomplete when some could not be trained; those that could are stored.
         """
-        if teachers := self.teachers(mitigation, runs):
-            self.train(Mitigation(), teachers, mitigation.teacher_extras)
+        missing = [run for run in runs if not self.answers.has(run, keep)]
+        if not missing:
+            return
+        teachers = self.teachers(mitigation, missing)
+        self.train(Mitigation(), teachers, mitigation.teacher_extras)
         failures: dict[str, str] = {}
-        label = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
-        name, total = textwrap.shorten(label, 60, placeholder=" ..."), done + len(runs)
+        label, total = runs[0].label.rsplit(" seed", 1)[0], done + len(runs)
+        name = textwrap.shorten(label, 60, placeholder=" ...")
         with progress(total=total, initial=done, desc=name, unit="run", leave=False) as bar:
-            missing = [run for run in runs if not self.answers.has(run, keep)]
             while missing:
                 bar.update(total - len(missing) - bar.n)
                 for run, failure in self._trained(mitigation, missing, keep):
@@ -93,8 +95,7 @@ class Dispatch:
         only.
         """
         teachers = self.teachers(mitigation, [run])
-        if not all(self.answers.has(each, mitigation.teacher_extras) for each in teachers):
-            self.train(Mitigation(), teachers, mitigation.teacher_extras)
+        self.train(Mitigation(), teachers, mitigation.teacher_extras)
         for _ in self._trained(mitigation, [run], keep):
             pass
 

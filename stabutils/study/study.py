@@ -309,11 +309,11 @@ def requested(
         count = 4 if study.change else 3  # seeds of a run, all equal
         chosen = [Seeds(*[number] * count) for number in range(first, first + n)]
     arm, recipe = describe(mitigation), study.task.recipe
-    if any(part.reads_checkpoints for part in mitigation.flattened()):
-        if recipe.epochs * recipe.checkpoints < 2:
-            needed = f"{arm} learns from checkpoints of other trainings"
-            allowed = f"2 or more in all of a training: {needed}"
-            raise InputError("checkpoints", study.checkpoints, allowed)
+    learns = any(part.reads_checkpoints for part in mitigation.flattened())
+    if learns and recipe.epochs * recipe.checkpoints < 2:
+        needed = f"{arm} learns from checkpoints of other trainings"
+        allowed = f"2 or more in all of a training: {needed}"
+        raise InputError("checkpoints", study.checkpoints, allowed)
     runs = tuple(study.identify(mitigation, each) for each in chosen)
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}
