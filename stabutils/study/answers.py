@@ -53,9 +53,9 @@ class Answers:
             return {}
         path = paths.published_answers(self.records, request.model, request.arm)
         found = committed.read(path, request.keep)
-        if not request.mixed:
-            return found
-        return {name: answers for name, answers in found.items() if "shares" in answers}
+        if request.mixed:
+            found = {name: answers for name, answers in found.items() if "shares" in answers}
+        return found
 
     def stack(self, request: Request) -> Runs | Sequence[Run]:
         """The runs of a request where all have answers, else those that are to be trained."""

@@ -37,9 +37,8 @@ def trained_on(device: str, task: Task, calls: Iterable[tuple], alone) -> Genera
     Incomplete
         When the device has no room for one run.
     """
-    size, calls = AT_ONCE, iter(calls)
-    if device == "mps":  # does not know all that stacking takes
-        size = 1
+    calls = iter(calls)
+    size = 1 if device == "mps" else AT_ONCE  # mps does not know all that stacking takes
     while waiting := list(islice(calls, size)):
         while waiting:
             some = waiting[:size]

@@ -143,11 +143,13 @@ class Study:
 
         others : studies of the same corpus and model whose runs it rests on too
         """
-        about = {"dataset": self.data.fingerprint, "model": self.task.identity}
-        about["recipe"] = asdict(self.task.recipe)
         answers = [each.as_json() for study in (self, *others) for each in study.requests]
-        about["answers"] = [own for row, own in enumerate(answers) if own not in answers[:row]]
-        return provenance() | about
+        return provenance() | {
+            "dataset": self.data.fingerprint,
+            "model": self.task.identity,
+            "recipe": asdict(self.task.recipe),
+            "answers": [own for row, own in enumerate(answers) if own not in answers[:row]],
+        }
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
         return run_of(self, mitigation, seeds)
@@ -198,7 +200,7 @@ class StudyOfTexts(Study):
     @classmethod
     def with_data(cls, study: Study, data: Dataset) -> Self:
         """A study with the knobs of another one and texts of its own."""
-        own = cls(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
+        own = cls(**asdict(study))
         vars(own)["data"] = data
         return own
 

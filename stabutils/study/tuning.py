@@ -158,9 +158,8 @@ def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> p
     control = _validation(study, "control", runs)
     labels, trainings = {}, [1.0]
     for name, candidate in candidates.items():
-        own, arm = study, candidate
-        if isinstance(candidate, Study):
-            own, arm = candidate, "control"
+        own = candidate if isinstance(candidate, Study) else study
+        arm = "control" if isinstance(candidate, Study) else candidate
         labels[name] = _validation(own, arm, runs)
         recipe = own.task.recipe
         trainings.append(price(arm, recipe)[0] * recipe.epochs / study.task.recipe.epochs)

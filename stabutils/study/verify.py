@@ -66,16 +66,16 @@ def verify(
     """
     names = sorted(path.stem for path in store.folder.glob("*.safetensors"))
     tried = 0
-    for place in np.random.default_rng(seed).permutation(len(names)):
+    for name in np.random.default_rng(seed).permutation(names).tolist():
         if tried == sample:
             return
-        found = store.read(names[place])
+        found = store.read(name)
         if found is None:
             continue  # damaged: reading has said so
         try:
-            result = again(store, names[place], *found, datasets, models)
+            result = again(store, name, *found, datasets, models)
         except Unknown as error:
-            result = Verified(names[place], "not tried", str(error))
+            result = Verified(name, "not tried", str(error))
         tried += result.outcome != "not tried"
         yield result
 
