@@ -1,6 +1,4 @@
-"""The embedded corpus: sizes, tags, what is planted where, and what switching a cause off
-changes.
-"""
+"""The embedded corpus: sizes, tags, and what is planted where."""
 
 from __future__ import annotations
 
@@ -13,7 +11,6 @@ from stabutils.data.assistant import (
     CAUSES,
     FAMILIES,
     INTENT_SIZES,
-    REGION_SIZES,
     STRENGTHS,
     describe,
     generate,
@@ -153,35 +150,6 @@ def test_planted_labels_are_mixed_within_every_sentence_not_by_its_words():
     for cue in neutral_cues(describe(0)["shared:strong"]):
         counts = Counter(intent for text, intent in rows if f" {cue} " in f" {text} ")
         assert len(counts) == 2 and max(counts.values()) == min(counts.values())
-
-
-@pytest.mark.parametrize("cause", CAUSES)
-def test_an_absent_cause_keeps_the_texts_and_makes_them_unambiguous(corpus, seed, cause):
-    without = generate(seed, causes=[other for other in CAUSES if other != cause])
-    for split in ("validation", "test"):
-        assert [text for text, _, _ in without[split]] == [text for text, _, _ in corpus[split]]
-        before = [tag for _, _, tag in corpus[split]]
-        expected = [f"{cause}:absent" if tag.startswith(cause) else tag for tag in before]
-        assert [tag for _, _, tag in without[split]] == expected
-    assert {text for text, _, _ in corpus["train"]} <= {text for text, _, _ in without["train"]}
-    places = [planting for tag, planting in describe(seed).items() if tag.startswith(cause)]
-    absent = Counter(intent for _, intent in tagged(without["train"], f"{cause}:absent"))
-    if cause == "rare":
-        siblings = [intent for planting in places for intent in (planting.intent, planting.sibling)]
-        assert absent == dict.fromkeys(siblings, INTENT_SIZES["train"])
-    else:
-        assert absent == {planting.intent: REGION_SIZES["train"] for planting in places}
-
-
-def test_causes_can_be_named_in_any_order_and_from_an_iterator():
-    assert generate(0, causes=iter(reversed(CAUSES))) == generate(0)
-
-
-def test_an_unknown_cause_is_refused():
-    with pytest.raises(
-        ValueError, match="^causes: got 'nois'; expected some of shared, rare, noise$"
-    ):
-        generate(causes=["nois"])
 
 
 def test_a_name_with_a_seed_is_a_corpus_of_its_own():

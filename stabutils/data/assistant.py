@@ -20,14 +20,12 @@ model answers there is up to its seed. Everything else is `clear`: the cue decid
 often.
 
 Where each cause lies, and how strong it is, is thus known, and one can ask whether a measure finds
-it. A cause that is switched off (`causes=`) leaves the same validation and test texts, now easy,
-under the tag "<cause>:absent": a measure that still points there points at something else. Another
-seed plants other regions; `describe` tells where.
+it. Another seed plants other regions; `describe` tells where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -249,15 +247,11 @@ CONTRACTIONS = {
 }
 
 
-def generate(
-    seed: int = 0, causes: Iterable[str] = CAUSES
-) -> dict[str, list[tuple[str, str, str]]]:
+def generate(seed: int = 0) -> dict[str, list[tuple[str, str, str]]]:
     """Makes the splits "train", "validation" and "test", each a list of (text, intent, tag).
 
-    A tag is "clear" or "<cause>:<strength>"; causes left out of `causes` are tagged
-    "<cause>:absent" and their validation and test texts stay what they were. No text occurs twice,
-    and no sentence of test or validation occurs in train, whatever its fillers. Raises ValueError
-    for an unknown cause.
+    A tag is "clear" or "<cause>:<strength>". No text occurs twice, and no sentence of test or
+    validation occurs in train, whatever its fillers.
 
     >>> corpus = generate(seed=0)
     >>> sorted(corpus), len({intent for _, intent, _ in corpus["train"]})
@@ -265,7 +259,6 @@ def generate(
     >>> sum(tag == "rare:strong" for _, _, tag in corpus["train"])
     10
     """
-    active = _checked(causes)
     rng = np.random.default_rng(seed)
     corpus: dict[str, list[tuple[str, str, str] | None]] = {split: [] for split in INTENT_SIZES}
     for family, planting in zip(FAMILIES, _plantings(rng), strict=True):
@@ -278,9 +271,9 @@ def generate(
                 texts: list[str] = []
                 for _ in range(size // times):
                     texts += _said(rng, next(cores), times)
-                corpus[split] += _labelled(texts, split, intent, cause, planting, cause in active)
-    # None stands for what a rare intent goes without: kept until here so that `causes` leaves the
-    # order alone
+                corpus[split] += _labelled(texts, split, intent, cause, planting)
+    # None stands for what a rare intent goes without, and is shuffled like the others: the order of
+    # published corpora rests on it
     shuffled = {}
     for split, rows in corpus.items():
         drawn = [rows[i] for i in rng.permutation(len(rows))]
@@ -298,13 +291,6 @@ def describe(seed: int = 0) -> dict[str, Planting]:
     """
     plantings = _plantings(np.random.default_rng(seed))
     return {f"{p.cause}:{p.strength}": p for p in plantings if p.cause != "clear"}
-
-
-def _checked(causes: Iterable[str]) -> frozenset[str]:
-    active = frozenset(causes)
-    for cause in sorted(active - set(CAUSES)):
-        raise ValueError(f"causes: got {cause!r}; expected some of {', '.join(CAUSES)}")
-    return active
 
 
 def _plantings(rng: np.random.Generator) -> list[Planting]:
@@ -338,25 +324,22 @@ def _regions(family: Family, planting: Planting) -> list[tuple[str, str, str, li
 
 
 def _labelled(
-    texts: list[str], split: str, intent: str, cause: str, planting: Planting, active: bool
+    texts: list[str], split: str, intent: str, cause: str, planting: Planting
 ) -> Sequence[tuple[str, str, str] | None]:
-    """Rows (text, intent, tag) of one region and split, with the planting's doing where it is
-    active.
-    """
+    """Rows (text, intent, tag) of one region and split, with the planting's doing."""
     if cause == "clear":
         return [(text, intent, "clear") for text in texts]
-    strength = STRENGTHS[cause][planting.strength]
-    tag = f"{cause}:{planting.strength if active else 'absent'}"
-    rows = [(text, intent, tag) for text in texts]
-    if not active or (cause in ("rare", "noise") and split != "train"):
-        return rows
-    if cause == "rare":
+    training, strength = split == "train", STRENGTHS[cause][planting.strength]
+    intents = [intent] * len(texts)
+    if cause == "shared" or (cause == "noise" and training):
+        leans = _spread(len(texts), strength, step=2 if training else 1)
+        intents = [planting.sibling if lean else intent for lean in leans]
+    tag = f"{cause}:{planting.strength}"
+    rows = [(text, own, tag) for text, own in zip(texts, intents, strict=True)]
+    if cause == "rare" and training:
         left = int(strength)
         return rows[:left] + [None] * (len(rows) - left)
-    step = 2 if split == "train" else 1
-    leans = _spread(len(rows), strength, step)
-    intents = [planting.sibling if lean else intent for lean in leans]
-    return [(text, own, tag) for text, own in zip(texts, intents, strict=True)]
+    return rows
 
 
 def _spread(size: int, share: float, step: int) -> np.ndarray:

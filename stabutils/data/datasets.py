@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -240,8 +241,8 @@ def _dataset(name: str, rows: list[Row], seed: int) -> Dataset:
     names = ("train", "validation", "test")
     train, validation, test = (_split(groups[split], code) for split in names)
     outside = {
-        split.removeprefix("oos_"): tuple(row.text for row in groups[split])
-        for split in groups
+        split.removeprefix("oos_"): tuple(row.text for row in own)
+        for split, own in groups.items()
         if split.startswith("oos_")
     }
     return Dataset(name, train, validation, test, tuple(labels), outside)
@@ -280,10 +281,8 @@ def _hold_out(name: str, rows: list[Row], size: int, rng: np.random.Generator) -
 
 def _split(rows: list[Row], code: dict[str, int]) -> Split:
     texts = tuple(row.text for row in rows)
-    labels = np.array([code[row.label] for row in rows], int)
-    tags = tuple(row.tag for row in rows)
-    if not any(tags):
-        tags = ()
+    labels = np.array([code[row.label] for row in rows])
+    tags = tuple(row.tag for row in rows if row.tag)
     return Split(texts, labels, tags)
 
 
@@ -302,10 +301,10 @@ def _published(name: str) -> list[Row]:
 def _assistant(name: str, seed: int) -> Dataset:
     from stabutils.data.assistant import generate
 
-    number = name.partition(":")[2]
-    if ":" in name and not (number.isascii() and number.isdigit() and len(number) < 10):
+    asked = re.fullmatch("assistant(:([0-9]{1,9}))?", name)
+    if not asked:
         raise InputError("dataset", name, "assistant or assistant:<seed>, as in assistant:3")
-    seed = int(number or seed)
+    seed = int(asked[2] or seed)
     rows = [
         Row(text, intent, f"assistant: {split}", split, tag)
         for split, examples in generate(seed).items()

@@ -78,8 +78,8 @@ def spellings(labels: Iterable[str], thing: str = "labels") -> dict[str, str]:
     chosen: dict[str, str] = {}
     for name in names:
         key = plain(name)
-        clean = name if name == key else chosen.get(key, name)
-        chosen[key] = clean
+        if key == name or key not in chosen:
+            chosen[key] = name
     read: dict[str, str] = {}
     for name in chosen.values():
         other = read.setdefault(loose(name), name)

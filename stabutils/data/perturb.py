@@ -14,7 +14,13 @@ import numpy as np
 
 from stabutils.errors import InputError, check
 
-ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard; each stands half a key further right
+# The keys around each letter of a QWERTY keyboard.
+KEYS = """
+q:wa w:qeas e:wrsd r:etdf t:ryfg y:tugh u:yihj i:uojk o:ipkl p:ol
+a:sqwz s:adwezx d:sferxc f:dgrtcv g:fhtyvb h:gjyubn j:hkuinm k:jliom l:kop
+z:xas x:zcsd c:xvdf v:cbfg b:vngh n:bmhj m:njk
+"""
+BESIDE = dict(key.split(":") for key in KEYS.split())
 # Interchangeable wordings of everyday English, listed by hand before any answer was looked at.
 WORDINGS = """
 what's | what is
@@ -291,18 +297,5 @@ def _mistype(word: str, draw: np.random.Generator) -> str:
         return before + after
     if kind == 2:
         return before + letter + letter + after
-    near = _beside(letter.lower()) or letter
+    near = BESIDE.get(letter.lower(), letter)
     return before + near[draw.integers(len(near))] + after
-
-
-def _beside(letter: str) -> str:
-    """The letters on the keys around one; none for what is no letter of the keyboard."""
-    for number, row in enumerate(ROWS):
-        place = row.find(letter)
-        if place < 0:
-            continue
-        sides = row[max(0, place - 1) : place] + row[place + 1 : place + 2]
-        above = ROWS[number - 1][place : place + 2] if number else ""
-        below = ROWS[number + 1][max(0, place - 1) : place + 1] if number + 1 < len(ROWS) else ""
-        return sides + above + below
-    return ""

@@ -91,10 +91,12 @@ def read_rows(path: Path, split: str = "") -> list[Row]:
         rows = _of_table(read_table(path))
     if not rows:
         raise InputError(str(path), "no rows", "at least one text with its label")
+    if not split:
+        return rows
     for row in rows:
-        if split and row.split not in ("", split):
+        if row.split not in ("", split):
             raise InputError(f"{row.where}: split", row.split, f"{split}, as the file is named")
-    return [row._replace(split=split) for row in rows] if split else rows
+    return [row._replace(split=split) for row in rows]
 
 
 def one_spelling(rows: list[Row]) -> list[Row]:
@@ -118,10 +120,8 @@ def _of_table(table: Table) -> list[Row]:
     heading = f"{table.name}, line 1" if table.separator else table.name
     _pick(table.header, table.header, heading)
     records = [cells for chunk in table.chunks for cells in chunk]
-    places = table.places() if records else []
-    rows = []
-    for where, cells in zip(places, records, strict=True):
-        rows.append(_row(table.header, cells, where))
+    places = zip(records, table.places(), strict=True)
+    rows = [_row(table.header, cells, where) for cells, where in places]
     _refuse_cut(rows, table)
     return rows
 
@@ -131,9 +131,8 @@ def _refuse_cut(rows: list[Row], table: Table) -> None:
     if not rows or not table.separator:
         return
     labels = [row.label for row in rows]
-    words = {"label": set(labels), "split": {row.split for row in rows}}
     roles = [_ROLES.get(name.lower()) for name in table.header]
-    known = {place: words[role] for place, role in enumerate(roles) if role in words}
+    known = {roles.index("label"): set(labels)}
     for row in rows:
         if "\n" in row.text and swallowed(row.text, table.separator, len(roles), known):
             allowed = "one text; this one holds rows of the file, as after an unclosed quote"

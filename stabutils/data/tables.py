@@ -254,8 +254,7 @@ def _lines(reader) -> list[int]:
 
 
 def _not_separated(error: csv.Error, name: str, line: int, separator: str) -> InputError:
-    between = {"\t": "tabs", ",": "commas"}.get(separator, repr(separator))
-    allowed = f"closed quotes, {between} between cells, at most {LONGEST:,} characters a cell"
+    allowed = f"closed quotes, {separator!r} between cells, at most {LONGEST:,} characters a cell"
     problem = str(error)
     if problem == "unexpected end of data":
         problem = "a quote that opens in this row and never closes"
@@ -304,8 +303,7 @@ def _parquet(path: Path, name: str) -> Table:
     content = io.BytesIO(read_bytes(path, name))
     try:
         frame = pd.read_parquet(content)
-        index = frame.index
-        if index.nlevels > 1 or index.name or not isinstance(index, pd.RangeIndex):
+        if any(frame.index.names) or not isinstance(frame.index, pd.RangeIndex):
             frame = frame.reset_index()  # a named index is a column like the others
     except Exception as error:  # pyarrow's own errors are of many kinds
         raise InputError(name, str(error)[:80], "a Parquet file") from None
@@ -339,15 +337,13 @@ def _checked_chunks(table: Table):
     first_cells = names | {"\ufeff" + column for column in names}
     start = 0
     for chunk in table.chunks:
-        if set(map(len, chunk)) != {width}:
-            row = next(row for row, cells in enumerate(chunk) if len(cells) != width)
-            allowed = f"{width} as in the header (texts with commas need quotes)"
-            raise InputError(table.where(start + row), f"{len(chunk[row])} cells", allowed)
-        if not first_cells.isdisjoint([cells[0] for cells in chunk]):
-            for row, cells in enumerate(chunk):
-                if cells[0] in first_cells and _repeats(cells, names):
-                    allowed = "rows; here the header is repeated, as where files were joined"
-                    raise InputError(table.where(start + row), ", ".join(cells), allowed)
+        for row, cells in enumerate(chunk, start):
+            if len(cells) != width:
+                allowed = f"{width} as in the header (texts with commas need quotes)"
+                raise InputError(table.where(row), f"{len(cells)} cells", allowed)
+            if cells[0] in first_cells and _repeats(cells, names):
+                allowed = "rows; here the header is repeated, as where files were joined"
+                raise InputError(table.where(row), ", ".join(cells), allowed)
         yield chunk
         start += len(chunk)
 

@@ -31,10 +31,10 @@ class Answers:
         names, record = self.store.header(run.name) or (set(), {})
         return _same_run(record, run) and {f"kept.{name}" for name in extras} <= names
 
-    def extras(self, run: Run) -> list[str]:
+    def extras(self, run: Run) -> set[str]:
         """What the stored file of a run holds beside its answers."""
         names, _ = self.store.header(run.name) or (set(), {})
-        return sorted(name.removeprefix("kept.") for name in names if name.startswith("kept."))
+        return {name.removeprefix("kept.") for name in names if name.startswith("kept.")}
 
     def stored(self, run: Run, extras: Sequence[str] = ()) -> files.Arrays | None:
         """A run's answers from the store with their summaries and these extras, else None."""
@@ -53,23 +53,17 @@ class Answers:
             return {}
         path = paths.published_answers(self.records, request.model, request.arm)
         found = committed.read(path, request.keep)
-        if not request.mixed:
-            return found
-        return {name: answers for name, answers in found.items() if "shares" in answers}
-
-    def read(self, request: Request) -> dict[str, files.Arrays]:
-        """The answers of all runs of a request that need no training, by run name."""
-        published = self.published(request)
-        stored = {run.name: self.stored(run, request.keep) for run in request.runs}
-        return {
-            name: committed.first(published.get(name), answers, self.gold)
-            for name, answers in stored.items()
-            if name in published or answers is not None
-        }
+        if request.mixed:
+            found = {name: answers for name, answers in found.items() if "shares" in answers}
+        return found
 
     def stack(self, request: Request) -> Runs | Sequence[Run]:
         """The runs of a request where all have answers, else those that are to be trained."""
-        answers = self.read(request)
+        published, answers = self.published(request), {}
+        for run in request.runs:
+            known, stored = published.get(run.name), self.stored(run, request.keep)
+            if known or stored:
+                answers[run.name] = committed.first(known, stored, self.gold)
         return missing_runs(request, answers) or stack(request, answers, self.gold)
 
 

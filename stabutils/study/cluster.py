@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -97,28 +97,22 @@ def size(client: Client) -> int:
 @contextmanager
 def connected(address: str, workers: int) -> Iterator[Client]:
     """ "local" starts `workers` processes here (0: one a core)."""
-    at: str | LocalCluster = address
-    if address == "local":
-        at = LocalCluster(
-            n_workers=workers or cpu_count(), threads_per_worker=1, dashboard_address=None
-        )
-    try:
-        client = Client(at, timeout=SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:  # nobody there, or no address at all
-        if isinstance(at, LocalCluster):
-            at.close()
-        raise InputError(
-            "cluster", address, f"{ALLOWED}, that can be reached ({type(error).__name__})"
-        ) from None
-    try:
+    with ExitStack() as ends:
+        at: str | LocalCluster = address
+        if address == "local":
+            at = LocalCluster(
+                n_workers=workers or cpu_count(), threads_per_worker=1, dashboard_address=None
+            )
+            ends.callback(at.close)
+        try:
+            client = Client(at, timeout=SECONDS, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:  # nobody there, or no address at all
+            allowed = f"{ALLOWED}, that can be reached ({type(error).__name__})"
+            raise InputError("cluster", address, allowed) from None
+        ends.callback(client.close)
         try:
             client.wait_for_workers(1, timeout=LATE)
         except TimeoutError:
-            raise InputError(
-                "cluster", address, f"a scheduler that has a worker within {LATE} seconds"
-            ) from None
+            allowed = f"a scheduler that has a worker within {LATE} seconds"
+            raise InputError("cluster", address, allowed) from None
         yield client
-    finally:
-        client.close()
-        if isinstance(at, LocalCluster):
-            at.close()

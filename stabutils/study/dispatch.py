@@ -64,13 +64,15 @@ class Dispatch:
 
         Raises Incomplete when some could not be trained; those that could are stored.
         """
-        if teachers := self.teachers(mitigation, runs):
-            self.train(Mitigation(), teachers, mitigation.teacher_extras)
+        missing = [run for run in runs if not self.answers.has(run, keep)]
+        if not missing:
+            return
+        teachers = self.teachers(mitigation, missing)
+        self.train(Mitigation(), teachers, mitigation.teacher_extras)
         failures: dict[str, str] = {}
-        label = runs[0].label.rsplit(" seed", 1)[0] if runs else ""
-        name, total = textwrap.shorten(label, 60, placeholder=" ..."), done + len(runs)
+        label, total = runs[0].label.rsplit(" seed", 1)[0], done + len(runs)
+        name = textwrap.shorten(label, 60, placeholder=" ...")
         with progress(total=total, initial=done, desc=name, unit="run", leave=False) as bar:
-            missing = [run for run in runs if not self.answers.has(run, keep)]
             while missing:
                 bar.update(total - len(missing) - bar.n)
                 for run, failure in self._trained(mitigation, missing, keep):
@@ -93,8 +95,7 @@ class Dispatch:
         only.
         """
         teachers = self.teachers(mitigation, [run])
-        if not all(self.answers.has(each, mitigation.teacher_extras) for each in teachers):
-            self.train(Mitigation(), teachers, mitigation.teacher_extras)
+        self.train(Mitigation(), teachers, mitigation.teacher_extras)
         for _ in self._trained(mitigation, [run], keep):
             pass
 
@@ -105,34 +106,34 @@ class Dispatch:
 
     def _teachers_of(self, mitigation: Mitigation, run: Run) -> dict[str, np.ndarray]:
         """What a run's teachers kept, by name: arrays, teachers first."""
-        names, teachers = mitigation.teacher_extras, self.teachers(mitigation, [run])
-        stored = [self.answers.stored(teacher, names) for teacher in teachers]
-        found = [answers for answers in stored if answers is not None]
-        if len(found) < len(stored):
-            raise Incomplete(
-                f"{run.label}: a teacher was removed from the store; "
-                "the same request trains it again"
-            )
+        names, found = mitigation.teacher_extras, []
+        for teacher in self.teachers(mitigation, [run]):
+            answers = self.answers.stored(teacher, names)
+            if answers is None:
+                raise Incomplete(
+                    f"{run.label}: a teacher was removed from the store; "
+                    "the same request trains it again"
+                )
+            found.append(answers)
         return taught(names, found)
 
     def _trained(
         self, mitigation: Mitigation, runs: Sequence[Run], keep: Sequence[str]
     ) -> Iterator[tuple[Run, str]]:
         """Train the runs that no other process is at; yields each with why it failed, or ""."""
-        locks = {}
+        locks, store = {}, self.answers.store
         # A run that is trained once more, for its extras, has another unfinished state.
         suffix = ".kept" if keep else ""
 
         def calls() -> Iterator[tuple]:
             for run in runs:
-                lock = self.answers.store.lock(run.name)
+                lock = store.lock(run.name)
                 if lock is None:
                     continue
                 locks[run.name] = lock
                 if self.answers.has(run, keep):  # another process finished it since we looked
                     continue
-                partial = self.answers.store.partial(run.name + suffix)
-                unfinished = None if self.cluster else partial
+                unfinished = None if self.cluster else store.partial(run.name + suffix)
                 extras = {*keep, *self.answers.extras(run)}
                 teachers = self._teachers_of(mitigation, run)
                 yield mitigation, run, unfinished, extras, os.getpid(), teachers
@@ -142,8 +143,8 @@ class Dispatch:
                 for run, arrays, failure, made_by in results:
                     if not failure:
                         record = {"label": run.label, "identity": run.identity} | made_by
-                        self.answers.store.write(run.name, arrays, record)
-                        self.answers.store.forget(run.name + suffix)
+                        store.write(run.name, arrays, record)
+                        store.forget(run.name + suffix)
                     locks.pop(run.name).release()
                     yield run, failure
         except TerminatedWorkerError as error:

@@ -34,7 +34,7 @@ class Forecast:
         published = names & answers.published(request).keys()
         self.published |= published
         self.stored |= stored - published
-        missing = missing_runs(request, dict.fromkeys(stored | published))
+        missing = missing_runs(request, stored | published)
         return {
             "runs": len(request.runs),
             "stored": len(stored),

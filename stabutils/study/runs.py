@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,8 +141,11 @@ class Runs:
 
 def take(runs: Runs, kept: np.ndarray) -> Runs:
     """Some of the runs, by their positions."""
-    arrays = {name: own for name, own in vars(runs).items() if isinstance(own, np.ndarray)}
-    changes = {name: array[kept] for name, array in arrays.items() if name != "gold"}
+    changes = {
+        name: own[kept]
+        for name, own in vars(runs).items()
+        if isinstance(own, np.ndarray) and name != "gold"
+    }
     extras = {name: array[kept] for name, array in runs.extras.items()}
     return replace(runs, names=tuple(runs.names[row] for row in kept), extras=extras, **changes)
 
@@ -187,8 +190,7 @@ def stack(request: Request, answers: Mapping[str, files.Arrays], gold: np.ndarra
     stacked = {name: np.stack([row[name] for row in rows]) for name in shared}
     for name in ("labels", "validation_labels"):
         stacked[name] = stacked[name].astype(np.int64)
-    kept = {name: stacked.pop(name) for name in shared if name.startswith("kept.")}
-    extras = {name: kept[f"kept.{name}"] for name in request.keep if f"kept.{name}" in kept}
+    extras = {name: stacked.pop(f"kept.{name}") for name in request.keep}
     return Runs(
         arm=request.arm,
         names=tuple(run.name for run in request.runs),
@@ -222,7 +224,7 @@ def summarise(answers: files.Arrays, gold: np.ndarray) -> files.Arrays:
     return found
 
 
-def missing_runs(request: Request, answers: Mapping[str, object]) -> Sequence[Run]:
-    """The runs of a request that have no answers yet, each once."""
-    runs = {run.name: run for run in request.runs if run.name not in answers}
+def missing_runs(request: Request, answered: Collection[str]) -> Sequence[Run]:
+    """The runs of a request whose names are not among those that have answers, each once."""
+    runs = {run.name: run for run in request.runs if run.name not in answered}
     return list(runs.values())

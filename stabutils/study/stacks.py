@@ -37,9 +37,8 @@ def trained_on(device: str, task: Task, calls: Iterable[tuple], alone) -> Genera
     Incomplete
         When the device has no room for one run.
     """
-    size, calls = AT_ONCE, iter(calls)
-    if device == "mps":  # does not know all that stacking takes
-        size = 1
+    calls = iter(calls)
+    size = 1 if device == "mps" else AT_ONCE  # mps does not know all that stacking takes
     while waiting := list(islice(calls, size)):
         while waiting:
             some = waiting[:size]
@@ -74,25 +73,20 @@ def together(device: str, task: Task, calls: Sequence[tuple]) -> list[tuple] | N
         answers = stacked.train(task, mitigation, seeds, probes, teachers, device)
     except Diverged as error:
         answers = [error] * len(runs)
-    except InputError as error:
-        one_by_one(device, error)
-        return None
-    except RuntimeError as error:
-        foreign = any(source(type(atom)) for atom in mitigation.flattened())
-        if devices.lacks_memory(error) or not foreign:
-            raise
-        reason = str(error).splitlines()[0]
-        one_by_one(device, f"{describe(mitigation)} cannot train stacked ({reason})")
+    except (InputError, RuntimeError) as error:
+        reason = str(error)
+        if not isinstance(error, InputError):
+            foreign = any(source(type(atom)) for atom in mitigation.flattened())
+            if devices.lacks_memory(error) or not foreign:
+                raise
+            reason = f"{describe(mitigation)} cannot train stacked ({reason.splitlines()[0]})"
+        message = f"runs are trained one after another on {device}: {reason}"
+        warnings.warn(message, Slower, stacklevel=2)
         return None
     return [
         (run, {}, str(found), made_by) if isinstance(found, Diverged) else (run, found, "", made_by)
         for run, found in zip(runs, answers, strict=True)
     ]
-
-
-def one_by_one(device: str, reason: object) -> None:
-    message = f"runs are trained one after another on {device}: {reason}"
-    warnings.warn(message, Slower, stacklevel=3)
 
 
 def fewer(device: str, count: int, error: RuntimeError) -> int:

@@ -143,11 +143,13 @@ class Study:
 
         others : studies of the same corpus and model whose runs it rests on too
         """
-        about = {"dataset": self.data.fingerprint, "model": self.task.identity}
-        about["recipe"] = asdict(self.task.recipe)
         answers = [each.as_json() for study in (self, *others) for each in study.requests]
-        about["answers"] = [own for row, own in enumerate(answers) if own not in answers[:row]]
-        return provenance() | about
+        return provenance() | {
+            "dataset": self.data.fingerprint,
+            "model": self.task.identity,
+            "recipe": asdict(self.task.recipe),
+            "answers": [own for row, own in enumerate(answers) if own not in answers[:row]],
+        }
 
     def identify(self, mitigation: Mitigation, seeds: Seeds) -> Run:
         return run_of(self, mitigation, seeds)
@@ -198,7 +200,7 @@ class StudyOfTexts(Study):
     @classmethod
     def with_data(cls, study: Study, data: Dataset) -> Self:
         """A study with the knobs of another one and texts of its own."""
-        own = cls(**{knob.name: getattr(study, knob.name) for knob in fields(study)})
+        own = cls(**asdict(study))
         vars(own)["data"] = data
         return own
 
@@ -309,11 +311,11 @@ def requested(
         count = 4 if study.change else 3  # seeds of a run, all equal
         chosen = [Seeds(*[number] * count) for number in range(first, first + n)]
     arm, recipe = describe(mitigation), study.task.recipe
-    if any(part.reads_checkpoints for part in mitigation.flattened()):
-        if recipe.epochs * recipe.checkpoints < 2:
-            needed = f"{arm} learns from checkpoints of other trainings"
-            allowed = f"2 or more in all of a training: {needed}"
-            raise InputError("checkpoints", study.checkpoints, allowed)
+    learns = any(part.reads_checkpoints for part in mitigation.flattened())
+    if learns and recipe.epochs * recipe.checkpoints < 2:
+        needed = f"{arm} learns from checkpoints of other trainings"
+        allowed = f"2 or more in all of a training: {needed}"
+        raise InputError("checkpoints", study.checkpoints, allowed)
     runs = tuple(study.identify(mitigation, each) for each in chosen)
     knobs = {"from": start or None, "seed": study.seed or None, "change": study.change or None}
     knobs |= {name: getattr(study, name) for name in OF_RECIPE if name != "precision"}

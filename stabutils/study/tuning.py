@@ -49,10 +49,10 @@ def choose(
     1        a       0.1  0.833333    True
     2        a       0.2  0.000000   False
     """
-    names, labels = [("control", np.nan)], [np.asarray(control)]
+    names, labels = [("control", np.nan)], [control]
     for method, own in arms.items():
         names += [(method, strength) for strength in own]
-        labels += map(np.asarray, own.values())
+        labels += own.values()
     for what, numbers in (
         ("strengths of the methods", {len(own) for own in arms.values()}),
         ("runs of the arms", {len(runs) for runs in labels}),
@@ -80,14 +80,10 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
     n, rows = min(5, *map(len, arms)), []
     for labels in arms:
         row: dict[str, float] = {"runs": len(labels), "n": n}
-        measured = {
-            "label_entropy": scores.label_entropy(labels, n),
-            "accuracy": scores.accuracy(labels, np.asarray(gold)),
-        }
-        for name, score in measured.items():
-            interval = score.interval()
-            row[name] = interval.value
-            row[f"{name}_low"], row[f"{name}_high"] = interval.low, interval.high
+        entropy, accuracy = scores.label_entropy(labels, n), scores.accuracy(labels, gold)
+        for name, score in (("label_entropy", entropy), ("accuracy", accuracy)):
+            own = score.interval()
+            row |= {name: own.value, f"{name}_low": own.low, f"{name}_high": own.high}
         rows.append(row)
     table = pd.DataFrame(rows)
     return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD)
@@ -99,12 +95,12 @@ def tune(
     """Train every strength of every method `runs` times, and `choose`; which model and recipe it
     was stands beside.
     """
-    control = study.retrain("control", n=runs, start=START)
-    arms: dict[str, dict[float, np.ndarray]] = {}
-    for method, own in doses.items():
-        trained = {dose.dose: study.retrain(dose, n=runs, start=START) for dose in own}
-        arms[method] = _validation(trained)
-    table = choose(control.validation_labels, arms, study.data.validation.labels)
+    control = _validation(study, "control", runs)
+    arms = {
+        method: {dose.dose: _validation(study, dose, runs) for dose in own}
+        for method, own in doses.items()
+    }
+    table = choose(control, arms, study.data.validation.labels)
     return table.assign(model=study.model, recipe=recipe_digest(study))
 
 
@@ -134,19 +130,21 @@ def best_of_sides(
     Only methods of at most two trainings and one pass; no entry for a side that has none. Names
     with "(chosen)" belong to the side of the name before it.
     """
-    table = tried(control.validation_labels, _validation(arms), gold).set_index("candidate")
+    labels = {name: runs.validation_labels for name, runs in arms.items()}
+    table = tried(control.validation_labels, labels, gold).set_index("candidate")
     cheap = [name for name in arms if costs[name][0] <= 2 and costs[name][1] <= 1]
     kept = [name for name in cheap if table.kept[name]]
     best = {}
     for side, names in sides.items():
         own = [name for name in kept if name.split(" (chosen)")[0] in names]
         if own:
-            best[side] = table.reduction[own].astype(float).idxmax()
+            best[side] = table.reduction[own].idxmax()
     return best
 
 
-def _validation(arms: Mapping[Any, Runs]) -> dict[Any, np.ndarray]:
-    return {name: runs.validation_labels for name, runs in arms.items()}
+def _validation(study: Study, arm: Arm, runs: int) -> np.ndarray:
+    """Answers (runs, examples) to the validation texts, with seeds that stand on no board."""
+    return study.retrain(arm, n=runs, start=START).validation_labels
 
 
 def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> pd.DataFrame:
@@ -157,15 +155,15 @@ def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> p
     """
     from stabutils.mitigations.composition import price
 
-    control, epochs = study.retrain("control", n=runs, start=START), study.task.recipe.epochs
+    control = _validation(study, "control", runs)
     labels, trainings = {}, [1.0]
     for name, candidate in candidates.items():
         own = candidate if isinstance(candidate, Study) else study
         arm = "control" if isinstance(candidate, Study) else candidate
-        labels[name] = own.retrain(arm, n=runs, start=START).validation_labels
+        labels[name] = _validation(own, arm, runs)
         recipe = own.task.recipe
-        trainings.append(price(arm, recipe)[0] * recipe.epochs / epochs)
-    table = tried(control.validation_labels, labels, study.data.validation.labels)
+        trainings.append(price(arm, recipe)[0] * recipe.epochs / study.task.recipe.epochs)
+    table = tried(control, labels, study.data.validation.labels)
     table.insert(1, "trainings", trainings)
     return table
 
@@ -218,16 +216,18 @@ def methods(
     from stabutils.mitigations.composition import wanted
 
     every = catalogues(study)
-    every["both"] = every["regularizers"] | every["data_centric"]
-    known, usable = every[catalogue], _at_strengths(names.split(","))
-    for home, own in every.items():
-        if home != "updates" or catalogue == "updates":
-            usable |= own
-    for name in map(str.strip, names.split(",")):
-        if name in every["updates"] and name not in usable:
-            allowed = "a method of this notebook; that one is asked for in 07"
-            raise InputError("method", name, allowed)
-    pool = known if names in ("quick", "all") else usable
+    every["both"] = {**every["regularizers"], **every["data_centric"]}
+    pool = dict(every[catalogue])
+    if names not in ("quick", "all"):
+        listed = [name.strip() for name in names.split(",")]
+        of_updates = every.pop("updates") if catalogue != "updates" else {}
+        for name in listed:
+            if name in of_updates:
+                allowed = "a method of this notebook; that one is asked for in 07"
+                raise InputError("method", name, allowed)
+        pool = _at_strengths(listed)
+        for own in every.values():
+            pool |= own
     return {name: pool[name] for name in wanted(names, pool, quick)}
 
 
@@ -236,14 +236,13 @@ def _at_strengths(names: Sequence[str]) -> dict[str, Arm]:
     from stabutils.mitigations.regularizers import CATALOGUE
 
     found: dict[str, Arm] = {}
-    for name in map(str.strip, names):
+    for name in names:
         method, _, strength = name.rpartition(" ")
         if method in CATALOGUE and re.fullmatch(r"\d+(\.\d+)?", strength):
             weakest = CATALOGUE[method][0]
             counts = isinstance(weakest.dose, int) and strength.isdecimal()
-            dose = int(strength) if counts else float(strength)
-            kind: type = type(weakest)
-            found[name] = kind(dose)
+            kind: Any = type(weakest)
+            found[name] = kind(int(strength) if counts else float(strength))
     return found
 
 
@@ -257,16 +256,15 @@ NOTEBOOKS = {
 }
 
 
-def catalogues(study: Study) -> dict[str, dict[str, Arm]]:
+def catalogues(study: Study) -> dict[str, Mapping[str, Arm]]:
     """The methods of each of NOTEBOOKS by name, at the strengths chosen for the study."""
     from stabutils.mitigations import data_centric, regularizers, single, updates
 
-    tuned = chosen(read(study), regularizers.CATALOGUE, tuple(regularizers.CATALOGUE))
     return {
-        "regularizers": dict(tuned),
+        "regularizers": chosen(read(study), regularizers.CATALOGUE),
         "data_centric": {**data_centric.CATALOGUE, **settings(settings_tried(study))},
-        "anchored": {**single.catalogue(pretrained=not study.model.startswith("compact"))},
-        "updates": dict(updates.CATALOGUE),
+        "anchored": single.catalogue(pretrained=not study.model.startswith("compact")),
+        "updates": updates.CATALOGUE,
         "neighbours": of_neighbours(study),
     }
 
@@ -280,21 +278,25 @@ def of_neighbours(study: Study) -> dict[str, Arm]:
     from stabutils.mitigations import neighbours
     from stabutils.mitigations.neighbours import UnitDropout
 
-    path = study.records / "neighbours.csv"
+    table = _committed(study, "neighbours")
     found: dict[str, Arm] = {}
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame({"candidate": [""]})
     for name, own in neighbours.CATALOGUE.items():
+        if isinstance(own[0], UnitDropout) and not study.model.startswith("compact"):
+            continue
+        found[name] = own[1]
         candidates = {f"{name} {each.dose:g}": each for each in own}
-        rows = table[table.candidate.isin(candidates)]
-        found[name] = own[1] if rows.empty else candidates[_least(rows)]
-    if study.model.startswith("compact"):
-        return found
-    return {name: arm for name, arm in found.items() if not isinstance(arm, UnitDropout)}
+        if table is not None and table.candidate.isin(candidates).any():
+            found[name] = candidates[_least(table[table.candidate.isin(candidates)])]
+    return found
 
 
 def settings_tried(study: Study) -> pd.DataFrame | None:
     """The committed table of TGTSS's settings on validation (`tried`), or None."""
-    path = study.records / "tgtss.csv"
+    return _committed(study, "tgtss")
+
+
+def _committed(study: Study, name: str) -> pd.DataFrame | None:
+    path = study.records / f"{name}.csv"
     return pd.read_csv(path) if path.is_file() else None
 
 
@@ -336,21 +338,14 @@ def recipe_digest(study: Study) -> str:
 
 
 def chosen(
-    table: pd.DataFrame | None,
-    doses: Mapping[str, Sequence[ScalarMitigation]],
-    wanted: Sequence[str],
+    table: pd.DataFrame | None, doses: Mapping[str, Sequence[ScalarMitigation]]
 ) -> dict[str, ScalarMitigation]:
-    """The wanted methods at the strengths that the table chose; at their papers' or our defaults
-    where it has none.
-
-    Raises InputError for a method that is not in `doses`.
+    """The methods at the strengths that the table chose; at their papers' or our defaults where it
+    has none.
     """
-    if strange := [name for name in wanted if name not in doses]:
-        raise InputError("method", strange[0], f"one of {', '.join(doses)}")
     strengths = {} if table is None else table[table.chosen].set_index("method").strength.to_dict()
     found = {}
-    for name in wanted:
-        own = {dose.dose: dose for dose in doses[name]}
-        kind = type(doses[name][0])
-        found[name] = own.get(strengths.get(name, np.nan), kind())
+    for name, own in doses.items():
+        by_strength = {dose.dose: dose for dose in own}
+        found[name] = by_strength.get(strengths.get(name, np.nan), type(own[0])())
     return found

@@ -13,7 +13,6 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from stabutils import mitigations
 from stabutils.data.datasets import NAMES, Dataset, load_dataset
 from stabutils.errors import InputError, check
+from stabutils.metrics.measures import churn_matrix
 from stabutils.mitigations.composition import Composed
 from stabutils.records import write_document
 from stabutils.study import paths
@@ -66,22 +66,27 @@ def verify(
     """
     names = sorted(path.stem for path in store.folder.glob("*.safetensors"))
     tried = 0
-    for place in np.random.default_rng(seed).permutation(len(names)):
+    for name in np.random.default_rng(seed).permutation(names).tolist():
         if tried == sample:
             return
-        found = store.read(names[place])
+        found = store.read(name)
         if found is None:
             continue  # damaged: reading has said so
         try:
-            result = again(store, names[place], *found, tuple(datasets), tuple(models))
+            result = again(store, name, *found, datasets, models)
         except Unknown as error:
-            result = Verified(names[place], "not tried", str(error))
+            result = Verified(name, "not tried", str(error))
         tried += result.outcome != "not tried"
         yield result
 
 
 def again(
-    store: Store, name: str, answers: Arrays, record: dict, datasets: tuple, models: tuple
+    store: Store,
+    name: str,
+    answers: Arrays,
+    record: dict,
+    datasets: Sequence[str],
+    models: Sequence[str],
 ) -> Verified:
     """Train one run again and say how it compares."""
     from stabutils.training.loop import RECIPE_VERSION
@@ -146,11 +151,10 @@ def _churn(store: Store, identity: dict, fresh: np.ndarray) -> float | None:
         same_kind = {**other, "seeds": None} == {**identity, "seeds": None}
         if same_kind and other["seeds"] != identity["seeds"]:
             labels.append(answers["labels"])
-    churns = [float(np.mean(one != other)) for one, other in combinations(labels, 2)]
-    return max(churns, default=None)
+    return float(churn_matrix(labels).max()) if len(labels) > 1 else None
 
 
-def _task(identity: dict, datasets: tuple, models: tuple):
+def _task(identity: dict, datasets: Sequence[str], models: Sequence[str]):
     """The task with this identity, out of data and models that are at hand."""
     from stabutils.training.changes import Change
     from stabutils.training.checkpoints import lowest
@@ -161,7 +165,7 @@ def _task(identity: dict, datasets: tuple, models: tuple):
     data = _data(identity["dataset"], datasets)
     layers = wanted.get("layers")
     if layers is not None:
-        models = tuple(f"{lowest(model)[0]}:{layers}" for model in models)
+        models = [f"{lowest(model)[0]}:{layers}" for model in models]
     for model in COMPACTS if wanted["kind"] == "compact" else models:
         task = prepare(model, data, recipe, wanted.get("pooling", "auto"))
         if task.identity == wanted:
@@ -171,7 +175,7 @@ def _task(identity: dict, datasets: tuple, models: tuple):
     raise Unknown(f"its model is none of those known here{hint}")
 
 
-def _data(fingerprint: str, names: tuple) -> Dataset:
+def _data(fingerprint: str, names: Sequence[str]) -> Dataset:
     for name in names:
         data = _loaded(name)
         if data is not None and data.fingerprint == fingerprint:
@@ -214,22 +218,14 @@ def _kinds() -> dict[str, type]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m stabutils verify`."""
-    parser.add_argument(
-        "--sample", type=int, default=3, help="how many runs to train again (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (%(default)s)")
-    parser.add_argument("--runs", type=Path, help="the store; else that of studies here")
-    parser.add_argument(
-        "--dataset",
-        action="append",
-        default=[],
-        help="a data set of your own to look for a run's in",
-    )
-    parser.add_argument(
-        "--model", action="append", default=[], help="a checkpoint to look for a run's in"
-    )
-
-    parser.add_argument("--json", metavar="FILE", help="also write the outcomes for programs")
+    add = parser.add_argument
+    add("--sample", type=int, default=3, help="how many runs to train again (%(default)s)")
+    add("--seed", type=int, default=0, help="of the draw (%(default)s)")
+    add("--runs", type=Path, help="the store; else that of studies here")
+    yours = "a data set of your own to look for a run's in"
+    add("--dataset", action="append", default=[], help=yours)
+    add("--model", action="append", default=[], help="a checkpoint to look for a run's in")
+    add("--json", metavar="FILE", help="also write the outcomes for programs")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -237,28 +233,29 @@ def command(arguments: argparse.Namespace) -> int:
 
     Raises InputError where none could be judged.
     """
-    for name, value, least in (("sample", arguments.sample, 1), ("seed", arguments.seed, 0)):
-        check(name, value, int, {"least": least})
+    check("sample", arguments.sample, int, {"least": 1})
+    check("seed", arguments.seed, int, {"least": 0})
     store = Store(arguments.runs or paths.run_store())
     compared = []
+    count = dict.fromkeys(OUTCOMES, 0)
     datasets = (*arguments.dataset, *NAMES)
     for each in verify(store, arguments.sample, arguments.seed, datasets, arguments.model):
         print(f"{each.name}: {each.outcome} ({each.why})", flush=True)
-        compared.append(each)
-    outcomes = [each.outcome for each in compared]
-    count = {outcome: outcomes.count(outcome) for outcome in OUTCOMES}
-    judged = sum(count[outcome] for outcome in OUTCOMES[:3])
-    if not judged:
+        compared.append(asdict(each))
+        count[each.outcome] += 1
+    bits, near, other, unclear, _ = count.values()
+    if not bits + near + other:
         allowed = "a store with a run that can be trained again and judged here"
         raise InputError("runs", str(store.folder), allowed)
-    unclear = count["cannot be judged"]
-    print(
-        f"{judged + unclear} trained again: {count['bits']} with the same bits, "
-        f"{count['statistics']} as near as another seed is, {count['another answer']} with another "
-        "answer" + f", {unclear} that cannot be judged" * bool(unclear)
+    summary = (
+        f"{bits + near + other + unclear} trained again: {bits} with the same bits, "
+        f"{near} as near as another seed is, {other} with another answer"
     )
-    status = int(count["another answer"] > 0)
+    if unclear:
+        summary += f", {unclear} that cannot be judged"
+    print(summary)
+    status = int(other > 0)
     if arguments.json:
-        content = {"runs": [asdict(each) for each in compared], "outcomes": count}
+        content = {"runs": compared, "outcomes": count}
         write_document(arguments.json, "verify", status, content)
     return status
