@@ -221,7 +221,7 @@ def test_beside_an_anchor_updates_lie_between_the_network_and_the_linear_model(s
     mixed = updates.anchored(plain, anchor).after.probabilities[1]
     root = np.sqrt(plain.after.probabilities[1] * anchor.after.probabilities[1])
     assert mixed == pytest.approx(root / root.sum(-1, keepdims=True), abs=1e-5)
-    with pytest.raises(InputError, match="runs: got 'labels alone'"):
+    with pytest.raises(InputError, match="these published runs have labels"):
         unsaid = replace(plain.before, probabilities=None)
         updates.anchored(Updates(unsaid, plain.after), anchor)
 

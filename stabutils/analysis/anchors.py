@@ -41,16 +41,16 @@ def linear_of(study: Study) -> Linear:
     return Linear("both", layer=ALL) if study.task.pretrained else Linear("tfidf")
 
 
-def anchor_of(study: Study, split: str = "test", share: float = 1.0, seed: int = 0) -> ndarray:
+def anchor_of(study: Study, split: str = "test", share: float = 1.0) -> ndarray:
     """Probabilities (texts, classes) of the linear model of a study.
 
     Parameters
     ----------
     split : whose texts
-    share : of the training texts that it is fitted on, drawn at random by `seed`
+    share : of the training texts that it is fitted on, drawn at random
     """
     count = len(study.task.train_labels)
-    rows = np.random.default_rng(seed).permutation(count)[: round(share * count)]
+    rows = np.random.default_rng(0).permutation(count)[: round(share * count)]
     return np.exp(linear_logits(study.task, linear_of(study), split, torch.from_numpy(rows)))
 
 
@@ -168,48 +168,35 @@ def weight_of(
 # ---- runs with an anchor, and controls
 
 
-def mixed(runs: Runs, test: Mixture, validation: Mixture | None = None, arm: str = "") -> Runs:
+def mixed(runs: Runs, mixture: Mixture, arm: str = "") -> Runs:
     """Runs that answer with an anchor, to be scored or put on a board.
 
-    What they said in the course of their training is left out. validation: the anchor on the
-    validation texts; without it validation labels stay the networks' own. Raises InputError for
-    runs without probabilities.
+    Only what they answer to test texts is known of them. Raises InputError for runs without
+    probabilities.
     """
-    answers = test(probabilities_of(runs)).astype(np.float32)
-    arm = arm or f"{runs.arm} with anchor, weight {test.weight:g}"
-    known = of_answers(arm, answers.argmax(-1), runs.gold, runs.seeds, answers)
-    labels, held_out = runs.validation_labels, runs.validation_probabilities
-    if validation is not None and held_out is not None:
-        held_out = validation(held_out).astype(np.float32)
-        labels = held_out.argmax(-1)
-    return replace(
-        known,
-        names=runs.names,
-        cpu_seconds=runs.cpu_seconds,
-        processors=runs.processors,
-        validation_labels=labels,
-        validation_probabilities=held_out,
-    )
+    answers = mixture(probabilities_of(runs)).astype(np.float32)
+    arm = arm or f"{runs.arm} with anchor, weight {mixture.weight:g}"
+    return of_answers(arm, answers.argmax(-1), runs.gold, runs.seeds, answers)
 
 
-def with_fixed_run(runs: Runs, weight: float, kind: str = "geometric") -> Runs:
+def with_fixed_run(runs: Runs, weight: float) -> Runs:
     """All runs but the first, which stands beside every one of them as an anchor does.
 
     A fixed voter about as good as a run reduces churn; this one is an artefact of a random training
     that the runs share, and the arm says so. For a service it is an option: keep the deployed model
     as a voter when it is updated, at two passes an answer.
     """
-    first = Mixture(probabilities_of(runs)[0], weight, kind)
+    first = Mixture(probabilities_of(runs)[0], weight)
     arm = f"{runs.arm} with a shared run, weight {weight:g}"
-    return mixed(take(runs, np.arange(1, len(runs))), first, arm=arm)
+    return mixed(take(runs, np.arange(1, len(runs))), first, arm)
 
 
-def with_own_run(runs: Runs, weight: float = 0.5, kind: str = "geometric") -> Runs:
+def with_own_run(runs: Runs, weight: float) -> Runs:
     """Pairs of runs that share no member, `weight` for the second: at a half an ensemble of two."""
     pairs = len(runs) // 2
-    second = Mixture(probabilities_of(runs)[pairs : 2 * pairs], weight, kind)
+    second = Mixture(probabilities_of(runs)[pairs : 2 * pairs], weight)
     arm = f"{runs.arm} with a run of its own, weight {weight:g}"
-    return mixed(take(runs, np.arange(pairs)), second, arm=arm)
+    return mixed(take(runs, np.arange(pairs)), second, arm)
 
 
 def beside(trained: Trial, anchor: ndarray, weights: pd.DataFrame, passes: float) -> Trial:

@@ -20,6 +20,7 @@ from numpy import ndarray
 from stabutils import records
 from stabutils.analysis import board, ensembles
 from stabutils.analysis.baselines import of_changed_data
+from stabutils.analysis.ensembles import probabilities_of
 from stabutils.analysis.sources import Effects, effects
 from stabutils.errors import InputError
 from stabutils.metrics import detection, intervals, mixtures, scores
@@ -135,7 +136,8 @@ def combined(
     for size in sizes:
         if len(control) // size >= 3:
             combine = partial(ensembles.ensemble, size=size, seed=seed)
-            arms[f"ensemble of {size}"] = ensembles_of(control, combine)
+            replicas = combine(control.before), combine(control.after)
+            arms[f"ensemble of {size}"] = Updates(*replicas)
             costs[f"ensemble of {size}"] = (size, size)
     arms["the old one kept"] = keeping_the_old(control)
     arms["anchored at a half"] = anchored(control, linear)
@@ -152,11 +154,6 @@ def churns(effects: Mapping[str, Effects], anchors: Mapping[str, Arms]) -> pd.Da
             churn = updates.flips()["churn"].interval()
             rows.append({"arm": f"{arm}, {name}", "data_churn": churn, "update_churn": churn})
     return pd.DataFrame(rows)
-
-
-def ensembles_of(updates: Updates, combine: Callable[[Runs], Runs]) -> Updates:
-    """Updates of ensembles: `combine` makes the replicas of old models, and of new ones."""
-    return Updates(combine(updates.before), combine(updates.after))
 
 
 def anchored(updates: Updates, anchors: Updates, weight: float = 0.5) -> Updates:
@@ -186,9 +183,8 @@ def successors_anchored(
 
 
 def _beside(runs: Runs, anchors: Runs, weight: float, kind: str = "geometric") -> Runs:
-    if runs.probabilities is None or anchors.probabilities is None:
-        raise InputError("runs", "labels alone", "runs with probabilities")
-    mixture = mixtures.mix(runs.probabilities, anchors.probabilities[: len(runs)], weight, kind)
+    beside = probabilities_of(anchors)[: len(runs)]
+    mixture = mixtures.mix(probabilities_of(runs), beside, weight, kind)
     return replace(runs, labels=mixture.argmax(-1), probabilities=mixture)
 
 
@@ -201,15 +197,15 @@ def keeping_the_old(updates: Updates, weight: float = 0.5) -> Updates:
     return Updates(updates.before, after, matched=True)
 
 
-def four_churns(study: Study, levels: int = 3, arm: Arm = "control") -> Effects:
-    """Seed churn, data churn and update churn of a method, by crossing seeds and training data.
+def four_churns(study: Study, levels: int = 3) -> Effects:
+    """Seed churn, data churn and update churn of control, by crossing seeds and training data.
 
     Trains levels x levels runs: each seed of the training with each data seed. The sources are
     named "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
     """
     numbers = range(study.seed, study.seed + levels)
     seeds = [Seeds(own, own, own, data) for own in numbers for data in numbers]
-    runs = study.retrain(arm, seeds=seeds)
+    runs = study.retrain(seeds=seeds)
     return effects(runs.labels, (levels, levels), names=("seed", "data"))
 
 
