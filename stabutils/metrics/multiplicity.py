@@ -19,7 +19,6 @@ so give it equally many runs of each arm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
@@ -573,7 +572,6 @@ def multiplicity_table(
     n: int = 10,
     level: float = LEVEL,
     alpha: float = 0.05,
-    interval: Callable[..., Interval] = jackknife,
 ) -> pd.DataFrame:
     """All metrics of this module for the runs of one arm, one row each, with intervals.
 
@@ -604,20 +602,16 @@ def multiplicity_table(
         See `share_inconsistent`.
     alpha : float
         Level of the tests: McNemar's and the selective ensemble's.
-    interval : function
-        Called as ``interval(statistic, *arrays, examples=...)`` with arrays that have runs and
-        examples as their first two axes, like `jackknife` and any other of `intervals` of that
-        form.
 
     Returns
     -------
     pandas.DataFrame
         A row for each metric. `metric`; `n`, the number of runs that the value speaks of;
-        `value`, `low`, `high`, `runs`, `note`, `se` and `df` of its interval; `unit` (share,
-        answers or p-value); `source`. McNemar is the share of pairs of runs that differ
-        significantly in accuracy; of two runs, its p-value. It has no interval: the share is often
-        0, and the jackknife covered it in 45 % of our simulations of 5 runs (the other rows were
-        covered in 92 to 100 %, with 5, 10 and 20 runs).
+        `value`, `low`, `high`, `runs`, `note`, `se` and `df` of its interval; `source`. All are
+        shares, but Rashomon capacity is a number of answers. McNemar is the share of pairs of runs
+        that differ significantly in accuracy. It has no interval: the share is often 0, and the
+        jackknife covered it in 45 % of our simulations of 5 runs (the other rows were covered in 92
+        to 100 %, with 5, 10 and 20 runs).
 
     Raises
     ------
@@ -639,27 +633,25 @@ def multiplicity_table(
     runs, examples = labels.shape
     n = min(n, runs)
 
-    def row(metric, quoted, source, statistic, *arrays, known=(), unit="share"):
-        result = interval(statistic, *arrays, examples=known)
-        return _row(metric, quoted, source, result, unit)
-
     inconsistent = partial(share_inconsistent, level=level)
     abstention = partial(_abstention, alpha=alpha)
     rows = [
-        row("ambiguity", n, MARX, _at_most(n, ambiguity), labels),
-        row("discrepancy", n, MARX, _at_most(n, discrepancy), labels),
-        row("consistency", 2, WANG, consistency, labels),
-        row("share_inconsistent", runs, COOPER, inconsistent, labels),
-        row("abstention", runs, BLACK, abstention, labels),
+        _row("ambiguity", n, MARX, _at_most(n, ambiguity), labels),
+        _row("discrepancy", n, MARX, _at_most(n, discrepancy), labels),
+        _row("consistency", 2, WANG, consistency, labels),
+        _row("share_inconsistent", runs, "Cooper et al. 2024", inconsistent, labels),
+        _row("abstention", runs, "Black, Leino & Fredrikson 2022", abstention, labels),
     ]
     known: tuple[ndarray, ...] = ()
     if gold is not None:
         gold = _gold(gold, examples)
         known = (gold,)
+        significant = np.mean(_mcnemar_of_pairs(labels, gold) <= alpha)
+        mcnemars = Interval(float(significant), math.nan, math.nan, runs)
         rows += [
-            row("correct_consistency", 2, WANG, correct_consistency, labels, known=known),
-            row("negative_flip_rate", 2, YAN, _regressed, labels, known=known),
-            _mcnemar_row(labels, gold, alpha),
+            _row("correct_consistency", 2, WANG, correct_consistency, labels, known=known),
+            _row("negative_flip_rate", 2, "Yan et al. 2021", _regressed, labels, known=known),
+            _cells("mcnemar_significant", 2, "Fagerland, Lydersen & Laake 2013", mcnemars),
         ]
     if probabilities is not None:
         probabilities = _probabilities(probabilities)
@@ -667,37 +659,24 @@ def multiplicity_table(
         if found != labels.shape:
             raise InputError("runs and examples of probabilities", found, allowed)
         width, both = partial(_width, n), (labels, probabilities)
+        source = "Watson-Daniels et al. 2022"
         rows += [
-            row("viable_prediction_range", n, WATSON_DANIELS, width, *both, known=known),
-            row("rashomon_capacity", runs, HSU, _capacity_mean, probabilities, unit="answers"),
+            _row("viable_prediction_range", n, source, width, *both, known=known),
+            _row("rashomon_capacity", runs, "Hsu & Calmon 2022", _capacity_mean, probabilities),
         ]
     return pd.DataFrame(rows)
 
 
 MARX = "Marx, Calmon & Ustun 2020"
 WANG = "Wang et al. 2020; Bui, Savova & Wang 2025"
-COOPER = "Cooper et al. 2024"
-BLACK = "Black, Leino & Fredrikson 2022"
-YAN = "Yan et al. 2021"
-FAGERLAND = "Fagerland, Lydersen & Laake 2013"
-WATSON_DANIELS = "Watson-Daniels et al. 2022"
-HSU = "Hsu & Calmon 2022"
 
 
-def _row(metric, quoted, source, interval, unit):
-    names = {"metric": metric, "n": quoted}
-    return names | asdict(interval) | {"unit": unit, "source": source}
+def _row(metric, quoted, source, statistic, *arrays, known=()):
+    return _cells(metric, quoted, source, jackknife(statistic, *arrays, examples=known))
 
 
-def _mcnemar_row(labels, gold, alpha):
-    """Share of the pairs of runs that differ significantly; of a single pair its p-value."""
-    p_values = _mcnemar_of_pairs(labels, gold)
-    if len(labels) == 2:
-        metric, value, unit = "mcnemar_p_value", float(p_values[0]), "p-value"
-    else:
-        metric, value, unit = "mcnemar_significant", float(np.mean(p_values <= alpha)), "share"
-    without_interval = Interval(value, math.nan, math.nan, len(labels))
-    return _row(metric, 2, FAGERLAND, without_interval, unit)
+def _cells(metric, quoted, source, interval):
+    return {"metric": metric, "n": quoted} | asdict(interval) | {"source": source}
 
 
 def _at_most(n, metric):
