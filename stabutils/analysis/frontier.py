@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -124,31 +125,22 @@ def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int
     >>> significant_sign(high, low), significant_sign(low, high), significant_sign(low, low)
     (1, -1, 0)
     """
-    gap = one.value - other.value
-    parts = np.array([one.se, other.se]) ** 2
-    if not np.isfinite(parts).all() or gap == 0:
+    gap, both = one.value - other.value, [one, other]
+    if not np.isfinite([part.se for part in both]).all() or gap == 0:
         return 0
-    if not parts.any():
-        return int(np.sign(gap))
-    degrees = np.array([one.df, other.df], float)
-    degrees[np.isnan(degrees)] = math.inf
-    spread = np.sum(parts**2 / degrees)
-    df = parts.sum() ** 2 / spread if spread else math.inf
-    difference = intervals.from_variance(gap, parts.sum(), min(df, 1e9), one.runs)
+    known = [replace(part, df=1e9) if math.isnan(part.df) else part for part in both]
+    difference = replace(intervals.crossed(known), value=gap)
     return int(np.sign(gap)) if difference.p_value() < level else 0
 
 
-def choose(
-    table: pd.DataFrame, trainings: float, passes: float, churn: float = 1.0
-) -> pd.DataFrame:
+def choose(table: pd.DataFrame, trainings: float, passes: float) -> pd.DataFrame:
     """The rows of a frontier that can be recommended for a budget, the largest reduction first.
 
-    Within so many trainings and passes, with at most so much churn, and only what is significantly
-    more stable and keeps the accuracy (`better` holds). No row: nothing is recommended.
+    Within so many trainings and passes, and only what is significantly more stable and keeps the
+    accuracy (`better` holds). No row: nothing is recommended.
     """
     fits = (table.trainings <= trainings) & (table.passes <= passes) & (table.better == "holds")
-    low = np.array([interval.value <= churn for interval in table.churn], bool)
-    return table[fits & low].reset_index(drop=True)
+    return table[fits].reset_index(drop=True)
 
 
 def budgets(table: pd.DataFrame, trainings: Sequence[float]) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from sklearn.preprocessing import normalize
 
 from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
-from stabutils.metrics.detection import planted_auroc
+from stabutils.metrics.detection import planted
 from stabutils.metrics.intervals import Interval, from_deletions, jackknife, runs_and_queries
 from stabutils.metrics.measures import churn, disagreement, label_entropy
 from stabutils.records import Number, number, shown
@@ -44,18 +44,16 @@ SPACELESS = (
 )
 
 
-def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200, seed: int = 0) -> ndarray:
+def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200) -> ndarray:
     """Latent semantic analysis of texts, learned on the training texts: (texts, dims), rows of
     length 1.
 
     TF-IDF of words and pairs of words, truncated SVD: fewer dims than asked for where there are too
     few words. A text without a known word gets zeros. Source: Deerwester et al. 1990.
     """
-    if not dims >= 1:
-        raise InputError("dims", dims, "an integer of at least 1")
     words = words_of(ngram_range=(1, 2), sublinear_tf=True)
     known, counts = words.fit_transform(train), words.transform(texts)
-    svd = TruncatedSVD(min(dims, *(side - 1 for side in known.shape)), random_state=seed).fit(known)
+    svd = TruncatedSVD(min(dims, *(side - 1 for side in known.shape)), random_state=0).fit(known)
     return normalize(svd.transform(counts))
 
 
@@ -63,7 +61,6 @@ def discriminant(
     train: Sequence[str],
     train_labels: ndarray,
     texts: Sequence[str],
-    dims: int = 200,
 ) -> ndarray:
     """The directions of `lsa` that tell the intents apart: (texts, at most intents - 1).
 
@@ -71,7 +68,7 @@ def discriminant(
     linear discriminant analysis (Fisher 1936), a tenth of the covariance shrunk to a multiple of
     the identity.
     """
-    known, new = np.split(lsa(train, [*train, *texts], dims), [len(train)])
+    known, new = np.split(lsa(train, [*train, *texts]), [len(train)])
     learner = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1)
     return learner.fit(known, train_labels).transform(new)
 
@@ -118,8 +115,6 @@ def plane(vectors: ndarray, intents: ndarray) -> tuple[ndarray, ndarray]:
     """
     points, intents = points_of(vectors), np.asarray(intents)
     centres = np.stack([points[intents == intent].mean(axis=0) for intent in np.unique(intents)])
-    if len(centres) < 3:
-        raise InputError("intents", len(centres), "at least 3 to draw a map of")
     roots = np.sqrt(distance.cdist(centres, centres))
     towns, _ = smacof(roots, n_init=4, eps=1e-6, random_state=0, normalized_stress=False)
     far = distance.cdist(points, centres, "sqeuclidean")
@@ -295,11 +290,8 @@ def planted_neighbours(
     def of_neighbours(votes: ArrayLike) -> ndarray:
         return graph @ label_entropy(votes)
 
-    found = {}
-    for region in sorted({tag for tag in tags if tag.endswith(("strong", "medium"))}):
-        find = partial(planted_auroc, tags=tags, region=region, score=of_neighbours)
-        found[region] = jackknife(find, labels).within(0, 1)
-    return found
+    found = planted(labels, tags, of_neighbours)
+    return {name: found[name] for name in sorted(found) if name.endswith(("strong", "medium"))}
 
 
 def _over_blocks(
@@ -324,9 +316,7 @@ def _shuffled(count: int, groups: ndarray | None, draw: np.random.Generator) -> 
     return places
 
 
-def hot_spots(
-    values: ndarray, graph: sparse.csr_array, permutations: int = 9_999, seed: int = 0
-) -> pd.DataFrame:
+def hot_spots(values: ndarray, graph: sparse.csr_array, permutations: int = 9_999) -> pd.DataFrame:
     """Which examples have neighbours of too high values to be chance? One row an example, in their
     order.
 
@@ -340,7 +330,7 @@ def hot_spots(
     z, count = values - values.mean(), values.size
     degrees = np.diff(graph.indptr)
     most = int(min(4 * np.median(degrees), count - 1))
-    draw, lag, p = np.random.default_rng(seed), graph @ z, np.ones(count)
+    draw, lag, p = np.random.default_rng(0), graph @ z, np.ones(count)
     places = np.stack(
         [draw.choice(count - 1, most, replace=False) for _ in range(permutations)], axis=1
     )
@@ -382,13 +372,13 @@ def found_by_half(labels: ndarray, graph: sparse.csr_array) -> tuple[ndarray, nd
 
     Returns
     -------
-    Ids of `hot_regions` (queries,), and labels of the other half; of all runs where that would be
-    fewer than three.
+    Ids of `hot_regions` (queries,), and labels of the other half. Fewer than five runs do both,
+    which flatters the regions.
     """
-    half = max(2, len(labels) // 2)
-    spots = hot_spots(label_entropy(labels[:half]), graph)
-    others = labels[half:] if len(labels) - half > 2 else labels
-    return hot_regions(spots.hot, graph), others
+    half = len(labels) // 2 if len(labels) >= 5 else 0
+    choosing, describing = labels[: half or None], labels[half:]
+    spots = hot_spots(label_entropy(choosing), graph)
+    return hot_regions(spots.hot, graph), describing
 
 
 def ranked(regions: ndarray, worth: ndarray, least: int = 1) -> ndarray:
@@ -501,33 +491,27 @@ def gathered(
 ) -> pd.DataFrame:
     """The regions where answers change, found in answers and texts alone, as `describe` has them.
 
-    Places are the `lsa` of the texts themselves. Hot spots are chosen on one half of the runs and
-    described by the other; fewer than five runs do both, which flatters the regions. Of more than
+    Places are the `lsa` of the texts themselves, and regions those `found_by_half`. Of more than
     5,000 texts a random sample is looked at. No rows where nothing gathers beyond chance, and
     where there are too few texts, or words in them, to have neighbours.
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:5_000])
     texts, labels = [texts[row] for row in rows], np.asarray(labels)[:, rows]
-    half = len(labels) // 2 if len(labels) >= 5 else 0
-    choosing, describing = labels[: half or None], labels[half:]
     graph = _graph_of(texts)
-    hot = np.full(len(texts), -1)
-    if graph is not None:
-        entropy = label_entropy(choosing)
-        hot = hot_regions(hot_spots(entropy, graph).hot, graph)
-    return describe(hot, describing, texts, names)
+    nowhere = np.full(len(texts), -1), labels
+    found, others = nowhere if graph is None else found_by_half(labels, graph)
+    return describe(found, others, texts, names)
 
 
-def _graph_of(texts: Sequence[str], k: int = 10) -> sparse.csr_array | None:
+def _graph_of(texts: Sequence[str]) -> sparse.csr_array | None:
     """Neighbours by words; None where the texts, or the words in them, are too few for any."""
     analyzer = words_of().build_analyzer()
     vocabulary = {word for text in texts for word in analyzer(text)}
-    if len(texts) <= k or len(vocabulary) < 2:
+    if len(texts) <= 10 or len(vocabulary) < 2:
         return None
-    places = lsa(texts, texts)
     try:
-        return neighbours(places, k)
-    except InputError:  # texts with fewer than k others in other places
+        return neighbours(lsa(texts, texts))
+    except InputError:  # texts with fewer than ten others in other places
         return None
 
 

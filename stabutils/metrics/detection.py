@@ -300,13 +300,16 @@ def planted_auroc(
     return auroc(score(labels)[kept], marks[kept] == region)
 
 
-def planted(labels: ArrayLike, tags: Sequence[str]) -> dict[str, Interval]:
+def planted(
+    labels: ArrayLike,
+    tags: Sequence[str],
+    score: Callable[[ArrayLike], ndarray] = label_entropy,
+) -> dict[str, Interval]:
     """`planted_auroc` of every region that the tags name, strong ones first, over runs."""
     order = ("strong", "medium", "weak", "absent")
     named = {tag for tag in tags if ":" in tag}
-    regions = sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag))
     found = {}
-    for region in regions:
-        find = partial(planted_auroc, region=region)
+    for region in sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag)):
+        find = partial(planted_auroc, region=region, score=score)
         found[region] = jackknife(find, labels, examples=(np.asarray(tags),)).within(0, 1)
     return found
