@@ -182,7 +182,7 @@ def network():
     return found["network"].eval()
 
 
-@pytest.mark.parametrize("score", ["loss", "doubt", "entropy"])
+@pytest.mark.parametrize("score", ["loss", "doubt"])
 def test_influence_is_that_of_two_passes_through_the_network(network, score):
     """One query and one example at a time, the masks written into the network's head by a hook."""
     task, rate = tiny.task(), 0.3
@@ -203,7 +203,7 @@ def test_influence_is_that_of_two_passes_through_the_network(network, score):
 
     def scored(p):
         own = p[np.arange(20), labels]
-        return {"loss": -np.log(own), "doubt": 1 - own, "entropy": -(p * np.log(p)).sum(1)}[score]
+        return {"loss": -np.log(own), "doubt": 1 - own}[score]
 
     for example in (0, 17, 59):
         direct = scored(answers(~owned[example], 1 - rate)) - scored(answers(owned[example], rate))
@@ -212,20 +212,6 @@ def test_influence_is_that_of_two_passes_through_the_network(network, score):
             vectors[[3]], weight, bias, labels[[3]], owned[[example]], rate, score
         )
         assert alone[0] == pytest.approx(direct[3], abs=2e-5)
-
-
-def test_influence_refuses_a_score_it_does_not_know():
-    with pytest.raises(
-        InputError, match="score: got 'margin'; expected one of loss, doubt, entropy"
-    ):
-        influence(
-            np.ones((1, 2)),
-            np.ones((2, 2)),
-            np.zeros(2),
-            [0],
-            np.ones((1, 2), bool),
-            score="margin",
-        )
 
 
 @pytest.fixture

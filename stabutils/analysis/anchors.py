@@ -139,9 +139,8 @@ def committed(study: Study, arms: Collection[str]) -> pd.DataFrame | None:
     path = path_of(study)
     if not path.is_file():
         return None
-    table = pd.read_csv(path)
-    owner = _owner(study)
-    same = set(owner) <= set(table) and all((table[name] == owner[name]).all() for name in owner)
+    table, owner = pd.read_csv(path), _owner(study)
+    same = all(name in table and table[name].eq(own).all() for name, own in owner.items())
     return table if same and set(arms) <= set(table.arm) else None
 
 

@@ -36,7 +36,6 @@ KEEP = ("hidden", "hidden training", "hidden validation", "head")  # what `of_ru
 SCORES = {
     "loss": lambda logs, labels: -_at(logs, labels),
     "doubt": lambda logs, labels: 1 - np.exp(_at(logs, labels)),
-    "entropy": lambda logs, labels: -(np.exp(logs) * logs).sum(-1),
 }  # of log-probabilities (..., classes)
 
 
@@ -56,14 +55,14 @@ def influence(
     """What training on each example did to each query: (queries, training examples), float32.
 
     The query's score by the units that did not train the example less its score by those that did:
-    positive where training on the example lowered the score. All scores are the lower the better:
+    positive where training on the example lowered the score. Both scores are the lower the better:
     `loss`, -log of the label's probability, nats (positive: the example helped the label); `doubt`,
     1 - that probability (with the majority's answer for a label, negative: the example drives
-    flips); `entropy` of the answer, nats, whatever the label.
+    flips).
 
     vectors (queries, width) before the head; weight (classes, width) and bias (classes,) of the
     head; labels (queries,); masks (training examples, width) of the training, rate their share.
-    Computed query by query, so memory stays that of one. Raises InputError for another score.
+    Computed query by query, so memory stays that of one.
 
     >>> owned = np.array([[True, False], [False, True]])  # unit 0 trained on example 0 only
     >>> weight = np.array([[1.0, 0.0], [0.0, 0.0]])  # and unit 0 votes for class 0, unit 1 for none
@@ -104,8 +103,6 @@ def _difference(owned, every, bias, labels, rate, score) -> ndarray:
     """Score without the example less score with it, from the votes (..., classes) of its own units
     and of all.
     """
-    if score not in SCORES:
-        raise InputError("score", score, f"one of {', '.join(SCORES)}")
     without, trained = (
         SCORES[score](log_softmax(votes / share + bias, axis=-1), labels)
         for votes, share in ((every - owned, 1 - rate), (owned, rate))
