@@ -233,7 +233,7 @@ def test_figures_draw_any_text_as_it_stands():
     figures.style()
     interval = jackknife(churn, LABELS)
     drawn = [
-        figures.answers(LABELS[:, rows], GOLD[rows], [HOSTILE[i] for i in rows], each=4)
+        figures.answers(LABELS[:, rows], GOLD[rows], [HOSTILE[i] for i in rows])
         for rows in np.array_split(GOLD, 4)
     ]
     drawn += [

@@ -18,7 +18,6 @@ from stabutils.figures.marks import (
     log_ticks,
     spans,
     whiskers,
-    words_of,
 )
 from stabutils.figures.theme import BLUE, GREY, LOOKS, RED, RULE, short
 
@@ -32,20 +31,17 @@ OTHER = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
 SEED_FREE = {"color": RED, "marker": "^"}
 
 
-def frontier(
-    table: pd.DataFrame, most_named: int = MOST_NAMED, named: Sequence[str] = ()
-) -> Figure:
+def frontier(table: pd.DataFrame, named: Sequence[str] = ()) -> Figure:
     """What each arm saves against what its training costs; the mark says passes for an answer.
 
     Filled: networks that are significantly more stable than control and Pareto-optimal among
     networks, by intervals. Triangles: linear models; the legend says how many networks they
-    dominate.
+    dominate. Named are nine of the networks that are significantly better than control, the
+    Pareto-optimal ones first, then by reduction.
 
     Parameters
     ----------
     table : of `analysis.frontier.frontier`
-    most_named : how many networks are named: of those that are significantly better than control,
-        the Pareto-optimal ones first, then by reduction
     named : further arms to name
     """
     rows = table[table.reduction.notna() & (table.arm != "control")]
@@ -56,11 +52,11 @@ def frontier(
     axis.axhline(0, **RULE)
     axis.set(ylabel="reduction of label entropy, % of control's")
     ranked = rows[better].sort_values(["optimal", "height"], ascending=False)
-    _name(axis, rows, ranked, most_named, named)
+    _name(axis, rows, ranked, named)
     return figure
 
 
-def updates_frontier(table: pd.DataFrame, measure: str = "churn") -> Figure:
+def updates_frontier(table: pd.DataFrame) -> Figure:
     """What an update changes against what it costs to train: further down is better.
 
     Filled: Pareto-optimal networks, by intervals. Triangles: linear models. Named are control and
@@ -68,19 +64,15 @@ def updates_frontier(table: pd.DataFrame, measure: str = "churn") -> Figure:
 
     Parameters
     ----------
-    table : columns `arm`, `trainings`, `passes`, the measure as an interval, and where it is known
-        `dominated` ("" where no other network is as good for no more)
-    measure : "churn" or "negative_flips" of an update
+    table : of `analysis.updates.table`, with what `analysis.frontier.pareto` adds
     """
-    words, _ = words_of(measure)
-    rows = table[table[measure].notna()]
-    dominated = rows.get("dominated", pd.Series("", index=rows.index))
     figure, axis = plt.subplots(figsize=(10, 5.4))
-    rows = _against_cost(figure, axis, rows.assign(optimal=dominated == ""), measure)
-    axis.set(ylabel=f"{words}, one update")
+    rows = table.assign(optimal=table.dominated == "")
+    rows = _against_cost(figure, axis, rows, "churn")
+    axis.set(ylabel="churn (% of queries), one update")
     axis.set_ylim(0, None)
     ranked = rows.sort_values(["optimal", "height"], ascending=[False, True])
-    _name(axis, rows, ranked, MOST_NAMED, ("control",))
+    _name(axis, rows, ranked, ("control",))
     return figure
 
 
@@ -104,40 +96,35 @@ def _against_cost(figure: Figure, axis: Axes, rows: pd.DataFrame, measure: str) 
     axis.axvspan(0.7 * FREE, 1.4 * FREE, color=GREY, alpha=0.12, linewidth=0)
     axis.set(xlabel=COST, xlim=(0.7 * FREE, 1.3 * ticks[-1]))
     axis.grid(False)
-    looks = {"Pareto-optimal network": OPTIMAL, "other network": OTHER}
-    if "linear_dominates" in rows:
-        beaten = rows.linear_dominates[~linear] != ""
-        looks[f"linear model (dominates {beaten.sum()} of {len(beaten)} networks)"] = SEED_FREE
-    elif linear.any():
-        looks["linear model"] = SEED_FREE
+    beaten = rows.linear_dominates[~linear] != ""
+    looks = {
+        "Pareto-optimal network": OPTIMAL,
+        "other network": OTHER,
+        f"linear model (dominates {beaten.sum()} of {len(beaten)} networks)": SEED_FREE,
+    }
     looks |= {name: OTHER | {"color": "black", "marker": mark} for name, mark in PASSES.items()}
     legend_of_marks(figure, looks)
     return rows
 
 
-def _name(
-    axis: Axes, rows: pd.DataFrame, ranked: pd.DataFrame, most: int, named: Sequence[str]
-) -> None:
+def _name(axis: Axes, rows: pd.DataFrame, ranked: pd.DataFrame, named: Sequence[str]) -> None:
     """Name linear models, the arms in `named`, and the first networks of the ranking.
 
-    Linear models of one height share a label, a line each.
+    Linear models of one height share a label, a line each, with their changes of accuracy.
     """
     linear = rows[rows.arm.str.startswith(LINEAR)]
-    networks = ranked[~ranked.arm.str.startswith(LINEAR)][:most]
+    networks = ranked[~ranked.arm.str.startswith(LINEAR)][:MOST_NAMED]
     networks = pd.concat([rows[rows.arm.isin(named)], networks]).drop_duplicates("arm")
     labels = []
-    for _, equal in linear.groupby("height"):
-        names = "\n".join(_with_accuracy(row) for row in equal.itertuples())
-        labels.append((names, equal.across.max(), equal.height.iloc[0]))
+    for height, equal in linear.groupby("height"):
+        names = [
+            f"{row.arm}: accuracy {100 * row.accuracy_change.value:+.1f} points"
+            for row in equal.itertuples()
+        ]
+        labels.append(("\n".join(names), equal.across.max(), height))
     labels += networks[["arm", "across", "height"]].itertuples(index=False, name=None)
     points = np.array([point for _, *point in labels], float).reshape(-1, 2)
     label_points(axis, [name for name, *_ in labels], points)
-
-
-def _with_accuracy(row) -> str:
-    """The name of a linear model, with its change of accuracy where it is known."""
-    change = getattr(row, "accuracy_change", None)
-    return row.arm if change is None else f"{row.arm}: accuracy {100 * change.value:+.1f} points"
 
 
 def budgets(best: pd.DataFrame) -> Figure:

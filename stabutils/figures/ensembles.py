@@ -21,7 +21,6 @@ from stabutils.figures.marks import (
     responses,
     spans,
     whiskers,
-    words_of,
 )
 from stabutils.figures.theme import BLUE, DASHES, GREY, LOOKS, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
@@ -76,24 +75,21 @@ def selective(curves: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def anchor_curve(
-    curves: Mapping[str, pd.DataFrame], points: pd.DataFrame, measure: str = "churn"
-) -> Figure:
-    """Accuracy and churn, or another measure, along the weight of a linear model in a mixture.
+def anchor_curve(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Figure:
+    """Accuracy and churn along the weight of a linear model in a mixture.
 
     Numbers on the curves are weights, 0 the network alone and 1 the linear model alone; on curves
     of ensembles they are numbers of members.
 
     Parameters
     ----------
-    curves : kind of mixture -> columns `weight`, and the intervals `accuracy` and the measure; kind
-        of ensemble -> the same with `size`
+    curves : kind of mixture -> columns `weight`, and the intervals `accuracy` and `churn`; kind of
+        ensemble -> the same with `size`
     points : columns `arm`, and the same intervals: the network and the linear model alone, which
         are the ends of a curve, and other arms; triangles for linear models, diamonds for others
-    measure : "churn", "label_entropy", "negative_flips" or "reduction"
     """
     figure, axis = plt.subplots(figsize=(9, 5.4))
-    places = _crosses(axis, points, measure, color="black", linestyle="none")
+    places = _crosses(axis, points, color="black", linestyle="none")
     names, colours = list(points.arm), ["black"] * len(points)
     for name, place in zip(names, places, strict=True):
         colour, mark = (RED, "^") if name.startswith(LINEAR) else ("black", "D")
@@ -101,21 +97,21 @@ def anchor_curve(
     for look, dashes, (kind, table) in zip(LOOKS, cycle(DASHES), curves.items(), strict=False):
         along = "weight" if "weight" in table else "size"
         table = table.sort_values(along)
-        curve = _crosses(axis, table, measure, **look, linestyle=dashes, label=short(kind))
+        curve = _crosses(axis, table, **look, linestyle=dashes, label=short(kind))
         inner = ~table[along].isin([0, 1]).to_numpy()  # the ends are points
         names += [f"{number:g}" for number in table[along][inner]]
         colours += [look["color"]] * inner.sum()
         places = np.concatenate([places, curve[inner]])
-    axis.set(xlabel=words_of(measure)[0], ylabel="accuracy (%)")
+    axis.set(xlabel="churn (% of queries)", ylabel="accuracy (%)")
     axis.margins(0.08)
     legend_below(figure, axis)
     label_points(axis, names, places, colours)
     return figure
 
 
-def _crosses(axis: Axes, table: pd.DataFrame, measure: str, **look) -> ndarray:
+def _crosses(axis: Axes, table: pd.DataFrame, **look) -> ndarray:
     """Marks with intervals in both directions; returns where they stand, (rows, 2)."""
-    x, left, right = spans(table[measure], words_of(measure)[1])
+    x, left, right = spans(table.churn, 100)
     y, low, high = spans(table.accuracy, 100)
     across, up = [x - left, right - x], [y - low, high - y]
     axis.errorbar(x, y, xerr=across, yerr=up, **look, elinewidth=0.6)

@@ -36,6 +36,7 @@ KINDS = (  # of rows in `answers`
     "From the middle of the queries that change",
     "Queries that get the same answer in every run",
 )
+EACH = 4  # rows of a kind
 ANSWERS = (
     "the row's most frequent answer",
     "its second",
@@ -50,8 +51,8 @@ CHURNS = {  # column of `four_churns` -> words
 }
 
 
-def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4) -> Figure:
-    """The idea: the same queries under every retraining, in three groups of rows.
+def answers(labels: ndarray, gold: ndarray, texts: Sequence[str]) -> Figure:
+    """The idea: the same queries under every retraining, in three groups of four rows.
 
     A cell's colour is the rank of the run's answer among the answers to that row's query, so the
     same colour in two rows need not be the same answer. A dot marks the right answer; the bar
@@ -61,10 +62,9 @@ def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4)
     ----------
     labels : (runs, queries)
     gold : (queries,)
-    each : rows a group
     """
     runs, entropy = len(labels), label_entropy(labels)
-    groups = _groups(entropy, each)
+    groups = _groups(entropy)
     rows = np.concatenate(list(groups.values()))
     size = 10, 0.36 * (len(rows) + len(groups)) + 1.6
     figure, (grid, bars) = plt.subplots(1, 2, figsize=size, width_ratios=(3, 1), sharey=True)
@@ -77,8 +77,8 @@ def answers(labels: ndarray, gold: ndarray, texts: Sequence[str], each: int = 4)
         top += 1 + len(own)
     step = 1 if runs <= 20 else -(-runs // 10)
     shown = np.arange(0, runs, step)
-    grid.set(xticks=shown + 0.5, xlabel="retraining (same data, another seed)", ylim=(top, 0))
-    grid.set_xticklabels(shown + 1)
+    grid.set(xlabel="retraining (same data, another seed)", ylim=(top, 0))
+    grid.set_xticks(shown + 0.5, shown + 1)
     grid.set_yticks(places, [short(texts[row]) for row in rows])
     grid.grid(False)
     grid.set_title("What each retraining answered (dot: right)")
@@ -105,18 +105,18 @@ def _cells(axis: Axes, labels: ndarray, gold: ndarray, top: float) -> None:
     axis.plot(run + 0.5, top + row + 0.5, "o", **dot, markeredgewidth=size / 6)
 
 
-def telling_rows(labels: ndarray, each: int = 4) -> ndarray:
-    """Positions of the queries that `answers` shows, `each` a group, in its order."""
-    return np.concatenate(list(_groups(label_entropy(labels), each).values()))
+def telling_rows(labels: ndarray) -> ndarray:
+    """Positions of the queries that `answers` shows, in its order."""
+    return np.concatenate(list(_groups(label_entropy(labels)).values()))
 
 
-def _groups(entropy: ndarray, each: int) -> dict[str, ndarray]:
+def _groups(entropy: ndarray) -> dict[str, ndarray]:
     """Rows of the most unstable, of middling and of stable queries; no group without rows."""
-    unstable = np.flatnonzero(entropy > 0)
-    order = unstable[np.argsort(-entropy[unstable], kind="stable")]
-    middle = order[each:][(len(order) - each) // 2 :][:each]
-    groups = zip(KINDS, (order[:each], middle, np.flatnonzero(entropy == 0)[:each]), strict=True)
-    return {kind: rows for kind, rows in groups if len(rows)}
+    order = np.argsort(-entropy, kind="stable")
+    unstable, stable = order[entropy[order] > 0], order[entropy[order] == 0]
+    middle = unstable[EACH:][(len(unstable) - EACH) // 2 :]
+    groups = zip(KINDS, (unstable, middle, stable), strict=True)
+    return {kind: rows[:EACH] for kind, rows in groups if len(rows)}
 
 
 def _rank_of_answers(votes: ndarray) -> ndarray:
@@ -277,11 +277,10 @@ def training_map(confidence: ndarray, spread: ndarray, entropy: ndarray) -> Figu
     figure.colorbar(dots, label="label entropy over the other runs (nats)")
     axis.set(xlabel="spread of the right answer's probability while training")
     axis.set(ylabel="mean probability of the right answer", ylim=(-0.02, 1.02))
-    corners = {"easy": (0.02, 0.82), "ambiguous": (0.98, 0.45), "hard": (0.02, 0.2)}
     look = {"transform": axis.transAxes, "style": "italic", "weight": "bold", "va": "center"}
-    for name, (x, y) in corners.items():
-        side = "right" if x > 0.5 else "left"
-        axis.text(x, y, name, ha=side, **look)
+    axis.text(0.02, 0.82, "easy", **look)
+    axis.text(0.98, 0.45, "ambiguous", ha="right", **look)
+    axis.text(0.02, 0.2, "hard", **look)
     return figure
 
 

@@ -23,13 +23,9 @@ from stabutils.metrics.intervals import Interval
 ANY = (-np.inf, np.inf)
 MEASURES = {  # words of an axis, and by what its numbers are multiplied
     "accuracy": ("accuracy (%)", 100),
-    "accuracy_change": ("change of accuracy (points)", 100),
     "churn": ("churn (% of queries)", 100),
     "error": ("error (%)", 100),
     "label_entropy": ("label entropy (nats)", 1),
-    "negative_flips": ("negative flips (% of queries)", 100),
-    "positive_flips": ("positive flips (% of queries)", 100),
-    "reduction": ("reduction of label entropy (%)", 100),
     "served_churn": ("churn, to abstain being an answer (%)", 100),
 }
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))

@@ -22,7 +22,6 @@ from stabutils.figures.marks import (
     name_rows,
     spans,
     whiskers,
-    words_of,
 )
 from stabutils.figures.theme import BLUE, GREY, LOOKS, ORANGE, RED, RULE, short
 from stabutils.metrics.intervals import GUARD, Interval
@@ -159,24 +158,23 @@ def _fitted(axis: Axes, name: str, bar: Rectangle) -> None:
     text.remove()
 
 
-def across_studies(table: pd.DataFrame, measure: str = "churn") -> Figure:
-    """A measure of each method, with a mark for every study that has it.
+def across_studies(table: pd.DataFrame) -> Figure:
+    """Churn of each method, with a mark for every study that has it.
 
     Parameters
     ----------
     table : columns `arm` (a row each, in their order, top down), `study` (in the order of its
-        categories, or of the alphabet) and, as an interval, the measure
+        categories, or of the alphabet) and, as an interval, `churn`
     """
     arms, studies = list(dict.fromkeys(table.arm)), pd.Categorical(table.study).categories
     figure, axis = plt.subplots(figsize=(8, 0.42 * len(arms) + 1.4))
-    words, scale = words_of(measure)
     shifts = np.linspace(-0.27, 0.27, len(studies) + 2)[1:-1]
     for study, look, shift in zip(studies, cycle(LOOKS), shifts, strict=False):
         own = table[table.study == study]
         places = shift + np.array([arms.index(arm) for arm in own.arm])
-        whiskers(axis, places, own[measure], scale=scale, across=True, label=short(study), **look)
+        whiskers(axis, places, own.churn, scale=100, across=True, label=short(study), **look)
     name_rows(axis, arms)
-    axis.set(xlabel=words)
+    axis.set(xlabel="churn (% of queries)")
     axis.set_xlim(left=min(0, axis.get_xlim()[0]))
     legend_below(figure, axis)
     return figure

@@ -106,8 +106,8 @@ def learning(curves: pd.DataFrame, reference: float) -> Figure:
     return figure
 
 
-def noise_response(table: pd.DataFrame, measures: Sequence[str] = ("label_entropy",)) -> Figure:
-    """Label entropy, or other measures, against the label noise planted in training, a line an arm.
+def noise_response(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
+    """Measures against the label noise planted in training, a line an arm.
 
     Parameters
     ----------
