@@ -280,7 +280,7 @@ def test_its_figures_are_drawn_from_records_alone(tmp_path):
     assert churns.data_churn["linear (TF-IDF), drop"].value == 0.04
     plots = drawing._of_numbers(folder)
     assert sorted(plots) == ["attributes", "one-run"]
-    names = [label.get_text() for label in plots["attributes"]().axes[0].get_yticklabels()]
+    names = [label.get_text() for label in plots["attributes"].axes[0].get_yticklabels()]
     assert names == ["labels of the nearest training texts disagree"]
     assert figures.four_churns(churns.reset_index()).axes
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from stabutils import figures, metrics
 from stabutils.analysis import board, frontier
@@ -18,7 +17,7 @@ from stabutils.metrics.intervals import Interval
 from stabutils.publishing import claims, results
 from stabutils.records import Record
 
-Plots = dict[str, Callable]
+Figures = dict[str, Figure]  # by name
 ATTRIBUTES = {  # of a test query, in words
     "conflict": "labels of the nearest training texts disagree",
     "duplicate": "the same words are in training",
@@ -38,6 +37,7 @@ NOTEBOOKS = {  # whose runs of control a figure shows; others show all that are 
 
 def draw(folder: Path, target: Path) -> list[Path]:
     """The figures of one published corpus and model, PNG and SVG."""
+    figures.style()
     arrays, record = results.control(folder)
     labels, gold = arrays["labels"].astype(int), np.array(record["gold"])
     queries = pd.read_csv(folder / "queries.csv", index_col="query", keep_default_na=False)
@@ -46,42 +46,40 @@ def draw(folder: Path, target: Path) -> list[Path]:
     pairs = metrics.churn_matrix(labels)[np.triu_indices(len(labels), 1)]
     others = metrics.label_entropy(labels[1:])
     dynamics = arrays["confidence_mean"][0], arrays["confidence_spread"][0]
-    plots: Plots = {
-        "answers": lambda: figures.answers(labels[:20], gold, texts),
-        "accuracy-and-churn": lambda: figures.accuracy_and_churn(arrays["accuracy"], pairs, churn),
-        "entropy": lambda: figures.entropy_distribution(labels),
-        "how-many-runs": lambda: figures.how_many_runs(churn),
-        "training-map": lambda: figures.training_map(*dynamics, others),
+    drawn = {
+        "answers": figures.answers(labels[:20], gold, texts),
+        "accuracy-and-churn": figures.accuracy_and_churn(arrays["accuracy"], pairs, churn),
+        "entropy": figures.entropy_distribution(labels),
+        "how-many-runs": figures.how_many_runs(churn),
+        "training-map": figures.training_map(*dynamics, others),
     }
     if spaces := _clusters(folder):
-        plots["clusters"] = lambda: figures.nulls(spaces)
+        drawn["clusters"] = figures.nulls(spaces)
     for name, notebook in {"-regularizers": "03", "-data-centric": "04"}.items():
         table = results.board(folder, notebook)
         if len(table):
-            plots[f"trade-off{name}"] = partial(figures.trade_off, table)
-    plots |= _of_numbers(folder)
+            drawn[f"trade-off{name}"] = figures.trade_off(table)
+    drawn |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
         table = frontier.frontier([methods])
-        plots["frontier"] = partial(figures.frontier, table, named=("R-Drop", "TGTSS"))
+        drawn["frontier"] = figures.frontier(table, named=("R-Drop", "TGTSS"))
     for curves, points in _anchor_curves(folder):
-        plots["anchor-curve"] = partial(figures.anchor_curve, curves, points)
+        drawn["anchor-curve"] = figures.anchor_curve(curves, points)
     lengths = results.lengths(folder)
     if len(lengths):
-        plots["training-length"] = lambda: figures.lengths(lengths, record["recipe"]["epochs"])
-    corpus, model = results.corpus_and_model(folder)
-    network = f"{corpus} · {model}"
-    drawn = []
-    for name, plot in plots.items():
-        runs = _runs_of(folder, name, len(labels))
-        drawn += _save_all({name: plot}, target, f"{network}{runs}")
+        drawn["training-length"] = figures.lengths(lengths, record["recipe"]["epochs"])
+    network = f"{record['dataset']} · {record['model']}"
+    about = {name: f"{network}{_runs_of(folder, name, len(labels))}" for name in drawn}
     for updates in results.records_of(folder, "07"):
         churns, levels = _churns(updates), updates.parameters["levels"]
         if levels and len(churns):
-            plot = partial(figures.four_churns, churns)
-            crossed = f"{network} · {levels} seeds by {levels} sets of training texts"
-            drawn += _save_all({"four-churns": plot}, target, crossed)
-    return drawn
+            drawn["four-churns"] = figures.four_churns(churns)
+            about["four-churns"] = f"{network} · {levels} seeds by {levels} sets of training texts"
+    written = []
+    for name, figure in drawn.items():
+        written += _save(figure, name, target, about[name])
+    return written
 
 
 def _runs_of(folder: Path, name: str, published: int) -> str:
@@ -94,19 +92,18 @@ def _runs_of(folder: Path, name: str, published: int) -> str:
     return f" · {runs} runs of control"
 
 
-def _of_numbers(folder: Path) -> Plots:
+def _of_numbers(folder: Path) -> Figures:
     """Figures of what records found beside the boards."""
-    plots: Plots = {}
+    drawn = {}
     proxies = _by_arm(folder, "01", "auroc")
     if proxies:
         label = "AUROC of one run's score: queries that other runs disagree on"
-        plots["one-run"] = lambda: figures.intervals(proxies, label, 0.5, (0, 1))
+        drawn["one-run"] = figures.intervals(proxies, label, 0.5, (0, 1))
     attributes = _by_arm(folder, "02", "correlation")
     if attributes:
         words = {ATTRIBUTES.get(name, name): value for name, value in attributes.items()}
-        axis = "rank correlation with label entropy"
-        plots["attributes"] = lambda: figures.intervals(words, axis, 0)
-    return plots
+        drawn["attributes"] = figures.intervals(words, "rank correlation with label entropy", 0)
+    return drawn
 
 
 def _by_arm(folder: Path, notebook: str, metric: str) -> dict[str, Interval]:
@@ -171,50 +168,52 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
     """The figures of what `make benchmark` measured, PNG and SVG."""
+    figures.style()
     ratios = results.benchmark(root)
     ratios.pop("entropy_ratio", None)  # on another scale
     rows = {results.RATIOS[name][0].replace("`", ""): ratio for name, ratio in ratios.items()}
-    plots: Plots = {}
+    drawn = {}
     if rows:
-        plots["benchmark"] = lambda: figures.intervals(rows, "times as fast", 1, (0, np.inf))
+        drawn["benchmark"] = figures.intervals(rows, "times as fast", 1, (0, np.inf))
     curves = root / "records" / "benchmark_curves.csv"
     if curves.is_file():
         reference = results.costs(root)["reference_accuracy"]["value"]
-        plots["time-to-accuracy"] = lambda: figures.learning(pd.read_csv(curves), reference)
-    return _save_all(plots, target, "texts of MASSIVE")
+        drawn["time-to-accuracy"] = figures.learning(pd.read_csv(curves), reference)
+    written = []
+    for name, figure in drawn.items():
+        written += _save(figure, name, target, "texts of MASSIVE")
+    return written
 
 
 def draw_updates(root: Path, target: Path) -> list[Path]:
     """What an update changes with each method, in all studies, PNG and SVG."""
+    figures.style()
     table = results.updates(root)
     if table.empty:
         return []
     names = table.dataset + ", " + table.model
     table["study"] = pd.Categorical(names, names[table.arm == "control"])
-    plots: Plots = {"updates": lambda: figures.across_studies(table)}
-    return _save_all(plots, target, "another tenth of the texts left out, and another seed")
+    about = "another tenth of the texts left out, and another seed"
+    return _save(figures.across_studies(table), "updates", target, about)
 
 
 def draw_claims(root: Path, target: Path) -> list[Path]:
     """The verdicts on what others claimed, PNG and SVG."""
-    table = claims.verdicts(root)
-    if table.empty or table.eq("").all(axis=None):
-        return []
-    return _save_all({"claims": lambda: figures.verdicts(table)}, target, "claims of others")
-
-
-def _save_all(plots: Plots, target: Path, about: str) -> list[Path]:
-    """Each with what it is about in its upper right corner, for a slide has no caption."""
     figures.style()
-    written = []
-    for name, plot in plots.items():
-        figure = plot()
-        inch = 1 / figure.get_figheight()
-        figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.22 * inch))
-        corner = {"ha": "right", "va": "top", "fontsize": 9, "color": "dimgrey"}
-        figure.text(0.995, 1 - 0.03 * inch, about, **corner)
-        written += figures.save(figure, name, target)
-        plt.close(figure)
+    table = claims.verdicts(root)
+    if table.empty:
+        return []
+    return _save(figures.verdicts(table), "claims", target, "claims of others")
+
+
+def _save(figure: Figure, name: str, target: Path, about: str) -> list[Path]:
+    """With what it is about in its upper right corner, for a slide has no caption."""
+    inch = 1 / figure.get_figheight()
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.22 * inch))
+    corner = {"ha": "right", "va": "top", "fontsize": 9, "color": "dimgrey"}
+    figure.text(0.995, 1 - 0.03 * inch, about, **corner)
+    written = figures.save(figure, name, target)
+    plt.close(figure)
     return written
 
 
