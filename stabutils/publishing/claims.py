@@ -124,10 +124,8 @@ def _claims(folder: Path) -> Claims:
     found = results.records_of(folder)
     claims = [claim for record in found for claim in record.claims]
     numbers = [number for record in found for number in record.numbers]
-    for notebook in {definition.notebook: None for definition in records.definitions()}:
-        own = [
-            number for record in found if record.notebook == notebook for number in record.numbers
-        ]
-        claims += records.judged(notebook, [*numbers, *own])
+    own = {record.notebook: record.numbers for record in found}
+    for notebook in dict.fromkeys(definition.notebook for definition in records.definitions()):
+        claims += records.judged(notebook, [*numbers, *own.get(notebook, ())])
     measured = [claim for claim in claims if claim.verdict != "cannot be tested here"]
     return {claim.name: claim for claim in reversed(measured)}

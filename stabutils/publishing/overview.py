@@ -5,32 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from stabutils import records
 from stabutils.reports.page import render
 
 PNG = "image/png"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure of an executed notebook: its caption, and what an image element shows."""
-
-    caption: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """What one executed notebook found; of its claims those that were measured."""
-
-    title: str
-    question: str
-    page: str
-    pictures: tuple[Picture, ...]
-    claims: tuple[records.Claim, ...]
 
 
 def overview(folder: Path, names: Iterable[str]) -> Path:
@@ -43,8 +23,8 @@ def overview(folder: Path, names: Iterable[str]) -> Path:
     return page
 
 
-def chapter(notebook: Path) -> Chapter:
-    """What an executed notebook found; its record is read where there is one."""
+def chapter(notebook: Path) -> dict[str, object]:
+    """What an executed notebook found; of the claims of its record those that were measured."""
     import nbformat
 
     content = nbformat.read(notebook, as_version=4)
@@ -52,9 +32,13 @@ def chapter(notebook: Path) -> Chapter:
     title, question = opening(next(iter(prose), notebook.stem))
     record = notebook.with_suffix(".json")
     every = records.read(record).claims if record.is_file() else ()
-    claims = tuple(claim for claim in every if not math.isnan(claim.value))
-    found = tuple(pictures(content))
-    return Chapter(title, question, notebook.with_suffix(".html").name, found, claims)
+    return {
+        "title": title,
+        "question": question,
+        "page": notebook.with_suffix(".html").name,
+        "pictures": list(pictures(content)),
+        "claims": [claim for claim in every if not math.isnan(claim.value)],
+    }
 
 
 def opening(prose: str) -> tuple[str, str]:
@@ -71,11 +55,11 @@ def opening(prose: str) -> tuple[str, str]:
     return heading.lstrip("# "), re.sub(r"[*`]", "", plain)
 
 
-def pictures(content) -> Iterator[Picture]:
+def pictures(content) -> Iterator[dict[str, str]]:
     """The figures of an executed notebook that have a caption, in their order."""
     outputs = [output for cell in content.cells for output in cell.get("outputs", ())]
     for output in outputs:
         caption = output.get("metadata", {}).get(PNG, {}).get("alt", "")
         if caption:
             encoded = output.data[PNG].replace("\n", "")
-            yield Picture(caption, f"data:{PNG};base64,{encoded}")
+            yield {"caption": caption, "source": f"data:{PNG};base64,{encoded}"}

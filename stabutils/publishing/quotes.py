@@ -77,19 +77,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(["", lines[0], "|" + "---|" * len(header), *lines[1:], ""])
 
 
-def in_percent(interval: Interval | None, unit: str = " %", places: int = 1, sign: str = "") -> str:
-    """A share in percent with its interval; "" for none.
+def in_words(metric: str, interval: Interval | None) -> str:
+    """A number as people read its metric, with its interval unless it is exact; "" for none.
 
     Examples
     --------
-    >>> in_percent(Interval(0.1234, 0.1, 0.15, runs=5))
+    >>> in_words("churn", Interval(0.1234, 0.1, 0.15, runs=5))
     '12.3 % [10.0, 15.0]'
     """
     if interval is None:
         return ""
-    ends = (interval.value, interval.low, interval.high)
-    value, low, high = (f"{100 * end:{sign}.{places}f}" for end in ends)
-    return f"{value}{unit}" if interval.se == 0 else f"{value}{unit} [{low}, {high}]"
+    words = records.shown(records.number(metric, interval), records.unit_of(metric))
+    return words.partition(" [")[0] if interval.se == 0 else words
 
 
 # ---- tables
@@ -144,14 +143,10 @@ def _executed(root: Path) -> str:
         cells = []
         for kind in ("[0-9]*.ipynb", "[0-9]*.json"):
             paths = sorted(folder.glob(kind))
-            links = [f"[{path.stem[:2]}]({_below(path, root)})" for path in paths]
+            links = [f"[{path.stem[:2]}](../{path.relative_to(root).as_posix()})" for path in paths]
             cells.append(" · ".join(links))
         rows.append([folder.name, *cells])
     return table(["corpus", "executed notebooks", "numbers"], rows)
-
-
-def _below(path: Path, root: Path) -> str:
-    return f"../{path.relative_to(root).as_posix()}"  # from docs/
 
 
 def _benchmark(root: Path) -> str:
@@ -180,7 +175,7 @@ def _board(root: Path, corpus: str) -> str:
     for best in methods.head(1).itertuples():
         sentence += (
             f" {best.arm} gives the largest reduction of label entropy: "
-            f"{in_percent(best.reduction)} ({best.behind})."
+            f"{in_words('reduction', best.reduction)} ({best.behind})."
         )
     header = ["method", f"reduction of LE@{n}", "churn", "accuracy, points"]
     return f"{sentence}\n" + table([*header, "trainings", "passes", "measured on"], rows)
@@ -193,14 +188,15 @@ def _whole(reduction: Interval | None) -> bool:
 
 def _row(row, n: int) -> list[str]:
     """Of a board of LE@n; bold where it says that the method is better."""
-    reduction = in_percent(row.reduction)
+    reduction = in_words("reduction", row.reduction)
     if is_method(row.arm) and _whole(row.reduction):
         reduction += ", the linear model alone"
     elif row.better == "holds":
         reduction = f"**{reduction}**"
     if not pd.isna(row.n) and row.n != n:
         reduction += f" (LE@{row.n:g})"
-    churn, accuracy = in_percent(row.churn), in_percent(row.accuracy_change, "", 2, "+")
+    churn = in_words("churn", row.churn)
+    accuracy = in_words("accuracy_change", row.accuracy_change).replace(" points", "")
     prices = f"{row.trainings:.3g}", f"{row.passes:.3g}"
     behind = row.behind if is_method(row.arm) or row.runs > 1 else "no seed"
     return [row.arm, reduction, churn, accuracy, *prices, behind]
@@ -217,9 +213,9 @@ def _tried(root: Path, corpus: str, name: str) -> str:
             [
                 row["candidate"],
                 f"{row['trainings']:.3g}",
-                records.shown(records.number("label_entropy", entropy)),
+                in_words("label_entropy", entropy),
                 f"{100 * row['reduction']:.1f} %",
-                in_percent(accuracy),
+                in_words("accuracy", accuracy),
                 "yes" if row["kept"] else "no",
             ]
         )
@@ -264,7 +260,7 @@ def _updates(root: Path) -> str:
 
 
 def _update(row) -> str:
-    churn, accuracy = in_percent(row.churn), row.accuracy_change
+    churn, accuracy = in_words("churn", row.churn), row.accuracy_change
     points = f"<br>{100 * accuracy.value:+.2f} points" if accuracy else ""
     return f"{churn}{points}<br>{row.runs} updates"
 

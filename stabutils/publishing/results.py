@@ -27,6 +27,7 @@ RATIOS = {  # of `make benchmark`: what each is, and the goal
     "entropy_ratio": ("label entropy, against a loop over `numpy.unique`", 50),
 }
 INTERVALS = ("reduction", "churn", "accuracy", "accuracy_change", "over_linear")
+CHANGE = "drop 10 %"  # of the training data, in `updates`
 CHANGED = "accuracy_change"
 ON_BOARDS = (*INTERVALS, "trainings", "passes")
 
@@ -83,13 +84,14 @@ def _rows(record: Record) -> dict[str, dict]:
                 row |= {"n": number.n, "behind": number.sample}
     complete = {"accuracy", "accuracy_change", "reduction"}
     arms = {arm: row for arm, row in rows.items() if complete <= row.keys() or arm == "control"}
-    for row in arms.values():
+    found = {}
+    for arm, row in arms.items():
         usual = {"trainings": 1.0, "passes": 1.0}
-        if row["arm"].startswith(boards.LINEAR):
-            usual = {"trainings": 0.0, "passes": boards.passes_of_linear(row["arm"])}
-        row |= {name: row.get(name, price) for name, price in usual.items()}
-        row |= {name: row.get(name) for name in ON_BOARDS if name not in row}
-    return {arm: row for arm, row in arms.items() if "runs" in row}
+        if arm.startswith(boards.LINEAR):
+            usual = {"trainings": 0.0, "passes": boards.passes_of_linear(arm)}
+        if "runs" in row:
+            found[arm] = dict.fromkeys(ON_BOARDS) | usual | row
+    return found
 
 
 def by_strength(boards: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -149,8 +151,8 @@ def lengths(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
 
 
-def updates(root: Path, change: str = "drop 10 %") -> pd.DataFrame:
-    """What an update with a change of the training data changes with each method, as notebook 07
+def updates(root: Path) -> pd.DataFrame:
+    """What an update after CHANGE of the training data changes with each method, as notebook 07
     found it, the least first.
 
     Columns dataset and model (of the study), arm, runs, churn, accuracy_change (None of control)
@@ -160,9 +162,9 @@ def updates(root: Path, change: str = "drop 10 %") -> pd.DataFrame:
     for folder in published(root):
         for record in records_of(folder, "07"):
             study = {name: record.parameters[name] for name in ("dataset", "model")}
-            if record.parameters["change"] != change:
+            if record.parameters["change"] != CHANGE:
                 continue
-            updates = [number for number in record.numbers if number.condition == change]
+            updates = [number for number in record.numbers if number.condition == CHANGE]
             accuracy = {each.arm: each.interval for each in updates if each.metric == CHANGED}
             churns = {each.arm: each.interval for each in updates if each.metric == "churn"}
             for arm, churn in churns.items():
