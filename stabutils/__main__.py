@@ -14,13 +14,12 @@ from pathlib import Path
 
 from stabutils.errors import Incomplete, InputError
 from stabutils.provenance import project_root
+from stabutils.publishing import pages
 from stabutils.publishing.ahead import Ahead
 from stabutils.publishing.notebooks import (
-    Failed,
     defaults,
     entry,
     execute,
-    html,
     notebooks,
     output_of,
     parameters,
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             folder = output_of(path, values)
             ahead.wait(path.stem[:2])
             execute(path, folder / path.name, {**values, "output": str(folder.resolve())})
-            page = html(folder / path.name)
+            page = pages.write(folder / path.name)
             finished.append(entry(path, page))
             print(f"{path.stem}: {page}")
             folders.append(folder)
@@ -110,7 +109,7 @@ def print_each(paths: list[Path]) -> None:
         print(path)
 
 
-def pages(arguments: argparse.Namespace) -> int:
+def build_book(arguments: argparse.Namespace) -> int:
     """site/: the book, as pages that need no network."""
     from stabutils.publishing import book
 
@@ -185,7 +184,7 @@ def main(argv: list[str] | None = None) -> int:
     command = add("notebooks", refresh, "execute the committed notebooks in place")
     command.add_argument("notebooks", nargs="*")
     add("figures", draw, "make figures/ and the quoted numbers from records/")
-    add("site", pages, "the book, as pages to browse without network: site/")
+    add("site", build_book, "the book, as pages to browse without network: site/")
     text = "train a random sample of the stored runs again and compare"
     verify.add_arguments(add("verify", verify.command, text))
     arguments = parser.parse_args(argv)
@@ -193,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.command(arguments)
     except InputError as error:
         return ended(arguments, 2, error)
-    except (Failed, Incomplete, OSError) as error:
+    except (Incomplete, OSError) as error:
         return ended(arguments, 1, error)
     except KeyboardInterrupt as error:
         return ended(arguments, 130, f"stopped. {error}{kept(arguments.name)}".strip())

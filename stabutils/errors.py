@@ -28,7 +28,7 @@ class InputError(ValueError):
 
 
 class Incomplete(RuntimeError):
-    """Some of the runs asked for could not be trained; the others are stored."""
+    """Some of the work asked for could not be done; what was finished is kept."""
 
 
 def check(name: str, value: Any, kind: Any, rule: Mapping) -> None:

@@ -325,8 +325,7 @@ def definitions() -> tuple[Definition, ...]:
 def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
     """The claims of a notebook, each with its verdict from the numbers that were found."""
     found = {number.key: number for number in numbers}
-    own = [definition for definition in definitions() if definition.notebook == notebook]
-    return tuple(_judge(definition, found) for definition in own)
+    return tuple(_judge(each, found) for each in definitions() if each.notebook == notebook)
 
 
 def _judge(definition: Definition, found: Mapping[str, Number]) -> Claim:
@@ -373,9 +372,6 @@ class Record:
                 return number
         raise InputError(f"number of {self.notebook}", key, "one that was measured there")
 
-    def __contains__(self, key: str) -> bool:
-        return any(number.key == key for number in self.numbers)
-
     def of(self, metric: str) -> list[Number]:
         """All numbers of a metric, in order."""
         return [number for number in self.numbers if number.metric == metric]
@@ -398,10 +394,10 @@ def _write(path: Path, content: Mapping) -> None:
 def _entry(number: Number) -> dict:
     """A number with its unit, without the fields that say nothing."""
     defaults = {field.name: field.default for field in fields(Number)}
-    entry = {"metric": number.metric, "unit": number.unit}
+    entry = {"metric": number.metric, "unit": number.unit, "value": number.value}
     for name, value in asdict(number).items():
         says_nothing = value == defaults[name] or value != value
-        if name == "value" or not (name == "metric" or says_nothing):
+        if not says_nothing:
             entry[name] = value
     return entry
 
@@ -409,7 +405,7 @@ def _entry(number: Number) -> dict:
 SCHEMA = 1  # of the documents that commands write; raised when a name or a meaning changes
 
 
-def write_document(path: Path | str, command: str, status: int, content: Mapping) -> Path:
+def write_document(path: Path | str, command: str, status: int, content: Mapping) -> None:
     """Write what a command found, for programs: one JSON object, laid out in docs/pipelines.md.
 
     Parameters
@@ -429,7 +425,6 @@ def write_document(path: Path | str, command: str, status: int, content: Mapping
     except OSError as error:
         allowed = f"a file that can be written ({error.strerror})"
         raise InputError("--json", str(path), allowed) from None
-    return Path(path)
 
 
 def for_programs(numbers: Iterable[Number]) -> list[dict]:
@@ -472,9 +467,8 @@ def _number(entry: dict) -> Number:
 
 
 def _claim(entry: dict) -> Claim:
-    ends = {name: entry[name] for name in ("value", "low", "high")}
-    known = {name: math.nan if value is None else value for name, value in ends.items()}
-    return Claim(**entry | known)
+    unknown = {name: math.nan for name, value in entry.items() if value is None}
+    return Claim(**entry | unknown)
 
 
 def table(folder: Path | str) -> pd.DataFrame:
@@ -504,7 +498,7 @@ def shown(number: Number, unit: str = "") -> str:
     '+0.51 points [+0.39, +0.62]'
     """
     scale, form = {"%": (100, ".1f"), "points": (100, "+.2f")}.get(unit, (1, ".3f"))
-    named = f" {unit}" if unit in ("%", "points") else ""
+    named = f" {unit}" if unit else ""
     value = f"{scale * number.value:{form}}{named}"
     if number.low is None or number.high is None:
         return value

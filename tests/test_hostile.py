@@ -25,7 +25,7 @@ from stabutils import figures, records
 from stabutils.metrics import churn, label_entropy
 from stabutils.metrics.intervals import jackknife
 from stabutils.mitigations.regularizers import LabelSmoothing
-from stabutils.publishing import notebooks
+from stabutils.publishing import notebooks, pages
 from stabutils.reports.stability import escape_formula, report
 from stabutils.study import paths
 from stabutils.study.study import Study
@@ -140,13 +140,13 @@ print(*hostile, output)""")
     notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"output": SCRIPTS[3]})
     outputs = nbformat.read(tmp_path / "out.ipynb", 4).cells[2].outputs
     assert [output.output_type for output in outputs].count("display_data") == 4
-    page = notebooks.html(tmp_path / "out.ipynb")
+    page = pages.write(tmp_path / "out.ipynb")
     assert "owned" in page.read_text(encoding="utf-8") and title_in_browser(page, tmp_path) == "out"
 
 
 def test_a_page_of_a_notebook_needs_nothing_beside_it_and_no_network(tmp_path):
     source = next((main.project_root() / "notebooks").glob("01*.ipynb"))
-    body = notebooks.html(Path(shutil.copy(source, tmp_path))).read_text(encoding="utf-8")
+    body = pages.write(Path(shutil.copy(source, tmp_path))).read_text(encoding="utf-8")
     assert "<script" not in body and not re.search(r'<(link|img|iframe)[^>]*"https?:', body)
     assert (
         re.search(r'<img[^>]*alt="Real test queries', body)

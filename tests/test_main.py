@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from stabutils import __main__ as main
-from stabutils.errors import InputError
+from stabutils.errors import Incomplete, InputError
 from stabutils.publishing import notebooks
 from stabutils.study.study import Study
 
@@ -175,7 +175,7 @@ def test_a_notebook_that_fails_or_whose_kernel_dies_is_a_failure_by_name(tmp_pat
         notebook = nbformat.v4.new_notebook(metadata=KERNEL)
         notebook.cells = [nbformat.v4.new_code_cell(source)]
         nbformat.write(notebook, tmp_path / "in.ipynb")
-        with pytest.raises(notebooks.Failed, match=named):
+        with pytest.raises(Incomplete, match=named):
             notebooks.execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {})
 
 

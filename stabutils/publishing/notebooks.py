@@ -24,9 +24,8 @@ from joblib import cpu_count
 
 from stabutils import records
 from stabutils.data.datasets import NAMES
-from stabutils.errors import InputError, check, needs
+from stabutils.errors import Incomplete, InputError, check, needs
 from stabutils.provenance import project_root
-from stabutils.publishing import pages
 from stabutils.publishing.cells import of_corpus
 from stabutils.publishing.plans import cpu_seconds, parts_of, refuse
 from stabutils.reports.reading import SAMPLE, read_predictions
@@ -36,11 +35,6 @@ from stabutils.study.paths import results_of_file, results_root, run_store
 from stabutils.study.publication import publish_answers
 from stabutils.study.study import Study, recipe_in_words
 from stabutils.training.checkpoints import lowest
-
-
-class Failed(RuntimeError):
-    """A notebook stopped at an error."""
-
 
 KINDS = {"int": int, "float": float, "str": str, "bool": bool}
 WORDS = {"true": True, "false": False}
@@ -233,7 +227,7 @@ def output_of(path: Path, values: dict[str, object]) -> Path:
 
 def execute(source: Path, target: Path, values: dict[str, object]) -> None:
     """Run a notebook with the values given; its folder is the working folder, as under nbval.
-    Raises Failed.
+    Raises Incomplete.
     """
     import nbformat
     import papermill
@@ -274,12 +268,12 @@ def execute(source: Path, target: Path, values: dict[str, object]) -> None:
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":
                 raise stopped(target) from None
-            raise Failed(
+            raise Incomplete(
                 f"{source.name}, cell {error.exec_count}: {error.ename}: {error.evalue} "
                 f"(all of it is in {target})"
             ) from error
         except DeadKernelError as error:  # the notebook's own metadata would say that all went well
-            raise Failed(f"{source.name}: its kernel died, often for want of memory") from error
+            raise Incomplete(f"{source.name}: its kernel died, often for want of memory") from error
     tidy(target)
 
 
@@ -361,13 +355,6 @@ def keep_executed(notebook: Path, target: Path) -> None:
 def from_records(link: re.Match[str]) -> str:
     """The start of a link in a notebook, as it leads from a folder of records/."""
     return "](" + posixpath.normpath(f"../../notebooks/{link[1]}")
-
-
-def html(notebook: Path) -> Path:
-    """Write the executed notebook as a page beside it."""
-    page = notebook.with_suffix(".html")
-    page.write_text(pages.html(notebook, project_root()), encoding="utf-8", newline="\n")
-    return page
 
 
 def tidy(path: Path) -> None:

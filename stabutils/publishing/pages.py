@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from stabutils.provenance import project_root
+
 FORMULA = re.compile(
     r"(`+[^`]*`+|```.*?```)|\$\$(.+?)\$\$|(?<![\w\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?![\w$])", re.DOTALL
 )
@@ -14,11 +16,11 @@ PICTURE = re.compile(r"(!\[[^\]]*\]\()\.\./")
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!\w+:|#)[^)]*\)")
 
 
-def html(notebook: Path, home: Path) -> str:
-    """The page: JupyterLab's, with pictures inside and formulas as MathML.
+def write(notebook: Path) -> Path:
+    """Write the page beside the notebook: JupyterLab's, with pictures inside, formulas as MathML.
 
-    The pictures of its prose lie in the project `home`, one folder above it. Links to other files
-    become plain text. Code of cells tagged "hide-cell" or "hide-input" is left out.
+    The pictures of its prose lie in the project, one folder above it. Links to other files become
+    plain text. Code of cells tagged "hide-cell" or "hide-input" is left out.
     """
     import nbformat
     from nbconvert import HTMLExporter
@@ -34,15 +36,18 @@ def html(notebook: Path, home: Path) -> str:
         if cell.cell_type == "markdown":
             prose = PICTURE.sub(r"\1", cell.source)
             cell.source = mathml(LINK.sub(r"\g<text>", prose), keep)
-    about = {"name": notebook.stem, "path": str(home)}
+    about = {"name": notebook.stem, "path": str(project_root())}
     with as_file(files("stabutils.publishing")) as folder:
         exporter = HTMLExporter(
             template_name="page", extra_template_basedirs=[str(folder)], embed_images=True
         )
         folded = TagRemovePreprocessor(remove_input_tags={"hide-cell", "hide-input"}, enabled=True)
         exporter.register_preprocessor(folded, enabled=True)
-        page = exporter.from_notebook_node(content, {"metadata": about})[0]
-    return re.sub("\ue000(\\d+)\ue001", lambda place: drawn[int(place[1])], page)
+        whole = exporter.from_notebook_node(content, {"metadata": about})[0]
+    whole = re.sub("\ue000(\\d+)\ue001", lambda place: drawn[int(place[1])], whole)
+    page = notebook.with_suffix(".html")
+    page.write_text(whole, encoding="utf-8", newline="\n")
+    return page
 
 
 def mathml(text: str, place: Callable[[str], str] = str) -> str:
