@@ -334,7 +334,7 @@ def _judge(definition: Definition, found: Mapping[str, Number]) -> Claim:
     if definition.number in found:
         number = found[definition.number]
         interval = number.interval
-        words = f"{shown(number, unit_of(number.metric))} ({number.sample})"
+        words = f"{shown(number)} ({number.sample})"
         sentence = sentence.replace("{value}", words)
     if isinstance(beyond, str):
         high = found[beyond].high if beyond in found else None
@@ -487,16 +487,20 @@ def table(folder: Path | str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "model", "notebook", *names, "unit"])
 
 
-def shown(number: Number, unit: str = "") -> str:
+def shown(number: Number, unit: str | None = None) -> str:
     """A number in words: value and interval, in "%", "points" (with signs) or as it is.
+
+    unit : "%", "points" or ""; as `unit_of` has it where not given
 
     Examples
     --------
-    >>> shown(Number("churn", 0.0812, 0.07, 0.0924), "%")
+    >>> shown(Number("churn", 0.0812, 0.07, 0.0924))
     '8.1 % [7.0, 9.2]'
-    >>> shown(Number("accuracy_change", 0.0051, 0.0039, 0.0062), "points")
+    >>> shown(Number("accuracy_change", 0.0051, 0.0039, 0.0062))
     '+0.51 points [+0.39, +0.62]'
     """
+    if unit is None:
+        unit = unit_of(number.metric)
     scale, form = {"%": (100, ".1f"), "points": (100, "+.2f")}.get(unit, (1, ".3f"))
     named = f" {unit}" if unit else ""
     value = f"{scale * number.value:{form}}{named}"

@@ -17,7 +17,7 @@ from stabutils import figures
 from stabutils.analysis.regions import Clustering
 from stabutils.analysis.sources import effects
 from stabutils.errors import InputError
-from stabutils.figures import costs, instability, marks, theme
+from stabutils.figures import costs, ensembles, instability, marks, regions, theme
 from stabutils.metrics import churn, churn_matrix, label_entropy, scores
 from stabutils.metrics.intervals import Interval, jackknife
 from stabutils.study.tuning import choose
@@ -514,10 +514,11 @@ def test_the_map_shows_its_regions_closer():
     assert len(figures.instability_map(xy, DRAW.random(200), region, []).axes) == 2
 
 
-def test_the_map_names_isolated_intents_first_and_few():
+def test_the_map_names_isolated_intents_first_and_few(monkeypatch):
+    monkeypatch.setattr(regions, "MOST_NAMED", 2)
     towns = np.array([[0.5, 0.5], [0.52, 0.5], [0.9, 0.1], [0.1, 0.9]])
     figure = figures.instability_map(
-        DRAW.random((50, 2)), np.zeros(50), np.full(50, -1), [], towns, list("abcd"), most_named=2
+        DRAW.random((50, 2)), np.zeros(50), np.full(50, -1), [], towns, list("abcd")
     )
     assert {text.get_text() for text in figure.axes[0].texts} == {"c", "d"}
 
@@ -725,11 +726,12 @@ def test_a_mixture_is_a_curve_in_churn_and_accuracy_with_its_weights():
     assert {"2", "5", "10"} < {text.get_text() for text in axis.texts}
 
 
-def test_odds_count_the_runs_that_agree():
+def test_odds_count_the_runs_that_agree(monkeypatch):
+    monkeypatch.setattr(ensembles, "LIKELIEST", 2)
     network = np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.8, 0.2, 0.0]])
     linear = np.array([0.1, 0.9, 0.0])
     mixture = (network + linear) / 2
-    left, middle, right = figures.odds(network, linear, mixture, "abc", gold=1, most=2).axes
+    left, middle, right = figures.odds(network, linear, mixture, "abc", gold=1).axes
     assert "2 of 3 runs agree" in left.get_xlabel()
     assert "3 of 3 runs agree" in right.get_xlabel()
     assert [bar.get_width() for bar in middle.patches] == pytest.approx([0.9, 0.1])

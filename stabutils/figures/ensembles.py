@@ -25,6 +25,8 @@ from stabutils.figures.marks import (
 from stabutils.figures.theme import BLUE, DASHES, GREY, LOOKS, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
 
+LIKELIEST = 4  # answers to a query that are shown
+
 
 def votes(
     rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]], single: Interval
@@ -124,11 +126,11 @@ def odds(
     mixture: ndarray,
     names: Sequence[str],
     gold: int | None = None,
-    most: int = 4,
 ) -> Figure:
     """The idea of an anchor on one query: odds of a network over runs, the linear model, both.
 
-    A dot is the probability that a run gives to an answer, filled where it is the run's answer.
+    A dot is the probability that a run gives to one of the likeliest four answers, filled where it
+    is the run's answer.
 
     Parameters
     ----------
@@ -136,9 +138,8 @@ def odds(
     linear : (classes,), the linear model's
     names : of the classes
     gold : the right answer, ticked where it is known
-    most : likeliest answers that are shown
     """
-    shown = np.argsort(-np.maximum(network.mean(axis=0), linear), kind="stable")[:most]
+    shown = np.argsort(-np.maximum(network.mean(axis=0), linear), kind="stable")[:LIKELIEST]
     size = 11, 0.55 * len(shown) + 1.6
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=size, sharex=True, sharey=True)
     left.set_title("One network, retrained")

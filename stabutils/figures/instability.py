@@ -12,8 +12,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy import ndarray
+from scipy import stats
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 from stabutils.analysis.sources import Effects
 from stabutils.figures.marks import (
@@ -121,7 +121,7 @@ def _groups(entropy: ndarray) -> dict[str, ndarray]:
 
 def _rank_of_answers(votes: ndarray) -> ndarray:
     _, which, counts = np.unique(votes, return_inverse=True, return_counts=True)
-    return rankdata(-counts, "ordinal")[which] - 1
+    return stats.rankdata(-counts, "ordinal")[which] - 1
 
 
 def entropy_distribution(labels: ndarray) -> Figure:
@@ -157,7 +157,7 @@ def _histogram(axis: Axes, entropy: ndarray, runs: int) -> None:
     top = max(1, counts.max())
     splits = {f"1 of {runs} runs differs": 1 / runs, "split in halves": 0.5}
     for (name, split), height in zip(splits.items(), (1.27, 1.15), strict=True):
-        value = -sum(share * np.log(share) for share in (split, 1 - split))
+        value = stats.entropy([split, 1 - split])
         axis.plot([value, value], [0, height * top], **RULE)
         axis.text(value, height * top, f" {name}", va="top", fontsize=9)
     axis.set(ylim=(0, 1.3 * top), ylabel="test queries", title="Those that change")

@@ -31,8 +31,14 @@ MEASURES = {  # words of an axis, and by what its numbers are multiplied
 WAYS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 GAPS = (8, 13, 21, 34, 50, 72)  # pixels from a point to its label
 LIGHT = 190  # of 255: what is lighter, such as a grid, may lie behind a label
-LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "linestyle": ":", "shrinkA": 0}
-LEADER |= {"shrinkB": 4}
+LEADER = {
+    "arrowstyle": "-",
+    "color": GREY,
+    "linewidth": 0.8,
+    "linestyle": ":",
+    "shrinkA": 0,
+    "shrinkB": 4,
+}
 
 
 def spans(

@@ -26,6 +26,7 @@ from stabutils.figures.marks import (
 from stabutils.figures.theme import BLUE, GREY, LOOKS, ORANGE, RED, RULE, short
 from stabutils.metrics.intervals import GUARD, Interval
 
+LIKELIEST = 4  # answers of a teacher that are drawn apart
 FLOORS = {"reduction": -50, "accuracy_change": -3}  # percent: what is worse stands at the edge
 HOLLOW = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
 KINDS = {  # of rows in `trade_off`
@@ -112,23 +113,23 @@ def _panel(
 
 
 def soft_labels(
-    soft: ndarray, labels: ndarray, texts: Sequence[str], names: Sequence[str], most: int = 4
+    soft: ndarray, labels: ndarray, texts: Sequence[str], names: Sequence[str]
 ) -> Figure:
     """What a teacher says of some texts, a bar each: its likeliest answers from left to right.
 
-    An answer's name is left out where its part of the bar is too narrow.
+    All but four are hatched together. An answer's name is left out where its part of the bar is too
+    narrow.
 
     Parameters
     ----------
     soft : (texts, classes), probabilities
     labels : (texts,), as they stand in the training set
     names : of the classes
-    most : answers that are drawn apart; all others together are hatched
     """
     figure, axis = plt.subplots(figsize=(11, 0.52 * len(texts) + 1.4))
     name_rows(axis, texts, 42)
     axis.set(xlim=(0, 1), xlabel="probability that the teacher gave, mean over its training")
-    shades = sns.light_palette(BLUE, most + 2)[::-1]
+    shades = sns.light_palette(BLUE, LIKELIEST + 2)[::-1]
     rest = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0.3}
     axis.barh(range(len(texts)), 1, **rest)
     label = {"facecolor": ORANGE, "edgecolor": "black", "linewidth": 1.5}
@@ -137,7 +138,9 @@ def soft_labels(
     figure.draw_without_rendering()  # settles how wide a name may be
     for row, shares in enumerate(soft):
         left = 0.0
-        for answer, shade in zip(np.argsort(-shares, kind="stable")[:most], shades, strict=False):
+        for answer, shade in zip(
+            np.argsort(-shares, kind="stable")[:LIKELIEST], shades, strict=False
+        ):
             look = label if answer == labels[row] else {"facecolor": shade, "edgecolor": "white"}
             [bar] = axis.barh(row, shares[answer], left=left, **look)
             _fitted(axis, short(names[answer], 60), bar)

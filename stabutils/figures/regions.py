@@ -27,6 +27,7 @@ QUESTIONS = {  # of notebook 02, spelled out
     "beyond difficulty": "beyond error rate, length, and nearness to training texts",
     "all of these": "within one intent, beyond difficulty and uncertainty",
 }
+MOST_NAMED = 20  # intents of a map
 SPACES = {  # whose neighbours are meant
     "words": "neighbours by words",
     "task": "neighbours by words that tell intents apart",
@@ -84,7 +85,6 @@ def instability_map(
     names: Sequence[str],
     towns: ArrayLike = (),
     intents: Sequence[str] = (),
-    most_named: int = 20,
 ) -> Figure:
     """Where the unstable queries lie: all of them, and beside it the regions, closer.
 
@@ -94,8 +94,8 @@ def instability_map(
     entropy : (queries,), label entropy in nats
     regions : (queries,), ids from 0, -1 for none
     names : of the first regions; only these are outlined
-    towns : (intents, 2), where the intents lie; `most_named` of them are named, those farthest from
-        any other first, as far as there is room
+    towns : (intents, 2), where the intents lie; 20 of them are named, those farthest from any other
+        first, as far as there is room
     intents : their names
     """
     outlined = (regions >= 0) & (regions < len(names))
@@ -116,8 +116,8 @@ def instability_map(
         whole.indicate_inset_zoom(axis, edgecolor="black", alpha=0.8)
         legend_below(figure, axis, title="Regions more unstable than chance")
     towns = np.reshape(towns, (-1, 2))
-    apart = KDTree(towns).query(towns, 2)[0][:, 1] if len(towns) > 1 else np.zeros(len(towns))
-    chosen = np.argsort(-apart, kind="stable")[:most_named]
+    apart = KDTree(towns).query(towns, 2)[0][:, 1]
+    chosen = np.argsort(-apart, kind="stable")[:MOST_NAMED]
     label_points(whole, [intents[town] for town in chosen], towns[chosen], fontsize=8)
     return figure
 

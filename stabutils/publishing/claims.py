@@ -115,7 +115,7 @@ def _cell(claim: records.Claim | None, metric: str) -> str:
     if claim is None:
         return NOWHERE
     number = records.Number(metric, claim.value, claim.low, claim.high)
-    words = records.shown(number, records.unit_of(metric)).replace(" [", "<br>[")
+    words = records.shown(number).replace(" [", "<br>[")
     return f"**{claim.verdict}**<br>{words}"
 
 

@@ -87,7 +87,7 @@ def in_words(metric: str, interval: Interval | None) -> str:
     """
     if interval is None:
         return ""
-    words = records.shown(records.number(metric, interval), records.unit_of(metric))
+    words = records.shown(records.number(metric, interval))
     return words.partition(" [")[0] if interval.se == 0 else words
 
 
@@ -97,15 +97,15 @@ def in_words(metric: str, interval: Interval | None) -> str:
 def _corpora(root: Path) -> str:
     """One row a corpus and model: what notebook 01 found."""
     columns = {
-        "accuracy": ("accuracy", "%"),
-        "churn": ("churn", "%"),
-        "queries that change in 10 runs": ("share_unstable", "%"),
-        "LE@5 (nats)": ("label_entropy", ""),
+        "accuracy": "accuracy",
+        "churn": "churn",
+        "queries that change in 10 runs": "share_unstable",
+        "LE@5 (nats)": "label_entropy",
     }
     rows = []
     for folder in results.published(root):
         for record in results.records_of(folder, "01"):
-            cells = [records.shown(record[key], unit) for key, unit in columns.values()]
+            cells = [records.shown(record[key]) for key in columns.values()]
             runs = record["churn"].runs
             linear = [number for number in record.of("accuracy") if number.arm.startswith(LINEAR)]
             best = max((number.value for number in linear), default=None)
@@ -243,7 +243,7 @@ def _few_texts(root: Path) -> str:
         record = records.read(path)
         for condition in dict.fromkeys(number.condition for number in record.numbers):
             keys = [f"accuracy, {arm}; {condition}" for arm in columns]
-            cells = [records.shown(record[key], "%") for key in keys]
+            cells = [records.shown(record[key]) for key in keys]
             runs = record[keys[0]].runs
             rows.append([record.parameters["dataset"], condition, runs, *cells])
     return table(["corpus", "training texts", "runs", *columns.values()], rows)
