@@ -55,10 +55,10 @@ def draw(folder: Path, target: Path) -> list[Path]:
     }
     if spaces := _clusters(folder):
         drawn["clusters"] = figures.nulls(spaces)
-    for name, notebook in {"-regularizers": "03", "-data-centric": "04"}.items():
-        table = results.board(folder, notebook)
+    for name in ("trade-off-regularizers", "trade-off-data-centric"):
+        table = results.board(folder, NOTEBOOKS[name])
         if len(table):
-            drawn[f"trade-off{name}"] = figures.trade_off(table)
+            drawn[name] = figures.trade_off(table)
     drawn |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stabutils.errors import check
+from stabutils.mitigations import resolve
 from stabutils.study import tuning
 from stabutils.study.forecast import Forecast
 from stabutils.study.study import Arm, Study, recipe_of, requested
@@ -46,8 +47,6 @@ class Part:
 
     def count(self, forecast: Forecast) -> dict[str, int]:
         """How many runs these are, stored, published and to be trained after all before them."""
-        from stabutils.mitigations import resolve
-
         if self.arm is None:
             n = self.study.runs if self.n is None else self.n
             return {"runs": n, "stored": 0, "published": 0, "to train at most": n}
@@ -281,7 +280,6 @@ def _updates(study: Study, knobs: Knobs) -> Iterator[Part]:
 
 def _pair(name: str, study: Study, arm: Arm, n: int) -> Iterator[Part]:
     """Deployed models and those that replace them, as `updates.update` asks for them."""
-    from stabutils.mitigations import resolve
     from stabutils.mitigations.updates import APART, Successor
 
     matched = any(isinstance(part, Successor) for part in resolve(arm).flattened())
