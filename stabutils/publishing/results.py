@@ -82,14 +82,13 @@ def _rows(record: Record) -> dict[str, dict]:
                 row["runs"] = number.runs
             if number.metric == "reduction":
                 row |= {"n": number.n, "behind": number.sample}
-    complete = {"accuracy", "accuracy_change", "reduction"}
-    arms = {arm: row for arm, row in rows.items() if complete <= row.keys() or arm == "control"}
     found = {}
-    for arm, row in arms.items():
+    for arm, row in rows.items():
         usual = {"trainings": 1.0, "passes": 1.0}
         if arm.startswith(boards.LINEAR):
             usual = {"trainings": 0.0, "passes": boards.passes_of_linear(arm)}
-        if "runs" in row:
+        needed = {"accuracy"} if arm == "control" else {"accuracy", CHANGED, "reduction"}
+        if needed <= row.keys():
             found[arm] = dict.fromkeys(ON_BOARDS) | usual | row
     return found
 
