@@ -137,6 +137,7 @@ class GradInit(ScalarMitigation):
     share: float = 0.1
     fall: float = 0.1
     allowed = (0.0, 1.0)
+    stacks = False
 
     @property
     def cost(self):
@@ -321,6 +322,7 @@ class Mixout(ScalarMitigation):
     rate: float = 0.1
     anchor: str = knob("start", choices=("start", "zero"))
     allowed = (0.0, 0.9)
+    stacks = False
 
     def gradient(self, training, backward):
         mixed = []
