@@ -572,6 +572,8 @@ def test_columns_and_files_that_do_not_exist(tmp_path):
         read_predictions(path, {"gold": "truth"})
     with pytest.raises(InputError, match="role of a column: got 'labl'"):
         read_predictions(path, {"labl": "label"})
+    with pytest.raises(InputError, match=r"columns for example: got \['example', 'text'\].*one"):
+        read_predictions(path, "example=example text")
     for name, says in (
         ("none.csv", "a file that exists"),
         ("mine.xlsx", "others saved as CSV"),
@@ -1531,6 +1533,15 @@ def test_logits_are_no_probabilities_in_a_comparison_either(tmp_path):
     labels = logits.argmax(2)
     with pytest.raises(InputError, match="not logits"):
         report(labels[:1], probabilities=logits[:1], checkpoints=np.stack([labels[:1]] * 2, axis=1))
+
+
+@pytest.mark.parametrize("runs, examples", [(2, 5), (3, 4)])
+def test_probabilities_of_other_answers_are_refused(tmp_path, runs, examples):
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), (3, 5))
+    arrays = {"labels": shares.argmax(2)[:runs, :examples].copy(), "probabilities": shares}
+    save_file(arrays, tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match=r"shape of probabilities: got \(3, 5, 3\)"):
+        read_predictions(tmp_path / "mine.safetensors")
 
 
 def save_logits(path, logits):

@@ -28,6 +28,7 @@ COLUMNS = {  # what a column may be called when nobody says
     "confidence": ("confidence",),
     "probabilities": ("p_<label>",),
 }
+OF_EACH_RUN = ("label", "confidence", "probabilities")  # roles that several columns may play
 A_RUN = re.compile(r"(run|seed|model|version|label|prediction)[ _-]?\d+", re.IGNORECASE)
 PREDICTED = set(
     "pred preds predict predicted prediction predictions yhat hat guess guesses hypothesis".split()
@@ -140,6 +141,8 @@ def assign(
             if column not in header:
                 allowed = f"a column of {name}: {', '.join(header)}"
                 raise InputError(f"column for {role}", column, allowed)
+        if len(columns) > 1 and role not in OF_EACH_RUN:
+            raise InputError(f"columns for {role}", columns, "one column")
     free = unused(header, said)
     roles = dict(said)
     for role in ("run", "example", "text", "weight", "checkpoint", "confidence"):

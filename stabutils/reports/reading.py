@@ -103,6 +103,9 @@ class Predictions:
         probabilities, allowed = np.asarray(self.probabilities), "numbers of 0 .. 1 (not logits)"
         if probabilities.dtype.kind != "f":
             raise InputError("type of probabilities", str(probabilities.dtype), allowed)
+        if probabilities.ndim != 3 or probabilities.shape[:2] != np.shape(self.labels):
+            fitting = f"{np.shape(self.labels)}, that of labels, and the number of classes"
+            raise InputError("shape of probabilities", probabilities.shape, fitting)
         low, high = float(probabilities.min()), float(probabilities.max())
         if not (low >= 0 and high <= 1 + ROUNDED):  # nan too
             raise InputError("probabilities", high if low >= 0 else low, allowed)
@@ -742,7 +745,7 @@ def _confidence(cells: _Cells, grid: _Grid, probabilities: ndarray | None) -> nd
 def _refuse_contradictions(read: Predictions, name: str) -> None:
     """Refuse labels that have not the highest probability; equal ones are all the highest."""
     labels, probabilities, names = read.labels, read.probabilities, read.label_names
-    if probabilities is None or probabilities.shape[:2] != labels.shape:
+    if probabilities is None:
         return
     highest = probabilities.max(axis=2)
     of_label = np.take_along_axis(probabilities, labels[..., None], axis=2)[..., 0]
