@@ -63,7 +63,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
         table = frontier.frontier([methods])
-        drawn["frontier"] = figures.frontier(table, named=("R-Drop", "TGTSS"))
+        drawn["frontier"] = figures.frontier(table, named=("R-Drop", "TGTSS", "learning rate"))
     for curves, points in _anchor_curves(folder):
         drawn["anchor-curve"] = figures.anchor_curve(curves, points)
     lengths = results.lengths(folder)
@@ -198,9 +198,10 @@ def draw_updates(root: Path, target: Path) -> list[Path]:
 
 
 def draw_claims(root: Path, target: Path) -> list[Path]:
-    """The verdicts on what others claimed, PNG and SVG."""
+    """The verdicts on what others claimed and some study measured, PNG and SVG."""
     figures.style()
     table = claims.verdicts(root)
+    table = table[table.ne("").any(axis=1)]
     if table.empty:
         return []
     return _save(figures.verdicts(table), "claims", target, "claims of others")
