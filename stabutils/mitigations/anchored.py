@@ -108,10 +108,8 @@ class Corrected(AtAnswer):
         logits = self.logits(training.task, split, training.targets.indices)
         return self.scale * torch.from_numpy(logits)
 
-    def gradient(self, training, backward):
-        if "offset" not in training.memory:
-            training.memory["offset"] = self.offset(training, "train")
-        return backward()
+    def begin(self, training):
+        training.memory["offset"] = self.offset(training, "train")
 
     def loss(self, forward, batch, inner):
         return inner(forward() + batch.memory["offset"][batch.indices])

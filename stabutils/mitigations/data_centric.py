@@ -305,10 +305,9 @@ class Online(ScalarMitigation):
 
     allowed = (0.0, 1.0)
 
-    def gradient(self, training, backward):
+    def begin(self, training):
         shape = len(training.task.train_labels), training.task.classes
-        training.memory.setdefault("answered", training.zeros(*shape))
-        return backward()
+        training.memory["answered"] = training.zeros(*shape)
 
     def pull(self, batch) -> Tensor | None:
         """What the past makes of the labels: distributions (batch, classes), each row as heavy as

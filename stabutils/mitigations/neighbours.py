@@ -52,12 +52,10 @@ class ManifoldSmoothing(ScalarMitigation):
     strength: float = 1.0
     neighbours: int = knob(10, least=1)
 
-    def gradient(self, training, backward):
-        if "near" not in training.memory:
-            shape = len(training.task.train_labels), training.task.classes
-            training.memory["near"] = nearest(training.task.train, self.neighbours)
-            training.memory["last"] = torch.zeros(shape)
-        return backward()
+    def begin(self, training):
+        shape = len(training.task.train_labels), training.task.classes
+        training.memory["near"] = nearest(training.task.train, self.neighbours)
+        training.memory["last"] = torch.zeros(shape)
 
     def loss(self, forward, batch, inner):
         logits = forward()
