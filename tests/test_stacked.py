@@ -57,7 +57,6 @@ ONE_TRAINING = {
     "checkpoints": Checkpoints(2),
     "poke": Poke(1e-3),
     "without": Without((0, 3)),
-    "near texts": ManifoldSmoothing(),
     "many passes": Composed((RDrop(0.5), WeightDecay(10.0), TemporalEnsembling(), EMA(0.9))),
     "twins": Composed((CoDistillation(1.0), MCDropout(2), GatedSmoothing(), SAM(0.05))),
 }
@@ -200,6 +199,7 @@ class Students(Mitigation):
         (Students(), "Students, which changes the step and answer"),
         (Composed((LabelSmoothing(0.1), Students())), "Students, which changes"),
         (Snapshots(2, keep=0.5), "Snapshots, as it is set"),
+        (ManifoldSmoothing(), "ManifoldSmoothing, as it is set"),
         (GradInit(), "GradInit, as it is set"),
         (Mixout(), "Mixout, as it is set"),
         (TurnOver(), "TurnedOver"),

@@ -49,6 +49,7 @@ class ManifoldSmoothing(ScalarMitigation):
     input; `NoiseConsistency` has those.
     """
 
+    stacks = False
     strength: float = 1.0
     neighbours: int = knob(10, least=1)
 

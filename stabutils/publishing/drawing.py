@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from stabutils import figures, metrics
 from stabutils.analysis import board, frontier
@@ -210,9 +212,10 @@ def draw_claims(root: Path, target: Path) -> list[Path]:
 def _save(figure: Figure, name: str, target: Path, about: str) -> list[Path]:
     """With what it is about in its upper right corner, for a slide has no caption."""
     inch = 1 / figure.get_figheight()
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.22 * inch))
-    corner = {"ha": "right", "va": "top", "fontsize": 9, "color": "dimgrey"}
-    figure.text(0.995, 1 - 0.03 * inch, about, **corner)
+    layout = cast(ConstrainedLayoutEngine, figure.get_layout_engine())  # what `style` sets
+    layout.set(rect=(0, 0, 1, 1 - 0.22 * inch))
+    place = 0.995, 1 - 0.03 * inch
+    figure.text(*place, about, ha="right", va="top", fontsize=9, color="dimgrey")
     written = figures.save(figure, name, target)
     plt.close(figure)
     return written
