@@ -345,7 +345,7 @@ def test_command_lines(dry, words_):
     said = io.StringIO()
     with contextlib.redirect_stderr(said), pytest.MonkeyPatch.context() as patch:
         patch.setattr(main, "execute", lambda *_: None)
-        patch.setattr(main, "html", lambda path: path)
+        patch.setattr("stabutils.publishing.pages.write", lambda path: path)
         patch.setattr("stabutils.study.verify.command", lambda _: 0)
         try:
             status = main.main(words_)

@@ -281,8 +281,10 @@ def _hold_out(name: str, rows: list[Row], size: int, rng: np.random.Generator) -
 
 def _split(rows: list[Row], code: dict[str, int]) -> Split:
     texts = tuple(row.text for row in rows)
-    labels = np.array([code[row.label] for row in rows])
-    tags = tuple(row.tag for row in rows if row.tag)
+    labels = np.array([code[row.label] for row in rows], int)
+    tags = tuple(row.tag for row in rows)
+    if not any(tags):
+        tags = ()
     return Split(texts, labels, tags)
 
 

@@ -131,8 +131,9 @@ def _refuse_cut(rows: list[Row], table: Table) -> None:
     if not rows or not table.separator:
         return
     labels = [row.label for row in rows]
+    words = {"label": set(labels), "split": {row.split for row in rows}}
     roles = [_ROLES.get(name.lower()) for name in table.header]
-    known = {roles.index("label"): set(labels)}
+    known = {place: words[role] for place, role in enumerate(roles) if role in words}
     for row in rows:
         if "\n" in row.text and swallowed(row.text, table.separator, len(roles), known):
             allowed = "one text; this one holds rows of the file, as after an unclosed quote"
