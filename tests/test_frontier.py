@@ -300,6 +300,9 @@ def test_foreign_texts_by_hand():
         1.0,
         0.0,
     ]
+    for kept in ({}, {"out_of_scope": foreign[:, :0]}):
+        with pytest.raises(InputError, match="out-of-scope texts"):
+            reliability.detects(replace(runs, extras=kept))
 
 
 def test_foreign_texts_are_answered_by_runs():
@@ -323,6 +326,8 @@ def test_refusing_by_hand():
     doubt = np.array([[0.9, 0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4]])
     found = [reliability.selective(values, doubt, share) for share in (0.25, 0.5, 0.75, 1.0)]
     assert found == pytest.approx([0, (0 + 0.5) / 2, (1 / 3 + 2 / 3) / 2, (0.5 + 0.75) / 2])
+    with pytest.raises(InputError, match="coverage: got 0; expected a share above 0"):
+        reliability.selective(values, doubt, 0)
 
 
 def test_to_abstain_is_an_answer_that_users_see():
@@ -355,6 +360,8 @@ def test_the_curve_ends_at_churn_and_error():
         assert last[name].se ** 2 == pytest.approx(over_runs.se**2 + over_queries.se**2)
         assert 0 < last[name].low < last[name].high < 1
     assert table.churn[0].high < last.churn.low and table.error[0].high < last.error.low
+    with pytest.raises(InputError, match="runs: got 2; expected at least 3"):
+        reliability.curve(ensemble(runs, 4))
 
 
 def spread(value, se):

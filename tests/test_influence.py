@@ -214,6 +214,12 @@ def test_influence_is_that_of_two_passes_through_the_network(network, score):
         assert alone[0] == pytest.approx(direct[3], abs=2e-5)
 
 
+def test_influence_refuses_a_score_it_does_not_know():
+    one, two = np.ones((1, 2)), np.ones((2, 2))
+    with pytest.raises(InputError, match="score: got 'margin'; expected one of loss, doubt"):
+        influence(one, two, np.zeros(2), [0], np.ones((1, 2), bool), score="margin")
+
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     from stabutils import Study

@@ -109,6 +109,8 @@ def test_texts_that_share_words_lie_close_and_unknown_ones_nowhere():
     np.testing.assert_array_equal(
         places[:2], regions.lsa(TRAIN, ["play jazz", "jazz please play"], dims=3)
     )
+    with pytest.raises(InputError, match="dims: got 0"):
+        regions.lsa(TRAIN, TRAIN, dims=0)
 
 
 def test_the_discriminant_tells_intents_apart_and_leaves_the_rest():
@@ -125,6 +127,8 @@ def test_the_map_is_the_same_each_time_and_keeps_intents_together():
     assert towns.shape == (5, 2)
     nearest = np.argmin(np.linalg.norm(xy[:, None] - towns, axis=2), axis=1)
     assert np.mean(nearest == kind) > 0.9
+    with pytest.raises(InputError, match="intents: got 2"):
+        regions.plane(points, kind > 2)
 
 
 # ---- more than chance ----

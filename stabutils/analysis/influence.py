@@ -62,7 +62,7 @@ def influence(
 
     vectors (queries, width) before the head; weight (classes, width) and bias (classes,) of the
     head; labels (queries,); masks (training examples, width) of the training, rate their share.
-    Computed query by query, so memory stays that of one.
+    Computed query by query, so memory stays that of one. Raises InputError for another score.
 
     >>> owned = np.array([[True, False], [False, True]])  # unit 0 trained on example 0 only
     >>> weight = np.array([[1.0, 0.0], [0.0, 0.0]])  # and unit 0 votes for class 0, unit 1 for none
@@ -103,6 +103,8 @@ def _difference(owned, every, bias, labels, rate, score) -> ndarray:
     """Score without the example less score with it, from the votes (..., classes) of its own units
     and of all.
     """
+    if score not in SCORES:
+        raise InputError("score", score, f"one of {', '.join(SCORES)}")
     without, trained = (
         SCORES[score](log_softmax(votes / share + bias, axis=-1), labels)
         for votes, share in ((every - owned, 1 - rate), (owned, rate))

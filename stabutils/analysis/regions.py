@@ -51,6 +51,8 @@ def lsa(train: Sequence[str], texts: Sequence[str], dims: int = 200) -> ndarray:
     TF-IDF of words and pairs of words, truncated SVD: fewer dims than asked for where there are too
     few words. A text without a known word gets zeros. Source: Deerwester et al. 1990.
     """
+    if not dims >= 1:
+        raise InputError("dims", dims, "an integer of at least 1")
     words = words_of(ngram_range=(1, 2), sublinear_tf=True)
     known, counts = words.fit_transform(train), words.transform(texts)
     svd = TruncatedSVD(min(dims, *(side - 1 for side in known.shape)), random_state=0).fit(known)
@@ -115,6 +117,8 @@ def plane(vectors: ndarray, intents: ndarray) -> tuple[ndarray, ndarray]:
     """
     points, intents = points_of(vectors), np.asarray(intents)
     centres = np.stack([points[intents == intent].mean(axis=0) for intent in np.unique(intents)])
+    if len(centres) < 3:
+        raise InputError("intents", len(centres), "at least 3 to draw a map of")
     roots = np.sqrt(distance.cdist(centres, centres))
     towns, _ = smacof(roots, n_init=4, eps=1e-6, random_state=0, normalized_stress=False)
     far = distance.cdist(points, centres, "sqeuclidean")

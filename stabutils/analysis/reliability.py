@@ -14,7 +14,7 @@ from numpy import ndarray
 from stabutils import records
 from stabutils.analysis import board
 from stabutils.data.datasets import Split
-from stabutils.errors import InputError, floats
+from stabutils.errors import InputError, check, floats
 from stabutils.metrics.detection import auroc
 from stabutils.metrics.intervals import Interval, jackknife, over_both
 from stabutils.records import Number
@@ -56,6 +56,8 @@ def answered(doubt: ndarray, coverage: float) -> ndarray:
     >>> answered(np.array([[0.9, 0.1, 0.3]]), 2 / 3).tolist()
     [[False, True, True]]
     """
+    if not 0 < coverage <= 1:
+        raise InputError("coverage", coverage, "a share above 0, at most 1")
     number = max(1, round(coverage * doubt.shape[1]))
     ranks = doubt.argsort(axis=1, kind="stable").argsort(axis=1)
     return ranks < number
@@ -95,6 +97,8 @@ def curve(runs: Runs, coverages: Sequence[float] = COVERAGES) -> pd.DataFrame:
     answers), served_churn (`served`) and error, as Intervals over runs and queries, conservative.
     What is left out is a run, or a replica where the runs are ensembles.
     """
+    if len(runs) < 3:
+        raise InputError("runs", len(runs), "at least 3")
     wrong = (runs.labels != runs.gold).astype(float)
     measures = {
         "churn": (_selective_churn, runs.labels),
@@ -126,9 +130,13 @@ def detects(runs: Runs) -> ndarray:
     """How well uncertainty detects out-of-scope texts among test texts: AUROC of each run
     (runs,), 0.5 is blind.
 
-    Of runs with keep=("out_of_scope",), of a corpus that has such texts.
+    Of runs with keep=("out_of_scope",). Raises InputError where that was not kept, or the corpus
+    has no such texts.
     """
-    beside = runs.extras["out_of_scope"]
+    beside = runs.extras.get("out_of_scope")
+    if beside is None or not beside.shape[1]:
+        allowed = 'runs with keep=("out_of_scope",) of a corpus that has some'
+        raise InputError("out-of-scope texts", 0, allowed)
     doubt = np.concatenate([runs.doubt, 1 - beside.max(-1).astype(float)], axis=1)
     foreign = np.arange(doubt.shape[1]) >= len(runs.gold)
     return np.array([auroc(own, foreign) for own in doubt])
@@ -221,6 +229,7 @@ def few_shot(study: Study, size: int) -> Study:
     All its runs have the same texts, and train as long as its recipe trains so few. What it trains
     is stored and never published: its corpus is another one.
     """
+    check("texts an intent", size, int, {"least": 1})
     train = study.data.train
     order = np.random.default_rng(study.seed).permutation(len(train))
     by_label = [order[train.labels[order] == label] for label in np.unique(train.labels)]
