@@ -306,7 +306,7 @@ def planted(
     score: Callable[[ArrayLike], ndarray] = label_entropy,
 ) -> dict[str, Interval]:
     """`planted_auroc` of every region that the tags name, strong ones first, over runs."""
-    order = ("strong", "medium", "weak", "absent")
+    order = ("strong", "medium", "weak")
     named = {tag for tag in tags if ":" in tag}
     found = {}
     for region in sorted(named, key=lambda tag: (order.index(tag.split(":")[1]), tag)):
