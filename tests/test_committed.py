@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stabutils.study import committed
+from stabutils.study.runs import of_answers
 from stabutils.training.files import pack
 
 
@@ -46,3 +49,26 @@ def test_what_is_committed_of_numbers_is_near_them_and_packs():
     assert narrow.dtype == np.float16 and np.allclose(narrow, numbers, rtol=0.005, atol=1e-6)
     assert not committed.narrow([0.0]).any()
     assert len(pack(narrow.tobytes())) < 0.85 * len(pack(numbers.astype(np.float16).tobytes()))
+
+
+def test_of_texts_of_no_class_how_sure_a_run_is_of_its_answer_is_committed(tmp_path):
+    draw, gold = np.random.default_rng(0), np.array([0, 1, 2])
+    beside = draw.dirichlet(np.ones(4), size=(2, 7)).astype(np.float16)
+    labels = np.array([[0, 1, 2], [0, 1, 1]])
+    made = of_answers("control", labels, gold, np.array([3, 4]))
+    runs = replace(
+        made,
+        names=("one", "other"),
+        validation_labels=labels,
+        cpu_seconds=np.ones(2),
+        extras={"out_of_scope": beside, "hidden": beside},
+    )
+    path = committed.write(tmp_path / "control.safetensors.xz", runs, 4, {})
+    found = committed.read(path, ("out_of_scope", "hidden"))
+    assert list(found) == ["one", "other"]
+    for read, own in zip(found.values(), beside, strict=True):
+        told = read["kept.out_of_scope"]
+        assert np.array_equal(told.argmax(-1), own.argmax(-1))
+        assert np.allclose(told.max(-1), own.max(-1), rtol=0.07)  # three bits
+        assert ((told > 0).sum(-1) == 1).all()
+        assert np.allclose(read["kept.hidden"], own, rtol=0.07)

@@ -33,6 +33,15 @@ def narrow(array: np.ndarray, bits: int = 7) -> np.ndarray:
     return ((whole + least // 2) & ~np.uint16(least - 1)).view(np.float16)
 
 
+def highest(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities (..., classes) with all but the highest of each row at zero, where they pack.
+
+    >>> highest(np.array([0.7, 0.2, 0.1])).tolist()
+    [0.7, 0.0, 0.0]
+    """
+    return np.where(probabilities == probabilities.max(-1, keepdims=True), probabilities, 0)
+
+
 def coded(probabilities: np.ndarray, gold: np.ndarray) -> files.Arrays:
     """What is committed of probabilities (..., examples, classes) beside `labels` and `doubt`: what
     the right label costs (`right`, nats), and as bytes how the other classes share what is left
@@ -102,6 +111,8 @@ def write(
             if getattr(runs, name) is not None:
                 kept[name] = getattr(runs, name).astype(np.float16)
     for name, array in runs.extras.items():
+        if name == "out_of_scope":
+            array = highest(array)  # nothing asks how sure a run is of its other guesses
         # Of vectors neighbourhoods are asked: three bits leave these.
         bits = 3 if array.ndim > 2 else 10
         kept[f"kept.{name}"] = narrow(array, bits)

@@ -6,8 +6,8 @@ head      (classes, width + 1): the weights and, last, the bias that make logits
           float32
 weights   (parameters,): all weights of the trained network, one after another, float32
 training  (checkpoints, training examples, classes): probabilities on the training split, float16
-out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16;
-          no texts where a corpus has none
+out_of_scope  (texts, classes): probabilities on test texts that belong to no class, float16, of
+          which published runs have the highest alone; no texts where a corpus has none
 PROXIES   (examples,): how unstable one training by itself says each test text is, higher meaning
           more likely to flip
 
