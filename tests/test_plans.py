@@ -101,6 +101,10 @@ def test_a_plan_says_what_is_read_and_about_how_long_the_rest_takes(corpus, caps
     longer = plans.Part("longer", Study(**knobs | {"epochs": 6}), RDrop(1.0))
     assert longer.cost(control) == 2 * RDrop.cost[0]
     assert plans.Part("taught", control, TGTSS()).cost(control) == 1  # and its teacher once more
+    few = {"methods": "none", "runs_per_method": 4, "wider": 3}
+    knobs = notebooks.defaults(notebooks.notebooks(["06"])[0]) | knobs | few
+    parts = {part.name: part for part in plans.parts_of("06", control, knobs)}
+    assert parts["compact-bag"].cost(control) == 1 and parts["compact-wide"].cost(control) == 5
 
 
 def test_a_small_corpus_is_planned_with_more_epochs_and_the_plan_says_so(corpus, capsys):

@@ -33,6 +33,7 @@ class Part:
     arm : None where only the notebook knows the mitigation, when it gets there
     n, start, seeds, keep, mixed : as of `Study.retrain`
     certain : False where the answers of earlier runs decide whether it is asked for
+    times : what a run of its network costs, in runs of the notebook's own
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     keep: tuple[str, ...] = ()
     certain: bool = True
     mixed: bool = False
+    times: float = 1.0
 
     def count(self, forecast: Forecast) -> dict[str, int]:
         """How many runs these are, stored, published and to be trained after all before them."""
@@ -64,7 +66,8 @@ class Part:
         arm = resolve(self.arm or "control")
         [own] = requested(self.study, arm, 1, self.start, self.seeds and self.seeds[:1]).runs
         recipe, teachers = recipe_of(self.study), len(arm.teacher_seeds(own.seeds))
-        return price(arm, recipe)[0] / (1 + teachers) * recipe.epochs / recipe_of(control).epochs
+        own_price = self.times * price(arm, recipe)[0] / (1 + teachers)
+        return own_price * recipe.epochs / recipe_of(control).epochs
 
 
 def cpu_seconds(study: Study) -> float:
@@ -200,8 +203,8 @@ def _trial(
     yield Part("placebo", study, n=n, start=study.runs)
     for name, method in methods.items():
         yield Part(name, study, method, n, mixed=name in mixed)
-    for name, (own, _) in other_networks(study, n, wider).items():
-        yield Part(name, replace(study, model=name), n=own)
+    for name, (own, times) in other_networks(study, n, wider).items():
+        yield Part(name, replace(study, model=name), n=own, times=times)
 
 
 def _regularizers(study: Study, knobs: Knobs) -> Iterator[Part]:
