@@ -160,6 +160,13 @@ def test_a_perfect_system_needs_no_anchor():
     assert "differs by 0.000 [0.000, 0.000], not significantly more accurate" in found.summary()
 
 
+@pytest.mark.parametrize("knows, warned", [(True, True), (False, False)])
+def test_a_system_that_knows_the_validation_texts_from_its_training_is_called_out(knows, warned):
+    noise = 0.1 if knows else 1.0
+    found = assess(DATA, system("validation", noise=noise), system("test", noise=1.0))
+    assert ("CAUTION" in found.summary()) == bool(found.caution) == warned
+
+
 def test_logits_and_rows_in_another_order_are_refused():
     validation, test = system("validation"), system("test")
     shuffled = np.random.default_rng(0).permutation(len(DATA.test))

@@ -34,5 +34,6 @@ def catalogue(pretrained: bool) -> dict[str, Mitigation | tuple[Mitigation, ...]
         "distilled": AnchorDistillation(**reads),
     }
     if pretrained:
-        methods |= {"R-Drop": RDrop(), "LP-FT": LPFT(), "frozen": Frozen(), "L2-SP": L2SP()}
+        methods |= {"R-Drop": RDrop(), "LP-FT": LPFT(), "L2-SP": L2SP()}
+        methods |= {f"frozen layers {layers}": Frozen(layers) for layers in (1, 2, 3)}
     return methods

@@ -33,6 +33,7 @@ NOTEBOOKS = {  # whose runs of control a figure shows; others show all that are 
     "clusters": "02",
     "trade-off-regularizers": "03",
     "trade-off-data-centric": "04",
+    "trade-off-neighbours": "09",
     "anchor-curve": "06",
 }
 
@@ -57,7 +58,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     }
     if spaces := _clusters(folder):
         drawn["clusters"] = figures.nulls(spaces)
-    for name in ("trade-off-regularizers", "trade-off-data-centric"):
+    for name in [name for name in NOTEBOOKS if name.startswith("trade-off")]:
         table = results.board(folder, NOTEBOOKS[name])
         if len(table):
             drawn[name] = figures.trade_off(table)

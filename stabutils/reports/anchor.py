@@ -231,12 +231,14 @@ class Assessment:
     test : one row a weight, scores on the test texts (`metrics.mixtures.curve`)
     chosen : the scores at the weight of the anchor, by name
     alone : accuracy of the linear model by itself on the test texts, 0 .. 1
+    caution : in words, where the system seems to know the validation texts from its training
     """
 
     anchor: Anchor
     test: pd.DataFrame
     chosen: Mapping[str, Interval]
     alone: float
+    caution: str = ""
 
     @property
     def better_than_alone(self) -> str:
@@ -259,7 +261,7 @@ class Assessment:
             f"Linear model alone: accuracy {self.alone:.3f}, churn over seeds 0",
             f"Mixture less the linear model alone: accuracy differs {against}",
         ]
-        return "\n".join(lines)
+        return "\n".join(lines + [self.caution] * bool(self.caution))
 
     def numbers(self) -> list[Number]:
         """Scores of the system `before` and `after` it has the anchor, for programs."""
@@ -318,7 +320,26 @@ def assess(
     table = curve(test, own, data.test.labels, kind)
     row = table[table.weight == weight].iloc[0]
     alone = float(np.mean(own.argmax(1) == data.test.labels))
-    return Assessment(anchor, table, row.drop("weight").to_dict(), alone)
+    chosen, caution = row.drop("weight").to_dict(), _caution(data, validation, test)
+    return Assessment(anchor, table, chosen, alone, caution)
+
+
+def _caution(data: Dataset, validation: ndarray, test: ndarray) -> str:
+    """What to say of a system that errs far less on the validation texts than on the test texts:
+    by half, and by three standard errors.
+    """
+    wrong, variance = [], 0.0
+    for probabilities, split in ((validation, data.validation), (test, data.test)):
+        share = float(np.mean(probabilities.argmax(-1) != split.labels))
+        wrong.append(share)
+        variance += share * (1 - share) / len(split.labels)
+    if 2 * wrong[0] > wrong[1] or wrong[1] - wrong[0] <= 3 * variance**0.5:
+        return ""
+    return (
+        f"CAUTION: the system is wrong on {wrong[0]:.1%} of the validation texts and on "
+        f"{wrong[1]:.1%} of the test texts. If it was trained on the validation texts, the weight "
+        "means nothing: hand in texts that it never saw."
+    )
 
 
 def _refuse_misfits(split: str, probabilities: ndarray, gold: ndarray, classes: int) -> None:
@@ -382,6 +403,7 @@ def command(arguments: argparse.Namespace) -> int:
         save(arguments.csv, found.plain().to_csv(index=False, lineterminator="\n"))
     if arguments.json:
         about = {"weight": found.anchor.weight, "alone": found.alone, "anchor": str(path)}
+        about |= {"caution": found.caution}
         numbers = for_programs(found.numbers())
         write_document(arguments.json, "anchor", 0, {**about, "numbers": numbers})
     print(data, found.summary(), f"anchor: {path}", sep="\n")
