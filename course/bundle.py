@@ -42,7 +42,7 @@ For {system} and Python {python}. In this folder:
 
     PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels make setup PYTHON=python{python}
     make lab                        # notebooks, and the exercises in course/exercises
-    make study NOTEBOOKS=01 PRESET=course  # a report to look at: a minute or two, as its runs are here
+    make study NOTEBOOKS=01 PRESET=course  # a report to look at: a minute or two, its runs are here
 
 The first command takes about five minutes, without network. Without Make (Windows):
 

@@ -169,8 +169,8 @@ def _board(root: Path, corpus: str) -> str:
     better = methods[methods.better == "holds"]
     rows = [_row(row, n) for row in board.itertuples() if row.arm != "control"]
     sentence = (
-        f"\nLinear models apart, {len(better)} of {len(methods)} methods are significantly more stable "
-        "than control and keep its accuracy to half a point."
+        f"\nLinear models apart, {len(better)} of {len(methods)} methods are significantly more "
+        "stable than control and keep its accuracy to half a point."
     )
     for best in methods.head(1).itertuples():
         sentence += (
