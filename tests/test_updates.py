@@ -112,6 +112,16 @@ def test_uncertainty_that_knows_foresees_and_blind_one_does_not():
         assert low < found["auroc"].value < high
 
 
+def test_one_new_model_in_ten_is_a_tenth_of_them():
+    new = np.zeros((10, 4), int)
+    new[0, :2] = 1  # of each of the first two queries one answer in ten changes
+    changes = pair(np.zeros((10, 4), int), new, np.zeros(4, int))
+    assert changes.chances().tolist() == [0.1, 0.1, 0, 0]
+    doubt = np.tile([0.9, 0.8, 0.1, 0.2], (10, 1))
+    before = changes.before.__class__(**{**vars(changes.before), "doubt": doubt})
+    assert updates.foreseen(Updates(before, changes.after))["auroc"].value == 1
+
+
 def test_where_every_answer_changes_nothing_is_said_of_which():
     changes = pair(np.zeros((4, 9), int), np.ones((4, 9), int), np.zeros(9, int))
     doubt = np.random.default_rng(0).random((4, 9))

@@ -61,11 +61,10 @@ class Updates:
         if self.matched:
             rows = flips(old, new, gold)
         else:
-            kept = _project(_share_of_equal(old, new), _share_of_equal(new, old))
             right, now_right = ((labels == gold).astype(float) for labels in (old, new))
             wrong, now_wrong = 1 - right, 1 - now_right
             rows = {
-                "churn": 1 - kept,
+                "churn": _project(_share_of_changed(old, new), _share_of_changed(new, old)),
                 "negative_flips": _project(right * now_wrong.mean(0), right.mean(0) * now_wrong),
                 "positive_flips": _project(wrong * now_right.mean(0), wrong.mean(0) * now_right),
             }
@@ -76,15 +75,15 @@ class Updates:
 
     def chances(self) -> ndarray:
         """The chance that an update changes a query's answer, (queries,): mean over the pairs."""
-        return 1 - _share_of_equal(self.before.labels, self.after.labels).mean(axis=0)
+        return (self.before.labels[:, None] != self.after.labels).mean(axis=(0, 1))
 
 
 Arms = Mapping[str, Updates]  # by name
 
 
-def _share_of_equal(labels: ndarray, others: ndarray) -> ndarray:
-    """Share of other models that answer as a model does: (models, queries)."""
-    return np.stack([(others == own).mean(axis=0) for own in labels])
+def _share_of_changed(labels: ndarray, others: ndarray) -> ndarray:
+    """Share of other models that answer otherwise than a model does: (models, queries)."""
+    return np.stack([(others != own).mean(axis=0) for own in labels])
 
 
 def _project(of_old: ndarray, of_new: ndarray) -> ndarray:
@@ -271,7 +270,7 @@ def foreseen(updates: Updates) -> dict[str, Interval]:
     correlation with the share that do; means over the deployed models, over models and queries.
     What cannot be said, as where every answer changes, is left out.
     """
-    changed = 1 - _share_of_equal(updates.before.labels, updates.after.labels)
+    changed = _share_of_changed(updates.before.labels, updates.after.labels)
     uncertainty = np.asarray(updates.before.doubt, float)
     questions = {
         "auroc": (detection.auroc, changed >= 0.1),
