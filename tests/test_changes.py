@@ -122,6 +122,12 @@ def test_an_unknown_change_is_refused_by_the_study(study):
         replace(study, change="lose").retrain()
 
 
+def test_a_change_of_all_training_texts_is_refused_before_any_compute(study, monkeypatch):
+    monkeypatch.setattr("stabutils.training.preparation.prepare", None)
+    with pytest.raises(InputError, match="^change: got 'relabel 99.9 % of .* training texts'"):
+        replace(study, change="relabel 99.9 %").retrain()
+
+
 def test_a_change_leaves_a_training_text():
     task = replace(tiny.task(), change=Change("drop", 0.999))
     with pytest.raises(InputError, match="change: got 'drop 99.9 % of .* training texts'"):

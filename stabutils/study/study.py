@@ -108,8 +108,10 @@ class Study:
         needs("torch")
         from stabutils.training import changes, preparation
 
-        task = preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
         change, cache = changes.Change.parse(self.change), paths.run_store() / "vectors"
+        if change is not None:
+            change.number(len(self.data.train))
+        task = preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
         return replace(task, change=change, cache=cache)
 
     @cached_property

@@ -57,6 +57,18 @@ class Change:
             raise InputError("change", text, ALLOWED)
         return cls(match[1], share)
 
+    def number(self, count: int) -> int:
+        """How many of the examples a share is; InputError where it is all of them.
+
+        >>> Change("drop", 0.1).number(58)
+        6
+        """
+        number = max(1, round(self.share * count))
+        if number >= count:
+            value = f"{self.kind} {100 * self.share:g} % of {count} training texts"
+            raise InputError("change", value, "a share that leaves one of them as it is")
+        return number
+
     def apply(self, targets: Targets, texts: Tokens, seed: int) -> Targets:
         """The changed targets of a training split; texts are those of the whole split."""
         count = len(targets.indices)
@@ -67,10 +79,7 @@ class Change:
         if self.kind == "new examples" and seed >= APART:
             return targets
         order = torch.randperm(count, generator=generator)
-        changed = max(1, round(self.share * count))
-        if changed >= count:
-            value = f"{self.kind} {100 * self.share:g} % of {count} training texts"
-            raise InputError("change", value, "a share that leaves one of them as it is")
+        changed = self.number(count)
         if self.kind != "relabel":
             return targets.take(order[changed:].sort().values)
         chosen = order[:changed]
