@@ -189,10 +189,42 @@ def test_an_interrupt_of_workers_too_and_the_same_process_goes_on(tmp_path):
         start_new_session=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr  # of a worker: all of them are silent
     stopped, finished = map(int, done.stdout.split())
     assert stopped < 8 == finished
     epochs(tmp_path / "killed" / "log")
     assert not list((tmp_path / "killed" / "unfinished").iterdir())
+
+
+@forks
+def test_workers_that_are_just_starting_say_nothing_at_an_interrupt(tmp_path):
+    tiny.write_csv(tmp_path / "tiny.csv")
+    done = python(
+        """
+        import chaos, multiprocessing, os, signal, sys, threading, time
+        from pathlib import Path
+
+        def interrupt():
+            while not multiprocessing.active_children():
+                time.sleep(0.01)
+            time.sleep(0.3)
+            os.killpg(os.getpid(), signal.SIGINT)
+
+        study = chaos.study(Path(sys.argv[1]), workers=2)
+        study.task
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            study.retrain(chaos.Logged(), n=200)
+        except KeyboardInterrupt:
+            print("stopped")
+    """,
+        tmp_path,
+        runs=tmp_path / "stopped",
+        timeout=300,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's job ignores it
+    )
+    assert done.stdout == "stopped\n" and "Traceback" not in done.stderr, done.stderr[-3000:]
 
 
 # ---- a store that cannot be written

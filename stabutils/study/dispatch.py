@@ -7,14 +7,16 @@ store divide the runs between them.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,7 +167,8 @@ class Dispatch:
             parallel = Parallel(
                 n_jobs=processes, return_as="generator_unordered", pre_dispatch="n_jobs"
             )
-            return parallel(delayed(train_run)(self.task, *call) for call in calls)
+            with interrupts_wait():
+                return parallel(delayed(train_run)(self.task, *call) for call in calls)
         try:
             from stabutils.study.cluster import trained
         except ImportError:
@@ -226,6 +229,22 @@ def end_with(driver: int) -> None:
 
     if os.getppid() == driver:
         threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and worker processes that are started never see one: this process
+    ends them, and their tracebacks would bury what it says.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # else it is started meanwhile, and lets signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def progress(**settings):
