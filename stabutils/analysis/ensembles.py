@@ -249,6 +249,17 @@ def sizes_of(text: str, runs: int) -> list[int]:
     return sizes
 
 
+def reference(sizes: Sequence[int], runs: int) -> int:
+    """The size that single models are held against: the largest of which there are five replicas,
+    or three if it is ten, the size of the published comparisons; else the smallest.
+
+    >>> reference([2, 5, 10], runs=30), reference([2, 5, 10], runs=25), reference([3, 5], runs=12)
+    (10, 5, 3)
+    """
+    enough = [size for size in sizes if runs // size >= (3 if size == 10 else 5)]
+    return max(enough, default=min(sizes))
+
+
 def share(pool: Pool, arm: Runs, size: int, n: int = 5) -> Interval:
     """How much of the label entropy that ensembles of `size` save an arm saves: 1 is as much.
 
