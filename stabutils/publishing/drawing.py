@@ -170,22 +170,14 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
 
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
-    """The figures of what `make benchmark` measured, PNG and SVG."""
+    """How fast trainings become accurate, as `make benchmark` measured it, PNG and SVG."""
     figures.style()
-    ratios = results.benchmark(root)
-    ratios.pop("entropy_ratio", None)  # on another scale
-    rows = {results.RATIOS[name][0].replace("`", ""): ratio for name, ratio in ratios.items()}
-    drawn = {}
-    if rows:
-        drawn["benchmark"] = figures.intervals(rows, "times as fast", 1, (0, np.inf))
     curves = root / "records" / "benchmark_curves.csv"
-    if curves.is_file():
-        reference = results.costs(root)["reference_accuracy"]["value"]
-        drawn["time-to-accuracy"] = figures.learning(pd.read_csv(curves), reference)
-    written = []
-    for name, figure in drawn.items():
-        written += _save(figure, name, target, "texts of MASSIVE")
-    return written
+    if not curves.is_file():
+        return []
+    reference = results.costs(root)["reference_accuracy"]["value"]
+    drawn = figures.learning(pd.read_csv(curves), reference)
+    return _save(drawn, "time-to-accuracy", target, "texts of MASSIVE")
 
 
 def draw_updates(root: Path, target: Path) -> list[Path]:

@@ -133,9 +133,11 @@ def lengths(folder: Path) -> pd.DataFrame:
     Columns epochs, runs, n, label_entropy (at n votes, the same for all) and accuracy, with
     intervals. No rows where one length only is published.
     """
-    pattern = r"compact-(?:control(?:-epochs-\d+)?|longertraining-factor-([\d.]+)(?:-from-\d+)?)"
+    model = _control(folder).removesuffix("-control")
+    other = r"longertraining-factor-([\d.]+)(?:-from-\d+)?"
+    pattern = rf"{re.escape(model)}-(?:control(?:-epochs-\d+)?|{other})"
     found = {}
-    for arm in arms(folder, "compact-*"):
+    for arm in arms(folder, f"{model}-*"):
         if match := re.fullmatch(pattern, arm):
             arrays, record = answers(folder, arm)
             epochs = round(record["recipe"]["epochs"] * float(match[1] or 1))
@@ -194,7 +196,11 @@ def answers(folder: Path, arm: str) -> tuple[files.Arrays, dict]:
 
 def control(folder: Path) -> tuple[files.Arrays, dict]:
     """The published answers of control: of the model itself, not of its parts or other lengths."""
-    return answers(folder, min(arms(folder, "*-control"), key=len, default="control"))
+    return answers(folder, _control(folder))
+
+
+def _control(folder: Path) -> str:
+    return min(arms(folder, "*-control"), key=len, default="control")
 
 
 def corpus_and_model(folder: Path) -> tuple[str, str]:
