@@ -95,8 +95,8 @@ def test_one_text_lost_is_within_an_error_and_two_are_not():
     two = binary(0.8, 0.8, *[0.2] * 18)
     assert choose_weight(network, one, gold) == 1.0
     assert choose_weight(network, two, gold) == 0.6
-    assert choose_weight(network, one, gold, errors=0.5) == 0.6
-    assert choose_weight(network, two, gold, errors=2.0) == 1.0
+    assert choose_weight(network, one, gold, most=0.04) == 0.6
+    assert choose_weight(network, two, gold, most=0.1) == 1.0
 
 
 def test_an_anchor_that_knows_nothing_gets_no_weight():

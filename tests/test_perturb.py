@@ -15,8 +15,11 @@ from stabutils.data.perturb import (
     OTHERS,
     PERTURBATIONS,
     drop_words,
+    mistype,
     swap_synonyms,
-    typos,
+)
+from stabutils.data.perturb import (
+    perturbed as perturb,
 )
 from stabutils.errors import InputError
 from stabutils.metrics import churn
@@ -26,40 +29,55 @@ from stabutils.study.study import Study
 TEXT = st.text(alphabet="abcdefgh' é?", min_size=1, max_size=40)
 
 
-@pytest.mark.parametrize("change", PERTURBATIONS.values())
+def many(change, texts, share):
+    """Each text changed with the random numbers of a generator that all of them share."""
+    draw = np.random.default_rng(0)
+    return [change(text, draw, share) for text in texts]
+
+
+def often(change, text, times):
+    """What becomes of a text where every place of it is changed, by generator."""
+    return [change(text, np.random.default_rng(seed), 1.0) for seed in range(times)]
+
+
+@pytest.mark.parametrize("kind", PERTURBATIONS)
 @given(texts=st.lists(TEXT, max_size=5), seed=st.integers(0, 3))
-def test_what_becomes_of_a_text_depends_on_it_and_the_seed_alone(change, texts, seed):
-    changed = change(texts, 0.5, seed)
+def test_what_becomes_of_a_text_depends_on_it_and_the_seed_alone(kind, texts, seed):
+    changed = perturb(texts, kind, seed)
     assert len(changed) == len(texts)
-    assert [change([text], 0.5, seed)[0] for text in texts] == changed
-    assert change(texts, 0, seed) == texts
+    assert [perturb([text], kind, seed)[0] for text in texts] == changed
 
 
 @pytest.mark.parametrize("change", PERTURBATIONS.values())
-def test_another_seed_draws_another_change(change):
+@given(text=TEXT)
+def test_a_share_of_none_changes_no_word(change, text):
+    assert change(text, np.random.default_rng(0), 0).split() == text.split()
+
+
+@pytest.mark.parametrize("kind", PERTURBATIONS)
+def test_another_seed_draws_another_change(kind):
     texts = [f"please turn off the light number {n} in the big kitchen" for n in range(50)]
-    assert change(texts, 0.5, 0) != change(texts, 0.5, 1)
+    assert perturb(texts, kind, 0) != perturb(texts, kind, 1)
 
 
-@pytest.mark.parametrize("change", PERTURBATIONS.values())
-@pytest.mark.parametrize(
-    "given_, thing", [((["a"], 1.5), "share"), ((["a"], 0.1, -1), "seed"), (("a",), "texts")]
-)
-def test_bad_input_is_refused_by_name(change, given_, thing):
-    with pytest.raises(InputError, match=thing):
-        change(*given_)
+def test_the_draws_of_stored_runs_stay():
+    """A run that answered changed texts bears their hash in its identity."""
+    texts = ["turn off the light in the big kitchen now"]
+    assert perturb(texts, "word drop", 2) == ["turn off the in the big kitchen now"]
+    assert perturb(texts, "typos", 2) == ["turn off the ligt in the big kitchen now"]
+    assert perturb(texts, "synonyms", 2) == ["switch off the light in the large kitchen now"]
 
 
 @given(text=TEXT.filter(str.strip), share=st.floats(0.01, 1), seed=st.integers(0, 3))
 def test_words_are_left_out_in_order_and_never_all(text, share, seed):
-    (changed,) = drop_words([text], share, seed)
+    changed = drop_words(text, np.random.default_rng(seed), share)
     words = iter(text.split())
     assert changed and all(word in words for word in changed.split())
 
 
 def test_as_many_words_are_left_out_as_asked_for():
     texts = [" ".join(f"w{i}x{j}" for j in range(20)) for i in range(500)]
-    left = np.mean([len(text.split()) for text in drop_words(texts, 0.3)])
+    left = np.mean([len(text.split()) for text in many(drop_words, texts, 0.3)])
     assert left == pytest.approx(14, abs=0.3)
 
 
@@ -78,7 +96,7 @@ def distance(one, other):
 
 @given(word=st.text(alphabet="qwertyuiopasdfghjklzxcvbnmé'", min_size=3, max_size=10))
 def test_a_typo_is_one_edit(word):
-    found = {typos([word + " of"], 1.0, seed)[0] for seed in range(20)}
+    found = set(often(mistype, word + " of", 20))
     assert all(text.endswith(" of") for text in found)  # short words are left alone
     assert all(distance(word, text.split()[0]) <= 1 for text in found)
     assert found != {word + " of"} or len(set(word)) == 1
@@ -87,8 +105,7 @@ def test_a_typo_is_one_edit(word):
 def test_a_replaced_letter_is_beside_on_the_keyboard():
     replaced = {
         text[1]
-        for seed in range(300)
-        for text in typos(["sgsss"], 1.0, seed)
+        for text in often(mistype, "sgsss", 300)
         if len(text) == 5 and text[1] not in "gs" and text[2:] == "sss"
     }
     assert replaced == set("ftyhvb")
@@ -96,7 +113,7 @@ def test_a_replaced_letter_is_beside_on_the_keyboard():
 
 def test_as_many_words_are_mistyped_as_asked_for():
     texts = [f"wonderful{chr(97 + i % 26)} music{i}" for i in range(2000)]
-    pairs = zip(texts, typos(texts, 0.2), strict=True)
+    pairs = zip(texts, many(mistype, texts, 0.2), strict=True)
     changed = np.mean(
         [a != b for one, other in pairs for a, b in zip(one.split(), other.split(), strict=True)]
     )
@@ -104,18 +121,18 @@ def test_as_many_words_are_mistyped_as_asked_for():
 
 
 def test_every_wording_is_swapped_for_another_of_its_line():
-    assert swap_synonyms(["What's the forecast?"], 1.0) == ["what is the forecast?"]
-    assert swap_synonyms(["somewhat's shops cities"], 1.0) == ["somewhat's shops cities"]
+    assert set(often(swap_synonyms, "What's the forecast?", 3)) == {"what is the forecast?"}
+    assert set(often(swap_synonyms, "somewhat's shops cities", 3)) == {"somewhat's shops cities"}
     for wording, others in OTHERS.items():
         assert others and wording not in others
-        found = {swap_synonyms([f"x {wording} y"], 1.0, seed)[0] for seed in range(40)}
+        found = set(often(swap_synonyms, f"x {wording} y", 40))
         assert found == {f"x {other} y" for other in others}, wording
         assert re.fullmatch(r"[a-z' ]+", wording)
 
 
 def test_so_many_places_are_swapped_as_asked_for():
     texts = [f"please find the big shop {n}" for n in range(2000)]
-    swapped = np.mean(["please" not in text for text in swap_synonyms(texts, 0.3)])
+    swapped = np.mean(["please" not in text for text in many(swap_synonyms, texts, 0.3)])
     assert swapped == pytest.approx(0.3, abs=0.04)
 
 
@@ -137,7 +154,7 @@ def study(tmp_path, monkeypatch):
 
 def test_runs_answer_changed_texts_and_the_texts_themselves_as_ever(study, tmp_path):
     texts = study.data.test.texts
-    variants = {"same": [texts], "dropped": [drop_words(texts, 0.5, seed) for seed in (0, 1)]}
+    variants = {"same": [texts], "dropped": [perturb(texts, "word drop", seed) for seed in (0, 1)]}
     plain, changed = perturbed.answered(study, variants, n=2)
     control = study.retrain("control", n=2)
     assert np.array_equal(plain, control.labels)
@@ -154,7 +171,7 @@ def test_runs_answer_changed_texts_and_the_texts_themselves_as_ever(study, tmp_p
 
 
 def test_other_arms_and_those_with_teachers_answer_them_too(study):
-    variants = {"typos": [typos(study.data.test.texts, 0.3)]}
+    variants = {"typos": [perturb(study.data.test.texts, "typos", 0)]}
     plain, changed = perturbed.answered(study, variants, self_distillation(), n=2)
     assert np.array_equal(plain, study.retrain(self_distillation(), n=2).labels)
     assert changed["typos"].shape == (2, 1, 20)

@@ -6,8 +6,9 @@ chosen for a published corpus is a table, `records/<dataset>/anchor.csv`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from stabutils.data.linear import ALL, Linear
 from stabutils.errors import InputError
 from stabutils.metrics import scores
 from stabutils.metrics.intervals import GUARD, together, verdict
-from stabutils.metrics.mixtures import KINDS, WEIGHTS, Mixture, choose_weight, curve, mix
+from stabutils.metrics.mixtures import KINDS, Mixture, choose_weight, curve, mix
 from stabutils.mitigations.single import WEIGHED
 from stabutils.study import tuning
 from stabutils.study.runs import Runs, of_answers, take
@@ -113,18 +114,11 @@ def _choice(
     return row | {"runs": len(probabilities)} | accuracies
 
 
-def _within_guard(probabilities, anchor, gold, kind) -> float:
-    """The largest weight whose accuracy is at most half a point below the best weight's."""
-    right = {}
-    for weight in WEIGHTS:
-        answers = mix(probabilities, anchor, weight, kind).argmax(-1)
-        right[weight] = np.mean(answers == gold)
-    least = max(right.values()) - GUARD - 1e-12
-    return max(weight for weight, accuracy in right.items() if accuracy >= least)
-
-
 # How a weight is chosen: the largest within a standard error, or half a point, of the best one.
-RULES = {"one error": choose_weight, "half a point": _within_guard}
+RULES: dict[str, Callable[..., float]] = {
+    "one error": choose_weight,
+    "half a point": partial(choose_weight, most=GUARD),
+}
 NAMES = {"one error": "anchored", "half a point": "anchored (half a point)"}  # of the arms
 
 

@@ -6,7 +6,6 @@ compared(plain, changed, study.data.test.labels)
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ import pandas as pd
 from numpy import ndarray
 
 from stabutils.analysis import board
+from stabutils.data import perturb
 from stabutils.data.perturb import PERTURBATIONS
 from stabutils.errors import InputError
 from stabutils.metrics import detection, scores
@@ -43,8 +43,8 @@ def variants_of(texts: Sequence[str], draws: int = 2) -> dict[str, list[list[str
     A kind that changes no text, such as synonyms of another language, is left out.
     """
     found = {}
-    for kind, change in PERTURBATIONS.items():
-        changed = [change(texts, seed=seed) for seed in range(draws)]
+    for kind in PERTURBATIONS:
+        changed = [perturb.perturbed(texts, kind, seed) for seed in range(draws)]
         if changed != [list(texts)] * draws:
             found[kind] = changed
     return found
@@ -55,7 +55,7 @@ class Beside(StudyOfTexts):
 
     def identify(self, mitigation, seeds):
         run, texts = super().identify(mitigation, seeds), self.data.out_of_scope["test"]
-        digest = hashlib.sha256(files.canonical(list(texts)).encode()).hexdigest()
+        digest = files.digest(list(texts))
         return Run(f"{run.label} perturbed", seeds, run.identity | {"beside": digest})
 
 

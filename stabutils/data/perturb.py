@@ -1,7 +1,7 @@
 """Small changes of texts that leave their meaning: words left out, typos, synonyms.
 
-Pure functions of texts and a seed. What becomes of a text depends on the text, the seed and the
-share alone: it is the same whatever other texts stand beside it, and on every machine.
+What becomes of a text depends on the text and the seed alone: it is the same whatever other texts
+stand beside it, and on every machine.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
-from stabutils.errors import InputError, check
 
 # The keys around each letter of a QWERTY keyboard.
 KEYS = """
@@ -141,110 +139,58 @@ tonight | this evening
 """
 
 
-def drop_words(texts: Sequence[str], share: float = 0.1, seed: int = 0) -> list[str]:
-    """Leave out each word with probability `share`, but never all words of a text.
+def drop_words(text: str, draw: np.random.Generator, share: float = 0.1) -> str:
+    """Leave out each word (what white space divides) with probability `share`, never all of them.
 
-    Parameters
-    ----------
-    texts : words are what white space divides.
-    share : 0 to 1; 0 returns the texts as they are.
-    seed : at least 0.
+    Where all would go, the one that would have gone last stays.
 
-    Returns
-    -------
-    As many texts; where all words would go, the one that would have gone last stays.
-
-    Raises
-    ------
-    InputError for a share or seed that is not allowed.
-
-    Examples
-    --------
-    >>> drop_words(["wake me up at seven"], share=1.0)
-    ['seven']
+    >>> drop_words("wake me up at seven", np.random.default_rng(0), share=1.0)
+    'seven'
     """
-
-    def change(text: str, draw: np.random.Generator) -> str:
-        words = text.split()
-        draws = draw.random(len(words))
-        last = draws.max(initial=0)
-        kept = [word for word, d in zip(words, draws, strict=True) if d >= share or d == last]
-        return " ".join(kept)
-
-    return _changed(texts, share, seed, change)
+    words = text.split()
+    draws = draw.random(len(words))
+    last = draws.max(initial=0)
+    kept = [word for word, d in zip(words, draws, strict=True) if d >= share or d == last]
+    return " ".join(kept)
 
 
-def typos(texts: Sequence[str], share: float = 0.1, seed: int = 0) -> list[str]:
+def mistype(text: str, draw: np.random.Generator, share: float = 0.1) -> str:
     """Mistype each word of three characters or more with probability `share`.
 
-    Parameters
-    ----------
-    texts : words are what white space divides.
-    share : 0 to 1; 0 returns the texts as they are.
-    seed : at least 0.
+    A mistyped word has one edit: a character behind its first one is swapped with that before it,
+    left out, doubled, or replaced by the letter of a key beside it on a QWERTY keyboard, each with
+    the same probability. A swap of equal characters changes nothing.
 
-    Returns
-    -------
-    As many texts. A mistyped word has one edit: a character behind its first one is swapped with
-    that before it, left out, doubled, or replaced by the letter of a key beside it on a QWERTY
-    keyboard, each with the same probability. A swap of equal characters changes nothing.
-
-    Raises
-    ------
-    InputError for a share or seed that is not allowed.
-
-    Examples
-    --------
-    >>> typos(["wake me up at seven", "play jazz"], share=1.0)
-    ['wzke me up at sevne', 'paly jaza']
+    >>> mistype("wake me up at seven", np.random.default_rng(0), share=1.0)
+    'waie me up at sevsn'
     """
-
-    def change(text: str, draw: np.random.Generator) -> str:
-        words = text.split()
-        hit = draw.random(len(words)) < share
-        changed = []
-        for word, mistyped in zip(words, hit, strict=True):
-            if mistyped and len(word) > 2:
-                word = _mistype(word, draw)
-            changed.append(word)
-        return " ".join(changed)
-
-    return _changed(texts, share, seed, change)
+    words = text.split()
+    hit = draw.random(len(words)) < share
+    changed = []
+    for word, mistyped in zip(words, hit, strict=True):
+        if mistyped and len(word) > 2:
+            word = _edit(word, draw)
+        changed.append(word)
+    return " ".join(changed)
 
 
-def swap_synonyms(texts: Sequence[str], share: float = 0.5, seed: int = 0) -> list[str]:
+def swap_synonyms(text: str, draw: np.random.Generator, share: float = 0.5) -> str:
     """Replace each word or phrase that has another wording with probability `share`.
 
-    Parameters
-    ----------
-    texts : matched in lower and upper case alike, as whole words.
-    share : 0 to 1; 0 returns the texts as they are.
-    seed : at least 0.
+    By another wording of the same line of `WORDINGS`, in lower case; whole words are matched, in
+    lower and upper case alike. A short list written by hand: many texts have no such word and stay
+    as they are.
 
-    Returns
-    -------
-    As many texts, with another wording of the same line of `WORDINGS` in each place, in lower case.
-    A short list written by hand: many texts have no such word and stay as they are.
-
-    Raises
-    ------
-    InputError for a share or seed that is not allowed.
-
-    Examples
-    --------
-    >>> swap_synonyms(["Turn on the tv please", "jazz"], share=1.0)
-    ['switch on the television kindly', 'jazz']
+    >>> swap_synonyms("Turn on the tv please", np.random.default_rng(0), share=1.0)
+    'switch on the television kindly'
     """
 
-    def change(text: str, draw: np.random.Generator) -> str:
-        def other(match: re.Match) -> str:
-            choices = OTHERS[match[0].lower()]
-            swapped = draw.random() < share
-            return choices[draw.integers(len(choices))] if swapped else match[0]
+    def other(match: re.Match) -> str:
+        choices = OTHERS[match[0].lower()]
+        swapped = draw.random() < share
+        return choices[draw.integers(len(choices))] if swapped else match[0]
 
-        return PHRASES.sub(other, text)
-
-    return _changed(texts, share, seed, change)
+    return PHRASES.sub(other, text)
 
 
 def _others() -> dict[str, list[str]]:
@@ -263,31 +209,21 @@ PHRASES = re.compile(
     rf"(?<![\w'])({'|'.join(sorted(map(re.escape, OTHERS), key=len, reverse=True))})(?![\w'])",
     re.IGNORECASE,
 )
-PERTURBATIONS: dict[str, Callable[..., list[str]]] = {
+PERTURBATIONS: dict[str, Callable[[str, np.random.Generator], str]] = {
     "word drop": drop_words,
-    "typos": typos,
+    "typos": mistype,
     "synonyms": swap_synonyms,
 }
 
 
-def _changed(
-    texts: Sequence[str],
-    share: float,
-    seed: int,
-    change: Callable[[str, np.random.Generator], str],
-) -> list[str]:
-    """Each text as `change` makes it, with random numbers of its own."""
-    check("share", share, float, {"least": 0, "most": 1})
-    check("seed", seed, int, {"least": 0})
-    if isinstance(texts, str):
-        raise InputError("texts", texts, "a list of texts")
-    if share == 0:
-        return list(texts)
+def perturbed(texts: Sequence[str], kind: str, seed: int) -> list[str]:
+    """Each text as one of PERTURBATIONS makes it, with random numbers of its own."""
+    change = PERTURBATIONS[kind]
     streams = (np.random.default_rng([seed, zlib.crc32(text.encode())]) for text in texts)
     return [change(text, draw) for text, draw in zip(texts, streams, strict=True)]
 
 
-def _mistype(word: str, draw: np.random.Generator) -> str:
+def _edit(word: str, draw: np.random.Generator) -> str:
     place = int(draw.integers(1, len(word)))
     before, letter, after = word[:place], word[place], word[place + 1 :]
     kind = draw.integers(4)

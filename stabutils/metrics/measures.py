@@ -493,7 +493,7 @@ def _probabilities(probabilities: ArrayLike, least=1) -> ndarray:
     lowest = float(probabilities.min())
     if not lowest >= 0:  # NaN too
         raise InputError("probabilities", lowest, allowed)
-    total = _row_sums(probabilities)
+    total = probabilities.sum(axis=2, dtype=float)
     off = np.abs(total - 1)
     off[off > 1e-3] -= _rounding(probabilities[off > 1e-3])
     if off.max() > 1e-3:
@@ -510,15 +510,6 @@ def _rounding(rows: ndarray) -> ndarray:
     thousandths = 1000 * rows.astype(float)
     rounded = (np.abs(thousandths - np.rint(thousandths)) < 0.01).all(axis=1)
     return np.where(rounded, 5e-4 * np.count_nonzero(rows, axis=1), 0.0)
-
-
-def _row_sums(probabilities):
-    """Over the classes, (runs, examples): as a product with ones, several times faster than a
-    sum.
-    """
-    if probabilities.dtype == np.float16:
-        return probabilities.sum(axis=2, dtype=np.float32)
-    return probabilities @ np.ones(probabilities.shape[2], probabilities.dtype)
 
 
 def _enough(found, thing, least):

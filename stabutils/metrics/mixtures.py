@@ -95,9 +95,10 @@ def choose_weight(
     gold: ArrayLike,
     kind: str = "geometric",
     weights: Sequence[float] = WEIGHTS,
-    errors: float = 1.0,
+    most: float | None = None,
 ) -> float:
-    """The largest weight whose accuracy is within a standard error of the best weight's.
+    """The largest weight whose accuracy is within a standard error of the best weight's, or at
+    most so much below it.
 
     The one-standard-error rule (Breiman et al. 1984, "Classification and Regression Trees") takes
     the most stable of the mixtures that validation cannot tell from the most accurate one. It asks
@@ -111,7 +112,7 @@ def choose_weight(
     anchor : (examples, classes), or for each run
     gold : (examples,), class ids
     weights : to choose from
-    errors : how many standard errors
+    most : of accuracy that may be lost, a share of the texts; None: a standard error
 
     Examples
     --------
@@ -131,7 +132,7 @@ def choose_weight(
     for weight, share in right.items():
         lost = best - share
         error = lost.std(ddof=1) / np.sqrt(len(lost))
-        if lost.mean() <= errors * error + 1e-12:
+        if lost.mean() <= (error if most is None else most) + 1e-12:
             chosen.append(weight)
     return float(max(chosen))
 

@@ -60,8 +60,7 @@ class Composed(Mitigation):
         return self.claim("teacher_seeds").teacher_extras
 
     def teacher_seeds(self, seeds):
-        teachers = [teacher for part in self.active for teacher in part.teacher_seeds(seeds)]
-        return tuple(dict.fromkeys(teachers))
+        return self.claim("teacher_seeds").teacher_seeds(seeds)
 
     def recipe(self, recipe):
         for part in self.active:

@@ -583,22 +583,12 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], least: int)
         weights,
         checkpoints,
         numbered="example" not in cells.roles,
-        identity=_telling(identity),
+        identity={column: called for column, called in identity.items() if called},
     )
     _refuse_contradictions(read, cells.table.name)
     if "confidence" in codes:
         return replace(read, confidence=_confidence(cells, grid, probabilities))
     return read
-
-
-def _telling(identity: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The columns that tell examples apart, by their names or as no two examples share a word."""
-    known = identities(identity)
-    return {
-        column: called
-        for column, called in identity.items()
-        if called and (column in known or len(set(called)) == len(called))
-    }
 
 
 def _ids(role: str, cells: _Cells):

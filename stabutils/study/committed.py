@@ -126,18 +126,6 @@ def write(
     return path
 
 
-def more(path: Path, runs: Runs, whole: bool) -> bool:
-    """Whether a committed file holds what runs in its place would not: runs, or probabilities."""
-    arrays, record = files.read_file(path) or ({}, {"runs": ()})
-    return len(record["runs"]) > len(runs) or ("shares" in arrays and not whole)
-
-
-def recipe(path: Path) -> dict | None:
-    """The recipe that a committed file's runs were trained by; None where there is no such file."""
-    _, record = files.read_file(path) or ({}, {})
-    return record.get("recipe")
-
-
 def read(path: Path, keep: Sequence[str] = ()) -> dict[str, files.Arrays]:
     """The committed answers of an arm by run name, of those runs of which all of `keep` was
     committed.
