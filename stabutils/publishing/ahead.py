@@ -17,16 +17,17 @@ from typing import Any
 
 from joblib import cpu_count
 
-from stabutils.mitigations import Mitigation, resolve
+from stabutils.mitigations import Mitigation
 from stabutils.publishing.plans import parts_of
 from stabutils.study.dispatch import Dispatch, end_with, progress
+from stabutils.study.forecast import Forecast
 from stabutils.study.runs import Run
-from stabutils.study.study import Study, StudyOfTexts, requested
+from stabutils.study.study import Study, StudyOfTexts
 
 Plans = Mapping[str, tuple[Study, Mapping[str, Any]]]  # study and parameters by notebook
 
 
-@dataclass
+@dataclass(frozen=True)
 class Training:
     """A run to be trained, with all that any notebook keeps of it.
 
@@ -116,26 +117,20 @@ def dispatch_of(study: Study) -> Dispatch:
 
 def trainings(plans: Plans) -> list[Training]:
     """Each run that notebooks are known to train, once, teachers before their students."""
-    found: dict[str, Training] = {}
+    forecast = Forecast()
+    owners: dict[str, tuple[str, Study]] = {}  # by run
     studies: dict[Study, Study] = {}  # equal ones read their texts once
     for number, (given, knobs) in plans.items():
         for part in parts_of(number, studies.setdefault(given, given), knobs):
             if isinstance(part.study, StudyOfTexts):
                 continue  # a worker process makes a study of its knobs
             study = studies.setdefault(part.study, part.study)
-            dispatch = study.dispatch
-            if part.arm is None or dispatch.cluster or dispatch.device != "cpu":
+            if part.arm is None or study.dispatch.cluster or study.dispatch.device != "cpu":
                 continue
-            arm = resolve(part.arm)
-            request = requested(study, arm, part.n, part.start, part.seeds, part.keep)
-            published = dispatch.answers.published(request)
-            runs = [run for run in request.runs if run.name not in published]
-            missing = [run for run in runs if not dispatch.answers.has(run, part.keep)]
-            taught = [(Mitigation(), run) for run in dispatch.teachers(arm, missing)]
-            for each, run in [*taught, *((arm, run) for run in missing)]:
-                keep = part.keep if each is arm else arm.teacher_extras
-                if dispatch.answers.has(run, keep):
-                    continue
-                training = Training(number, replace(study), each, run, set())
-                found.setdefault(run.name, training).keep.update(keep)
-    return list(found.values())
+            replace(part, study=study).count(forecast)
+            for name in forecast.trained:
+                owners.setdefault(name, (number, replace(study)))
+    return [
+        Training(*owners[name], mitigation, run, forecast.extras[name])
+        for name, (mitigation, run) in forecast.trained.items()
+    ]

@@ -14,12 +14,14 @@ class Forecast:
 
     Attributes
     ----------
-    extras : of the runs that the requests so far would train, by name: what is kept beside their
-        answers
+    trained : the runs that the requests so far would train, by name, teachers before their
+        students, and how
+    extras : by name, what is kept beside their answers
     stored, published : names of the runs whose answers the requests so far would only read
     """
 
     def __init__(self) -> None:
+        self.trained: dict[str, tuple[Mitigation, Run]] = {}
         self.extras: dict[str, set[str]] = {}
         self.stored: set[str] = set()
         self.published: set[str] = set()
@@ -53,6 +55,7 @@ class Forecast:
             taught = self._trainings(dispatch, Mitigation(), teachers, mitigation.teacher_extras)
         for run in missing:
             before = self.extras.get(run.name) or dispatch.answers.extras(run)
+            self.trained[run.name] = mitigation, run
             self.extras[run.name] = {*before, *keep}
         return taught + len(missing)
 
