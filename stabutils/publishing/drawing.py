@@ -65,8 +65,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     drawn |= _of_numbers(folder)
     methods = results.board(folder)
     if methods.arm.str.startswith("ensemble").any():
-        table = frontier.frontier([methods])
-        drawn["frontier"] = figures.frontier(table, named=("R-Drop", "TGTSS", "learning rate"))
+        drawn["frontier"] = _frontier(methods)
     for curves, points in _anchor_curves(folder):
         drawn["anchor-curve"] = figures.anchor_curve(curves, points)
     lengths = results.lengths(folder)
@@ -167,6 +166,16 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
         tables = {kind: pd.DataFrame(rows) for kind, rows in curves.items()}
         found.append((tables, pd.DataFrame(points)))
     return found
+
+
+def _frontier(methods: pd.DataFrame) -> Figure:
+    """All methods of a corpus; the name says where label entropy is over another number of runs."""
+    table = frontier.frontier([methods])
+    named = table.arm.isin(("R-Drop", "TGTSS", "learning rate"))
+    other = table.n.notna() & (table.n != methods.attrs["n"])
+    runs = [f" (LE@{n:g})" if differs else "" for n, differs in zip(table.n, other, strict=True)]
+    table["arm"] += runs
+    return figures.frontier(table, named=tuple(table.arm[named]))
 
 
 def draw_benchmark(root: Path, target: Path) -> list[Path]:
