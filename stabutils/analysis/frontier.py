@@ -14,6 +14,25 @@ from stabutils.metrics import intervals
 from stabutils.metrics.intervals import Interval
 from stabutils.study.runs import Runs
 
+COLUMNS = (
+    "arm",
+    "runs",
+    "behind",
+    "n",
+    "trainings",
+    "passes",
+    "cpu_ratio",
+    "reduction",
+    "churn",
+    "accuracy",
+    "accuracy_change",
+    "guard",
+    "p",
+    "better",
+    "dominated",
+    "linear_dominates",
+)
+
 
 def frontier(
     tables: list[pd.DataFrame],
@@ -42,7 +61,7 @@ def frontier(
     frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
     ratios = cpu_ratios or {}
     frame["cpu_ratio"] = [ratios.get(arm, math.nan) for arm in frame.arm]
-    return frame
+    return frame[[name for name in COLUMNS if name in frame]]
 
 
 def pareto(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:

@@ -42,6 +42,8 @@ def variants_of(texts: Sequence[str], draws: int = 2) -> dict[str, list[list[str
 
     A kind that changes no text, such as synonyms of another language, is left out.
     """
+    if isinstance(texts, str):
+        raise InputError("texts", texts, "a list of texts")
     found = {}
     for kind in PERTURBATIONS:
         changed = [perturb.perturbed(texts, kind, seed) for seed in range(draws)]

@@ -19,7 +19,7 @@ from joblib import cpu_count
 
 from stabutils.mitigations import Mitigation
 from stabutils.publishing.plans import parts_of
-from stabutils.study.dispatch import Dispatch, end_with, progress
+from stabutils.study.dispatch import Dispatch, end_with, progress, unseen_interrupts
 from stabutils.study.forecast import Forecast
 from stabutils.study.runs import Run
 from stabutils.study.study import Study, StudyOfTexts
@@ -61,11 +61,17 @@ class Ahead:
         if self.workers:
             spawn, driver = get_context("spawn"), os.getpid()
             self.pool = ProcessPoolExecutor(self.workers, spawn, begin, (driver,))
-            found = self.pool.submit(trainings, self.plans)
-            wanted = [] if found.exception() else found.result()
-            for training in wanted:
-                future = self.pool.submit(train, training)
-                self.futures.setdefault(training.number, []).append(future)
+            with unseen_interrupts():
+                found = self.pool.submit(trainings, self.plans)
+            try:
+                wanted = [] if found.exception() else found.result()
+            except KeyboardInterrupt:
+                self.__exit__()
+                raise
+            with unseen_interrupts():
+                for training in wanted:
+                    future = self.pool.submit(train, training)
+                    self.futures.setdefault(training.number, []).append(future)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,8 +134,8 @@ def trainings(plans: Plans) -> list[Training]:
             if part.arm is None or study.dispatch.cluster or study.dispatch.device != "cpu":
                 continue
             replace(part, study=study).count(forecast)
-            for name in forecast.trained:
-                owners.setdefault(name, (number, replace(study)))
+            for name in forecast.trained.keys() - owners.keys():
+                owners[name] = number, replace(study)
     return [
         Training(*owners[name], mitigation, run, forecast.extras[name])
         for name, (mitigation, run) in forecast.trained.items()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from stabutils.errors import Incomplete, InputError
@@ -167,7 +168,7 @@ class Dispatch:
             parallel = Parallel(
                 n_jobs=processes, return_as="generator_unordered", pre_dispatch="n_jobs"
             )
-            with interrupts_wait():
+            with unseen_interrupts():
                 return parallel(delayed(train_run)(self.task, *call) for call in calls)
         try:
             from stabutils.study.cluster import trained
@@ -232,14 +233,15 @@ def end_with(driver: int) -> None:
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C waits meanwhile, and worker processes that are started never see one: this process
-    ends them, and their tracebacks would bury what it says.
+def unseen_interrupts() -> Iterator[None]:
+    """Worker processes that are started meanwhile never see a Ctrl-C: this process ends them, and
+    their tracebacks would bury what it says.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # else it is started meanwhile, and lets signals in again
+    for tracker in (resource_tracker, loky_tracker):
+        tracker.ensure_running()  # else it is started meanwhile, and lets signals in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
