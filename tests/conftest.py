@@ -33,6 +33,8 @@ def pytest_configure(config):
         # read by torch when it is first imported, here and in every child process
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        # the processes of pytest-xdist are one a core already; tests of workers name how many
+        "LOKY_MAX_CPU_COUNT": "1",
         "IPYTHONDIR": str(
             home / "ipython"
         ),  # a kernel must not depend on the user's start-up files
