@@ -19,6 +19,7 @@ from test_models import make_checkpoint
 from transformers import AutoConfig, AutoModel
 
 from stabutils.__main__ import main
+from stabutils.data.datasets import Dataset, Split
 from stabutils.data.linear import Linear, fit
 from stabutils.errors import InputError
 from stabutils.metrics.mixtures import choose_weight, curve, mix
@@ -32,7 +33,7 @@ from stabutils.reports.anchor import (
     read_rated,
     serve,
 )
-from stabutils.reports.reading import read_predictions
+from stabutils.reports.reading import Predictions, read_predictions
 from stabutils.study.study import Study
 from stabutils.training.features import frozen_vectors
 from stabutils.training.files import DamagedRun
@@ -198,6 +199,32 @@ def test_probabilities_of_another_corpus_are_refused():
             assess(DATA, validation, wrong)
     with pytest.raises(InputError, match="shape of the validation probabilities"):
         assess(DATA, test, test)
+
+
+def test_classes_are_taken_by_their_names_also_without_names_of_examples():
+    """Fails if a table's order of labels, 2 before 10, is taken for the corpus's."""
+    names = [f"level{i}" for i in range(12)]
+    part = Split(tuple(f"text {i}" for i in range(12)), np.arange(12))
+    data = Dataset("levels", part, part, part, tuple(sorted(names)))
+    right = data.label_names
+    natural = tuple(names)
+    shares = np.eye(12)[[natural.index(name) for name in right]][None]
+    read = of_shares(shares, natural)
+    assert (probabilities_of(read, data, "test")[0].argmax(-1) == part.labels).all()
+    numbers = tuple(map(str, range(12)))
+    assert (
+        probabilities_of(of_shares(np.eye(12)[None], numbers), data, "test")[0] == np.eye(12)
+    ).all()
+    counted = replace(data, label_names=tuple(sorted(numbers)))
+    with pytest.raises(InputError, match="numbers, which are labels too"):
+        probabilities_of(of_shares(np.eye(12)[None], numbers), counted, "test")
+
+
+def of_shares(shares, names):
+    """Predictions of one run without names of examples."""
+    examples = tuple(map(str, range(shares.shape[1])))
+    more = {"probabilities": shares, "numbered": True}
+    return Predictions(shares.argmax(-1), names, ("1",), examples, "by hand", **more)
 
 
 # ---- the command line

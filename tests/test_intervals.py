@@ -142,6 +142,11 @@ def test_two_runs_give_an_interval_over_examples(rng):
         lambda a, b: metrics.churn(a) - metrics.churn(b), [two, two], [[0, 1], [2, 3]]
     )
     assert arms.note == "these two models only" and ends(arms) == (0, 0)
+    more = (rng.random((5, 400)) < 0.3).astype(int)
+    beside = jackknife_arms(
+        lambda a, b: metrics.churn(a) - metrics.churn(b), [two, more], [[0, 1], [2, 3, 4, 5, 6]]
+    )
+    assert beside.note == "these models only"  # seven of them
 
 
 def test_gold_labels_lose_the_same_examples(rng):

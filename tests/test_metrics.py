@@ -57,6 +57,14 @@ def by_hand_entropy(votes):
     return entropy(np.unique(votes, return_counts=True)[1])
 
 
+@pytest.mark.parametrize("runs", [9, 10, 20, 50])
+def test_equal_votes_are_equal_entropies_of_whatever_classes(runs):
+    """Fails if the last bit orders queries that are tied."""
+    few = np.arange(runs) < 1
+    tied = metrics.label_entropy(np.stack([few, ~few], axis=1).astype(int))
+    assert tied[0] == tied[1] > 0
+
+
 def test_label_entropy_by_hand():
     close(
         metrics.label_entropy([[1, 0, 5], [1, 0, 6], [1, 1, 7], [1, 1, 8]]),

@@ -122,6 +122,7 @@ def test_as_many_words_are_mistyped_as_asked_for():
 
 def test_every_wording_is_swapped_for_another_of_its_line():
     assert set(often(swap_synonyms, "What's the forecast?", 3)) == {"what is the forecast?"}
+    assert "ſhow me" not in often(swap_synonyms, "ſhow me", 3)  # a long s is an s
     assert set(often(swap_synonyms, "somewhat's shops cities", 3)) == {"somewhat's shops cities"}
     for wording, others in OTHERS.items():
         assert others and wording not in others

@@ -592,6 +592,29 @@ def test_separators_of_other_countries_are_read(tmp_path):
         read_predictions(write(tmp_path, LONG.replace(",", ";") + '3;"a'))
 
 
+@pytest.mark.parametrize("column", ["", "idx", "index", "row", "nr", "Unnamed: 0"])
+def test_files_of_one_run_each_are_joined_by_the_column_that_names_their_rows(tmp_path, column):
+    """Fails if rows of another order are held against each other, as if all had flipped."""
+    orders, answers = (range(12), (5, 0, 9, 2, 11, 7, 1, 3, 10, 4, 8, 6)), "abcabbcaacbc"
+    paths = []
+    for run, order in enumerate(orders):
+        rows = "".join(f"{i},{answers[i]}\n" for i in order)
+        paths.append(write(tmp_path, f"{column},label\n{rows}", f"run{run}.csv"))
+    read = read_predictions(paths)
+    assert metrics.churn(read.labels) == 0 and not read.numbered
+
+
+def test_files_whose_indices_name_no_common_rows_are_joined_by_position(tmp_path):
+    """A long table that was cut into runs: its index goes on."""
+    texts = ["idx,label\n0,a\n1,b\n2,b\n", "idx,label\n3,a\n4,a\n5,b\n"]
+    paths = [write(tmp_path, text, f"{i}.csv") for i, text in enumerate(texts)]
+    read = read_predictions(paths)
+    assert read.labels.tolist() == [[0, 1, 1], [0, 0, 1]] and read.numbered
+    ids = write(tmp_path, "example,run1,run2\n0,b,b\n1,a,a\n2,a,b\n", "after.csv")
+    with pytest.raises(InputError, match="the order of rows in before"):
+        compare(read, read_predictions(ids))
+
+
 def test_one_file_for_each_run(tmp_path, capsys):
     rows = ("x,x,hm\n", "y,x,hm\n", "y,y,oh\n")
     texts = [[rows[0], rows[2]], [rows[1], rows[2]], [rows[0], rows[2]]]
@@ -1322,7 +1345,7 @@ def test_an_unused_column_that_is_named_like_a_role_plays_none(tmp_path):
 def test_checkpoints_with_confidence_rank_by_uncertainty(tmp_path):
     rows = "1,1,a,x,0.2\n1,2,a,x,0.9\n1,1,b,x,0.3\n1,2,b,x,0.6\n"
     path = write(tmp_path, "run,checkpoint,example,label,confidence\n" + rows)
-    assert report(read_predictions(path)).examples["doubt"].round(3).tolist() == [0.1, 0.4]
+    assert report(read_predictions(path)).examples["uncertainty"].round(3).tolist() == [0.1, 0.4]
 
 
 def test_negative_flips_of_a_report_are_half_of_those_of_either_way():

@@ -65,6 +65,13 @@ def reduction(new, old):
 # ---- what a score knows
 
 
+def test_probabilities_are_no_labels():
+    """Fails if they are cut to whole numbers and so look perfectly stable."""
+    for shares in ([[0.2, 1.4], [0.9, 1.9]], np.full((3, 4), 0.5, np.float32)):
+        with pytest.raises(InputError, match="type of labels"):
+            scores.churn(shares)
+
+
 def test_churn_by_hand():
     """Votes 2:1, 3 and 1:1:1; without the odd run 0, without another 1 of 1 pair."""
     score = scores.churn([[0, 5, 1], [0, 5, 2], [1, 5, 3]])

@@ -186,7 +186,7 @@ def swap_synonyms(text: str, draw: np.random.Generator, share: float = 0.5) -> s
     """
 
     def other(match: re.Match) -> str:
-        choices = OTHERS[match[0].lower()]
+        choices = OTHERS[match[0].casefold()]
         swapped = draw.random() < share
         return choices[draw.integers(len(choices))] if swapped else match[0]
 

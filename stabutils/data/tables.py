@@ -58,6 +58,8 @@ class Table:
         Whether the last row has no line break behind it, as in a file that was cut off.
     separator
         What stands between two cells, "" where the form has no separator.
+    numbered
+        Whether its last column is one of row numbers that the file did not have.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Table:
     places: Callable[[], Sequence[str]]
     open_ended: bool = False
     separator: str = ""
+    numbered: bool = False
 
     def where(self, row: int) -> str:
         """File and line of a data row (counted from 0), as messages name it."""

@@ -368,7 +368,8 @@ def jackknife_arms(statistic: Callable, arms, seeds, examples=()) -> Interval:
         raise InputError("seeds", [own.tolist() for own in seeds], allowed)
     sizes = np.array([_enough(len(np.unique(own))) for own in seeds])
     if sizes.min() == 2:
-        return over_examples(statistic, *arms, examples=examples)
+        found = over_examples(statistic, *arms, examples=examples)
+        return found if sizes.max() == 2 else replace(found, note="these models only")
     pool = np.unique(np.concatenate(seeds))
     used = np.array([np.isin(pool, own) for own in seeds])
     moves = np.zeros(used.shape)

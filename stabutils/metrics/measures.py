@@ -45,7 +45,8 @@ def label_entropy(labels: ArrayLike, n: int | None = None) -> ndarray:
     """
     labels = _labels(labels)
     n = len(labels) if n is None else _draw(n, len(labels))
-    return _sum_over_classes(labels, expected_worth(entropy_worth(n), len(labels)))
+    worth = expected_worth(entropy_worth(n), len(labels))
+    return np.round(_sum_over_classes(labels, worth), 12)  # equal votes tie, of whatever classes
 
 
 def checkpoint_entropy(checkpoints: ArrayLike) -> ndarray:

@@ -296,6 +296,8 @@ def jensen_shannon(probabilities: ndarray) -> Interval:
 def _own_votes(labels: ArrayLike) -> ndarray:
     """How many runs, itself included, answer a query as a run does: (runs, queries)."""
     labels = np.asarray(labels)
+    if labels.dtype.kind not in "biu":
+        raise InputError("type of labels", str(labels.dtype), "whole numbers, a class each")
     small = labels.astype(np.min_scalar_type(int(labels.max())))
     return np.stack([np.count_nonzero(small == run, axis=0) for run in small])
 

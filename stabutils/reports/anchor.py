@@ -466,14 +466,19 @@ def probabilities_of(predictions: Predictions, data: Dataset, split: str) -> nda
     order of the corpus.
 
     Columns that are named for labels, and rows that have their text in a column or as their id, are
-    put in order; others must be so. Raises InputError where there are no probabilities, or texts,
-    labels or gold labels are not those of the split.
+    put in order; others, such as the classes of an array, must be so. Raises InputError where there
+    are no probabilities, where numbers may be labels or places of classes, or where texts, labels
+    or gold labels are not those of the split.
     """
     thing, part = f"predictions on {split}", getattr(data, split)
     probabilities, given = predictions.probabilities, list(predictions.label_names)
-    names = given if predictions.numbered else list(data.label_names)
+    places = predictions.numbered and given == list(map(str, range(len(given))))
+    names = given if places else list(data.label_names)
     if probabilities is None:
         raise InputError(thing, "labels only", "probabilities, a column p_<label> for each label")
+    if places and sorted(given) == sorted(data.label_names) and given != list(data.label_names):
+        allowed = "a table with a column of examples and p_<label> for each label"
+        raise InputError(f"classes of the {thing}", "numbers, which are labels too", allowed)
     if set(given) != set(names):
         strange = sorted(set(given) ^ set(names))[0]
         raise InputError(f"labels of the {thing}", strange, "the labels of the corpus")

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stabutils.errors import InputError
-from stabutils.metrics.intervals import GUARD, Interval, jeffreys, runs_to_detect, verdict
+from stabutils.metrics.intervals import (
+    GUARD,
+    ROUNDING,
+    Interval,
+    jeffreys,
+    runs_to_detect,
+    verdict,
+)
 from stabutils.metrics.measures import flips
 from stabutils.metrics.multiplicity import mcnemar
 
@@ -100,7 +107,7 @@ def with_unseen(interval: Interval, queries: int) -> Interval:
     >>> print(with_unseen(Interval(0.0, 0.0, 0.0, runs=2, se=0.0), 10))  # Jeffreys, 0 of 10
     0.000 [0.000, 0.217]
     """
-    if interval.high != interval.low:
+    if interval.high != interval.low or abs(interval.value) > ROUNDING:
         return interval
     return replace(interval, high=interval.value + float(jeffreys(0, queries)[1]))
 

@@ -126,7 +126,8 @@ def read_predictions(
     ----------
     path
         The file, or several tables of one run each, which is named after its file (or by a column
-        run) and answers the same examples as the others; text in UTF-8. Arrays in a .safetensors
+        run) and answers the same examples as the others: matched by the column that names them, an
+        index included, else by position; text in UTF-8. Arrays in a .safetensors
         file: labels or probabilities, and perhaps gold and weights.
     columns
         Role -> column, for roles run, example, label, gold, text, weight, checkpoint, confidence
@@ -202,18 +203,39 @@ def _joined(paths: Sequence, said: dict[str, list[str]]) -> tuple[Table, dict[st
     if len(roles.get("label", ())) > 1:
         allowed = f"one column of labels in each file, as each is one run, or {parts[0].name} alone"
         raise InputError(f"labels in {parts[0].name}", roles["label"], allowed)
-    added = []
+    found, added = dict(said), []
+    naming = None if "example" in roles else _naming_column(files, unused(header, roles))
+    if naming is not None:
+        found["example"] = [naming]
     if "run" not in roles:
-        added = ["file name"] + ["row number"] * ("example" not in roles)
+        added = ["file name"] + ["row number"] * ("example" not in roles and naming is None)
     table = Table(
         " + ".join(part.name for part in parts),
         [*header, *added],
         _with_columns(parts, names, len(added)),
         lambda: [place for part in parts for place in part.places()],
         separator=parts[0].separator,
+        numbered="row number" in added,
     )
-    roles_added = zip(("run", "example"), added, strict=False)
-    return table, said | {role: [column] for role, column in roles_added}
+    return table, found | {
+        role: [column] for role, column in zip(("run", "example"), added, strict=False)
+    }
+
+
+def _naming_column(files: Sequence[Path], columns: Sequence[str]) -> str | None:
+    """The column that names the same examples in all files, each once, as an index does."""
+    for column in row_names(columns):
+        named = []
+        for file in files:
+            table = read_table(file, file.name)
+            place = table.header.index(column)
+            named.append([row[place].strip() for rows in table.chunks for row in rows])
+        if (
+            all(len(set(names)) == len(names) for names in named)
+            and len(set(map(frozenset, named))) == 1
+        ):
+            return column
+    return None
 
 
 def _with_columns(parts: Sequence[Table], names: Sequence[str], count: int):
@@ -582,7 +604,7 @@ def _predictions(cells: _Cells, rated: list[str], beside: list[str], least: int)
         probabilities,
         weights,
         checkpoints,
-        numbered="example" not in cells.roles,
+        numbered="example" not in cells.roles or cells.table.numbered,
         identity={column: called for column, called in identity.items() if called},
     )
     _refuse_contradictions(read, cells.table.name)

@@ -495,7 +495,7 @@ def _plan(churn, needed, queries):
 def _table(read: Predictions) -> pd.DataFrame:
     """The table of queries.
 
-    Of one run: where confidence is known, doubt ranks the queries: it found what other runs
+    Of one run: where confidence is known, uncertainty ranks the queries: it found what other runs
     disagree on better than the entropy on all corpora of this study (notebook 01).
     """
     labels, runs, names = read.labels, len(read.labels), np.array(read.label_names, object)
@@ -504,12 +504,12 @@ def _table(read: Predictions) -> pd.DataFrame:
     if runs == 1:
         entropy = metrics.checkpoint_entropy(read.checkpoints)[0]
         confidence = confidence_of(read)
-        doubt = None if confidence is None else 1 - confidence[0]
-        order = np.lexsort((-entropy, -(entropy if doubt is None else doubt)))
+        uncertainty = None if confidence is None else 1 - confidence[0]
+        order = np.lexsort((-entropy, -(entropy if uncertainty is None else uncertainty)))
         columns |= {
             "answer": names[labels[0]],
             "checkpoint_entropy": entropy,
-            "doubt": doubt,
+            "uncertainty": uncertainty,
             "flip_rank": 1 + np.argsort(order),
         }
     else:
@@ -646,7 +646,7 @@ def _unstable(report: Report) -> list[dict]:
         row = {"text": query.get("text", ""), "example": query["example"], "gold": gold}
         row["answers"] = answers
         if report.alone:
-            words = {"doubt": "doubt", "checkpoint_entropy": "entropy"}
+            words = {"uncertainty": "uncertainty", "checkpoint_entropy": "entropy"}
             known = [f"{words[name]} {query[name]:.2f}" for name in words if name in query]
             row["score"] = ", ".join(known)
         else:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from stabutils.errors import InputError
 from stabutils.metrics import scores
-from stabutils.metrics.intervals import GUARD
+from stabutils.metrics.intervals import GUARD, ROUNDING
 from stabutils.study.study import Arm, Study
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def scored(arms: Collection[np.ndarray], gold: np.ndarray) -> pd.DataFrame:
             row |= {name: own.value, f"{name}_low": own.low, f"{name}_high": own.high}
         rows.append(row)
     table = pd.DataFrame(rows)
-    return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD)
+    return table.assign(kept=table.accuracy >= table.accuracy[0] - GUARD - ROUNDING)
 
 
 def tune(
@@ -165,7 +165,7 @@ def try_out(study: Study, candidates: Mapping[str, Arm | Study], runs: int) -> p
         trainings.append(price(arm, recipe)[0] * recipe.epochs / study.task.recipe.epochs)
     table = tried(control, labels, study.data.validation.labels)
     table.insert(1, "trainings", trainings)
-    return table
+    return table.assign(model=study.model)
 
 
 def path(study: Study) -> Path:
@@ -296,8 +296,12 @@ def settings_tried(study: Study) -> pd.DataFrame | None:
 
 
 def _committed(study: Study, name: str) -> pd.DataFrame | None:
+    """What was tried for this corpus and model, or None."""
     path = study.records / f"{name}.csv"
-    return pd.read_csv(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path)
+    return table if "model" in table and table.model.eq(study.model).all() else None
 
 
 def settings(table: pd.DataFrame | None) -> dict[str, Mitigation]:
