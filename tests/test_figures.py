@@ -503,6 +503,13 @@ def test_questions_and_spaces_are_spelled_out():
     assert "tell intents apart" in axis.get_title("left").replace("\n", " ")
 
 
+def test_what_could_not_be_tested_says_so():
+    unknown = interval(np.nan)
+    nothing = Clustering(unknown, unknown, np.nan, np.empty(0))
+    axis = figures.nulls({"task": {"beyond binned difficulty": nothing}}).axes[0]
+    assert [text.get_text().strip() for text in axis.texts] == ["cannot be tested here"]
+
+
 def test_the_map_shows_its_regions_closer():
     xy = DRAW.random((200, 2))
     region = np.where(np.hypot(*(xy - 0.5).T) < 0.2, 0, -1)

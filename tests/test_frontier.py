@@ -167,6 +167,17 @@ def test_a_dominator_is_better_in_one_thing_and_worse_in_none(saved, accuracy, e
     assert dominators(table)["row"] == expected
 
 
+def test_an_anchored_arm_of_weight_1_is_the_linear_model_and_stands_on_no_frontier():
+    """Fails if it is counted as a network; a constant network is one, however still it is."""
+    still = rows(
+        ("anchored", 1, 2, 1.0, 0.0),
+        ("ensemble of 2 with anchor, weight 1", 2, 3, 1.0, 0.0),
+        ("anchored at a half", 1, 2, 0.99, 0.0),
+        ("constant", 1, 1, 1.0, -0.5),
+    )
+    assert set(dominators(ROWS, still)) == {*ROWS.arm, "anchored at a half", "constant"}
+
+
 def test_equals_do_not_dominate_one_another_and_of_several_the_best_is_named():
     table = rows(("control", 1, 1, 0.0, 0.0), ("one", 1, 1, 0.4, 0.0), ("same", 1, 1, 0.4, 0.0))
     assert dominators(table) == {"one": "", "same": "", "control": "same"}

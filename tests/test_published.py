@@ -324,6 +324,9 @@ def test_lengths_of_training_come_from_the_committed_answers():
         10,
     ]
     labels = results.answers(ROOT / "records" / "massive", "compact-control-epochs-2")[0]["labels"]
+    board = results.answers(ROOT / "records" / "massive", "compact-longertraining-factor-1.5")
+    entropy = metrics.label_entropy(board[0]["labels"], 3).mean()
+    assert table.label_entropy[4].value == pytest.approx(entropy)  # not of the runs that tuned
     assert table.label_entropy[1].value == pytest.approx(metrics.label_entropy(labels, 3).mean())
     assert (
         set(table.n) == {3} == {min(table.runs)}

@@ -141,7 +141,7 @@ def test_morans_i_is_the_formula_also_for_uneven_rows():
     assert regions.morans_i(values, sparse.csr_array(weights)) == pytest.approx(
         one_by_one(values, weights)
     )
-    assert regions.morans_i(np.ones(12), sparse.csr_array(weights)) == 0
+    assert np.isnan(regions.morans_i(np.ones(12), sparse.csr_array(weights)))
 
 
 def test_morans_i_and_its_local_part_are_those_of_esda():
@@ -232,6 +232,17 @@ def test_what_intents_or_covariates_explain_is_no_clustering():
     )
     other = np.where(places[:, 0] < 0.5, "left", "right")
     assert regions.clustering(entropies, graph, groups=other, permutations=99).p == 0.01
+
+
+def test_where_halves_have_nothing_in_common_nothing_is_tested():
+    """Fails if it counts as a test that found no clustering."""
+    places, labels, _ = world(runs=6)
+    entropies, graph = regions.halves(labels), regions.neighbours(places)
+    entropies[:, 1] = entropies[:, 0].max() - entropies[:, 0]  # each the other's opposite
+    found = regions.clustering(entropies, graph, permutations=99)
+    for unknown in (found.observed, found.chance):
+        assert np.isnan([unknown.value, unknown.low, unknown.high]).all() and unknown.runs == 6
+    assert np.isnan(found.p) and found.null.size == 0
 
 
 def test_chance_is_what_shuffled_places_give():

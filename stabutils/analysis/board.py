@@ -227,6 +227,12 @@ def is_method(arm: str) -> bool:
     return arm not in BESIDE and not arm.startswith(LINEAR)
 
 
+def is_linear_alone(arm: str, reduction: Interval | None) -> bool:
+    """Whether an arm with an anchor is the linear model alone: at a weight of 1 no run differs."""
+    mixture = is_method(arm) and "anchor" in arm
+    return mixture and isinstance(reduction, Interval) and reduction.value == 1
+
+
 def with_verdicts(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:
     """A table of arms in order, with `guard`, `p` and `better` for the family of its methods.
 

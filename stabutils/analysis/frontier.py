@@ -43,7 +43,8 @@ def frontier(
     Parameters
     ----------
     tables : boards of one control (`board.board`, `ensembles.table`); of an arm in several the last
-        row counts, and their methods become one family for Holm's correction
+        row counts, and their methods become one family for Holm's correction; the placebo, and
+        anchored arms of weight 1, which are the linear model, are left out
     cpu_ratios : of an arm's training by control's, both on one kind of machine
 
     Returns
@@ -56,7 +57,8 @@ def frontier(
     rows: dict[str, dict] = {}
     for table in tables:
         for row in table.to_dict("records"):
-            if row["arm"] != "placebo":
+            beside = row["arm"] == "placebo"
+            if not beside and not board.is_linear_alone(row["arm"], row["reduction"]):
                 rows[row["arm"]] = {"n": table.attrs.get("n")} | row
     frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
     ratios = cpu_ratios or {}

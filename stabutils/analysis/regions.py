@@ -129,8 +129,8 @@ def plane(vectors: ndarray, intents: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def morans_i(values: ndarray, graph: sparse.csr_array) -> float:
-    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; 0 if
-    nothing varies.
+    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; nan
+    if nothing varies.
 
     values (examples,). Source: Moran 1950; the slope of the neighbours' mean on the own value.
 
@@ -147,7 +147,7 @@ def cross_morans_i(first: ndarray, second: ndarray, graph: sparse.csr_array) -> 
 
     first and second (..., examples), entropy over one half of the runs and over the other. With z
     centred it is sum z1 W z2 / sum z1 z2, W made symmetric, the leading axes (several halvings)
-    pooled; 0 where the halves have nothing in common. Equal to `morans_i` when both are the same.
+    pooled; nan where the halves have nothing in common. Equal to `morans_i` when both are the same.
     """
     return float(_cross(residuals(first), residuals(second), _symmetric(graph)))
 
@@ -159,7 +159,7 @@ def _symmetric(graph: sparse.csr_array) -> sparse.csr_array:
 def _cross(first: ndarray, second: ndarray, weights: sparse.csr_array) -> float:
     lag = (weights @ second.reshape(-1, second.shape[-1]).T).T.reshape(second.shape)
     common = np.sum(first * second)
-    return np.sum(first * lag) / common if common > NOTHING * first.size else 0.0
+    return np.sum(first * lag) / common if common > NOTHING * first.size else np.nan
 
 
 def residuals(
@@ -247,21 +247,25 @@ def clustering(
     Returns
     -------
     The interval is over runs and queries (blocks of queries are left out with their
-    neighbourhoods), conservative. p is (1 + as large by chance)/(1 + permutations), one-sided.
+    neighbourhoods), conservative. p is (1 + as large by chance)/(1 + permutations), one-sided. All
+    is nan where the halves have nothing in common: it cannot be tested.
     """
     left = residuals(entropies, groups, covariates)
     weights = _symmetric(graph)
-    values = [_cross(one, other, weights) for one, other in left]
+    *without, value = [_cross(one, other, weights) for one, other in left]
+    if np.isnan(value):
+        unknown = Interval(np.nan, np.nan, np.nan, len(without))
+        return Clustering(unknown, unknown, np.nan, np.empty(0))
     rng, (first, second) = np.random.default_rng(seed), left[-1]
     null = np.empty(permutations)
     for i in range(permutations):
         places = _shuffled(left.shape[-1], groups, rng)
         null[i] = _cross(first[:, places], second[:, places], weights)
-    p = (1 + np.sum(null >= values[-1] - 1e-12)) / (1 + permutations)
+    p = (1 + np.sum(null >= value - 1e-12)) / (1 + permutations)
     low, high = map(float, np.quantile(null, [0.025, 0.975]))
-    chance = Interval(float(null.mean()), low, high, len(left) - 1)
-    over_runs = from_deletions(values[-1], values[:-1])
-    over_queries = _over_blocks(values[-1], first, second, weights)
+    chance = Interval(float(null.mean()), low, high, len(without))
+    over_runs = from_deletions(value, np.nan_to_num(without))
+    over_queries = _over_blocks(value, first, second, weights)
     observed = runs_and_queries(over_runs, over_queries).within(-np.inf, 1)
     return Clustering(observed, chance, float(p), null)
 
@@ -309,7 +313,7 @@ def _over_blocks(
     for rest in intervals.without_blocks(count):
         scaled = weights[rest][:, rest] * (count / len(rest))
         deleted.append(_cross(first[:, rest], second[:, rest], scaled))
-    return from_deletions(value, deleted, runs=0)
+    return from_deletions(value, np.nan_to_num(deleted), runs=0)
 
 
 def _shuffled(count: int, groups: ndarray | None, draw: np.random.Generator) -> ndarray:

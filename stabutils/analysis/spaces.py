@@ -13,7 +13,7 @@ QUESTIONS = {
     "within intents": "also among the queries of one intent, shuffled only there?",
     "beyond difficulty": "also beyond error rate, length and nearness to training texts?",
     "beyond binned difficulty": "also beyond ten bins of error rate, instead of a straight line?",
-    "beyond a network's uncertainty": "also beyond the uncertainty of a network outside the study?",
+    "beyond a network's uncertainty": "beyond the uncertainty of another network alone?",
     "all of these": "beyond intents, difficulty and that uncertainty together?",
 }
 

@@ -97,9 +97,9 @@ def anchor_curve(curves: Mapping[str, pd.DataFrame], points: pd.DataFrame) -> Fi
         colour, mark = (RED, "^") if name.startswith(LINEAR) else ("black", "D")
         axis.plot(*place, marker=mark, color=colour, zorder=5)
     for look, dashes, (kind, table) in zip(LOOKS, cycle(DASHES), curves.items(), strict=False):
-        along = "weight" if "weight" in table else "size"
+        along, numbers = ("weight", "weights") if "weight" in table else ("size", "members")
         table = table.sort_values(along)
-        curve = _crosses(axis, table, **look, linestyle=dashes, label=short(kind))
+        curve = _crosses(axis, table, **look, linestyle=dashes, label=f"{short(kind)} ({numbers})")
         inner = ~table[along].isin([0, 1]).to_numpy()  # the ends are points
         names += [f"{number:g}" for number in table[along][inner]]
         colours += [look["color"]] * inner.sum()

@@ -297,7 +297,7 @@ def how_many_runs(churn: Interval) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 3.4))
     axis.plot(runs, 100 * quantile * np.sqrt(variance), label="other runs, these queries")
     if churn.se > over_runs.se:
-        both = 100 * _half_widths(churn, runs)
+        both = 100 * np.maximum(_half_widths(churn, runs), quantile * np.sqrt(variance))
         axis.plot(runs, both, "--", color=GREY, label="other runs and other queries")
         axis.legend(frameon=False)
     here = 100 * stdtrit(churn.runs - 1, 0.975) * over_runs.se

@@ -62,7 +62,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     left.set(xlabel="reduction of label entropy, % of control's")
     start, end = right.get_xlim()
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
-    right.set(xlabel="change of accuracy (points)", xlim=(min(-1, start), end))
+    right.set(xlabel="change of accuracy (points); shaded: too low", xlim=(min(-1, start), end))
     legend_of_marks(figure, {kind: look for kind, look in KINDS.items() if kind in kinds})
     return figure
 

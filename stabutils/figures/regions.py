@@ -25,6 +25,8 @@ QUESTIONS = {  # of notebook 02, spelled out
     "anywhere": "among all queries",
     "within intents": "among queries of one intent",
     "beyond difficulty": "beyond error rate, length, and nearness to training texts",
+    "beyond binned difficulty": "beyond ten bins of error rate, length, and nearness",
+    "beyond a network's uncertainty": "beyond another network's uncertainty",
     "all of these": "within one intent, beyond difficulty and uncertainty",
 }
 MOST_NAMED = 20  # intents of a map
@@ -72,7 +74,9 @@ def _against_chance(axis: Axes, place: int, test: Clustering) -> None:
     axis.plot([test.chance.low, test.chance.high], [place, place], color="black", linewidth=4)
     look = {"marker": "D", "color": ORANGE, "markeredgecolor": "black", "capsize": 4}
     [value] = whiskers(axis, [place], [test.observed], across=True, **look)
-    if not np.isnan(test.p):
+    if np.isnan(test.observed.value):
+        axis.text(0, place, " cannot be tested here", fontsize=9, va="center")
+    elif not np.isnan(test.p):
         relation = "=" if test.p > 0.001 else "≤"
         words = f"p {relation} {test.p:.3f}"
         axis.text(value, place - 0.3, words, fontsize=9, ha="center", va="bottom")

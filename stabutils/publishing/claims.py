@@ -29,9 +29,10 @@ the boards ([results](results.md)) say whether a method is better at all, with a
 a correction for how many were tried, and over how many runs label entropy is: five, or fewer where
 runs are few. `compact` is a small network trained from
 scratch: of a claim about fine-tuning its columns say only whether it carries over. A method stands
-at the strength tuned on MASSIVE with `compact` there, and at its default elsewhere, TGTSS at its
-default everywhere; the tables of [results](results.md) have the strength in the name where they
-differ, and [say](results.md#what-settings-were-chosen-by) which three choices were not blind.
+at the strength tuned on MASSIVE with `compact` there, and at its default elsewhere, TGTSS (temporal
+guided temperature-scaled smoothing) at its default everywhere; the tables of [results](results.md)
+have the strength in the name where they differ, and
+[say](results.md#what-settings-were-chosen-by) which three choices were not blind.
 Where the [weight](results.md#the-anchors-weights) of an anchor is 1, as at half a point with MiniLM
 on BANKING77 and CLINC150, *anchored* is the linear model alone. README weighs what follows, also by
 which methods were trained with the encoder.

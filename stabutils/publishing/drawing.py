@@ -27,6 +27,7 @@ ATTRIBUTES = {  # of a test query, in words
     "rare": "share of rare words",
     "words": "length in words",
 }
+SHOWN = 20  # runs, columns of the figure of answers
 NOTEBOOKS = {  # whose runs of control a figure shows; others show all that are published
     "one-run": "01",
     "attributes": "02",
@@ -50,7 +51,7 @@ def draw(folder: Path, target: Path) -> list[Path]:
     others = metrics.label_entropy(labels[1:])
     dynamics = arrays["confidence_mean"][0], arrays["confidence_spread"][0]
     drawn = {
-        "answers": figures.answers(labels[:20], gold, texts),
+        "answers": figures.answers(labels[:SHOWN], gold, texts),
         "accuracy-and-churn": figures.accuracy_and_churn(arrays["accuracy"], pairs, churn),
         "entropy": figures.entropy_distribution(labels),
         "how-many-runs": figures.how_many_runs(churn),
@@ -91,7 +92,8 @@ def _runs_of(folder: Path, name: str, published: int) -> str:
     runs = published
     if name in NOTEBOOKS:
         runs = results.records_of(folder, NOTEBOOKS[name])[-1].parameters["runs"]
-    return f" · {runs} runs of control"
+    drawn = f"{SHOWN} of " if name == "answers" and runs > SHOWN else ""
+    return f" · {drawn}{runs} runs of control"
 
 
 def _of_numbers(folder: Path) -> Figures:
@@ -226,4 +228,4 @@ def _save(figure: Figure, name: str, target: Path, about: str) -> list[Path]:
 def telling(labels: np.ndarray) -> np.ndarray:
     """The queries whose texts published figures and tables show, and the 20 most unstable."""
     worst = np.argsort(-metrics.label_entropy(labels), kind="stable")[:20]
-    return np.union1d(figures.telling_rows(labels[:20]), worst)
+    return np.union1d(figures.telling_rows(labels[:SHOWN]), worst)

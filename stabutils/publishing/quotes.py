@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis.board import LINEAR, WORDS_ALONE, is_method
+from stabutils.analysis.board import LINEAR, WORDS_ALONE, is_linear_alone, is_method
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.publishing import results
 
@@ -165,7 +165,8 @@ def _board(root: Path, corpus: str) -> str:
     if corpus not in boards:
         return f"No board is published for {corpus} yet."
     board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
-    methods = board[board.arm.map(is_method) & ~board.reduction.map(_whole)]
+    alone = list(map(is_linear_alone, board.arm, board.reduction))
+    methods = board[board.arm.map(is_method)].drop(index=board.index[alone])
     better = methods[methods.better == "holds"]
     rows = [_row(row, n) for row in board.itertuples() if row.arm != "control"]
     sentence = (
@@ -181,15 +182,10 @@ def _board(root: Path, corpus: str) -> str:
     return f"{sentence}\n" + table([*header, "trainings", "passes", "measured on"], rows)
 
 
-def _whole(reduction: Interval | None) -> bool:
-    """Whether a mixture is the linear model alone: no run of it differs."""
-    return reduction is not None and reduction.value == 1
-
-
 def _row(row, n: int) -> list[str]:
     """Of a board of LE@n; bold where it says that the method is better."""
     reduction = in_words("reduction", row.reduction)
-    if is_method(row.arm) and _whole(row.reduction):
+    if is_linear_alone(row.arm, row.reduction):
         reduction += ", the linear model alone"
     elif row.better == "holds":
         reduction = f"**{reduction}**"

@@ -130,7 +130,8 @@ def benchmark(root: Path) -> dict[str, Interval]:
 def lengths(folder: Path) -> pd.DataFrame:
     """Control trained for more or fewer epochs, each length with its own whole schedule.
 
-    Columns epochs, runs, n, label_entropy (at n votes, the same for all) and accuracy, with
+    Of runs with the board's seeds where there are such, else of those that tuned. Columns epochs,
+    runs, n, label_entropy (at n votes, the same for all) and accuracy, with
     intervals. No rows where one length only is published.
     """
     model = _control(folder).removesuffix("-control")
@@ -141,7 +142,7 @@ def lengths(folder: Path) -> pd.DataFrame:
         if match := re.fullmatch(pattern, arm):
             arrays, record = answers(folder, arm)
             epochs = round(record["recipe"]["epochs"] * float(match[1] or 1))
-            found[epochs] = arrays["labels"].astype(int), np.array(record["gold"])
+            found.setdefault(epochs, (arrays["labels"].astype(int), np.array(record["gold"])))
     n = min([5, *(len(labels) for labels, _ in found.values())])
     rows = []
     for epochs, (labels, gold) in sorted(found.items()):
