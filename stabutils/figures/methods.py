@@ -170,8 +170,8 @@ def across_studies(table: pd.DataFrame) -> Figure:
         categories, or of the alphabet) and, as an interval, `churn`
     """
     arms, studies = list(dict.fromkeys(table.arm)), pd.Categorical(table.study).categories
-    figure, axis = plt.subplots(figsize=(8, 0.42 * len(arms) + 1.4))
-    shifts = np.linspace(-0.27, 0.27, len(studies) + 2)[1:-1]
+    figure, axis = plt.subplots(figsize=(8, 0.46 * len(arms) + 1.4))
+    shifts = np.linspace(-0.28, 0.28, len(studies))
     for study, look, shift in zip(studies, cycle(LOOKS), shifts, strict=False):
         own = table[table.study == study]
         places = shift + np.array([arms.index(arm) for arm in own.arm])
