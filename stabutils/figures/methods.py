@@ -29,6 +29,7 @@ from stabutils.metrics.intervals import GUARD, Interval
 LIKELIEST = 4  # answers of a teacher that are drawn apart
 FLOORS = {"reduction": -50, "accuracy_change": -3}  # percent: what is worse stands at the edge
 HOLLOW = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
+SHADED = {"color": RED, "marker": "s", "alpha": 0.15}
 KINDS = {  # of rows in `trade_off`
     "significantly more stable, accuracy kept to half a point": {"color": BLUE, "marker": "o"},
     "not so, or undecided": HOLLOW,
@@ -62,8 +63,9 @@ def trade_off(table: pd.DataFrame) -> Figure:
     left.set(xlabel="reduction of label entropy, % of control's")
     start, end = right.get_xlim()
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
-    right.set(xlabel="change of accuracy (points); shaded: too low", xlim=(min(-1, start), end))
-    legend_of_marks(figure, {kind: look for kind, look in KINDS.items() if kind in kinds})
+    right.set(xlabel="change of accuracy (points)", xlim=(min(-1, start), end))
+    looks = {kind: look for kind, look in KINDS.items() if kind in kinds}
+    legend_of_marks(figure, looks | {"shaded: more accuracy lost": SHADED})
     return figure
 
 

@@ -137,7 +137,7 @@ def lengths(folder: Path) -> pd.DataFrame:
     model = _control(folder).removesuffix("-control")
     other = r"longertraining-factor-([\d.]+)(?:-from-\d+)?"
     pattern = rf"{re.escape(model)}-(?:control(?:-epochs-\d+)?|{other})"
-    found = {}
+    found: dict[int, tuple] = {}
     for arm in arms(folder, f"{model}-*"):
         if match := re.fullmatch(pattern, arm):
             arrays, record = answers(folder, arm)
