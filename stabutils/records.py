@@ -331,8 +331,8 @@ def judged(notebook: str, numbers: Iterable[Number]) -> tuple[Claim, ...]:
 def _judge(definition: Definition, found: Mapping[str, Number]) -> Claim:
     """A claim with its verdict, from numbers by their keys."""
     sentence, interval, beyond = definition.sentence, None, definition.beyond
-    if definition.number in found:
-        number = found[definition.number]
+    number = found.get(definition.number)
+    if number is not None and math.isfinite(number.value):
         interval = number.interval
         words = f"{shown(number)} ({number.sample})"
         sentence = sentence.replace("{value}", words)

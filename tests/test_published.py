@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stabutils import metrics, records
@@ -91,6 +92,14 @@ def test_figures_are_redrawn_from_records_alone(name, tmp_path):
         assert f"{runs} runs of control" in drawn
 
 
+def test_every_query_that_is_shown_has_its_text():
+    """Fails if what chooses them changes and `queries.csv` is not written anew."""
+    for folder in results.published(ROOT):
+        labels = results.control(folder)[0]["labels"].astype(int)
+        known = pd.read_csv(folder / "queries.csv")["query"]
+        assert set(drawing.telling(labels)) <= set(known), folder.name
+
+
 def of(metric, value, arm="", width=0.05, runs=10, **more):
     """A number whose interval is as wide on both sides."""
     more = {"se": width / 2, "df": 9.0} | more
@@ -149,15 +158,14 @@ def test_a_board_is_read_from_records_and_quoted(tmp_path):
     text = quotes.quote("<!--table: board two-->old<!--end-->", tmp_path)
     assert "| reduction of LE@5 |" in text and "| soft | **30.0 % [25.0, 35.0]** (LE@2) |" in text
     assert "| calm | **20.0 % [15.0, 25.0]** |" in text
-    whole = {"rash": -0.1, "calm": 0.2, "anchored": 1.0}  # no run of the last one differs
+    same = {"anchored": 1.0, "linear (TF-IDF)": 1.0}  # no run differs, and equal accuracies
+    whole = {"rash": -0.1, "calm": 0.2} | same
     records.Record("03_x", {}, {}, board_of(whole)).write(tmp_path / "records" / "whole")
     (tmp_path / "records" / "whole" / "answers").mkdir()
     text = quotes.quote("<!--table: board whole-->old<!--end-->", tmp_path)
     assert "1 of 2 methods are" in text and "calm gives the largest" in text
     assert "| anchored | 100.0 % [95.0, 105.0], the linear model alone |" in text
-    records.Record("03_x", {}, {}, board_of({"anchored": 1.0})).write(
-        tmp_path / "records" / "whole"
-    )
+    records.Record("03_x", {}, {}, board_of(same)).write(tmp_path / "records" / "whole")
     text = quotes.quote("<!--table: board whole-->old<!--end-->", tmp_path)
     assert "0 of 0 methods are" in text and "gives the largest" not in text
     records.Record("04_y", {}, {}, board_of({"soft": 0.3})).write(folder)

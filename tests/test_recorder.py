@@ -104,7 +104,7 @@ def test_one_seed_with_checkpoints_makes_a_ranked_list(trained, tmp_path):
         csv.writer(file).writerows([rows[0], *(row for row in rows[1:] if row[0] == "2")])
     found = st.report(st.read_predictions(tmp_path / "one.csv"))
     assert found.alone and sorted(found.examples["flip_rank"]) == list(range(1, 17))
-    assert found.worst(16)["doubt"].is_monotonic_decreasing
+    assert found.worst(16)["uncertainty"].is_monotonic_decreasing
 
 
 def test_the_weights_that_stay_are_recorded_last(tmp_path):

@@ -610,6 +610,11 @@ def test_files_whose_indices_name_no_common_rows_are_joined_by_position(tmp_path
     paths = [write(tmp_path, text, f"{i}.csv") for i, text in enumerate(texts)]
     read = read_predictions(paths)
     assert read.labels.tolist() == [[0, 1, 1], [0, 0, 1]] and read.numbered
+    shifted = write(tmp_path, "idx,label\n1,b\n2,b\n3,a\n", "2.csv")
+    with pytest.raises(
+        InputError, match="'idx' of 0.csv or 2.csv: got '0'; expected the same rows"
+    ):
+        read_predictions([paths[0], shifted])
     ids = write(tmp_path, "example,run1,run2\n0,b,b\n1,a,a\n2,a,b\n", "after.csv")
     with pytest.raises(InputError, match="the order of rows in before"):
         compare(read, read_predictions(ids))

@@ -227,10 +227,20 @@ def is_method(arm: str) -> bool:
     return arm not in BESIDE and not arm.startswith(LINEAR)
 
 
-def is_linear_alone(arm: str, reduction: Interval | None) -> bool:
-    """Whether an arm with an anchor is the linear model alone: at a weight of 1 no run differs."""
-    mixture = is_method(arm) and "anchor" in arm
-    return mixture and isinstance(reduction, Interval) and reduction.value == 1
+def linear_alone(table: pd.DataFrame) -> ndarray:
+    """Which rows with an anchor are a linear model alone, bool: at a weight of 1 no run differs,
+    and accuracy is that of a linear model in the table.
+    """
+    linear = table.arm.str.startswith(LINEAR)
+    accuracies = [change.value for change in table.accuracy_change[linear]]
+    rows = zip(table.arm, table.reduction, table.accuracy_change, strict=True)
+    return np.array([_follows(*row, accuracies) for row in rows], bool)
+
+
+def _follows(arm: str, reduction, change, accuracies: Sequence[float]) -> bool:
+    if not is_method(arm) or "anchor" not in arm or not isinstance(reduction, Interval):
+        return False
+    return reduction.value == 1 and bool(np.isclose(change.value, accuracies, atol=1e-9).any())
 
 
 def with_verdicts(table: pd.DataFrame, by: str = "reduction") -> pd.DataFrame:

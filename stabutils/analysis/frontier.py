@@ -57,10 +57,10 @@ def frontier(
     rows: dict[str, dict] = {}
     for table in tables:
         for row in table.to_dict("records"):
-            beside = row["arm"] == "placebo"
-            if not beside and not board.is_linear_alone(row["arm"], row["reduction"]):
+            if row["arm"] != "placebo":
                 rows[row["arm"]] = {"n": table.attrs.get("n")} | row
-    frame = pareto(board.with_verdicts(pd.DataFrame(list(rows.values()))))
+    everything = pd.DataFrame(list(rows.values()))
+    frame = pareto(board.with_verdicts(everything[~board.linear_alone(everything)]))
     ratios = cpu_ratios or {}
     frame["cpu_ratio"] = [ratios.get(arm, math.nan) for arm in frame.arm]
     return frame[[name for name in COLUMNS if name in frame]]

@@ -129,7 +129,7 @@ def plane(vectors: ndarray, intents: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def morans_i(values: ndarray, graph: sparse.csr_array) -> float:
-    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; nan
+    """Moran's I: how much neighbours are alike. About -1/(examples - 1) by chance, 1 at most; 0
     if nothing varies.
 
     values (examples,). Source: Moran 1950; the slope of the neighbours' mean on the own value.
@@ -147,9 +147,10 @@ def cross_morans_i(first: ndarray, second: ndarray, graph: sparse.csr_array) -> 
 
     first and second (..., examples), entropy over one half of the runs and over the other. With z
     centred it is sum z1 W z2 / sum z1 z2, W made symmetric, the leading axes (several halvings)
-    pooled; nan where the halves have nothing in common. Equal to `morans_i` when both are the same.
+    pooled; 0 where the halves have nothing in common. Equal to `morans_i` when both are the same.
     """
-    return float(_cross(residuals(first), residuals(second), _symmetric(graph)))
+    found = _cross(residuals(first), residuals(second), _symmetric(graph))
+    return float(np.nan_to_num(found))
 
 
 def _symmetric(graph: sparse.csr_array) -> sparse.csr_array:
@@ -157,6 +158,7 @@ def _symmetric(graph: sparse.csr_array) -> sparse.csr_array:
 
 
 def _cross(first: ndarray, second: ndarray, weights: sparse.csr_array) -> float:
+    """`cross_morans_i` of residuals; nan where they have nothing in common."""
     lag = (weights @ second.reshape(-1, second.shape[-1]).T).T.reshape(second.shape)
     common = np.sum(first * second)
     return np.sum(first * lag) / common if common > NOTHING * first.size else np.nan

@@ -24,7 +24,7 @@ from stabutils.figures.theme import BLUE, GREY, LOOKS, RED, RULE, short
 MOST_NAMED = 9  # networks of a figure
 FREE = 0.25  # where a cost of 0 stands on the logarithmic axis
 COSTS = (0.5, 1, 2, 3, 5, 10, 20, 50, 100)
-COST = "training cost, in runs of control (linear models, also as anchors: not counted)"
+COST = "training cost, in runs of control (linear models not counted; equal costs side by side)"
 PASSES = {"one pass an answer": "o", "up to five passes": "s", "more passes": "D"}
 OPTIMAL = {"color": BLUE, "marker": "o"}
 OTHER = {"color": GREY, "marker": "o", "markerfacecolor": "white"}

@@ -65,7 +65,7 @@ def trade_off(table: pd.DataFrame) -> Figure:
     right.axvspan(min(-1, start), -100 * GUARD, color=RED, alpha=0.08, linewidth=0)
     right.set(xlabel="change of accuracy (points)", xlim=(min(-1, start), end))
     looks = {kind: look for kind, look in KINDS.items() if kind in kinds}
-    legend_of_marks(figure, looks | {"shaded: more accuracy lost": SHADED})
+    legend_of_marks(figure, looks | {"shaded: more than half a point of accuracy lost": SHADED})
     return figure
 
 
@@ -173,7 +173,7 @@ def across_studies(table: pd.DataFrame) -> Figure:
     """
     arms, studies = list(dict.fromkeys(table.arm)), pd.Categorical(table.study).categories
     figure, axis = plt.subplots(figsize=(8, 0.46 * len(arms) + 1.4))
-    shifts = np.linspace(-0.28, 0.28, len(studies))
+    shifts = 0.56 * (np.arange(len(studies)) + 0.5) / len(studies) - 0.28
     for study, look, shift in zip(studies, cycle(LOOKS), shifts, strict=False):
         own = table[table.study == study]
         places = shift + np.array([arms.index(arm) for arm in own.arm])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from stabutils import records
-from stabutils.analysis.board import LINEAR, WORDS_ALONE, is_linear_alone, is_method
+from stabutils.analysis.board import LINEAR, WORDS_ALONE, is_method, linear_alone
 from stabutils.metrics.intervals import Interval, verdict
 from stabutils.publishing import results
 
@@ -165,10 +165,14 @@ def _board(root: Path, corpus: str) -> str:
     if corpus not in boards:
         return f"No board is published for {corpus} yet."
     board, n = results.by_strength(boards)[corpus], boards[corpus].attrs["n"]
-    alone = list(map(is_linear_alone, board.arm, board.reduction))
-    methods = board[board.arm.map(is_method)].drop(index=board.index[alone])
+    alone = linear_alone(board)
+    methods = board[board.arm.map(is_method) & ~alone]
     better = methods[methods.better == "holds"]
-    rows = [_row(row, n) for row in board.itertuples() if row.arm != "control"]
+    rows = [
+        _row(row, n, is_linear)
+        for row, is_linear in zip(board.itertuples(), alone, strict=True)
+        if row.arm != "control"
+    ]
     sentence = (
         f"\nLinear models apart, {len(better)} of {len(methods)} methods are significantly more "
         "stable than control and keep its accuracy to half a point."
@@ -182,10 +186,10 @@ def _board(root: Path, corpus: str) -> str:
     return f"{sentence}\n" + table([*header, "trainings", "passes", "measured on"], rows)
 
 
-def _row(row, n: int) -> list[str]:
+def _row(row, n: int, alone: bool) -> list[str]:
     """Of a board of LE@n; bold where it says that the method is better."""
     reduction = in_words("reduction", row.reduction)
-    if is_linear_alone(row.arm, row.reduction):
+    if alone:
         reduction += ", the linear model alone"
     elif row.better == "holds":
         reduction = f"**{reduction}**"

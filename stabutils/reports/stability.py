@@ -179,7 +179,7 @@ class Report:
         if self.gold is not None:
             never_right = (self.labels != self.gold).all(axis=0)
         weight = table.get("weight", np.ones(len(table)))
-        entropy = table["label_entropy"].round(9)  # of equal votes equal but for rounding
+        entropy = table["label_entropy"]
         return table.iloc[np.lexsort((never_right, -weight, -entropy))]
 
     def regions(self) -> pd.DataFrame:
