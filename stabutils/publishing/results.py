@@ -131,8 +131,8 @@ def lengths(folder: Path) -> pd.DataFrame:
     """Control trained for more or fewer epochs, each length with its own whole schedule.
 
     Of runs with the board's seeds where there are such, else of those that tuned. Columns epochs,
-    runs, n, label_entropy (at n votes, the same for all) and accuracy, with
-    intervals. No rows where one length only is published.
+    runs, n, label_entropy (at n votes, the same for all) and accuracy, with intervals. No rows
+    where fewer than three lengths are published.
     """
     model = _control(folder).removesuffix("-control")
     other = r"longertraining-factor-([\d.]+)(?:-from-\d+)?"
@@ -150,7 +150,7 @@ def lengths(folder: Path) -> pd.DataFrame:
         row = {"epochs": epochs, "runs": len(labels), "n": n}
         rows.append(row | {"label_entropy": entropy.interval(), "accuracy": accuracy.interval()})
     columns = ["epochs", "runs", "n", "label_entropy", "accuracy"]
-    return pd.DataFrame(rows if len(rows) > 1 else [], columns=columns)
+    return pd.DataFrame(rows if len(rows) > 2 else [], columns=columns)
 
 
 def updates(root: Path) -> pd.DataFrame:
