@@ -23,7 +23,6 @@ from stabutils import __main__ as command_line
 from stabutils import records
 from stabutils.data import datasets
 from stabutils.publishing import quotes, results
-from stabutils.study import dispatch
 from stabutils.training import preparation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,9 +146,6 @@ def test_its_python_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
             model, data, replace(recipe, epochs=2), pooling
         ),
     )
-    monkeypatch.setattr(
-        dispatch, "cpu_count", lambda: 1
-    )  # in this process: another one would have to import the page
     path = tmp_path / "snippets.py"  # a file, for a mitigation is known by its source
     path.write_text("\n".join(snippets(text(name))), encoding="utf-8")
     runpy.run_path(str(path), run_name="snippets")

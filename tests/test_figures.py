@@ -452,6 +452,7 @@ def test_runs_needed_are_those_of_the_interval_over_runs():
     assert narrow.get_ydata()[place] == pytest.approx(100 * 2.2622 * 0.005, rel=1e-3)
     assert wide.get_ydata()[place] == pytest.approx(100 * 2.0860 * 0.013, rel=1e-3)  # t(20)
     assert wide.get_ydata()[-1] > 100 * 1.96 * 0.012
+    assert (wide.get_ydata() >= narrow.get_ydata()).all()  # also of three runs
     alone = figures.how_many_runs(over_runs).axes[0]
     assert alone.get_legend() is None
 

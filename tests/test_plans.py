@@ -20,7 +20,6 @@ from stabutils import figures
 from stabutils.mitigations.data_centric import TGTSS
 from stabutils.mitigations.regularizers import RDrop
 from stabutils.publishing import notebooks, plans
-from stabutils.study import dispatch
 from stabutils.study.store import Store
 from stabutils.study.study import Study
 
@@ -52,7 +51,6 @@ METHODS = {"09": "ZerO, R-Drop, TGTSS"}  # the latter two are trained on wrong l
 
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
-    monkeypatch.setattr(dispatch, "cpu_count", lambda: 1)
     path = tiny.project(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     return path

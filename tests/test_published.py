@@ -90,6 +90,7 @@ def test_figures_are_redrawn_from_records_alone(name, tmp_path):
         runs = records.read(folder / f"{notebook}.json").parameters["runs"]
         drawn = (tmp_path / f"{figure}.svg").read_text(encoding="utf-8")
         assert f"{runs} runs of control" in drawn
+    assert "20 of 50 runs of control" in (tmp_path / "answers.svg").read_text(encoding="utf-8")
 
 
 def test_every_query_that_is_shown_has_its_text():

@@ -218,6 +218,9 @@ def test_claims_are_judged_by_the_numbers_of_their_notebook(monkeypatch):
     numbers = [high, *record().numbers[1:]]
     undecided = {each.name: each.verdict for each in judged("01_measuring", numbers)}
     assert undecided["more than"] == "undecided at 5 runs"
+    unknown = number("churn", Interval(np.nan, np.nan, np.nan, runs=5))
+    [claim, *_] = judged("01_measuring", [unknown, *record().numbers[1:]])
+    assert (claim.verdict, claim.sentence) == ("cannot be tested here", "Churn is ….")
 
 
 # ---- files

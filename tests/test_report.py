@@ -615,6 +615,12 @@ def test_files_whose_indices_name_no_common_rows_are_joined_by_position(tmp_path
         InputError, match="'idx' of 0.csv or 2.csv: got '0'; expected the same rows"
     ):
         read_predictions([paths[0], shifted])
+    for other in ("2.0,b\n1.0,b\n0.0,a", "02,b\n01,b\n00,a", "r1,b\nr2,b\nr3,a"):
+        written = write(tmp_path, f"idx,label\n{other}\n", "3.csv")
+        with pytest.raises(
+            InputError, match="no row|the same rows"
+        ):  # other spellings are no other rows
+            read_predictions([paths[0], written])
     ids = write(tmp_path, "example,run1,run2\n0,b,b\n1,a,a\n2,a,b\n", "after.csv")
     with pytest.raises(InputError, match="the order of rows in before"):
         compare(read, read_predictions(ids))

@@ -83,7 +83,7 @@ def test_half_a_point_of_accuracy_may_be_lost_and_no_more():
 
 
 def test_just_half_a_point_less_is_kept():
-    """Of 10 runs on 60 texts 301 right answers and 298: in floating point more than half a point."""
+    """301 and 298 of 600 answers right: in floating point more than half a point apart."""
     gold = np.zeros(60, int)
     arms = [(np.arange(600) >= right).astype(int).reshape(10, 60) for right in (301, 298, 297)]
     assert tuning.scored(arms, gold).kept.tolist() == [True, True, False]

@@ -234,10 +234,10 @@ def linear_alone(table: pd.DataFrame) -> ndarray:
     linear = table.arm.str.startswith(LINEAR)
     accuracies = [change.value for change in table.accuracy_change[linear]]
     rows = zip(table.arm, table.reduction, table.accuracy_change, strict=True)
-    return np.array([_follows(*row, accuracies) for row in rows], bool)
+    return np.array([_is_linear_alone(*row, accuracies) for row in rows], bool)
 
 
-def _follows(arm: str, reduction, change, accuracies: Sequence[float]) -> bool:
+def _is_linear_alone(arm: str, reduction, change, accuracies: Sequence[float]) -> bool:
     if not is_method(arm) or "anchor" not in arm or not isinstance(reduction, Interval):
         return False
     return reduction.value == 1 and bool(np.isclose(change.value, accuracies, atol=1e-9).any())

@@ -294,10 +294,11 @@ def how_many_runs(churn: Interval) -> Figure:
     most = max(100, 2 * churn.runs)
     runs = np.unique(np.geomspace(3, most, 60).astype(int))
     quantile, variance = stdtrit(runs - 1, 0.975), over_runs.se**2 * churn.runs / runs
+    alone = quantile * np.sqrt(variance)
     figure, axis = plt.subplots(figsize=(8, 3.4))
-    axis.plot(runs, 100 * quantile * np.sqrt(variance), label="other runs, these queries")
+    axis.plot(runs, 100 * alone, label="other runs, these queries")
     if churn.se > over_runs.se:
-        both = 100 * np.maximum(_half_widths(churn, runs), quantile * np.sqrt(variance))
+        both = 100 * np.maximum(_half_widths(churn, runs), alone)
         axis.plot(runs, both, "--", color=GREY, label="other runs and other queries")
         axis.legend(frameon=False)
     here = 100 * stdtrit(churn.runs - 1, 0.975) * over_runs.se

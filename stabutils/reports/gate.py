@@ -106,6 +106,8 @@ def with_unseen(interval: Interval, queries: int) -> Interval:
     --------
     >>> print(with_unseen(Interval(0.0, 0.0, 0.0, runs=2, se=0.0), 10))  # Jeffreys, 0 of 10
     0.000 [0.000, 0.217]
+    >>> print(with_unseen(Interval(1.0, 1.0, 1.0, runs=2, se=0.0), 10))  # seen, always
+    1.000 [1.000, 1.000]
     """
     if interval.high != interval.low or abs(interval.value) > ROUNDING:
         return interval

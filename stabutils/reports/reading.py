@@ -225,26 +225,33 @@ def _joined(paths: Sequence, said: dict[str, list[str]]) -> tuple[Table, dict[st
 def _naming_column(files: Sequence[Path], columns: Sequence[str]) -> str | None:
     """The column that names the same examples in all files, each once, as an index does.
 
-    None where there is none, or where an index goes on from file to file, as in a table that was
-    cut into runs. InputError where files share some of its names and not all.
+    None where there is none, or where numbers go on from file to file, as in a table that was cut
+    into runs. InputError where files have other names, or some of them only.
     """
     for column in row_names(columns):
         named = []
         for file in files:
             table = read_table(file, file.name)
             place = table.header.index(column)
-            named.append([plain(row[place]) for rows in table.chunks for row in rows])
+            named.append([_row_name(row[place]) for rows in table.chunks for row in rows])
         if any(len(set(names)) < len(names) for names in named):
             continue
         first, *others = map(set, named)
         if all(names == first for names in others):
             return column
         for file, names in zip(files[1:], others, strict=True):
-            if names & first:
+            goes_on = not names & first and all(name.isdecimal() for name in names | first)
+            if names != first and not goes_on:
                 strange = sorted(names ^ first)[0]
                 allowed = "the same rows in all files"
                 raise InputError(f"{column!r} of {files[0].name} or {file.name}", strange, allowed)
     return None
+
+
+def _row_name(cell: str) -> str:
+    """A cell as the name of a row, whole numbers alike however they are written: 7, 7.0, 07."""
+    number = _number(cell)
+    return str(int(number)) if number.is_integer() else plain(cell)
 
 
 def _with_columns(parts: Sequence[Table], names: Sequence[str], count: int):
