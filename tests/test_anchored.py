@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -20,12 +20,13 @@ from stabutils.metrics.mixtures import mix
 from stabutils.mitigations import Composed, Mitigation, describe, identity, price
 from stabutils.mitigations.anchored import AnchorDistillation, Anchored, Corrected
 from stabutils.mitigations.data_centric import TemporalEnsembling
-from stabutils.mitigations.interventions import Without
+from stabutils.mitigations.interventions import LabelNoise, Without
 from stabutils.mitigations.regularizers import EMA, SWA, CoDistillation, MCDropout, RDrop
 from stabutils.mitigations.snapshots import Checkpoints
 from stabutils.study.study import Study
 from stabutils.study.verify import _mitigation
 from stabutils.training import features, loop, stacked
+from stabutils.training.changes import Change
 from stabutils.training.checkpoints import fingerprint
 from stabutils.training.features import frozen_vectors, linear_logits
 from stabutils.training.loop import train
@@ -37,6 +38,16 @@ DATA = tiny.dataset()
 TASK = tiny.task()
 SEEDS = Seeds(0, 1, 2)
 KINDS = (Anchored, Corrected, AnchorDistillation)
+
+
+@dataclass(frozen=True)
+class Spy(Mitigation):
+    """Keeps what the training has in memory."""
+
+    memory: dict = field(default_factory=dict)
+
+    def epoch(self, training):
+        self.memory.update(training.memory)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +181,32 @@ def test_the_linear_model_learns_from_the_texts_that_the_run_trains_on(model):
     expected = other.probabilities(DATA.test.texts)
     np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
     assert np.abs(expected - model.probabilities(DATA.test.texts)).max() > 0.01
+
+
+def test_the_linear_model_learns_the_labels_that_the_run_learns(model):
+    noise = LabelNoise(0.4)
+    wrong = noise.labels(TASK.train_labels, 4, TASK.train)
+    expected = fit(Linear(), Split(DATA.train.texts, wrong), DATA.validation, 4)
+    expected = expected.probabilities(DATA.test.texts)
+    assert np.abs(expected - model.probabilities(DATA.test.texts)).max() > 0.01
+    answers = train(TASK, Composed((noise, Anchored(1.0))), SEEDS)
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    taught = loop.build_targets(TASK, Composed((noise, AnchorDistillation(mixing=1.0))), SEEDS)
+    plain = loop.build_targets(TASK, AnchorDistillation(mixing=1.0), SEEDS)
+    assert not torch.allclose(taught.probabilities, plain.probabilities, atol=0.01)
+
+
+def test_it_knows_the_labels_of_changed_data():
+    change, seeds = Change.parse("relabel 40 %"), Seeds(0, 1, 2, 3)
+    targets = loop.build_targets(replace(TASK, change=change), Mitigation(), seeds)
+    other = Split(DATA.train.texts, targets.probabilities.argmax(1).numpy())
+    expected = fit(Linear(), other, DATA.validation, 4).probabilities(DATA.test.texts)
+    answers = train(replace(TASK, change=change), Anchored(1.0), seeds)
+    np.testing.assert_allclose(answers["probabilities"], expected, atol=1e-5)
+    offset = Spy()
+    train(replace(TASK, change=change), Composed((Corrected(1.0), offset)), seeds)
+    by_hand = linear_logits(targets.task, Linear(), "train", targets.indices)
+    assert np.allclose(offset.memory["offset"], by_hand)
 
 
 def test_training_texts_are_answered_by_models_without_them(model):

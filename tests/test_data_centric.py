@@ -18,6 +18,7 @@ from stabutils.mitigations.data_centric import (
     DropContested,
     GatedSmoothing,
     KNNSmoothing,
+    LogitInhibition,
     MatchedSmoothing,
     Relabel,
     StabilityWeights,
@@ -30,6 +31,7 @@ from stabutils.mitigations.data_centric import (
     self_distillation,
     single_run_entropy,
 )
+from stabutils.mitigations.neighbours import ContrastiveAdversarial, NoiseConsistency
 from stabutils.mitigations.regularizers import CoDistillation, LabelSmoothing, LongerTraining, RDrop
 from stabutils.study import paths
 from stabutils.study.study import Study
@@ -601,3 +603,35 @@ def test_what_was_taught_comes_out_again_bit_for_bit(made):
     assert (
         outcomes == ["bits"] * 3 and sorted(seen[3:]) == [0] + [TEACHERS] * 2 + [TEACHERS + 1] * 2
     )
+
+
+@pytest.mark.parametrize("outer", [CoDistillation(), ContrastiveAdversarial()], ids=describe)
+def test_of_two_answers_to_a_text_the_run_remembers_its_own(outer):
+    """That of the kept twin, and that to the text as it is."""
+    pair = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
+    memory = {"answered": torch.zeros(1, 2)}
+    batch = Batch(None, torch.tensor([[1.0, 0.0]]), torch.ones(1), torch.tensor([0]), memory)
+    both = Composed((outer, TemporalEnsembling()))
+    both.loss(lambda: pair, batch, lambda logits: task_loss(logits, batch))
+    assert torch.equal(memory["answered"], pair[0].softmax(-1))
+
+
+@pytest.mark.parametrize("online", [TemporalEnsembling(), GatedSmoothing()], ids=describe)
+def test_it_does_not_pull_perturbed_answers_that_no_label_holds(online):
+    with pytest.raises(InputError, match=f"{type(online).__name__} before one that perturbs"):
+        train(LONG, Composed((online, NoiseConsistency())), SEEDS)
+    answers = train(LONG, Composed((NoiseConsistency(), online)), SEEDS)
+    assert np.isfinite(answers["probabilities"]).all()
+
+
+def test_inhibition_of_twins_is_that_of_both():
+    wanted = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]]).log()
+    batch = Batch(None, None, torch.tensor([0.5, 1.5]), torch.arange(2), {"inhibition": wanted})
+    twins = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(0))
+    of = lambda logits: LogitInhibition(strength=1.0, top=2).loss(  # noqa: E731
+        lambda: logits, batch, lambda logits: torch.tensor(0.0)
+    )
+    assert of(twins) == pytest.approx((of(twins[0]) + of(twins[1])).item())
+    teachers = {"training": np.full((5, 6, 60, 4), 0.25, np.float16)}
+    both = Composed((LogitInhibition(), CoDistillation()))
+    assert np.isfinite(train(LONG, both, SEEDS, teachers=teachers)["probabilities"]).all()

@@ -408,6 +408,14 @@ def test_pruning_by_hand(keep, slots):
     assert Snapshots(3, keep).slots(SimpleNamespace(memory=memory)) == slots
 
 
+def test_snapshots_of_one_accuracy_are_kept_whatever_rounding_does():
+    one = torch.tensor(0.2)
+    memory = {f"accuracy.{slot}": one for slot in range(3)}
+    memory |= {f"network.{slot}.head": torch.zeros(1) for slot in range(3)}
+    assert (1 - 0.1) * one.item() + 0.1 * one.item() > one.item()
+    assert Snapshots(3, 0.1).slots(SimpleNamespace(memory=memory)) == [0, 1, 2]
+
+
 def test_snapshots_are_judged_on_the_validation_split():
     spy = Spy()
     train(LONG, Composed((Snapshots(3, 0.5), spy)), Seeds(0, 0, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -14,6 +16,7 @@ from stabutils.mitigations import Composed, Mitigation, describe, identity
 from stabutils.mitigations.data_centric import TGTSS, DropContested, nearest
 from stabutils.mitigations.interventions import LabelNoise, noisy_labels
 from stabutils.mitigations.regularizers import LabelSmoothing, RDrop
+from stabutils.training.changes import Change
 from stabutils.training.loop import build_targets, train
 from stabutils.training.probes import PROBES
 from stabutils.training.state import Seeds
@@ -110,6 +113,12 @@ def test_it_stands_first_and_beside_no_teachers():
         taught = any(isinstance(part, (TGTSS, DropContested)) for part in parts)
         with pytest.raises(InputError, match="LabelNoise after or beside another one"):
             build_targets(TASK, Composed(parts), Seeds(0, 0, 0), teachers if taught else None)
+
+
+def test_it_is_the_same_in_all_runs_or_refused():
+    task, seeds = replace(TASK, change=Change.parse("bootstrap")), Seeds(0, 1, 2, 3)
+    with pytest.raises(InputError, match="change: got 'bootstrap'; expected one that keeps every"):
+        build_targets(task, LabelNoise(0.1), seeds)
 
 
 @pytest.mark.parametrize(

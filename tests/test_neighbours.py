@@ -18,6 +18,7 @@ from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity, price
 from stabutils.mitigations import neighbours as methods
 from stabutils.mitigations.data_centric import nearest
+from stabutils.mitigations.interventions import LabelNoise, Without
 from stabutils.mitigations.neighbours import (
     CATALOGUE,
     AdversarialConsistency,
@@ -34,10 +35,18 @@ from stabutils.mitigations.neighbours import (
     contrast,
     without_chance,
 )
-from stabutils.mitigations.regularizers import EMA, SAM, CoDistillation, RDrop, symmetric_kl
+from stabutils.mitigations.regularizers import (
+    EMA,
+    SAM,
+    CoDistillation,
+    MCDropout,
+    RDrop,
+    symmetric_kl,
+)
 from stabutils.training import loop
 from stabutils.training.loop import train
 from stabutils.training.networks import Compact, CompactShape
+from stabutils.training.probes import PROBES
 from stabutils.training.state import Batch, Seeds, Stream, one_hot
 
 CONTROL = Mitigation()
@@ -299,6 +308,18 @@ def first_step(weights, size):
         return fall, loop.task_loss(network(batch.tokens), batch).item()
 
 
+def test_grad_init_learns_from_what_the_run_trains_on():
+    few, noise = Without(tuple(range(40))), LabelNoise(0.5)
+    scales = [
+        trained(Composed((*first, GradInit(0.5)))).training.memory["scales"]
+        for first in ((), (few,), (noise,))
+    ]
+    assert not torch.equal(scales[0], scales[1]) and not torch.equal(scales[0], scales[2])
+    pairs = methods.overlapping(TASK, loop.build_targets(TASK, few, SEEDS), order=1)
+    for both in itertools.islice(pairs, 10):
+        assert all(batch.indices.min() >= 40 for batch in both)
+
+
 def test_grad_init_finds_a_start_from_which_the_first_step_gets_further(control):
     size = TASK.recipe.learning_rate
     run = trained(GradInit(1.0, fall=1e9))  # never bound
@@ -448,6 +469,34 @@ def test_both_passes_have_the_same_dropout(kind):
     assert torch.equal(wrapper.eval()(TASK.test), wrapper.network(TASK.test))
 
 
+def test_both_passes_have_the_dropout_of_the_device(monkeypatch):
+    """A GPU draws from a generator of its own: here dropout does."""
+    own = torch.Generator().manual_seed(3)
+
+    def dropout(x, rate, training):
+        draws = torch.rand(x.shape, generator=own)
+        return x * (draws >= rate) / (1 - rate) if training else x
+
+    def put(device, state):
+        torch.set_rng_state(state[0])
+        own.set_state(state[1])
+
+    monkeypatch.setattr("stabutils.training.networks.dropout", dropout)
+    both = lambda device: [torch.get_rng_state(), own.get_state()]  # noqa: E731
+    monkeypatch.setattr(methods, "random_state", both)
+    monkeypatch.setattr(methods, "set_random_state", put)
+    plain, perturbed = answers_of(NoiseConsistency(1.0, 1e-6))
+    assert torch.allclose(plain, perturbed, atol=1e-4)
+
+
+def test_a_perturbed_network_is_asked_with_its_dropout_on():
+    probe = PROBES["dropout"]
+    kept = train(TASK, NoiseConsistency(), SEEDS, keep=[probe])["kept.dropout"]
+    assert kept.shape == (20,) and kept.max() > 0
+    passes = train(TASK, Composed((NoiseConsistency(), MCDropout(3))), SEEDS)
+    assert np.allclose(passes["probabilities"].sum(1), 1, atol=1e-5)
+
+
 def test_the_adversarial_change_does_more_than_noise_of_the_same_size():
     def divergence(kind):
         plain, perturbed = answers_of(kind(1.0, 0.5))
@@ -502,9 +551,11 @@ def test_contrast_by_hand():
 def test_consistency_brings_the_two_answers_together():
     apart = {}
     for strength in (1e-9, 10.0):
-        run = trained(NoiseConsistency(strength))
+        network = trained(NoiseConsistency(strength)).training.model
+        assert network.labels is None  # after a step it is the plain network
+        network.labels = one_hot(TASK.train_labels, TASK.classes).probabilities
         with Stream("dropout", 9), torch.no_grad():
-            plain, perturbed = run.training.model.train()(TASK.train)
+            plain, perturbed = network.train()(TASK.train)
         apart[strength] = symmetric_kl(plain, perturbed).mean().item()
     assert apart[10.0] < 0.6 * apart[1e-9]
 

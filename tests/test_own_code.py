@@ -219,6 +219,43 @@ Mine = make(2)
     assert identity_of(tmp_path, text) != identity_of(tmp_path, text.replace("make(2)", "make(3)"))
 
 
+def test_a_special_method_counts_where_somebody_wrote_it(tmp_path):
+    text = """
+from dataclasses import dataclass
+import stabutils as st
+
+@dataclass(frozen=True)
+class Mine(st.Mitigation):
+    strength: float = 0.1
+
+    def __post_init__(self):
+        object.__setattr__(self, "factor", 3 * self.strength)
+
+    def loss(self, forward, batch, inner):
+        return inner(forward()) * self.factor
+"""
+    assert identity_of(tmp_path, text) != identity_of(tmp_path, text.replace("3 *", "2 *"))
+
+
+@pytest.mark.parametrize("line", ["import helpers", "from helpers import weight", "import numpy"])
+def test_an_import_inside_a_method_is_said_where_it_is_the_users(tmp_path, line):
+    text = f"""
+from dataclasses import dataclass
+import stabutils as st
+
+@dataclass(frozen=True)
+class Mine(st.Mitigation):
+    def loss(self, forward, batch, inner):
+        {line}
+        return inner(forward())
+"""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        identity_of(tmp_path, text)
+    expected = ["Mine uses helpers, whose content cannot be followed"] * ("helpers" in line)
+    assert [str(warning.message).partition(":")[0] for warning in said] == expected
+
+
 def test_what_cannot_be_followed_is_said(tmp_path):
     text = """
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ from test_models import make_checkpoint
 from stabutils.errors import InputError
 from stabutils.metrics import label_entropy
 from stabutils.mitigations import Mitigation
+from stabutils.mitigations.interventions import Without
 from stabutils.mitigations.regularizers import EMA, CoDistillation, MCDropout
 from stabutils.training import probes
 from stabutils.training.loop import train
@@ -206,6 +207,22 @@ def test_class_distance_is_to_the_means_of_the_training_texts(kept):
     own = distances[np.arange(20), labels]
     other = np.where(np.arange(4) == labels[:, None], np.inf, distances).min(1)
     assert np.allclose(kept["class distance"], own / (own + other), atol=1e-4)
+
+
+def test_class_distance_knows_only_what_the_run_trains_on():
+    few = Without(tuple(range(0, 60, 2)))
+    probe = PROBES["class distance"]
+    kept = train(
+        TASK, few, Seeds(0, 1, 2), keep=[probe, PROBES["hidden"], PROBES["hidden training"]]
+    )
+    learned, asked = kept["kept.hidden training"][1::2], kept["kept.hidden"]
+    labels = TASK.train_labels[1::2]
+    means = np.stack([learned[labels == label].astype(float).mean(0) for label in range(4)])
+    expected = distance_share(
+        *(torch.tensor(array, dtype=torch.float) for array in (asked, means)),
+        torch.tensor(kept["labels"]),
+    )
+    assert np.allclose(kept["kept.class distance"], expected, atol=2e-3)
 
 
 def test_entropy_under_disturbance_is_that_of_the_disturbed_answers(monkeypatch):

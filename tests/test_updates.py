@@ -20,10 +20,14 @@ from stabutils.analysis.updates import Updates
 from stabutils.errors import InputError
 from stabutils.metrics import intervals
 from stabutils.mitigations import Composed, Mitigation, price
+from stabutils.mitigations.anchored import Anchored
 from stabutils.mitigations.data_centric import LogitInhibition
+from stabutils.mitigations.interventions import Without
+from stabutils.mitigations.regularizers import CoDistillation
 from stabutils.mitigations.updates import APART, DeployedLabels, Interpolation, WarmStart
 from stabutils.study.runs import of_answers
 from stabutils.study.study import Study
+from stabutils.training import stacked
 from stabutils.training.loop import train
 from stabutils.training.probes import PROBES, flat
 from stabutils.training.state import Seeds
@@ -259,3 +263,58 @@ def test_new_examples_come_with_the_update(study):
     plain = one_hot(grown.task.train_labels, grown.task.classes)
     sizes = [len(change.apply(plain, grown.task.train, seed).indices) for seed in (0, APART)]
     assert sizes[0] == round(0.9 * sizes[1]) and sizes[1] == len(grown.data.train)
+
+
+@pytest.mark.parametrize("seed", [95, 100])
+def test_models_from_before_an_update_do_not_know_what_is_new(study, seed):
+    late = replace(study, change="new examples 10 %", seed=seed, runs=6)
+    with pytest.raises(InputError, match=f"seed: got {seed}; expected at most 94 with 6 runs"):
+        late.retrain("control", n=2)
+    assert replace(study, change="drop 10 %", seed=seed, runs=6).task is not None
+
+
+def test_linear_models_see_the_data_of_the_networks(study):
+    """At another base seed too: all of the weight is the linear model of the run's own data."""
+    late = replace(study, seed=7)
+    plain = updates.update(late, n=2)
+    [own] = updates.of_linear_models(late, 2).values()
+    answers = updates.update(late, Anchored(1.0), n=2)
+    assert np.array_equal(own.before.seeds, plain.before.seeds)
+    for side in ("before", "after"):
+        expected = getattr(own, side).probabilities
+        assert getattr(answers, side).probabilities == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Interpolation(5.0), "Interpolation weight: got 5.0"),
+        (lambda: Interpolation("half"), "Interpolation weight: got 'half'"),
+        (lambda: WarmStart("x"), "WarmStart shrink: got 'x'"),
+        (lambda: WarmStart(noise=-1.0), "WarmStart noise: got -1.0"),
+        (lambda: DeployedLabels(teachers=5), "DeployedLabels: got 'teachers 5, shared False'"),
+        (lambda: DeployedLabels(shared=True), "DeployedLabels: got 'teachers 1, shared True'"),
+        (lambda: Without((1.9, 2)), "Without indices: got 1.9"),
+        (lambda: Without((True,)), "Without indices: got True"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(make, message):
+    with pytest.raises(InputError, match=f"^{message}; expected"):
+        make()
+
+
+def test_a_network_of_another_size_is_refused_by_name():
+    _, teachers = deployed(("weights",))
+    with pytest.raises(InputError, match=r"CoDistillation.* \+ WarmStart.*: got '\d+ weights'"):
+        train(TASK, Composed((CoDistillation(), WarmStart())), NEW, teachers=teachers)
+
+
+def test_plain_numbers_are_no_seeds(study):
+    with pytest.raises(InputError, match=r"seeds: got \[0, 1\]; expected at least one `Seeds`"):
+        study.retrain(seeds=[0, 1])
+
+
+def test_what_answers_with_old_weights_trains_one_run_at_a_time():
+    _, teachers = deployed(("weights",))
+    with pytest.raises(InputError, match="Interpolation, as it is set"):
+        stacked.train(TASK, Interpolation(), [NEW, NEW], (), [teachers, teachers], "cpu")

@@ -216,7 +216,7 @@ def churns_of(effects: Effects) -> dict[str, Interval]:
 
 def of_linear_models(study: Study, n: int) -> dict[str, Updates]:
     """`n` updates of each linear model of a study whose data change, by name."""
-    seeds = np.r_[:n, APART : APART + n]
+    seeds = study.seed + np.r_[:n, APART : APART + n]
     return {name: of_linear(own) for name, own in of_changed_data(study, seeds).items()}
 
 

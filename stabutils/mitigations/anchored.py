@@ -79,7 +79,7 @@ class Anchored(AtAnswer):
 
     def postprocess(self, training, probabilities):
         rows = training.targets.indices
-        anchor = np.exp(self.logits(training.task, training.split, rows))
+        anchor = np.exp(self.logits(training.targets.task, training.split, rows))
         both = mix(probabilities.numpy(), anchor, self.weight, self.kind)
         return torch.from_numpy(np.array(both, np.float32))
 
@@ -105,11 +105,11 @@ class Corrected(AtAnswer):
     layer: int | str = LAST
 
     def offset(self, training, split: str) -> Tensor:
-        logits = self.logits(training.task, split, training.targets.indices)
+        logits = self.logits(training.targets.task, split, training.targets.indices)
         return self.scale * torch.from_numpy(logits)
 
     def begin(self, training):
-        training.memory["offset"] = self.offset(training, "train")
+        training.memory["offset"] = self.offset(training, "train").to(training.device)
 
     def loss(self, forward, batch, inner):
         return inner(forward() + batch.memory["offset"][batch.indices])

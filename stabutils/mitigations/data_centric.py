@@ -205,15 +205,16 @@ class LogitInhibition(Taught):
 
     def begin(self, training):
         last = training.targets.teachers[:, -1].float()
-        training.memory["inhibition"] = last.clamp_min(1e-6).log().mean(0)
+        training.memory["inhibition"] = last.clamp_min(1e-6).log().mean(0).to(training.device)
 
     def loss(self, forward, batch, inner):
         logits = forward()
         wanted = batch.memory["inhibition"][batch.indices]
         likeliest = wanted.topk(min(self.top, wanted.shape[1])).indices
-        gaps = (logits.float().log_softmax(-1) - wanted).gather(-1, likeliest)
+        gaps = logits.float().log_softmax(-1) - wanted  # of twins, of both
+        gaps = gaps.gather(-1, likeliest.expand(*gaps.shape[:-1], -1))
         distances = gaps.square() * batch.weights[:, None]
-        return inner(logits) + self.strength * distances.mean()
+        return inner(logits) + self.strength * distances.mean((-2, -1)).sum()
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,10 @@ class Online(ScalarMitigation):
     allowed = (0.0, 1.0)
 
     def begin(self, training):
+        parts = training.mitigation.flattened()
+        if any(part.in_pairs for part in parts[parts.index(self) :]):
+            given = f"{type(self).__name__} before one that perturbs"
+            raise InputError("mitigation", given, "it to stand after")
         shape = len(training.task.train_labels), training.task.classes
         training.memory["answered"] = training.zeros(*shape)
 

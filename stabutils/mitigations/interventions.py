@@ -140,6 +140,9 @@ class Without(Mitigation):
     share: float = 0.0
 
     def __post_init__(self):
+        for index in self.indices:
+            if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
+                raise InputError("Without indices", index, "integers, rows of the training split")
         object.__setattr__(self, "indices", tuple(sorted({int(index) for index in self.indices})))
         check("Without share", self.share, float, {"least": 0, "most": 1})
 
@@ -186,7 +189,8 @@ class LabelNoise(Checked):
     def data(self, targets):
         classes = targets.probabilities.shape[1]
         labels = self.labels(untouched(targets), classes, targets.texts)
-        return targets.with_labels(one_hot(labels, classes).probabilities)
+        task = targets.task and replace(targets.task, train_labels=labels)
+        return replace(targets.with_labels(one_hot(labels, classes).probabilities), task=task)
 
     def labels(self, labels: ndarray, classes: int, texts: Tokens) -> ndarray:
         """What a run is trained on in place of labels (training examples,)."""
@@ -199,8 +203,11 @@ NEAR = 50  # training texts in which a nearest one of another label is looked fo
 
 def untouched(targets: Targets) -> ndarray:
     """The labels of the whole training split. Raises InputError where these are targets no more."""
-    texts = targets.texts
-    whole = texts is not None and len(texts.lengths) == len(targets.indices)
+    count = 0 if targets.texts is None else len(targets.texts.lengths)
+    whole = torch.equal(targets.indices, torch.arange(count))
+    if targets.task is not None and targets.task.change is not None and not whole:
+        allowed = "one that keeps every training text, for LabelNoise"
+        raise InputError("change", targets.task.change.kind, allowed)
     if not whole or targets.teachers is not None or (targets.probabilities.amax(1) < 1).any():
         allowed = "to be the first, and none that has teachers"
         raise InputError("mitigation", "LabelNoise after or beside another one", allowed)

@@ -23,7 +23,7 @@ from stabutils.mitigations.regularizers import ScalarMitigation, doses, symmetri
 from stabutils.training.hooks import knob
 from stabutils.training.loop import batch_indices, task_loss
 from stabutils.training.networks import Around, Compact
-from stabutils.training.state import Batch, batch_of, one_hot
+from stabutils.training.state import Batch, Targets, batch_of, random_state, set_random_state
 from stabutils.training.task import Task
 
 # -------------------------------------------------------------------------------------- near texts
@@ -158,7 +158,8 @@ class GradInit(ScalarMitigation):
         scales = torch.ones(len(blocks))
         optimizer = torch.optim.Adam([scales], lr=SCALE_RATE)
         steps = round(self.share * training.steps)
-        for batch, next_batch in islice(overlapping(training.task, training.seeds.order), steps):
+        pairs = overlapping(training.task, training.targets, training.seeds.order)
+        for batch, next_batch in islice(pairs, steps):
             move_to(blocks, first, scales)
             here = torch.autograd.grad(task_loss(model(batch.tokens), batch), blocks)
             if size * sum(slope.abs().sum() for slope in here) > self.fall:
@@ -189,9 +190,8 @@ def move_to(blocks, first, scales, slopes=None, size=0.0) -> None:
             weights.add_(slopes[i].sign(), alpha=size)
 
 
-def overlapping(task: Task, order: int) -> Iterator[tuple[Batch, Batch]]:
+def overlapping(task: Task, targets: Targets, order: int) -> Iterator[tuple[Batch, Batch]]:
     """Batches in the order of a run, without end, each with another that shares half its texts."""
-    targets = one_hot(task.train_labels, task.classes)
     for epoch in count():
         batches = batch_indices(task, targets, order, epoch)
         for rows, others in zip(batches, batches[1:] + batches[:1], strict=True):
@@ -402,22 +402,24 @@ class UnitDropout(ScalarMitigation):
 
 
 class Perturbed(Around):
-    """A network that in training answers twice, plainly and with its word vectors perturbed, under
-    the same dropout: logits (2, texts, classes).
+    """A network that in the steps of its training answers twice, plainly and with its word vectors
+    perturbed, under the same dropout: logits (2, texts, classes).
 
     perturb: what to add, from the plain logits, the vectors and a function that gives the logits of
-    vectors to which something was added.
+    vectors to which something was added. labels: (texts, classes) of a step's batch; None outside
+    of steps, where it is the plain network, also one that goes on dropping.
     """
 
     def __init__(self, network: nn.Module, perturb: Callable[..., Tensor]):
         super().__init__(network)
         self.perturb = perturb
-        self.labels: Tensor | None = None  # (texts, classes) of the batch
+        self.labels: Tensor | None = None
 
     def forward(self, tokens):
-        if not self.training:
+        if self.labels is None:
             return self.network(tokens)
-        masks, inputs = torch.get_rng_state(), []
+        device = self.labels.device
+        masks, inputs = random_state(device), []
 
         def watched(vectors):
             inputs.append(vectors)
@@ -427,10 +429,12 @@ class Perturbed(Around):
             logits = self.network(tokens)
 
         def moved(change):
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(masks)
-                with at_words(self.network, lambda vectors: vectors + change):
-                    return self.network(tokens)
+            outside = random_state(device)
+            set_random_state(device, masks)
+            with at_words(self.network, lambda vectors: vectors + change):
+                logits = self.network(tokens)
+            set_random_state(device, outside)
+            return logits
 
         change = self.perturb(self, logits, inputs[0], moved)
         return torch.stack([logits, moved(change)])
@@ -468,9 +472,16 @@ class NoiseConsistency(ScalarMitigation):
     strength: float = 1.0
     radius: float = knob(1.0, above=0)
     cost = (2.0, 1.0)
+    in_pairs = True
 
     def model(self, build):
         return Perturbed(build(), self.perturb)
+
+    def gradient(self, training, backward):
+        training.model.labels = training.batch.probabilities
+        loss = backward()
+        training.model.labels = None
+        return loss
 
     def perturb(self, network, logits, vectors, moved):
         return self.radius * size_of(vectors) * (2 * torch.rand_like(vectors) - 1)
@@ -525,10 +536,6 @@ class ContrastiveAdversarial(NoiseConsistency):
     radius: float = knob(0.1, above=0)
     cost = (2.5, 1.0)
 
-    def gradient(self, training, backward):
-        training.model.labels = training.batch.probabilities
-        return backward()
-
     def perturb(self, network, logits, vectors, moved):
         loss = F.cross_entropy(logits.float(), network.labels, reduction="sum")
         (slope,) = torch.autograd.grad(loss, vectors, retain_graph=True)
@@ -537,7 +544,8 @@ class ContrastiveAdversarial(NoiseConsistency):
     def loss(self, forward, batch, inner):
         plain, changed = forward()
         alike = contrast(plain, changed, batch.probabilities)
-        return inner(plain) + self.strength * (inner(changed) + alike)
+        of_changed = inner(changed)  # before the plain ones, which are the run's answers
+        return inner(plain) + self.strength * (of_changed + alike)
 
 
 TEMPERATURE = 0.1

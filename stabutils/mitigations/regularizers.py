@@ -268,7 +268,8 @@ class CoDistillation(ScalarMitigation):
     def loss(self, forward, batch, inner):
         kept, other = forward()
         apart = weighted(symmetric_kl(kept, other), batch.weights)
-        return inner(kept) + inner(other) + self.strength * apart
+        of_other = inner(other)  # before the kept one's, which are the run's answers
+        return inner(kept) + of_other + self.strength * apart
 
 
 # ---- flat minima
@@ -349,7 +350,8 @@ class SWA(Averaged):
 
     Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", which
     holds the rate over the last quarter of the training and averages once an epoch; once a step is
-    ours, for trainings of few epochs. start: share of the training, 0 .. 1; 1 is control.
+    ours, for trainings of few epochs. The rate is never below the one that is held: the warm-up
+    begins there too, not at zero. start: share of the training, 0 .. 1; 1 is control.
     """
 
     start: float = 0.75

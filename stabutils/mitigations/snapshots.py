@@ -105,4 +105,5 @@ class Snapshots(Several):
             return slots
         accuracy = [training.memory[f"accuracy.{slot}"].item() for slot in slots]
         least = (1 - self.keep) * max(accuracy) + self.keep * min(accuracy)
+        least = min(least, max(accuracy))  # also where rounding makes it more
         return [slot for slot, own in zip(slots, accuracy, strict=True) if own >= least]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from stabutils.errors import InputError
-from stabutils.mitigations.data_centric import TGTSS
+from stabutils.mitigations.data_centric import TGTSS, Checked
 from stabutils.training.changes import APART
-from stabutils.training.hooks import Mitigation
+from stabutils.training.hooks import Mitigation, describe, knob
 from stabutils.training.probes import flat
 from stabutils.training.state import Seeds
 
@@ -45,13 +45,23 @@ class DeployedLabels(Successor, TGTSS):
     checkpoints: str = "last"
     cost = (1.0, 1.0)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.teachers != 1 or self.shared:
+            given = f"teachers {self.teachers}, shared {self.shared}"
+            raise InputError("DeployedLabels", given, "one teacher, the run's deployed model")
 
-class _Continued(Successor):
+
+class _Continued(Successor, Checked):
     teacher_extras = ("weights",)
 
     def deployed(self, training) -> torch.Tensor:
         """The weights of the deployed model, flat."""
-        return torch.tensor(training.teachers["weights"][0], device=training.device)
+        [weights], count = training.teachers["weights"], flat(training.model).numel()
+        if len(weights) != count:
+            allowed = f"a network of the {len(weights)} weights of the deployed model"
+            raise InputError(describe(training.mitigation), f"{count} weights", allowed)
+        return torch.tensor(weights, device=training.device)
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,8 @@ class WarmStart(_Continued):
     perturbation is a fresh network's weights, scaled, is how later work does it.
     """
 
-    shrink: float = 1.0
-    noise: float = 0.0
+    shrink: float = knob(1.0, least=0)
+    noise: float = knob(0.0, least=0)
 
     def begin(self, training):
         fresh = flat(training.model)
@@ -92,7 +102,8 @@ class Interpolation(_Continued):
     (BCWI).
     """
 
-    weight: float = 0.5
+    weight: float = knob(0.5, least=0, most=1)
+    stacks = False  # the old weights of each run are needed at each answer
 
     def begin(self, training):
         WarmStart().begin(training)

@@ -111,6 +111,7 @@ class Study:
         change, cache = changes.Change.parse(self.change), paths.run_store() / "vectors"
         if change is not None:
             change.number(len(self.data.train))
+            change.check_seed(self.seed, self.runs)
         task = preparation.prepare(self.model, self.data, recipe_of(self), self.pooling)
         return replace(task, change=change, cache=cache)
 
@@ -305,8 +306,8 @@ def requested(
     n, keep = study.runs if n is None else n, probes.names(keep)
     check("n", n, int, {"least": 1})
     check("start", start, int, {"least": 0})
-    if seeds is not None and not len(seeds):
-        raise InputError("seeds", seeds, "at least one")
+    if seeds is not None and not (len(seeds) and all(isinstance(own, Seeds) for own in seeds)):
+        raise InputError("seeds", seeds, "at least one `Seeds`; `n` and `start` take plain numbers")
     chosen = seeds
     if chosen is None:
         first = study.seed + start

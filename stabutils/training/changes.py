@@ -69,6 +69,13 @@ class Change:
             raise InputError("change", value, "a share that leaves one of them as it is")
         return number
 
+    def check_seed(self, seed: int, runs: int) -> None:
+        """Raises InputError where some of a study's models from before an update would see what is
+        new."""
+        if self.kind == "new examples" and seed + runs > APART:
+            allowed = f"at most {APART - runs} with {runs} runs: those from {APART} on are updates"
+            raise InputError("seed", seed, allowed)
+
     def apply(self, targets: Targets, texts: Tokens, seed: int) -> Targets:
         """The changed targets of a training split; texts are those of the whole split."""
         count = len(targets.indices)

@@ -16,7 +16,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from stabutils.errors import InputError, check
-from stabutils.training.own_code import Names, plain_function
+from stabutils.training.own_code import Names, is_written, plain_function
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +33,8 @@ class Mitigation:
     `price` counts the epochs too. `is_noop`: its settings make it control, and none of its hooks is
     called. `brief`: its name leaves out settings at their defaults. `stacks`: its hooks mean the
     same for several runs at once, whose tensors have a first axis for the run. `reads_checkpoints`:
-    it learns from more than the last answers of its teachers.
+    it learns from more than the last answers of its teachers. `in_pairs`: in a step its network
+    answers each text twice, plainly and perturbed.
     """
 
     cost = (1.0, 1.0)
@@ -41,6 +42,7 @@ class Mitigation:
     teacher_extras = ("training",)  # what its teachers keep (`probes.PROBES`)
     stacks = True
     reads_checkpoints = False
+    in_pairs = False
 
     @property
     def is_noop(self) -> bool:
@@ -202,7 +204,7 @@ def source(kind: type) -> str:
     for parent in kind.__mro__[:-1]:
         if parent.__module__.split(".")[0] != __name__.split(".")[0]:
             for name, member in sorted(vars(parent).items()):
-                if not name.startswith("__"):
+                if not name.startswith("__") or is_written(member):
                     parts.append(_text(kind, member, names))
     parts += [f"{name}: {text}" for name, text in sorted(names.texts.items()) if text]
     if names.unknown:

@@ -12,6 +12,7 @@ import ast
 import dis
 import functools
 import hashlib
+import importlib.util
 import inspect
 import sys
 import textwrap
@@ -62,6 +63,7 @@ class Names:
             if is_own(function.__module__ or "__main__", _file(function)):
                 for name, value in _named(function):
                     self._add(name, value)
+                self.unknown += _imported(function.__code__)
             function = getattr(function, "__wrapped__", None)
 
     def _add(self, name: str, value: object) -> None:
@@ -135,7 +137,7 @@ class Names:
                 continue
             for name, member in sorted(vars(parent).items()):
                 member = plain_function(member)
-                if not name.startswith("__") or _is_written(member):
+                if not name.startswith("__") or is_written(member):
                     parts.append(f"{name} = {self.describe(f'{kind.__name__}.{name}', member)}")
         return "\n".join(parts)
 
@@ -178,8 +180,9 @@ def _is_code(value: object) -> bool:
     return isinstance(value, code) or inspect.isroutine(value) or hasattr(value, "__wrapped__")
 
 
-def _is_written(member: object) -> bool:
+def is_written(member: object) -> bool:
     """Whether a member is a function that stands in a file, not one that a dataclass made."""
+    member = plain_function(member)
     inner = inspect.unwrap(member) if isinstance(member, FunctionType) else member
     return isinstance(inner, FunctionType) and _file(inner) != "<string>"
 
@@ -225,6 +228,25 @@ def _loaded(code: CodeType) -> Iterator[list[str]]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _loaded(constant)
+
+
+def _imported(code: CodeType) -> Iterator[str]:
+    """Modules of the user's that code itself imports, as it runs."""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME" and is_own(step.argval, _origin(step.argval)):
+            yield step.argval or "a module beside it"
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported(constant)
+
+
+def _origin(module: str) -> str | None:
+    """The file of the package that a module is in, without importing it; None for none."""
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    return None if found is None else found.origin
 
 
 def _in_signature(function: FunctionType) -> Iterator[list[str]]:

@@ -119,14 +119,15 @@ def margin(training: Training) -> np.ndarray:
 
 
 def class_distance(training: Training) -> np.ndarray:
-    """Distance to the mean of the answered class's training vectors, as a share of that and the
-    nearest other mean's.
+    """Distance to the mean of the answered class's vectors, as a share of that and the nearest
+    other mean's.
 
-    0 .. 1; above 0.5 another mean is nearer. After DBLE (Xing et al. 2020), which makes a softmax
-    of such distances; a share needs no temperature.
+    0 .. 1; above 0.5 another mean is nearer. Means are over the texts that the run trains on. After
+    DBLE (Xing et al. 2020), which makes a softmax of such distances; a share needs no temperature.
     """
-    task = training.task
-    rows, classes = vectors(training, task.train), torch.tensor(task.train_labels)
+    task, seen = training.task, training.targets.indices
+    rows = vectors(training, task.train)[seen]
+    classes = torch.tensor(training.targets.task.train_labels)[seen]
     sums = rows.new_zeros(task.classes, rows.shape[1]).index_add_(0, classes, rows)
     means = sums / torch.bincount(classes, minlength=task.classes)[:, None]
     labels = answer(training, "test").argmax(1)
