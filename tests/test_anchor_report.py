@@ -135,7 +135,9 @@ def test_an_assessment_chooses_on_validation_and_scores_on_test():
     assert found.alone == np.mean(model.labels(DATA.test.texts) == DATA.test.labels)
     assert found.test.weight.iloc[[0, -1]].tolist() == [0.0, 1.0]
     assert f"chosen on validation: {weight:g}" in found.summary()
-    assert f"Label entropy reduced by {found.chosen['reduction']}" in found.summary()
+    saved = found.chosen["reduction"]
+    value, low = (f"{100 * number:.1f}" for number in (saved.value, saved.low))
+    assert f"Label entropy reduced by {value} % [{low}, " in found.summary()
 
 
 def test_test_texts_choose_nothing():
@@ -158,7 +160,7 @@ def test_a_perfect_system_needs_no_anchor():
     found = assess(DATA, *weak)
     assert found.anchor.weight == 1 and found.chosen["accuracy_change"].value > 0.2
     assert "chosen on validation: 1 (use the linear model alone)" in found.summary()
-    assert "differs by 0.000 [0.000, 0.000], not significantly more accurate" in found.summary()
+    assert "differs by +0.0 points [+0.0, +0.0], not significantly more accurate" in found.summary()
 
 
 @pytest.mark.parametrize("knows", [True, False])

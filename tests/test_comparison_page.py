@@ -43,7 +43,7 @@ def test_it_says_what_changes_and_shows_what_got_worse_first(tmp_path):
     assert "<td>100.0 %</td>" in found and "<td>50.0 %</td>" in found
     assert "After is more stable: " in found and found.count("<img alt=") == 2
     assert "Negative flips" in found and "<th>gold</th>" in found and "The gate" not in found
-    assert "<td>Wrong in two ways</td>" in found and "(these two models only)" in found
+    assert "<td>Churn, both wrong</td>" in found and "(these two models only)" in found
     assert found.count("long form, 2 runs x 4 examples") == 2
 
 

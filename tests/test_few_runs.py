@@ -44,7 +44,7 @@ def test_every_line_of_a_summary_and_of_a_comparison_has_numbers(before, after):
     old, gold = answers(before, 0)
     new, _ = answers(after, 1)
     said = st.report(old, gold).summary()
-    assert f"({before} runs)" in said and f"{before} runs tell churn" in said and "nan" not in said
+    assert f"({before} runs)" in said and f"With {before} runs churn" in said and "nan" not in said
     lines = [line for line in str(st.compare(old, new, gold=gold)).splitlines() if "->" in line]
     few = min(before, after)
     verdicts = ("holds", "does not hold", f"undecided at {few} runs")

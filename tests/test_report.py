@@ -193,7 +193,9 @@ def test_the_plan_counts_what_more_runs_narrow():
     churn, over_runs = found.numbers["churn"], found.numbers["churn"].over_runs
     halves = [50 * (each.high - each.low) for each in (over_runs, churn)]
     assert halves[0] < halves[1]
-    assert f"on these queries to ±{halves[0]:.2g} points; for ±1 point " in found.notes[0]
+    assert (
+        f"on these queries is known to ±{halves[0]:.2g} points; ±1 point needs " in found.notes[0]
+    )
     assert f"With new queries as well it is known to ±{halves[1]:.2g} points." in found.notes[0]
     assert found.runs_needed[0.01] == runs_needed(over_runs, 0.01)
 
@@ -817,14 +819,14 @@ def test_command_guards_a_release(tmp_path, capsys):
     assert (
         run(*words, max(0, churn.low - 0.001)) == 1 and "FAILED: all of" in capsys.readouterr().out
     )
-    assert run(*words, churn.value) == 0 and "undecided at 5 runs" in capsys.readouterr().out
+    assert run(*words, churn.value) == 0
+    assert "undecided, which passes without --strict: at 5 runs 17.5 %" in capsys.readouterr().out
     assert run(*words, churn.high + 0.001) == 0 and "passed: nothing of" in capsys.readouterr().out
     with pytest.raises(InputError, match="--max-churn"):
         run(*words, 5)
-    assert (
-        run(*words, churn.value, "--strict") == 1
-        and run(*words, churn.high + 0.001, "--strict") == 0
-    )
+    assert run(*words, churn.value, "--strict") == 1
+    assert "undecided, which --strict fails: at 5 runs 17.5 %" in capsys.readouterr().out
+    assert run(*words, churn.high + 0.001, "--strict") == 0
 
 
 def test_no_change_seen_on_few_queries_passes_no_tight_limit(tmp_path, capsys):

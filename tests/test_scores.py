@@ -101,7 +101,10 @@ def test_a_score_knows_each_query_and_the_value_without_each_run(name, runs):
     score = fast(labels)
     assert score.each == pytest.approx(slow(labels), abs=1e-12)
     assert score.value == pytest.approx(slow(labels).mean())
-    without = [slow(np.delete(labels, run, axis=0)).mean() for run in range(runs)]
+    without = np.array([slow(np.delete(labels, run, axis=0)).mean() for run in range(runs)])
+    if {"churn": 2, "label entropy of all": runs}.get(name, 4) >= runs:  # they have a vote fewer
+        without += score.value - without.mean()
+    assert score.without.mean() == pytest.approx(score.value)
     assert score.without == pytest.approx(without, abs=1e-12)
     cells = plain.of_cells(lambda mean: mean, slow, [labels], [np.arange(runs)])
     assert np.sum(score.moves**2) == pytest.approx(cells)
@@ -295,6 +298,33 @@ def test_an_arm_compared_with_itself_has_no_difference():
         )
         apart = scores.compare(difference, [score, score])  # of other seeds that happen to agree
         assert apart.low < 0 < apart.high
+
+
+@pytest.mark.parametrize("runs", [3, 5, 6])
+def test_nothing_is_saved_of_itself_however_many_runs_vote(runs):
+    labels, _ = answers(runs)
+    entropy = scores.label_entropy(labels, min(5, runs))
+    saved = scores.reduction(entropy, entropy, [np.arange(runs)] * 2)
+    apart = scores.reduction(entropy, entropy)  # of other seeds that happen to agree
+    assert (
+        saved.value == 0 and saved.high < 0.08 * apart.high
+    )  # ratios are taken whole: not quite 0
+
+
+def test_a_reduction_where_all_runs_vote_is_as_wide_as_where_one_less_does():
+    """Half of the queries never flip any more: the half of the entropy, for each run alike."""
+    draws = []
+    for seed in range(40):
+        before = np.random.default_rng(seed).integers(0, 2, (4, 200))
+        after = np.where(np.arange(200) < 100, 0, before)
+        widths = []
+        for votes in (4, 3):
+            pair = [scores.label_entropy(labels, votes) for labels in (after, before)]
+            over_runs = scores.reduction(*pair, [np.arange(4)] * 2).over_runs
+            widths.append(over_runs.high - over_runs.low)
+        draws.append(widths)
+    all_vote, one_less = np.mean(draws, axis=0)
+    assert 0.7 < all_vote / one_less < 1.4
 
 
 def test_two_runs_speak_of_queries_alone():

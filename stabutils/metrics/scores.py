@@ -169,8 +169,8 @@ def churn(labels: ArrayLike, weights: ArrayLike | None = None) -> Score:
 def label_entropy(labels: ArrayLike, n: int = 5) -> Score:
     """Mean label entropy (nats), as expected over n of the runs (`measures.label_entropy`).
 
-    Of exactly n runs a run left out leaves n - 1 votes; that shifts all such values alike, and the
-    interval does not depend on it. Raises InputError for fewer runs.
+    Of exactly n runs a run left out leaves n - 1 votes; the values without a run are then shifted
+    to the mean that they have with n votes. Raises InputError for fewer runs.
     """
     return _vote_score(labels, partial(_entropy, n=n), math.log(max(1, n)), n=n)
 
@@ -323,6 +323,8 @@ def _vote_score(labels: ArrayLike, worth, highest: float, weights=None, n: int =
     one_less = np.append(0.0, fewer[:-1] - fewer[1:])  # k votes become k - 1
     gains = one_less[own]
     without = float(share @ all_votes) + gains @ share
+    if n >= runs:  # the others have a vote less, which shifts all of these values alike
+        without += value - without.mean()
     return Score(value, without, each, weights, _small(share * moves_of(gains)), bounds)
 
 

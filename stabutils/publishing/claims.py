@@ -34,8 +34,9 @@ guided temperature-scaled smoothing) at its default everywhere; the tables of [r
 have the strength in the name where they differ, and
 [say](results.md#what-settings-were-chosen-by) which three choices were not blind.
 Where the [weight](results.md#the-anchors-weights) of an anchor is 1, as at half a point with MiniLM
-on BANKING77 and CLINC150, *anchored* is the linear model alone. README weighs what follows, also by
-which methods were trained with the encoder.
+on BANKING77 and CLINC150, *anchored* is the linear model alone. The
+[README](../README.md#the-paper-and-what-was-not-reproduced) sums up what follows; with MiniLM only
+some of the methods were trained ([results](results.md#minilm-on-massive)).
 """
 
 Claims = dict[str, records.Claim]  # by name

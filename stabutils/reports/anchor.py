@@ -35,7 +35,7 @@ from stabutils.metrics.mixtures import KINDS, choose_weight, curve, mix
 from stabutils.records import Number, for_programs, number, write_document
 from stabutils.reports.codes import agreement
 from stabutils.reports.reading import ARRAYS, Predictions, read_predictions
-from stabutils.reports.stability import add_columns, columns_of, save
+from stabutils.reports.stability import add_columns, columns_of, in_words, save
 from stabutils.training import files
 
 CONTENT = "anchor"  # what the record of a file says it is
@@ -248,18 +248,18 @@ class Assessment:
     def summary(self) -> str:
         """The numbers as lines of plain text."""
         before, after, weight = self.test.iloc[0], self.chosen, self.anchor.weight
-        reduced = f"Label entropy reduced by {after['reduction']}"
-        if after["reduction"] is None:
-            reduced = "Label entropy is 0, or close to it, without an anchor: nothing to reduce"
+        reduced = "Label entropy is 0, or close to it, without an anchor: nothing to reduce"
+        if after["reduction"] is not None:
+            reduced = f"Label entropy reduced by {_in_percent(after['reduction'])}"
         better = "" if self.better_than_alone == "holds" else "not "
-        against = f"by {after['over_anchor']}, {better}significantly more accurate"
+        against = f"by {_in_percent(after['over_anchor'], signed=True)}, {better}significantly"
         lines = [
             f"Weight of the anchor, chosen on validation: {weight:g}{ADVICE.get(weight, '')}",
-            f"Accuracy    {before.accuracy} -> {after['accuracy']}",
-            f"Churn       {before.churn} -> {after['churn']}",
+            f"Accuracy    {_in_percent(before.accuracy)} -> {_in_percent(after['accuracy'])}",
+            f"Churn       {_in_percent(before.churn)} -> {_in_percent(after['churn'])}",
             reduced,
-            f"Linear model alone: accuracy {self.alone:.3f}, churn over seeds 0",
-            f"Mixture less the linear model alone: accuracy differs {against}",
+            f"Linear model alone: accuracy {100 * self.alone:.1f} %, churn over seeds 0",
+            f"Mixture less the linear model alone: accuracy differs {against} more accurate",
         ]
         return "\n".join(lines + [self.caution] * bool(self.caution))
 
@@ -279,6 +279,15 @@ class Assessment:
             for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
                 columns[name + suffix] = [getattr(cell, end, None) for cell in self.test[name]]
         return pd.DataFrame(columns)
+
+
+def _in_percent(interval: Interval, signed: bool = False) -> str:
+    """A share, or a difference of shares, with its interval.
+
+    >>> _in_percent(Interval(0.1, 0.05, 0.15, runs=5)), _in_percent(Interval(0, 0, 0, 5), True)
+    ('10.0 % [5.0, 15.0]', '+0.0 points [+0.0, +0.0]')
+    """
+    return " ".join(in_words("accuracy", interval, signed))
 
 
 def assess(

@@ -60,11 +60,8 @@ SCORES = {  # name (before @) -> what it is called, what it says
         "queries on which {n} runs are not unanimous",
     ),
     "kappa": ("Fleiss' kappa", "agreement of runs beyond chance; 1 is full agreement"),
-    "right_to_wrong": (
-        "Right in one run only",
-        "part of churn: of two runs exactly one is right",
-    ),
-    "wrong_to_wrong": ("Wrong in two ways", "part of churn: both runs are wrong, and differ"),
+    "right_to_wrong": ("Churn, one run right", "part of churn: of two runs exactly one is right"),
+    "wrong_to_wrong": ("Churn, both wrong", "part of churn: both runs are wrong, and differ"),
     "accuracy": ("Accuracy", "queries answered right, mean over runs"),
     "jensen_shannon": (
         "Jensen-Shannon",
@@ -102,10 +99,9 @@ SAME_DATA = {
     False: "The runs were not trained on identical data, so churn also holds what the change "
     "of data did. Several "
     "retrainings on one of the data sets would tell how much of it is randomness alone.",
-    None: "Nobody said whether the runs were trained on identical data. If they were, churn is "
-    "what the randomness of "
-    "training does by itself; if not (other data, code, prompt or release), it also holds what "
-    "that change did.",
+    None: "Not stated: whether the runs were trained on identical data (--identical-data yes or "
+    "no). If they were, churn is what the randomness of training does by itself; if not (other "
+    "data, code, prompt or release), it also holds what that change did.",
 }
 
 
@@ -481,13 +477,14 @@ def _plan(churn, needed, queries):
     over_runs = churn.over_runs or churn
     half, both = (50 * (each.high - each.low) for each in (over_runs, churn))
     words = [
-        f"for ±{100 * width:g} point{'' if width == 0.01 else 's'} {runs} are needed"
+        f"±{100 * width:g} point{'' if width == 0.01 else 's'} needs {runs}"
         + (f" ({runs - churn.runs} more)" if runs > churn.runs else ", so there are enough")
         for width, runs in needed.items()
     ]
     rough = " A rough plan, as it rests on few runs." if churn.runs < 10 else ""
     return (
-        f"{churn.runs} runs tell churn on these queries to ±{half:.2g} points; {'; '.join(words)}."
+        f"With {churn.runs} runs churn on these queries is known to ±{half:.2g} points; "
+        f"{'; '.join(words)}."
         f"{rough} With new queries as well it is known to ±{both:.2g} points."
     )
 
@@ -894,9 +891,10 @@ def command(arguments: argparse.Namespace) -> int:
     words = {
         "failed": "FAILED: all of churn's interval lies above {} %",
         "passed": "passed: nothing of churn's interval lies above {} %",
-        "undecided": "not failed, but undecided at {runs} runs: {} % lies inside churn's interval",
+        "undecided": "{says}: at {runs} runs {} % lies inside churn's interval",
     }
     for each in checks:
-        limit_shown = f"{100 * each.limit:g}"
-        print(words[each.outcome].format(limit_shown, runs=each.interval.runs) + each.advice)
+        limit_shown, says = f"{100 * each.limit:g}", each.in_words(arguments.strict)
+        found = words[each.outcome].format(limit_shown, runs=each.interval.runs, says=says)
+        print(found + each.advice)
     return status
