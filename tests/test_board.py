@@ -34,7 +34,7 @@ from stabutils.analysis.board import (
 from stabutils.errors import InputError
 from stabutils.figures import per_intent
 from stabutils.metrics.intervals import Interval, jackknife, jackknife_arms
-from stabutils.study.runs import Runs
+from stabutils.study.runs import Runs, of_answers
 
 EXAMPLES, CLASSES = 60, 4
 GOLD = np.arange(EXAMPLES) % CLASSES
@@ -676,3 +676,16 @@ def test_a_reduction_of_nothing_is_none():
     assert reduction(still, ARMS["calm"]).value < 1
     nothing = metrics.scores.churn(np.tile(GOLD, (6, 1)))
     assert metrics.scores.reduction(nothing, nothing) is None
+
+
+def test_an_intent_of_few_queries_is_not_harmed_beyond_doubt():
+    """Five queries that all turn wrong show no spread; a sign test of five gives 1/16."""
+    gold = np.r_[np.zeros(5, int), np.ones(40, int)]
+    right = np.tile(gold, (6, 1))
+    right[np.arange(6), 10 + np.arange(6)] = 2  # each run errs on one of the others
+    wrong = np.where(gold == 0, 2, right)
+    seeds = np.arange(6)
+    pair = [of_answers(name, labels, gold, seeds) for name, labels in (("a", right), ("b", wrong))]
+    table = who_pays(*pair, ["few", "many", "none"]).set_index("intent")
+    assert table.p["few"] == 2 * 2**-4 and not table.harmed["few"]  # of two intents, Holm
+    assert table.accuracy_change["few"].value == -1

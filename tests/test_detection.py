@@ -396,5 +396,10 @@ def test_rank_correlation_is_that_of_scipy_and_zero_where_there_is_nothing_to_ra
         assert rank_correlation(score, entropy) == 0
 
 
+def test_what_is_no_number_has_no_rank_correlation():
+    assert np.isnan(rank_correlation([np.nan, 1, 2, 3], [1, 2, 3, 4]))
+    assert np.isnan(rank_correlation([1, 2, 3, 4], [1, 2, np.nan, 4]))
+
+
 def test_positives_may_be_zeros_and_ones():
     assert auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75

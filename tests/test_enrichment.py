@@ -106,3 +106,12 @@ def test_reordering_examples_changes_no_number():
     assert enrichment.gradients(LABELS[:, order], table.iloc[order])["x"].value == pytest.approx(
         enrichment.gradients(LABELS, table)["x"].value
     )
+
+
+def test_a_text_with_an_unknown_word_is_no_duplicate():
+    """Its vector is that of the others, as no word of it was seen in training."""
+    found = enrichment.attributes(
+        ["call", "play jazz"], [0, 1], ["call", "call wojtek", "jazz play"]
+    )
+    assert found.nearness.tolist() == pytest.approx([1, 1, 1])
+    assert found.duplicate.tolist() == [1, 0, 1]

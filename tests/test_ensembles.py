@@ -424,6 +424,19 @@ def test_snapshots_are_judged_on_the_validation_split():
     assert spy.seen[0].memory["accuracy.3"].item() == pytest.approx(expected)
 
 
+def test_independent_votes_are_those_of_runs_that_are_independent():
+    """Of single runs they are what these answer; runs that flip together gain less by voting."""
+    draw = np.random.default_rng(0)
+    apart = (draw.random((12, 3000)) < 0.3).astype(int)
+    real = vote(apart.reshape(3, 4, -1))
+    found = ensembles.independent(apart, {1, 3}, 4, seed=0)
+    assert found[1] == pytest.approx(metrics.label_entropy(apart, 4).mean())
+    assert found[3] == pytest.approx(metrics.label_entropy(real, 4).mean(), rel=0.05)
+    three = vote(np.repeat(apart[:4], 3, axis=0).reshape(4, 3, -1).swapaxes(0, 1))
+    expected = ensembles.independent(np.repeat(apart[:4], 3, axis=0), {3}, 4, seed=0)[3]
+    assert expected < 0.9 * metrics.label_entropy(three, 4).mean()
+
+
 @dataclass(frozen=True)
 class Kill(Mitigation):
     def epoch(self, training):

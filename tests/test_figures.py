@@ -76,7 +76,7 @@ def every() -> dict[str, Callable[[], plt.Figure]]:
         "frontier": lambda: figures.frontier(priced()),
         "updates": lambda: figures.updates_frontier(updated()),
         "votes": lambda: figures.votes(
-            {"$p$": sizes()}, {1: [0.1, 0.12], 2: [0.1, 0.11], 5: [0.04, 0.05]}, interval(0.12)
+            {"$p$": sizes()}, {1: 0.11, 2: 0.105, 5: 0.045}, interval(0.12)
         ),
         "budgets": lambda: figures.budgets(affordable()),
         "selective": lambda: figures.selective(
@@ -511,6 +511,22 @@ def test_what_could_not_be_tested_says_so():
     assert [text.get_text().strip() for text in axis.texts] == ["cannot be tested here"]
 
 
+@pytest.mark.parametrize(
+    ("p", "words"), [(0.02, "p = 0.020"), (0.001, "p ≤ 0.001"), (1e-4, "p < 0.001")]
+)
+def test_no_p_value_is_zero(p, words):
+    found = Clustering(interval(0.1), interval(0.0), p, np.zeros(99))
+    axis = figures.nulls({"task": {"beyond binned difficulty": found}}).axes[0]
+    assert [text.get_text() for text in axis.texts] == [words]
+
+
+def test_what_costs_more_than_the_last_tick_is_on_the_axis():
+    dear = priced().assign(trainings=[0.0, 15, 2, 2, 1], passes=[0.0, 15, 2, 1, 1])
+    axis = figures.frontier(dear).axes[0]
+    marks = [x for line in axis.lines for x in line.get_xdata() if line.get_marker() != "None"]
+    assert axis.get_xlim()[0] < min(marks) and max(marks) < axis.get_xlim()[1]
+
+
 def test_the_map_shows_its_regions_closer():
     xy = DRAW.random((200, 2))
     region = np.where(np.hypot(*(xy - 0.5).T) < 0.2, 0, -1)
@@ -712,12 +728,10 @@ def test_series_can_be_told_apart_in_grey():
 # ---- ensembles and anchors
 
 
-def test_the_band_of_the_vote_model_spans_its_values():
-    model = {1: [0.1, 0.12], 2: [0.11, 0.1]}
-    axis = figures.votes({"vote": sizes()}, model, interval(0.12)).axes[0]
-    corners = axis.collections[0].get_paths()[0].vertices
-    assert set(map(tuple, corners.round(6))) >= {(1, 0.1), (1, 0.12), (2, 0.1), (2, 0.11)}
-    assert axis.lines[0].get_ydata() == pytest.approx([0.11, 0.105])
+def test_what_votes_are_expected_to_leave_is_a_line():
+    axis = figures.votes({"vote": sizes()}, {1: 0.12, 2: 0.1}, interval(0.12)).axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[1, 0.12], [2, 0.1]]
+    assert axis.lines[0].get_linestyle() == "--"
 
 
 def test_a_mixture_is_a_curve_in_churn_and_accuracy_with_its_weights():

@@ -284,6 +284,7 @@ def test_ensembles_of_two_replicas_are_undecided():
     ((["a", "a", "b", "b"], ["a", "a", "b", "b"]), (1.5 + 20 / 7) / 2),
     ((["a", "a", "b", "b"], ["b"] * 4), 4 / 3.5),
     ((["a"] * 4, ["b"] * 4), np.nan),
+    (([""] * 4, [""] * 4), np.nan),
 ])  # fmt: skip
 def test_seconds_are_compared_within_one_kind_of_machine(processors, expected):
     """Fails if another machine's seconds stand in a ratio."""
@@ -382,10 +383,10 @@ def spread(value, se):
     return from_variance(value, se**2, 30.0, 9)
 
 
-@pytest.mark.parametrize(("lead", "dominator"), [(0.03, ""), (0.01, "linear"), (-0.03, "linear")])
+@pytest.mark.parametrize(("lead", "dominator"), [(4e-3, ""), (1e-3, "linear"), (-3e-2, "linear")])
 def test_a_linear_model_dominates_no_arm_that_is_more_accurate_pair_by_pair(lead, dominator):
     """Taken as independent, both arms' changes from control cannot be told apart."""
-    sure, unsure = (partial(spread, se=se) for se in (0.01, 0.02))
+    sure, unsure = (partial(spread, se=se) for se in (0.001, 0.02))
     arm = {"reduction": sure(0.5), "accuracy_change": unsure(lead), "over_linear": sure(lead)}
     still = {"reduction": sure(1.0), "accuracy_change": unsure(0.0), "over_linear": None}
     costs = {"runs": 9, "trainings": 1.0, "passes": 1.0}
@@ -394,6 +395,18 @@ def test_a_linear_model_dominates_no_arm_that_is_more_accurate_pair_by_pair(lead
     assert found.linear_dominates["calm"] == dominator
     blind = frontier.pareto(table.drop(columns="over_linear")).set_index("arm")
     assert blind.linear_dominates["calm"] == "linear"
+
+
+@pytest.mark.parametrize(("lost", "dominator"), [(0.0, "calm"), (0.004, "calm"), (0.008, "")])
+def test_nothing_dominates_at_the_price_of_more_than_half_a_point(lost, dominator):
+    """Arms share control and queries: independent tests of their accuracies see too little."""
+    arms = {"calm": (0.6, 0.0), "right": (0.2, lost)}
+    table = pd.DataFrame(
+        {"arm": name, "reduction": spread(saved, 0.05), "accuracy_change": spread(gained, 0.02)}
+        | {"runs": 9, "trainings": 1.0, "passes": 1.0}
+        for name, (saved, gained) in arms.items()
+    )
+    assert frontier.pareto(table).set_index("arm").dominated["right"] == dominator
 
 
 def test_over_linear_is_the_mean_difference_on_the_same_queries():

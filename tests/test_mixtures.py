@@ -97,6 +97,8 @@ def test_one_text_lost_is_within_an_error_and_two_are_not():
     assert choose_weight(network, two, gold) == 0.6
     assert choose_weight(network, one, gold, most=0.04) == 0.6
     assert choose_weight(network, two, gold, most=0.1) == 1.0
+    with pytest.raises(InputError, match="validation texts: got 1; expected at least 2"):
+        choose_weight(network[:, :1], one[:1], gold[:1])
 
 
 def test_an_anchor_that_knows_nothing_gets_no_weight():

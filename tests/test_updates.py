@@ -18,7 +18,7 @@ from stabutils.analysis import updates
 from stabutils.analysis.baselines import of_changed_data
 from stabutils.analysis.updates import Updates
 from stabutils.errors import InputError
-from stabutils.metrics import intervals
+from stabutils.metrics import detection, intervals
 from stabutils.mitigations import Composed, Mitigation, price
 from stabutils.mitigations.anchored import Anchored
 from stabutils.mitigations.data_centric import LogitInhibition
@@ -118,7 +118,7 @@ def test_uncertainty_that_knows_foresees_and_blind_one_does_not():
 
 def test_one_new_model_in_ten_is_a_tenth_of_them():
     new = np.zeros((10, 4), int)
-    new[0, :2] = 1  # of each of the first two queries one answer in ten changes
+    new[0, 0] = new[1, 1] = 1  # of each of the first two queries one answer in ten changes
     changes = pair(np.zeros((10, 4), int), new, np.zeros(4, int))
     assert changes.chances().tolist() == [0.1, 0.1, 0, 0]
     doubt = np.tile([0.9, 0.8, 0.1, 0.2], (10, 1))
@@ -318,3 +318,40 @@ def test_what_answers_with_old_weights_trains_one_run_at_a_time():
     _, teachers = deployed(("weights",))
     with pytest.raises(InputError, match="Interpolation, as it is set"):
         stacked.train(TASK, Interpolation(), [NEW, NEW], (), [teachers, teachers], "cpu")
+
+
+def test_updates_that_change_nothing_cannot_be_tested():
+    still = pair(np.zeros((3, 9), int), np.zeros((3, 9), int), np.zeros(9, int))
+    moves = pair(np.zeros((3, 9), int), np.eye(3, 9, dtype=int), np.zeros(9, int))
+    for control, arm in ((still, still), (still, moves)):
+        table = updates.table(control, {"calm": arm}).set_index("arm")
+        assert table.better["calm"] == "cannot be tested here"
+
+
+def test_what_is_foreseen_depends_on_the_new_models_too():
+    draw = np.random.default_rng(4)
+    chance = draw.beta(0.5, 2, 300)
+    old = (draw.random((6, 300)) < chance).astype(int)
+    shift = draw.random((6, 1)) < 0.5  # half of the new models change other queries
+    new = (draw.random((6, 300)) < np.where(shift, chance, chance[::-1])).astype(int)
+    changes = pair(old, new, np.zeros(300, int))
+    doubt = np.clip(chance + 0.1 * draw.standard_normal((6, 300)), 0, 1)
+    before = changes.before.__class__(**{**vars(changes.before), "doubt": doubt})
+    found = updates.foreseen(Updates(before, changes.after))["correlation"]
+
+    def by_hand(rows, others):
+        shares = [(others != own).mean(0) for own in rows[..., 0]]
+        pairs = zip(rows[..., 1], shares, strict=True)
+        return np.mean([detection.rank_correlation(*own) for own in pairs])
+
+    arms = [np.stack([old, doubt], -1), new]
+    expected = intervals.jackknife_arms(by_hand, arms, [np.arange(6), 100 + np.arange(6)])
+    alone = intervals.jackknife(lambda rows: by_hand(rows, new), arms[0])
+    assert (found.value, found.over_runs.se) == pytest.approx((expected.value, expected.se))
+    assert found.over_runs.se > 2 * alone.se
+
+
+def test_more_updates_than_seeds_before_what_is_new_are_refused(study):
+    late = replace(study, change="new examples 10 %", seed=90, runs=5)
+    with pytest.raises(InputError, match="seed: got 90; expected at most 88 with 12 runs"):
+        updates.update(late, n=12)

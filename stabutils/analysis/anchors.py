@@ -120,6 +120,7 @@ RULES: dict[str, Callable[..., float]] = {
     "half a point": partial(choose_weight, most=GUARD),
 }
 NAMES = {"one error": "anchored", "half a point": "anchored (half a point)"}  # of the arms
+OWN_RUN = "run of its own at a half"
 
 
 def chosen(study: Study, arms: Mapping[str, Arm]) -> pd.DataFrame:
@@ -207,8 +208,8 @@ def beside(trained: Trial, anchor: ndarray, weights: pd.DataFrame, passes: float
     arms["anchored at a half"] = mixed(control, Mixture(anchor, 0.5))
     costs = dict.fromkeys(arms, (1.0, passes))
     arms["shared run at a half"] = with_fixed_run(control, 0.5)
-    arms["run of its own at a half"] = with_own_run(control, 0.5)
-    costs |= {"shared run at a half": (1.0, 2.0), "run of its own at a half": (2.0, 2.0)}
+    arms[OWN_RUN] = with_own_run(control, 0.5)
+    costs |= {"shared run at a half": (1.0, 2.0), OWN_RUN: (2.0, 2.0)}
     for method in WEIGHED:
         if method in trained.arms:
             for rule, name in NAMES.items():
@@ -220,11 +221,14 @@ def beside(trained: Trial, anchor: ndarray, weights: pd.DataFrame, passes: float
 
 
 def alone(trained: Trial, passes: float) -> dict[str, Runs]:
-    """The arms of one network and at most so many passes that share no random training."""
+    """The arms of one network and at most so many passes that share no random training.
+
+    Two runs at a half are none: they are an ensemble of two.
+    """
     return {
         name: runs
         for name, runs in trained.arms.items()
-        if trained.costs[name][1] <= passes and "shared" not in name
+        if trained.costs[name][1] <= passes and "shared" not in name and name != OWN_RUN
     }
 
 

@@ -278,6 +278,7 @@ def _better(arm: str, reduction: Interval | None, p: float, guard: str) -> str:
         return ""
     if arm.startswith(LINEAR):
         return guard
+    reduction = reduction if isinstance(reduction, Interval) else None  # pandas makes None nan
     stability = verdict(reduction, 0.0)
     if reduction is not None:
         by_chance = stability == "holds" and not p < LEVEL
@@ -396,7 +397,10 @@ def who_pays(
             }
         )
     rows.sort(key=lambda row: row["accuracy_change"].value)
-    p_values = holm([row["accuracy_change"].p_value() for row in rows])
+    # Where all queries change alike no spread is seen; a sign test of them is the least that holds.
+    least_p = [2.0 ** (1 - row["examples"]) for row in rows]
+    seen = [row["accuracy_change"].p_value() for row in rows]
+    p_values = holm(np.maximum(seen, least_p))
     for row, p in zip(rows, p_values, strict=True):
         row |= {"p": p, "harmed": bool(p < LEVEL and row["accuracy_change"].value < 0)}
     return pd.DataFrame(rows, columns=PAYING)

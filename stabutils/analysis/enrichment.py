@@ -25,7 +25,7 @@ def attributes(train: Sequence[str], train_labels: ndarray, texts: Sequence[str]
     """What might make a text unstable, whatever the model: one row a text.
 
     words: how many; rare: share of them seen less than 3 times in training; nearness: cosine to the
-    nearest training text, 0 .. 1; duplicate: it has all the words of a training text (1 or 0);
+    nearest training text, 0 .. 1; duplicate: it has the words of a training text (1 or 0);
     conflict: share of the ten nearest training texts whose label is not the most frequent one among
     them, 0 .. 0.9.
     """
@@ -35,12 +35,13 @@ def attributes(train: Sequence[str], train_labels: ndarray, texts: Sequence[str]
     nearness = cosines[:, 0]
     agreeing = stats.mode(np.asarray(train_labels)[rows], axis=1).count
     words = [words_in(text) for text in texts]
+    known = np.array([all(word in seen for word in own) for own in words])  # others leave no trace
     return pd.DataFrame(
         {
             "words": [len(own) for own in words],
             "rare": [np.mean([seen[word] < 3 for word in own] or [True]) for own in words],
             "nearness": nearness,
-            "duplicate": (nearness > 1 - SAME_PLACE).astype(float),
+            "duplicate": (known & (nearness > 1 - SAME_PLACE)).astype(float),
             "conflict": 1 - agreeing / rows.shape[1],
         }
     )

@@ -21,7 +21,7 @@ from stabutils.errors import InputError
 from stabutils.metrics import intervals, scores
 from stabutils.metrics.intervals import Interval, divisions
 from stabutils.metrics.mixtures import Mixture
-from stabutils.metrics.votes import HOW, cast, combine, partition, vote, vote_model
+from stabutils.metrics.votes import HOW, cast, combine, partition, vote
 from stabutils.study.runs import Runs, of_answers, take
 
 PARTITIONS = 20  # of a pool, at random, that ensembles are averaged over
@@ -158,20 +158,22 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> 
     return pd.DataFrame(rows)
 
 
-def votes_of_halves(
-    labels: ndarray, halves: ndarray, sizes: Collection[int], n: int, seed: int
-) -> dict[int, list[float]]:
-    """Label entropy that a `vote_model` expects by size, told the odds by each half of the runs.
+def independent(
+    labels: ndarray, sizes: Collection[int], n: int, seed: int, deals: int = 20
+) -> dict[int, float]:
+    """Label entropy (nats) of ensembles whose members answer each query independently of others.
 
-    halves : positions of runs (2, runs of a half). n : votes that it is quoted at.
+    The answers to each query are dealt anew among the runs, labels (runs, queries), so that queries
+    keep their odds and a run no more answers many alike; then disjoint ensembles of each size vote,
+    as measured ones do. Size 1 is the runs' own entropy. n : votes that it is quoted at, at most
+    the ensembles of the largest size. Means over deals.
     """
-    found = {}
-    for size in sorted(sizes):
-        expected = []
-        for half in halves:
-            answers = vote_model(labels[half], size, 20, np.random.default_rng([seed, size]))
-            expected.append(float(metrics.label_entropy(answers, n).mean()))
-        found[size] = expected
+    draw, found = np.random.default_rng(seed), {size: 0.0 for size in sorted(sizes)}
+    for _ in range(deals):
+        dealt = draw.permuted(labels, axis=0)
+        for size in found:
+            members = dealt[: len(dealt) // size * size].reshape(size, -1, dealt.shape[1])
+            found[size] += float(metrics.label_entropy(vote(members), n).mean()) / deals
     return found
 
 

@@ -107,19 +107,23 @@ def _beats_linear(row: pd.Series) -> bool:
 
 
 def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
-    """Significantly better in `by` or in accuracy, and significantly worse in neither."""
-    signs = []
+    """Significantly better in `by` or in accuracy, and significantly worse in neither.
+
+    Nor may its accuracy be lower by more than half a point (GUARD), significantly or not.
+    """
+    signs, gap = [], 0.0
     for name in (by, "accuracy_change"):
         first, second = (_or_nothing(row[name], row) for row in (one, other))
         signs.append(significant_sign(first, second))
-    return max(signs) > 0 and min(signs) >= 0
+        gap = first.value - second.value  # of accuracy, the last
+    return max(signs) > 0 and min(signs) >= 0 and gap >= -board.GUARD
 
 
 def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int:
     """1 where one lies significantly above the other, -1 where below, else 0.
 
     The two are taken as independent. Arms of one board share control and queries, so the variance
-    of their difference is smaller: this errs towards 0.
+    of their difference is smaller: this errs towards 0, which of "not worse" is the bold side.
 
     Examples
     --------
@@ -166,7 +170,7 @@ def cpu_ratio(control: Runs, runs: Runs) -> float:
     if runs.processors is None or control.processors is None:
         return math.nan
     ratios = []
-    for processor in np.unique(runs.processors):
+    for processor in np.unique(runs.processors[runs.processors != ""]):  # noted by nobody
         own = runs.cpu_seconds[runs.processors == processor]
         same = control.cpu_seconds[control.processors == processor]
         if len(same):

@@ -103,7 +103,9 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     study : one whose data change (`change`); without, an update is a retraining on the same data. A
     method that knows the deployed model is deployed as control's.
     """
-    resolved = resolve(arm)
+    resolved, change = resolve(arm), study.task.change
+    if change is not None:
+        change.check_seed(study.seed, n)
     matched = any(isinstance(part, Successor) for part in resolved.flattened())
     before = study.retrain("control" if matched else resolved, n=n)
     after = study.retrain(resolved, n=n, start=APART, mixed=matched)  # for its anchor
@@ -267,23 +269,26 @@ def foreseen(updates: Updates) -> dict[str, Interval]:
     """How well a deployed model's own uncertainty says which of its answers an update will change.
 
     AUROC against the queries whose answer at least a tenth of the new models change, and the rank
-    correlation with the share that do; means over the deployed models, over models and queries.
-    What cannot be said, as where every answer changes, is left out.
+    correlation with the share that do; means over the deployed models. Intervals are over deployed
+    models, new models and queries. What cannot be said, as where every answer changes, is left out.
     """
-    changed = _share_of_changed(updates.before.labels, updates.after.labels)
-    uncertainty = np.asarray(updates.before.doubt, float)
+    before, after = updates.before, updates.after
+    deployed = np.stack([before.labels, before.doubt], axis=-1)  # (models, queries, 2)
     questions = {
-        "auroc": (detection.auroc, changed >= 0.1),
-        "correlation": (detection.rank_correlation, changed),
+        "auroc": (lambda doubt, changed: detection.auroc(doubt, changed >= 0.1), (0, 1)),
+        "correlation": (detection.rank_correlation, (-1, 1)),
     }
     found = {}
-    for name, (agreement, target) in questions.items():
-        mean = partial(_mean_agreement, agreement)
+    for name, (agreement, bounds) in questions.items():
+        mean, seeds = partial(_mean_agreement, agreement), [before.seeds, after.seeds]
         with suppress(InputError):
-            found[name] = intervals.over_both(mean, uncertainty, target).within(-1, 1)
+            both = intervals.over_both(mean, deployed, after.labels, seeds=seeds)
+            found[name] = both.within(*bounds)
     return found
 
 
-def _mean_agreement(agreement: Callable, doubt: ndarray, target: ndarray) -> float:
-    """Mean over models of what `agreement` says of a model's doubt and target, (queries,) each."""
-    return float(np.mean([agreement(*rows) for rows in zip(doubt, target, strict=True)]))
+def _mean_agreement(agreement: Callable, deployed: ndarray, after: ndarray) -> float:
+    """Mean over deployed models of how well their doubt agrees with the share of new models that
+    answer otherwise; deployed (models, queries, 2): answer and doubt."""
+    changed = _share_of_changed(deployed[..., 0], after)
+    return float(np.mean([*map(agreement, deployed[..., 1], changed)]))

@@ -194,7 +194,7 @@ def by_heart(study: Study, noisy: Mapping[Key, Runs]) -> pd.DataFrame:
             continue
         labels = labels_of(study, kind, share)
         found = memorised(runs.extras["training"], study.data.train.labels, labels)
-        half_way, last = found[:, found.shape[1] // 2], found[:, -1]
+        half_way, last = found[:, (found.shape[1] - 1) // 2], found[:, -1]
         row = {"arm": f"{arm}, {kind}", "noise": share}
         row["half_way"] = jackknife(np.mean, half_way).within(0, 1)
         rows.append(row | {"memorised": jackknife(np.mean, last).within(0, 1)})

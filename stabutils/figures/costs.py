@@ -94,7 +94,7 @@ def _against_cost(figure: Figure, axis: Axes, rows: pd.DataFrame, measure: str) 
     log_ticks(axis, ticks)
     axis.set_xticks(ticks, [0, *ticks[1:]])
     axis.axvspan(0.7 * FREE, 1.4 * FREE, color=GREY, alpha=0.12, linewidth=0)
-    axis.set(xlabel=COST, xlim=(0.7 * FREE, 1.3 * ticks[-1]))
+    axis.set(xlabel=COST, xlim=(0.7 * FREE, 1.3 * max(ticks[-1], rows.across.max())))
     axis.grid(False)
     beaten = rows.linear_dominates[~linear] != ""
     looks = {

@@ -22,30 +22,24 @@ from stabutils.figures.marks import (
     spans,
     whiskers,
 )
-from stabutils.figures.theme import BLUE, DASHES, GREY, LOOKS, ORANGE, RED, short
+from stabutils.figures.theme import BLUE, DASHES, LOOKS, ORANGE, RED, short
 from stabutils.metrics.intervals import Interval
 
 LIKELIEST = 4  # answers to a query that are shown
 
 
-def votes(
-    rows: Mapping[str, pd.DataFrame], model: Mapping[int, Sequence[float]], single: Interval
-) -> Figure:
+def votes(rows: Mapping[str, pd.DataFrame], model: Mapping[int, float], single: Interval) -> Figure:
     """Label entropy against the members of an ensemble: measured, and as independent votes have it.
 
     Parameters
     ----------
     rows : kind of ensemble -> table of `analysis.ensembles.table`, all at one n
-    model : members -> values of `metrics.votes.vote_model`, one for each part of the runs that it
-        was fitted to; dashed their mean, the band spans them
+    model : members -> label entropy of `analysis.ensembles.independent`, dashed
     single : of runs alone
     """
     figure, axis = plt.subplots(figsize=(8, 3.8))
-    values = np.array(list(model.values()))
-    band = list(model), values.min(axis=1), values.max(axis=1)
-    axis.fill_between(*band, color=GREY, alpha=0.4, linewidth=0)
     words = "expected of votes that follow each query's odds"
-    axis.plot(list(model), values.mean(axis=1), "--", color="dimgrey", label=words)
+    axis.plot(list(model), list(model.values()), "--", color="dimgrey", label=words)
     whiskers(axis, [1], [single], color="black", marker="X", label="single runs")
     sizes = {1, *model}
     for name, look, aside in zip(rows, LOOKS, (1, 1.03, 0.97), strict=False):

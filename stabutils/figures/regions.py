@@ -78,7 +78,7 @@ def _against_chance(axis: Axes, place: int, test: Clustering) -> None:
         axis.text(0, place, " cannot be tested here", fontsize=9, va="center")
     elif not np.isnan(test.p):
         relation = "=" if test.p > 0.001 else "≤"
-        words = f"p {relation} {test.p:.3f}"
+        words = f"p {relation} {test.p:.3f}" if test.p >= 0.0005 else "p < 0.001"
         axis.text(value, place - 0.3, words, fontsize=9, ha="center", va="bottom")
 
 

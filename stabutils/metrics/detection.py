@@ -63,7 +63,8 @@ def _aurocs(scores: ndarray, positive: ndarray) -> ndarray:
 
 
 def rank_correlation(score: ArrayLike, target: ArrayLike) -> float:
-    """Spearman's, -1 .. 1; 0 where the score, or the target, is the same everywhere.
+    """Spearman's, -1 .. 1; 0 where the score, or the target, is the same everywhere, nan where one
+    of them is.
 
     Examples
     --------
@@ -80,7 +81,7 @@ def _rank_correlations(scores: ndarray, targets: ndarray) -> ndarray:
     ranks = [rankdata(values, axis=1) for values in (scores, targets)]
     one, other = (part - part.mean(axis=1, keepdims=True) for part in ranks)
     norm = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
-    return np.where(norm > 0, np.sum(one * other, axis=1) / np.maximum(norm, 1e-300), 0.0)
+    return np.where(norm == 0, 0.0, np.sum(one * other, axis=1) / np.maximum(norm, 1e-300))
 
 
 def minority_share(labels: ndarray) -> ndarray:

@@ -124,6 +124,8 @@ def choose_weight(
     0.5
     """
     gold, right = np.asarray(gold), {}
+    if len(gold) < 2:
+        raise InputError("validation texts", len(gold), "at least 2, to choose a weight by")
     for weight in weights:
         labels = mix(probabilities, anchor, weight, kind).argmax(-1)
         right[weight] = (labels == gold).reshape(-1, len(gold)).mean(0)
