@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -618,10 +618,21 @@ def test_of_two_answers_to_a_text_the_run_remembers_its_own(outer):
 
 @pytest.mark.parametrize("online", [TemporalEnsembling(), GatedSmoothing()], ids=describe)
 def test_it_does_not_pull_perturbed_answers_that_no_label_holds(online):
-    with pytest.raises(InputError, match=f"{type(online).__name__} before one that perturbs"):
+    with pytest.raises(InputError, match=f"{type(online).__name__} before NoiseConsistency"):
         train(LONG, Composed((online, NoiseConsistency())), SEEDS)
     answers = train(LONG, Composed((NoiseConsistency(), online)), SEEDS)
     assert np.isfinite(answers["probabilities"]).all()
+    neutral = train(LONG, Composed((online, NoiseConsistency(0.0))), SEEDS)
+    assert tiny.same(neutral, train(LONG, online, SEEDS))
+
+
+def test_a_mitigation_of_ones_own_may_begin_as_another_does():
+    @dataclass(frozen=True)
+    class Mine(Mitigation):
+        def begin(self, training):
+            TemporalEnsembling().begin(training)
+
+    assert tiny.same(train(LONG, Mine(), SEEDS), train(LONG, CONTROL, SEEDS))
 
 
 def test_inhibition_of_twins_is_that_of_both():

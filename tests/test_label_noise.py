@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stabutils.errors import InputError
 from stabutils.mitigations import Composed, Mitigation, describe, identity
 from stabutils.mitigations.data_centric import TGTSS, DropContested, nearest
-from stabutils.mitigations.interventions import LabelNoise, noisy_labels
+from stabutils.mitigations.interventions import LabelNoise, Without, noisy_labels
 from stabutils.mitigations.regularizers import LabelSmoothing, RDrop
 from stabutils.training.changes import Change
 from stabutils.training.loop import build_targets, train
@@ -119,6 +119,12 @@ def test_it_is_the_same_in_all_runs_or_refused():
     task, seeds = replace(TASK, change=Change.parse("bootstrap")), Seeds(0, 1, 2, 3)
     with pytest.raises(InputError, match="change: got 'bootstrap'; expected one that keeps every"):
         build_targets(task, LabelNoise(0.1), seeds)
+    task = replace(TASK, change=Change.parse("drop 10 %"))
+    with pytest.raises(InputError, match="change: got 'drop 10 %'; expected one that keeps every"):
+        build_targets(task, LabelNoise(0.1), seeds)
+    task = replace(TASK, change=Change.parse("relabel 10 %"))
+    with pytest.raises(InputError, match="LabelNoise after or beside another one"):
+        build_targets(task, Composed((Without((0,)), LabelNoise(0.1))), seeds)
 
 
 @pytest.mark.parametrize(

@@ -493,6 +493,8 @@ def test_a_perturbed_network_is_asked_with_its_dropout_on():
     probe = PROBES["dropout"]
     kept = train(TASK, NoiseConsistency(), SEEDS, keep=[probe])["kept.dropout"]
     assert kept.shape == (20,) and kept.max() > 0
+    in_order = train(TASK, Composed((NoiseConsistency(), GradInit(0.5))), SEEDS)
+    assert tiny.same(in_order, train(TASK, Composed((GradInit(0.5), NoiseConsistency())), SEEDS))
     passes = train(TASK, Composed((NoiseConsistency(), MCDropout(3))), SEEDS)
     assert np.allclose(passes["probabilities"].sum(1), 1, atol=1e-5)
 

@@ -237,7 +237,16 @@ class Mine(st.Mitigation):
     assert identity_of(tmp_path, text) != identity_of(tmp_path, text.replace("3 *", "2 *"))
 
 
-@pytest.mark.parametrize("line", ["import helpers", "from helpers import weight", "import numpy"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import helpers",
+        "from helpers import weight",
+        "import numpy",
+        "from mpl_toolkits.mplot3d import Axes3D",  # of a library, without a file of its own
+        "import a_package_that_nobody_has",
+    ],
+)
 def test_an_import_inside_a_method_is_said_where_it_is_the_users(tmp_path, line):
     text = f"""
 from dataclasses import dataclass
@@ -254,6 +263,36 @@ class Mine(st.Mitigation):
         identity_of(tmp_path, text)
     expected = ["Mine uses helpers, whose content cannot be followed"] * ("helpers" in line)
     assert [str(warning.message).partition(":")[0] for warning in said] == expected
+
+
+def test_a_module_beside_it_that_is_called_like_pythons_is_said(tmp_path):
+    text = """
+from dataclasses import dataclass
+import stabutils as st
+
+@dataclass(frozen=True)
+class Mine(st.Mitigation):
+    def loss(self, forward, batch, inner):
+        from .random import weight
+        return inner(forward()) * weight(0)
+"""
+    with pytest.warns(UserWarning, match="Mine uses random, whose content cannot be followed"):
+        identity_of(tmp_path, text)
+
+
+@pytest.mark.parametrize("form", ["slots=True", "order=True"])
+def test_what_a_library_writes_into_a_class_does_not_count(tmp_path, form):
+    text = """
+from dataclasses import dataclass
+import stabutils as st
+
+@dataclass(frozen=True)
+class Mine(st.Mitigation):
+    def loss(self, forward, batch, inner):
+        return inner(forward())
+"""
+    other = text.replace("dataclass(frozen=True)", f"dataclass(frozen=True, {form})")
+    assert identity_of(tmp_path, other)["source"] == identity_of(tmp_path, text)["source"]
 
 
 def test_what_cannot_be_followed_is_said(tmp_path):

@@ -67,8 +67,8 @@ METHODS = {
 }
 FLIPS = {
     "arm": "method",
-    "right_to_wrong": "right in one run only",
-    "wrong_to_wrong": "wrong in two ways",
+    "right_to_wrong": "churn, one run right",
+    "wrong_to_wrong": "churn, both wrong",
     "positive_flips": "positive flips",
     "negative_flips": "negative flips",
     "ece": "calibration error",

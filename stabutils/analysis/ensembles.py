@@ -161,12 +161,12 @@ def table(pool: Pool, sizes: Sequence[int], n: int = 5, passes: float = 0.0) -> 
 def independent(
     labels: ndarray, sizes: Collection[int], n: int, seed: int, deals: int = 20
 ) -> dict[int, float]:
-    """Label entropy (nats) of ensembles whose members answer each query independently of others.
+    """Label entropy (nats) that counting alone leaves: of votes that follow each query's odds.
 
-    The answers to each query are dealt anew among the runs, labels (runs, queries), so that queries
-    keep their odds and a run no more answers many alike; then disjoint ensembles of each size vote,
-    as measured ones do. Size 1 is the runs' own entropy. n : votes that it is quoted at, at most
-    the ensembles of the largest size. Means over deals.
+    The answers to each query are dealt anew among the runs, labels (runs, queries); then disjoint
+    ensembles of each size vote, a coin deciding ties. Size 1 is the runs' own entropy. Of runs that
+    flip together it is the same, as label entropy is a mean over queries. n : votes that it is
+    quoted at, at most the ensembles of the largest size. Means over deals.
     """
     draw, found = np.random.default_rng(seed), {size: 0.0 for size in sorted(sizes)}
     for _ in range(deals):

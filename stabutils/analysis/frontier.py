@@ -51,7 +51,8 @@ def frontier(
     -------
     `n`: runs that label entropy is quoted at; `guard`, `p`, `better` as on a board; `dominated`: a
     network, and `linear_dominates`: a linear model that costs no more and is significantly better
-    in label entropy or accuracy and not significantly worse in the other ("" where there is none;
+    in label entropy or accuracy, not significantly worse in the other, and not more than half a
+    point less accurate ("" where there is none;
     where a table has `over_linear`, that decides whether an arm is the more accurate).
     """
     rows: dict[str, dict] = {}
@@ -116,7 +117,7 @@ def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
         first, second = (_or_nothing(row[name], row) for row in (one, other))
         signs.append(significant_sign(first, second))
         gap = first.value - second.value  # of accuracy, the last
-    return max(signs) > 0 and min(signs) >= 0 and gap >= -board.GUARD
+    return max(signs) > 0 and min(signs) >= 0 and gap >= -board.GUARD - intervals.ROUNDING
 
 
 def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int:

@@ -103,13 +103,18 @@ def update(study: Study, arm: Arm = "control", n: int = 10) -> Updates:
     study : one whose data change (`change`); without, an update is a retraining on the same data. A
     method that knows the deployed model is deployed as control's.
     """
-    resolved, change = resolve(arm), study.task.change
-    if change is not None:
-        change.check_seed(study.seed, n)
+    _check_seeds(study, n)
+    resolved = resolve(arm)
     matched = any(isinstance(part, Successor) for part in resolved.flattened())
     before = study.retrain("control" if matched else resolved, n=n)
     after = study.retrain(resolved, n=n, start=APART, mixed=matched)  # for its anchor
     return Updates(before, after, matched)
+
+
+def _check_seeds(study: Study, n: int) -> None:
+    """Raises InputError where some of so many deployed models would know an update's data."""
+    if study.task.change is not None:
+        study.task.change.check_seed(study.seed, n)
 
 
 def pairs(updates: Updates) -> dict[str, ndarray]:
@@ -204,6 +209,7 @@ def four_churns(study: Study, levels: int = 3) -> Effects:
     Trains levels x levels runs: each seed of the training with each data seed. The sources are
     named "seed" and "data"; `every` is update churn, and `ratio` seed churn by data churn.
     """
+    _check_seeds(study, levels)
     numbers = range(study.seed, study.seed + levels)
     seeds = [Seeds(own, own, own, data) for own in numbers for data in numbers]
     runs = study.retrain(seeds=seeds)
@@ -218,6 +224,7 @@ def churns_of(effects: Effects) -> dict[str, Interval]:
 
 def of_linear_models(study: Study, n: int) -> dict[str, Updates]:
     """`n` updates of each linear model of a study whose data change, by name."""
+    _check_seeds(study, n)
     seeds = study.seed + np.r_[:n, APART : APART + n]
     return {name: of_linear(own) for name, own in of_changed_data(study, seeds).items()}
 
@@ -270,7 +277,8 @@ def foreseen(updates: Updates) -> dict[str, Interval]:
 
     AUROC against the queries whose answer at least a tenth of the new models change, and the rank
     correlation with the share that do; means over the deployed models. Intervals are over deployed
-    models, new models and queries. What cannot be said, as where every answer changes, is left out.
+    models, new models and queries; there is none where all changes are one model's. What cannot be
+    said, as where every answer changes, is left out.
     """
     before, after = updates.before, updates.after
     deployed = np.stack([before.labels, before.doubt], axis=-1)  # (models, queries, 2)
@@ -282,6 +290,8 @@ def foreseen(updates: Updates) -> dict[str, Interval]:
     for name, (agreement, bounds) in questions.items():
         mean, seeds = partial(_mean_agreement, agreement), [before.seeds, after.seeds]
         with suppress(InputError):
+            value = mean(deployed, after.labels)
+            found[name] = Interval(value, np.nan, np.nan, len(updates), "changes of one model")
             both = intervals.over_both(mean, deployed, after.labels, seeds=seeds)
             found[name] = both.within(*bounds)
     return found

@@ -20,7 +20,7 @@ from stabutils.errors import InputError
 from stabutils.metrics.measures import checkpoint_entropy
 from stabutils.mitigations.regularizers import ScalarMitigation, mixed, weighted
 from stabutils.training.changes import tfidf
-from stabutils.training.hooks import Mitigation, check_fields, knob
+from stabutils.training.hooks import Mitigation, atoms, check_fields, knob
 from stabutils.training.state import Seeds, Targets
 from stabutils.training.task import Tokens
 
@@ -307,10 +307,12 @@ class Online(ScalarMitigation):
     allowed = (0.0, 1.0)
 
     def begin(self, training):
-        parts = training.mitigation.flattened()
-        if any(part.in_pairs for part in parts[parts.index(self) :]):
-            given = f"{type(self).__name__} before one that perturbs"
-            raise InputError("mitigation", given, "it to stand after")
+        parts = atoms(training.mitigation)
+        later = parts[parts.index(self) :] if self in parts else []
+        for part in later:
+            if part.in_pairs:
+                given = f"{type(self).__name__} before {type(part).__name__}"
+                raise InputError("mitigation", given, "the one that perturbs to stand first")
         shape = len(training.task.train_labels), training.task.classes
         training.memory["answered"] = training.zeros(*shape)
 

@@ -5,8 +5,11 @@ wrong labels, texts left out, units that each example turns over.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -140,10 +143,7 @@ class Without(Mitigation):
     share: float = 0.0
 
     def __post_init__(self):
-        for index in self.indices:
-            if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
-                raise InputError("Without indices", index, "integers, rows of the training split")
-        object.__setattr__(self, "indices", tuple(sorted({int(index) for index in self.indices})))
+        object.__setattr__(self, "indices", tuple(sorted({*map(_row, self.indices)})))
         check("Without share", self.share, float, {"least": 0, "most": 1})
 
     @property
@@ -158,6 +158,14 @@ class Without(Mitigation):
             allowed = "rows of the training split, and not all of them"
             raise InputError("Without indices", self.indices, allowed)
         return only(replace(targets, weights=weights), kept)
+
+
+def _row(index: SupportsIndex) -> int:
+    """A row of the training split. Raises InputError for what is no integer."""
+    if not isinstance(index, (bool, np.bool_)):
+        with suppress(TypeError):
+            return operator.index(index)
+    raise InputError("Without indices", index, "integers, rows of the training split")
 
 
 # ---- labels
@@ -205,9 +213,10 @@ def untouched(targets: Targets) -> ndarray:
     """The labels of the whole training split. Raises InputError where these are targets no more."""
     count = 0 if targets.texts is None else len(targets.texts.lengths)
     whole = torch.equal(targets.indices, torch.arange(count))
-    if targets.task is not None and targets.task.change is not None and not whole:
+    change = None if targets.task is None else targets.task.change
+    if change is not None and change.kind != "relabel" and not whole:
         allowed = "one that keeps every training text, for LabelNoise"
-        raise InputError("change", targets.task.change.kind, allowed)
+        raise InputError("change", change.words, allowed)
     if not whole or targets.teachers is not None or (targets.probabilities.amax(1) < 1).any():
         allowed = "to be the first, and none that has teachers"
         raise InputError("mitigation", "LabelNoise after or beside another one", allowed)

@@ -416,7 +416,7 @@ class Perturbed(Around):
         self.labels: Tensor | None = None
 
     def forward(self, tokens):
-        if self.labels is None:
+        if self.labels is None or not self.training:
             return self.network(tokens)
         device = self.labels.device
         masks, inputs = random_state(device), []
@@ -479,9 +479,10 @@ class NoiseConsistency(ScalarMitigation):
 
     def gradient(self, training, backward):
         training.model.labels = training.batch.probabilities
-        loss = backward()
-        training.model.labels = None
-        return loss
+        try:
+            return backward()
+        finally:
+            training.model.labels = None
 
     def perturb(self, network, logits, vectors, moved):
         return self.radius * size_of(vectors) * (2 * torch.rand_like(vectors) - 1)

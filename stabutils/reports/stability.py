@@ -99,9 +99,9 @@ SAME_DATA = {
     False: "The runs were not trained on identical data, so churn also holds what the change "
     "of data did. Several "
     "retrainings on one of the data sets would tell how much of it is randomness alone.",
-    None: "Not stated: whether the runs were trained on identical data (--identical-data yes or "
-    "no). If they were, churn is what the randomness of training does by itself; if not (other "
-    "data, code, prompt or release), it also holds what that change did.",
+    None: "Not stated (identical_data, --identical-data): whether the runs were trained on "
+    "identical data. If they were, churn is what the randomness of training does by itself; if "
+    "not (other data, code, prompt or release), it also holds what that change did.",
 }
 
 

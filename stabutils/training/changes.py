@@ -57,6 +57,11 @@ class Change:
             raise InputError("change", text, ALLOWED)
         return cls(match[1], share)
 
+    @property
+    def words(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.kind} {100 * self.share:g} %" if self.share else self.kind
+
     def number(self, count: int) -> int:
         """How many of the examples a share is; InputError where it is all of them.
 
@@ -65,7 +70,7 @@ class Change:
         """
         number = max(1, round(self.share * count))
         if number >= count:
-            value = f"{self.kind} {100 * self.share:g} % of {count} training texts"
+            value = f"{self.words} of {count} training texts"
             raise InputError("change", value, "a share that leaves one of them as it is")
         return number
 
@@ -73,8 +78,8 @@ class Change:
         """Raises InputError where some of a study's models from before an update would see what is
         new."""
         if self.kind == "new examples" and seed + runs > APART:
-            allowed = f"at most {APART - runs} with {runs} runs: those from {APART} on are updates"
-            raise InputError("seed", seed, allowed)
+            allowed = f"at most {APART} together: models of seeds from there on are updates"
+            raise InputError("seed and runs", (seed, runs), allowed)
 
     def apply(self, targets: Targets, texts: Tokens, seed: int) -> Targets:
         """The changed targets of a training split; texts are those of the whole split."""

@@ -181,10 +181,13 @@ def _is_code(value: object) -> bool:
 
 
 def is_written(member: object) -> bool:
-    """Whether a member is a function that stands in a file, not one that a dataclass made."""
+    """Whether a member is a function that stands in a file of the user's, not one that a dataclass
+    made or took from a library."""
     member = plain_function(member)
     inner = inspect.unwrap(member) if isinstance(member, FunctionType) else member
-    return isinstance(inner, FunctionType) and _file(inner) != "<string>"
+    if not isinstance(inner, FunctionType) or _file(inner) == "<string>":
+        return False
+    return is_own(inner.__module__ or "__main__", _file(inner))
 
 
 def _file(function: FunctionType) -> str:
@@ -232,21 +235,28 @@ def _loaded(code: CodeType) -> Iterator[list[str]]:
 
 def _imported(code: CodeType) -> Iterator[str]:
     """Modules of the user's that code itself imports, as it runs."""
-    for step in dis.get_instructions(code):
-        if step.opname == "IMPORT_NAME" and is_own(step.argval, _origin(step.argval)):
-            yield step.argval or "a module beside it"
+    steps = list(dis.get_instructions(code))
+    for place, step in enumerate(steps):
+        if step.opname == "IMPORT_NAME":
+            level = steps[place - 2].argval  # dots before the name
+            origin = None if level else _origin(step.argval)
+            if level or (origin and is_own(step.argval, origin)):
+                yield step.argval or "a module beside it"
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _imported(constant)
 
 
 def _origin(module: str) -> str | None:
-    """The file of the package that a module is in, without importing it; None for none."""
+    """Where the package of a module lies, without importing it; None where it is not to be had."""
     try:
         found = importlib.util.find_spec(module.partition(".")[0])
     except (ImportError, ValueError):
         return None
-    return None if found is None else found.origin
+    if found is None:
+        return None
+    folders = found.submodule_search_locations
+    return found.origin or next(iter(folders or ()), None)
 
 
 def _in_signature(function: FunctionType) -> Iterator[list[str]]:
