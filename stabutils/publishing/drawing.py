@@ -173,7 +173,7 @@ def _anchor_curves(folder: Path) -> list[tuple[dict[str, pd.DataFrame], pd.DataF
 def _frontier(methods: pd.DataFrame) -> Figure:
     """All methods of a corpus; the name says where label entropy is over another number of runs."""
     table = frontier.frontier([methods])
-    named = table.arm.isin(("R-Drop", "TGTSS", "learning rate"))
+    named = table.arm.isin(("R-Drop", "TGTSS", "learning rate", "co-distillation"))
     other = table.n.notna() & (table.n != methods.attrs["n"])
     runs = [f" (LE@{n:g})" if differs else "" for n, differs in zip(table.n, other, strict=True)]
     table["arm"] += runs
