@@ -52,8 +52,8 @@ def frontier(
     `n`: runs that label entropy is quoted at; `guard`, `p`, `better` as on a board; `dominated`: a
     network, and `linear_dominates`: a linear model that costs no more and is significantly better
     in label entropy or accuracy, not significantly worse in the other, and not more than half a
-    point less accurate ("" where there is none;
-    where a table has `over_linear`, that decides whether an arm is the more accurate).
+    point less accurate ("" where there is none; where a table has `over_linear`, that decides
+    whether an arm is the more accurate).
     """
     rows: dict[str, dict] = {}
     for table in tables:
@@ -112,19 +112,20 @@ def _is_better(one: pd.Series, other: pd.Series, by: str) -> bool:
 
     Nor may its accuracy be lower by more than half a point (GUARD), significantly or not.
     """
-    signs, gap = [], 0.0
-    for name in (by, "accuracy_change"):
-        first, second = (_or_nothing(row[name], row) for row in (one, other))
-        signs.append(significant_sign(first, second))
-        gap = first.value - second.value  # of accuracy, the last
-    return max(signs) > 0 and min(signs) >= 0 and gap >= -board.GUARD - intervals.ROUNDING
+    first, second = (
+        [_or_nothing(row[name], row) for name in (by, "accuracy_change")] for row in (one, other)
+    )
+    signs = [significant_sign(own, its) for own, its in zip(first, second, strict=True)]
+    lost = second[1].value - first[1].value  # of accuracy
+    is_kept = lost <= board.GUARD + intervals.ROUNDING
+    return max(signs) > 0 and min(signs) >= 0 and is_kept
 
 
 def significant_sign(one: Interval, other: Interval, level: float = 0.05) -> int:
     """1 where one lies significantly above the other, -1 where below, else 0.
 
     The two are taken as independent. Arms of one board share control and queries, so the variance
-    of their difference is smaller: this errs towards 0, which of "not worse" is the bold side.
+    of their difference is smaller: this errs towards 0, so too often towards "not worse".
 
     Examples
     --------
